@@ -1,0 +1,300 @@
+"""Settings of every step: one class a section of config.yaml, and how command line, file and defaults combine.
+
+The classes are the single source: the scripts' flags (`exmed_bert.cli`), the keys of ``config.yaml``, their types,
+limits and descriptions all come from the fields here. Precedence: command line, then the file, then the defaults.
+"""
+
+import difflib
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.files import existing_file, write_json
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = PROJECT_ROOT / "config.yaml"
+
+FilePath = Annotated[Path, Field(strict=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of config.yaml. ``shared`` maps a field to the key at the top of the file that also feeds it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    section: ClassVar[str]
+    shared: ClassVar[dict[str, str]] = {}
+
+
+class GenerateSettings(Section):
+    """Step 1: scripts/generate_synthetic_patients.py."""
+
+    section = "generate"
+
+    num_patients: int = Field(1000, ge=1, description="Number of patients.", json_schema_extra={"short": "-n"})
+    output: FilePath = Field(
+        Path("data/synthetic_patients.json"),
+        description="File to write; .json, .jsonl, .jsonl.gz or .parquet decides the format.",
+        json_schema_extra={"short": "-o"},
+    )
+    novel_prob: Probability = Field(
+        0.01, description="Probability that a code is replaced by a novel cousin.", json_schema_extra={"short": "-p"}
+    )
+    seed: int = Field(42, ge=0, description="Random seed.", json_schema_extra={"short": "-s"})
+    end_date: date = Field(
+        date(2025, 12, 31), strict=False, description="Last day of the five years in which all events lie."
+    )
+
+
+class ConvertSettings(Section):
+    """Step 2: scripts/convert_synthetic_to_dataset.py."""
+
+    section = "convert"
+    shared = {"max_length": "max_length", "dynamic_masking": "dynamic_masking"}
+
+    input: FilePath = Field(
+        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
+    )
+    output: FilePath = Field(
+        Path("pretrain_stuff/synthetic.pt"),
+        description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt.",
+    )
+    split: Literal["all", "train", "val"] = Field("all", description="Which datasets to write.")
+    max_length: int = Field(50, ge=2, le=32_767, description="Most codes kept of a patient, the latest visits first.")
+    train_ratio: float = Field(0.8, gt=0, lt=1, description="Share of the patients in the training split.")
+    dynamic_masking: bool = Field(
+        True, description="Draw masks anew each epoch; static masks are drawn here, once, and stored."
+    )
+    seed: int = Field(42, ge=0, description="Seed of the split and of static masks.")
+    min_observations: int = Field(5, ge=2, description="Patients with fewer codes are left out.")
+    masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of a patient's codes that are masked.")
+    max_masked: int = Field(20, ge=1, description="Most codes masked of a patient.")
+    age_unit: Literal["years", "months"] = Field("years", description="Unit of the age given with each code.")
+
+
+class ClinVecSettings(Section):
+    """Starting from ClinVec embeddings; part of step 3."""
+
+    section = "clinvec"
+
+    use_clinvec: bool = Field(False, description="Start the code embeddings from ClinVec vectors.")
+    clinvec_dir: FilePath | None = Field(
+        None, description="Folder with ClinGraph_nodes.csv and ClinVec_<vocabulary>.csv."
+    )
+    vocab_types: str = Field(
+        "icd10cm,atc", description="ClinVec vocabularies to read, separated by commas: icd10cm, atc."
+    )
+    use_hierarchical_init: bool = Field(
+        False, description="Codes without a vector start from their nearest ancestor that has one."
+    )
+    resize_if_needed: bool = Field(
+        False, description="Resize the vectors when their dimension differs from --hidden-size."
+    )
+    resize_method: Literal["auto", "pca", "truncate", "pad_random"] = Field(
+        "auto", description="How to resize: auto takes pca to shrink and pad_random to grow."
+    )
+
+
+class PretrainSettings(ClinVecSettings):
+    """Step 3: scripts/pretrain-exmed-bert-clinvec.py."""
+
+    section = "pretrain"
+    shared = {"max_seq_length": "max_length", "dynamic_masking": "dynamic_masking"}
+
+    training_data: FilePath = Field(
+        Path("pretrain_stuff/synthetic_train.pt"), description="Training dataset made by step 2."
+    )
+    validation_data: FilePath = Field(
+        Path("pretrain_stuff/synthetic_val.pt"), description="Validation dataset made by step 2."
+    )
+    output_dir: FilePath = Field(Path("output/synthetic_pretrain"), description="Folder of the model and checkpoints.")
+    output_data_dir: FilePath = Field(
+        Path("output/synthetic_pretrain_data"), description="Folder of metrics, TensorBoard and MLflow."
+    )
+    model_dir: FilePath | None = Field(
+        None, description="Folder of a pretrained ExMed-BERT whose weights and sizes the training starts from."
+    )
+    train_batch_size: int = Field(16, ge=1, description="Patients a training step on each device.")
+    eval_batch_size: int = Field(64, ge=1, description="Patients an evaluation step on each device.")
+    num_attention_heads: int | None = Field(
+        None, ge=1, description="Attention heads; not given: the count nearest to 48 dimensions a head."
+    )
+    num_hidden_layers: int = Field(6, ge=1, description="Encoder layers.")
+    hidden_size: int = Field(288, ge=4, description="Width of the model.")
+    intermediate_size: int = Field(512, ge=1, description="Width of the feed-forward layers.")
+    epochs: int = Field(10, ge=1, description="Passes over the training data.")
+    max_steps: int = Field(-1, ge=-1, description="Optimiser steps; above 0 it overrides --epochs.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; not given: it follows from the width and the batch size."
+    )
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed up for one optimiser step.")
+    max_seq_length: int | None = Field(
+        None, ge=2, description="Must match the dataset's --max-length; not given: the dataset's."
+    )
+    seed: int = Field(42, ge=0, description="Seed of initialisation, order, masks and dropout.")
+    num_workers: int = Field(0, ge=0, description="Processes that prepare batches; 0 is fastest here.")
+    logging_steps: int | None = Field(None, ge=1, description="Steps between logged losses; not given: 50 a run.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between evaluations; not given: 20 a run.")
+    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; not given: 20 a run.")
+    warmup_steps: int | None = Field(None, ge=0, description="Steps of rising learning rate; not given: 10 %.")
+    warmup_ratio: Probability | None = Field(None, description="The same as a share of all steps.")
+    initialization: Literal["orthogonal", "normal"] = Field("orthogonal", description="How weights are drawn.")
+    dynamic_masking: bool | None = Field(
+        None, description="Must match the dataset's masking; not given: the dataset's."
+    )
+    max_masked: int | None = Field(
+        None, ge=1, description="Most codes masked of a patient (dynamic masking); not given: the dataset's."
+    )
+    plos: bool | None = Field(
+        None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Number format of matrix products; auto: bf16 on GPUs that have it, else fp32."
+    )
+    overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
+
+
+SECTIONS: tuple[type[Section], ...] = (GenerateSettings, ConvertSettings, ClinVecSettings, PretrainSettings)
+_SHARED_OWNER = ConvertSettings  # the class whose fields give the shared keys their type and limits
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[S]):
+    """A step's settings and, for each field, where its value came from: ``flag``, ``file`` or ``default``."""
+
+    settings: S
+    origin: dict[str, str]
+
+    def save(self, path: Path) -> None:
+        """Write settings, seed and the versions of Python and the packages in use as JSON."""
+        names = ("torch", "transformers", "accelerate", "numpy", "scikit-learn", "mlflow", "pydantic")
+        write_json(
+            path,
+            {
+                "step": self.settings.section,
+                "settings": self.settings.model_dump(mode="json"),
+                "seed": getattr(self.settings, "seed", None),
+                "origin": self.origin,
+                "versions": {
+                    "python": platform.python_version(),
+                    "exmed_bert": importlib.import_module("exmed_bert").__version__,
+                    **{name: _version(name) for name in names},
+                },
+            },
+        )
+
+
+def flag(name: str) -> str:
+    """Return the command-line spelling of a field.
+
+    >>> flag("max_seq_length")
+    '--max-seq-length'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def resolve(cls: type[S], given: dict[str, Any], config: Path | None = None) -> Resolved[S]:
+    """Combine the command line (``given``), config.yaml and the defaults into validated settings.
+
+    Args:
+        cls: the step's settings class.
+        given: field name to value, only what stood on the command line.
+        config: the file; None takes ``config.yaml`` in the project's root if it is there.
+
+    Raises:
+        InputError: the file has an unknown key, a wrong type or an impossible value.
+        OptionError: the same for a command-line option.
+    """
+    if config is None:
+        config = DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    in_file = _from_file(cls, config) if config is not None else {}
+    try:
+        settings = cls(**(in_file | given))
+    except ValidationError as error:
+        name, problem = _first_problem(error)
+        if name in given:
+            raise OptionError(f"{flag(name)}: {problem}") from None
+        raise InputError(f"{config}: {cls.shared.get(name, f'{_section_of(cls, name)}.{name}')}: {problem}") from None
+    origin = {name: "flag" if name in given else "file" if name in in_file else "default" for name in cls.model_fields}
+    return Resolved(settings, origin)
+
+
+def _from_file(cls: type[Section], path: Path) -> dict[str, Any]:
+    """Read and check the whole file; return the values that ``cls`` takes from it, by field name."""
+    try:
+        content = yaml.safe_load(existing_file(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not YAML: {error}") from None
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected sections and keys, got {type(content).__name__}")
+
+    sections = {section.section: section for section in SECTIONS}
+    shared_keys = {key for section in SECTIONS for key in section.shared.values()}
+    for key, value in content.items():
+        _refuse_unknown(path, "", key, [*shared_keys, *sections])
+        if key in shared_keys:
+            _check_value(path, key, _SHARED_OWNER, key, value)
+            continue
+        if value is None:
+            continue
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: {key}: expected keys and values, got {value!r}")
+        own = [name for name in sections[key].model_fields if _section_of(sections[key], name) == key]
+        allowed = [name for name in own if name not in sections[key].shared]
+        for name, field_value in value.items():
+            if name in sections[key].shared:
+                top = sections[key].shared[name]
+                raise InputError(f"{path}: {key}.{name}: stands once, as '{top}' at the top of the file")
+            _refuse_unknown(path, f"{key}.", name, allowed)
+            _check_value(path, f"{key}.{name}", sections[key], name, field_value)
+
+    values = {name: content[key] for name, key in cls.shared.items() if key in content}
+    for name in cls.model_fields:
+        section = content.get(_section_of(cls, name)) or {}
+        if name in section:
+            values[name] = section[name]
+    return values
+
+
+def _section_of(cls: type[Section], field: str) -> str:
+    """Return the section that owns a field: the most basic class that declares it."""
+    owner = next(base for base in reversed(cls.__mro__) if field in getattr(base, "model_fields", {}))
+    return owner.section
+
+
+def _refuse_unknown(path: Path, prefix: str, key: Any, allowed: list[str]) -> None:
+    if key in allowed:
+        return
+    close = difflib.get_close_matches(str(key), allowed, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "allowed: " + ", ".join(sorted(allowed))
+    raise InputError(f"{path}: {prefix}{key}: unknown key; {hint}")
+
+
+def _check_value(path: Path, shown: str, cls: type[Section], name: str, value: Any) -> None:
+    try:
+        cls(**{name: value})
+    except ValidationError as error:
+        raise InputError(f"{path}: {shown}: {_first_problem(error)[1]}") from None
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Input ").replace("should be", "must be", 1)
+    return str(problem["loc"][0]), f"{problem['input']!r} is not allowed, {message}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

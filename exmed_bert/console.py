@@ -1,0 +1,83 @@
+"""What the user sees: messages, progress bars, and the one place where an expected error becomes one line."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+EXIT_BAD_INPUT = 1
+EXIT_BAD_OPTION = 2
+
+
+class InputError(Exception):
+    """Something the user gave is wrong; the message names file, record or field, value, and what was expected."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class OptionError(InputError):
+    """A command-line option is wrong."""
+
+    exit_code = EXIT_BAD_OPTION
+
+
+def say(message: str = "") -> None:
+    """Print a message to standard output."""
+    print(message, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print one line to standard error; the run goes on."""
+    print(f"Warning: {message}", file=sys.stderr, flush=True)
+
+
+def table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
+    """Print a title and two aligned columns. Whole numbers get thousands separators."""
+    shown = [(str(name), f"{value:,}" if isinstance(value, int) else str(value)) for name, value in rows]
+    width = max((len(name) for name, _ in shown), default=0)
+    say(f"\n{title}")
+    for name, value in shown:
+        say(f"  {name.ljust(width)}  {value}")
+
+
+def progress(items: Iterable[T] | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
+    """Return a tqdm bar on standard error, silent where that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, unit=unit, unit_scale=True, dynamic_ncols=True, disable=None)
+
+
+@contextmanager
+def one_line_errors(debug: bool = False) -> Iterator[None]:
+    """Turn an expected error inside the block into one line on standard error and an exit code.
+
+    Expected are `InputError`, the operating system's refusals (a full disk, missing rights), too little memory and
+    Ctrl-C. Anything else is a defect and keeps its traceback. ``debug`` keeps every traceback.
+    """
+    try:
+        yield
+    except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        message, code = _explain(error)
+        print(f"Error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        if isinstance(error, BrokenPipeError):  # keeps the interpreter from failing again on its last flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(code) from None
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, InputError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by the keyboard; run the same command again to go on", 130
+    if isinstance(error, MemoryError):
+        return "not enough memory; use fewer patients or a smaller batch", EXIT_BAD_INPUT
+    where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+    if error.errno == errno.ENOSPC:
+        return f"{where}the disk is full", EXIT_BAD_INPUT
+    return f"{where}{error.strerror or error}", EXIT_BAD_INPUT

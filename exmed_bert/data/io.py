@@ -1,0 +1,327 @@
+"""Files of patients: JSON, JSON lines (also gzipped) and Parquet, read with full validation and written whole.
+
+JSON lines and Parquet are read and written as streams, so memory does not grow with the patients; a ``.json`` file
+is one list and is read at once. Work is done on columns of a few thousand patients; a loop over single records runs
+only to find the one that a refusal has to name.
+"""
+
+import gzip
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+
+from exmed_bert.console import InputError, warn
+from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
+from exmed_bert.files import existing_file, whole_file
+
+CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
+FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
+
+_FIELDS = (
+    "patient_id",
+    "birth_year",
+    "sex",
+    "patient_state",
+    "diagnoses",
+    "diagnosis_dates",
+    "drugs",
+    "prescription_dates",
+)
+_KNOWN = {*_FIELDS, "had_plos"}
+_MISSING = object()
+_BIRTH_YEARS = range(1850, 2101)
+
+
+def file_format(path: Path) -> str:
+    """Return the format that a file name asks for.
+
+    >>> file_format(Path("data/p.jsonl.gz"))
+    '.jsonl.gz'
+
+    Raises:
+        InputError: the extension is none of ours.
+    """
+    name = Path(path).name.lower()
+    for extension in sorted(FORMATS, key=len, reverse=True):
+        if name.endswith(extension):
+            return extension
+    raise InputError(f"{path}: unknown kind of file, expected one of {', '.join(FORMATS)}")
+
+
+def read_patients(path: Path, chunk: int = CHUNK) -> Iterator[PatientColumns]:
+    """Yield the patients of a file as columns, ``chunk`` at a time.
+
+    Codes, sexes and states are passed on as they stand; what they mean is decided where they are encoded. A field
+    that is not ours is ignored and named once.
+
+    Raises:
+        InputError: the file is missing, broken or empty, or a record is wrong. Names record, field and value.
+    """
+    existing_file(path, "make it with: python scripts/generate_synthetic_patients.py")
+    reader = {".json": _json_records, ".parquet": _parquet_records}.get(file_format(path), _json_line_records)
+    unknown: set[str] = set()
+    first = 1
+    for records in reader(path, chunk):
+        yield _columns(path, records, first, unknown)
+        first += len(records)
+    if first == 1:
+        raise InputError(f"{path}: holds no patients")
+    if unknown:
+        warn(f"{path}: fields that are not used: {', '.join(sorted(unknown))}")
+
+
+def write_patients(path: Path, chunks: Iterable[PatientColumns]) -> int:
+    """Write patients in the format of the file name, whole or not at all; return how many.
+
+    Raises:
+        InputError: unknown extension, or the file cannot be written.
+    """
+    writer = {".json": _write_json, ".jsonl": _write_json_lines, ".jsonl.gz": _write_gzip, ".parquet": _write_parquet}
+    write = writer[file_format(path)]
+    with whole_file(path) as part:
+        return write(part, chunks)
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def _json_records(path: Path, chunk: int) -> Iterator[list[Any]]:
+    try:
+        records = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: is not JSON, or is cut short: line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
+    if not isinstance(records, list):
+        raise InputError(f"{path}: expected a list of patients, got {_kind(records)}")
+    for start in range(0, len(records), chunk):
+        yield records[start : start + chunk]
+
+
+def _json_line_records(path: Path, chunk: int) -> Iterator[list[Any]]:
+    opened: Callable[..., Any] = gzip.open if file_format(path) == ".jsonl.gz" else open
+    number = 0
+    try:
+        with opened(path, "rb") as lines:
+            filled = (line for line in lines if not line.isspace())
+            while batch := list(islice(filled, chunk)):
+                records = []
+                for line in batch:
+                    number += 1
+                    records.append(orjson.loads(line))
+                yield records
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path}: record {number}: is not JSON, or is cut short: {error.msg}") from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"{path}: is no whole gzip file: {error}") from None
+
+
+def _parquet_records(path: Path, chunk: int) -> Iterator[list[Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=chunk):
+                yield batch.to_pylist()
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowException) as error:
+        raise InputError(f"{path}: is no Parquet file, or is cut short: {error}") from None
+
+
+def _columns(path: Path, records: list[Any], first: int, unknown: set[str]) -> PatientColumns:
+    """Validate records and turn them into columns; ``first`` is the number of the first record in the file."""
+
+    def refuse(index: int, field: str, problem: str) -> NoReturn:
+        patient_id = records[index].get("patient_id", "missing")
+        raise InputError(f"{path}: record {first + index} (patient_id {patient_id!r}): {field}: {problem}")
+
+    if set(map(type, records)) != {dict}:
+        index = next(i for i, record in enumerate(records) if type(record) is not dict)
+        raise InputError(f"{path}: record {first + index}: expected an object, got {_kind(records[index])}")
+    unknown.update(set().union(*records) - _KNOWN)
+
+    column: dict[str, list[Any]] = {}
+    for field in _FIELDS:
+        column[field] = values = [record.get(field, _MISSING) for record in records]
+        if _MISSING in values:
+            refuse(values.index(_MISSING), field, "is missing")
+    column["had_plos"] = [record.get("had_plos") for record in records]
+
+    text = (str, type(None))
+    for field, allowed, wanted in (
+        ("patient_id", (int, str), "a whole number or a string"),
+        ("birth_year", (int,), "a year"),
+        ("sex", text, "a string or null"),
+        ("patient_state", text, "a string or null"),
+        ("had_plos", (bool, type(None)), "true, false or null"),
+    ):
+        _check_types(
+            column[field], allowed, lambda i, value, f=field, w=wanted: refuse(i, f, f"{value!r}, expected {w}")
+        )
+    birth_years = np.array(column["birth_year"], dtype=np.int64)
+    outside = (birth_years < _BIRTH_YEARS.start) | (birth_years >= _BIRTH_YEARS.stop)
+    if outside.any():
+        index = int(outside.argmax())
+        refuse(index, "birth_year", f"{birth_years[index]}, expected {_BIRTH_YEARS.start} to {_BIRTH_YEARS.stop - 1}")
+
+    return PatientColumns(
+        patient_ids=column["patient_id"],
+        birth_years=birth_years.astype(np.int32),
+        sexes=column["sex"],
+        states=column["patient_state"],
+        plos=np.array([-1 if value is None else int(value) for value in column["had_plos"]], dtype=np.int8),
+        diagnoses=_events(column, "diagnoses", "diagnosis_dates", refuse),
+        drugs=_events(column, "drugs", "prescription_dates", refuse),
+    )
+
+
+def _events(
+    column: dict[str, list[Any]], code_field: str, date_field: str, refuse: Callable[[int, str, str], NoReturn]
+) -> EventColumns:
+    for field in (code_field, date_field):
+        _check_types(column[field], (list,), lambda i, value, f=field: refuse(i, f, f"{value!r}, expected a list"))
+    lengths = np.fromiter(map(len, column[code_field]), dtype=np.int64, count=len(column[code_field]))
+    date_lengths = np.fromiter(map(len, column[date_field]), dtype=np.int64, count=len(lengths))
+    if (lengths != date_lengths).any():
+        index = int((lengths != date_lengths).argmax())
+        refuse(index, date_field, f"{date_lengths[index]} dates for {lengths[index]} {code_field}, expected one each")
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+
+    def refuse_event(event: int, field: str, problem: str) -> NoReturn:
+        index = int(np.searchsorted(offsets, event, side="right")) - 1
+        refuse(index, f"{field}[{event - int(offsets[index])}]", problem)
+
+    codes = list(chain.from_iterable(column[code_field]))
+    _check_types(codes, (str,), lambda i, value: refuse_event(i, code_field, f"{value!r}, expected a code as a string"))
+    dates = list(chain.from_iterable(column[date_field]))
+    _check_types(
+        dates, (str, date), lambda i, value: refuse_event(i, date_field, f"{value!r}, expected a date as YYYYMMDD")
+    )
+
+    table = list(dict.fromkeys(codes))
+    code_index = {code: i for i, code in enumerate(table)}
+    day_of: dict[Any, int] = {}
+    for text in dict.fromkeys(dates):
+        day = _parse_day(text)
+        if day is None:
+            refuse_event(dates.index(text), date_field, f"{text!r} is no date, expected YYYYMMDD")
+        day_of[text] = day
+    return EventColumns(
+        codes=np.fromiter(map(code_index.__getitem__, codes), dtype=np.int32, count=len(codes)),
+        days=np.fromiter(map(day_of.__getitem__, dates), dtype=np.int32, count=len(dates)),
+        offsets=offsets,
+        table=table,
+    )
+
+
+def _parse_day(value: str | date) -> int | None:
+    """Return the day number of YYYYMMDD, YYYY-MM-DD or a date; None when it is no day of the calendar."""
+    if isinstance(value, date):
+        return day_number(date(value.year, value.month, value.day))
+    digits = value.replace("-", "") if len(value) == 10 and value[4] == value[7] == "-" else value
+    if len(digits) != 8 or not (digits.isascii() and digits.isdigit()):
+        return None
+    try:
+        return day_number(date(int(digits[:4]), int(digits[4:6]), int(digits[6:])))
+    except ValueError:
+        return None
+
+
+def _check_types(values: list[Any], allowed: tuple[type, ...], refuse: Callable[[int, Any], NoReturn]) -> None:
+    """Call ``refuse`` with the first value whose type is not allowed. A bool is no int."""
+    wrong = {kind for kind in set(map(type, values)) if kind not in allowed}
+    if date in allowed:
+        wrong = {kind for kind in wrong if not issubclass(kind, date)}
+    if wrong:
+        index = next(i for i, value in enumerate(values) if type(value) in wrong)
+        refuse(index, values[index])
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", bool: "true/false"}
+    return names.get(type(value), "null")
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def _write_json(path: Path, chunks: Iterable[PatientColumns]) -> int:
+    count = 0
+    with open(path, "wb") as file:
+        for columns in chunks:
+            for record in columns.records():
+                file.write(b"[\n" if count == 0 else b",\n")
+                file.write(orjson.dumps(record))
+                count += 1
+        file.write(b"[]\n" if count == 0 else b"\n]\n")
+    return count
+
+
+def _write_lines(file: Any, chunks: Iterable[PatientColumns]) -> int:
+    count = 0
+    for columns in chunks:
+        file.write(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in columns.records()))
+        count += len(columns)
+    return count
+
+
+def _write_json_lines(path: Path, chunks: Iterable[PatientColumns]) -> int:
+    with open(path, "wb") as file:
+        return _write_lines(file, chunks)
+
+
+def _write_gzip(path: Path, chunks: Iterable[PatientColumns]) -> int:
+    # No name and no time in the header, so that the same patients give the same bytes.
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=5, fileobj=raw, mtime=0) as file:
+        return _write_lines(file, chunks)
+
+
+def _write_parquet(path: Path, chunks: Iterable[PatientColumns]) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    count = 0
+    writer = None
+    try:
+        for columns in chunks:
+            table = _arrow_table(pyarrow, columns)
+            if writer is None:
+                writer = pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
+            count += len(columns)
+    finally:
+        if writer is not None:
+            writer.close()
+    return count
+
+
+def _arrow_table(pyarrow: Any, columns: PatientColumns) -> Any:
+    text = pyarrow.string()
+    integers = all(isinstance(patient_id, int) for patient_id in columns.patient_ids)
+
+    def lists(events: EventColumns) -> tuple[Any, Any]:
+        offsets = pyarrow.array(events.offsets, pyarrow.int32())
+        codes = pyarrow.DictionaryArray.from_arrays(events.codes, pyarrow.array(events.table, text)).cast(text)
+        days = pyarrow.array(events.days, pyarrow.int32()).cast(pyarrow.date32())
+        return pyarrow.ListArray.from_arrays(offsets, codes), pyarrow.ListArray.from_arrays(offsets, days)
+
+    diagnoses, diagnosis_dates = lists(columns.diagnoses)
+    drugs, prescription_dates = lists(columns.drugs)
+    return pyarrow.table(
+        {
+            "patient_id": pyarrow.array(columns.patient_ids, pyarrow.int64() if integers else text),
+            "birth_year": pyarrow.array(columns.birth_years, pyarrow.int32()),
+            "sex": pyarrow.array(columns.sexes, text),
+            "patient_state": pyarrow.array(columns.states, text),
+            "diagnoses": diagnoses,
+            "diagnosis_dates": diagnosis_dates,
+            "drugs": drugs,
+            "prescription_dates": prescription_dates,
+            "had_plos": pyarrow.array(columns.plos == 1, mask=columns.plos < 0),
+        }
+    )

@@ -1,0 +1,96 @@
+"""Writing files so that they appear whole or not at all, and reading paths with clear errors."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from exmed_bert.console import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place when the block ends without an error.
+
+    A process that dies inside the block leaves ``path`` as it was. The temporary file is removed on any error,
+    a full disk and Ctrl-C included.
+
+    Raises:
+        InputError: the folder cannot be made or written, or ``path`` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file name to write")
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make ``folder`` with its parents.
+
+    Raises:
+        InputError: it exists as a file, or cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{folder}: is a file, expected a folder") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: cannot be written to: permission denied")
+    return folder
+
+
+def existing_file(path: Path, hint: str = "") -> Path:
+    """Return ``path`` when it is a readable file; ``hint`` says how to make it when it is not there.
+
+    Raises:
+        InputError: missing, a folder, or unreadable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file")
+    if not path.exists():
+        raise InputError(f"{path}: file not found" + (f"; {hint}" if hint else f" (looked in {Path.cwd()})"))
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: cannot be read: permission denied")
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented UTF-8 JSON, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(existing_file(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from error
+
+
+def fingerprint(path: Path) -> str:
+    """Return the BLAKE2b-128 digest of a file's bytes as 32 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
