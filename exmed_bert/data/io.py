@@ -5,8 +5,10 @@ is one list and is read at once. Work is done on columns of a few thousand patie
 only to find the one that a refusal has to name.
 """
 
+import gc
 import gzip
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from itertools import chain, islice
 from pathlib import Path
@@ -63,12 +65,19 @@ def read_patients(path: Path, chunk: int = CHUNK) -> Iterator[PatientColumns]:
         InputError: the file is missing, broken or empty, or a record is wrong. Names record, field and value.
     """
     existing_file(path, "make it with: python scripts/generate_synthetic_patients.py")
-    reader = {".json": _json_records, ".parquet": _parquet_records}.get(file_format(path), _json_line_records)
+    read = {".json": _json_records, ".parquet": _parquet_records}.get(file_format(path), _json_line_records)
+    chunks = read(path, chunk)
     unknown: set[str] = set()
     first = 1
-    for records in reader(path, chunk):
-        yield _columns(path, records, first, unknown)
-        first += len(records)
+    while True:
+        with _no_garbage_collection():
+            records = next(chunks, None)
+            if records is None:
+                break
+            columns = _columns(path, records, first, unknown)
+            first += len(records)
+            del records
+        yield columns
     if first == 1:
         raise InputError(f"{path}: holds no patients")
     if unknown:
@@ -240,6 +249,18 @@ def _check_types(values: list[Any], allowed: tuple[type, ...], refuse: Callable[
     if wrong:
         index = next(i for i, value in enumerate(values) if type(value) in wrong)
         refuse(index, values[index])
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Hold back the search for reference cycles: parsed JSON has none, and looking costs as much as parsing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _kind(value: Any) -> str:
