@@ -18,7 +18,6 @@ _EXPORTS = {
     "ExMedBertConfig": "exmed_bert.models",
     "ExMedBertModel": "exmed_bert.models",
     "ExMedBertForMaskedLM": "exmed_bert.models",
-    "ExMedBertForSequenceClassification": "exmed_bert.models",
 }
 __all__ = ["__version__", *_EXPORTS]
 
@@ -29,7 +28,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-_AUTO_MODULE = "transformers.models.auto.configuration_auto"
+_AUTO_CONFIG = "transformers.models.auto.configuration_auto"
+_AUTO_MODEL = "transformers.models.auto.modeling_auto"
 
 
 class _RegisterWithAutoClasses(importlib.abc.MetaPathFinder):
@@ -40,9 +40,8 @@ class _RegisterWithAutoClasses(importlib.abc.MetaPathFinder):
     """
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if fullname != _AUTO_MODULE:
+        if fullname not in (_AUTO_CONFIG, _AUTO_MODEL):
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is None or spec.loader is None:
             return None
@@ -50,13 +49,15 @@ class _RegisterWithAutoClasses(importlib.abc.MetaPathFinder):
 
         def execute_then_register(module: Any) -> None:
             execute(module)
-            importlib.import_module("exmed_bert.models")
+            # The models' module imports the configurations' halfway; our own models need both whole.
+            if fullname == _AUTO_MODEL or _AUTO_MODEL not in sys.modules:
+                importlib.import_module("exmed_bert.models")
 
         spec.loader.exec_module = execute_then_register  # type: ignore[method-assign]
         return spec
 
 
-if _AUTO_MODULE in sys.modules:
+if _AUTO_CONFIG in sys.modules:
     importlib.import_module("exmed_bert.models")
 else:
     sys.meta_path.insert(0, _RegisterWithAutoClasses())

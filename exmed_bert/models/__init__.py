@@ -1,0 +1,23 @@
+"""ExMed-BERT: configuration, embeddings, encoder and heads, registered with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+
+from exmed_bert.models.config import ExMedBertConfig
+from exmed_bert.models.model import (
+    ExMedBertForMaskedLM,
+    ExMedBertModel,
+    ExMedBertPreTrainedModel,
+    MaskedCodeOutput,
+)
+
+AutoConfig.register(ExMedBertConfig.model_type, ExMedBertConfig, exist_ok=True)
+AutoModel.register(ExMedBertConfig, ExMedBertModel, exist_ok=True)
+AutoModelForMaskedLM.register(ExMedBertConfig, ExMedBertForMaskedLM, exist_ok=True)
+
+__all__ = [
+    "ExMedBertConfig",
+    "ExMedBertForMaskedLM",
+    "ExMedBertModel",
+    "ExMedBertPreTrainedModel",
+    "MaskedCodeOutput",
+]

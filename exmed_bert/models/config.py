@@ -1,0 +1,51 @@
+"""Configuration of the model, with the original ExMed-BERT's keys, so that its published ``config.json`` is read."""
+
+from typing import ClassVar
+
+from transformers import PretrainedConfig
+
+
+class ExMedBertConfig(PretrainedConfig):
+    """Sizes and options of an ExMed-BERT (Lentzen et al., 2023).
+
+    Attributes:
+        code_vocab_size: code ids, special tokens included.
+        number_of_codes: entity types: default, atc, icd.
+        age_vocab_size, sex_vocab_size, region_vocab_size: ids of ages, sexes and states.
+        max_position_embedding: visit numbers, 0 (padding) included; the original's spelling.
+        predict_codes, predict_los: which heads pretraining has.
+        plos_weight: weight in the loss of patients without and with a prolonged length of stay.
+        initialization: ``orthogonal`` or ``normal``.
+        initializer_range: standard deviation of normal initialisation.
+    """
+
+    model_type = "exmedbert"
+    attribute_map: ClassVar[dict[str, str]] = {
+        "vocab_size": "code_vocab_size",
+        "max_position_embeddings": "max_position_embedding",
+    }
+
+    code_vocab_size: int = 100
+    number_of_codes: int = 3
+    age_vocab_size: int = 117
+    sex_vocab_size: int = 8
+    region_vocab_size: int = 62
+    hidden_size: int = 288
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 6
+    intermediate_size: int = 512
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embedding: int = 513
+    initialization: str = "orthogonal"
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    predict_codes: bool = True
+    predict_los: bool = False
+    plos_weight: tuple[float, float] | list[float] | None = (0.25, 1.0)
+    # What transformers' BERT layers ask for.
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = False

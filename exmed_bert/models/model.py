@@ -1,0 +1,284 @@
+"""ExMed-BERT: embeddings of code, entity, age, sex, state and visit position under transformers' BERT encoder.
+
+Parameter names are the original's, so that published weights load. What the original got wrong is not carried over:
+pooling ignores padding, the sinusoidal visit positions survive initialisation, PLOS labels are 0 or 1, and logits are
+computed where a label is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.bert.modeling_bert import BertEncoder, BertPredictionHeadTransform
+from transformers.utils import ModelOutput
+
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.models.config import ExMedBertConfig
+
+
+@dataclass
+class MaskedCodeOutput(ModelOutput):
+    """Output of `ExMedBertForMaskedLM`.
+
+    Attributes:
+        loss: scalar, the sum of the losses below, where labels were given.
+        code_loss: scalar, mean cross-entropy over the masked positions.
+        plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
+        logits: (masked positions, V) in the order of ``code_labels != -100`` if code labels were given, else (B, L, V).
+        plos_logits: (B, 2): no prolonged stay, prolonged stay.
+    """
+
+    loss: Tensor | None = None
+    code_loss: Tensor | None = None
+    plos_loss: Tensor | None = None
+    logits: Tensor | None = None
+    plos_logits: Tensor | None = None
+
+
+def sinusoidal_positions(count: int, size: int) -> Tensor:
+    """Return (count, size) sinusoidal embeddings of positions, as in Vaswani et al., 2017, section 3.5."""
+    position = torch.arange(count, dtype=torch.float32)[:, None]
+    frequency = torch.exp(torch.arange(0, size, 2, dtype=torch.float32) * (-math.log(10_000.0) / size))
+    table = torch.zeros(count, size)
+    table[:, 0::2] = torch.sin(position * frequency)
+    table[:, 1::2] = torch.cos(position * frequency[: size // 2])
+    return table
+
+
+class VisitPositions(nn.Embedding):
+    """Fixed sinusoidal embeddings of visit numbers. Not trained; a checkpoint's own table replaces them."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(count, size)
+        self.weight.requires_grad = False
+
+
+class ExMedBertEmbeddings(nn.Module):
+    """The sum of six embeddings a token, normalised."""
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.code_embeddings = nn.Embedding(config.code_vocab_size, size)
+        self.entity_embeddings = nn.Embedding(config.number_of_codes, size)
+        self.sex_embeddings = nn.Embedding(config.sex_vocab_size, size)
+        self.positional_embeddings = VisitPositions(config.max_position_embedding, size)
+        self.age_embeddings = nn.Embedding(config.age_vocab_size, size)
+        self.state_embeddings = nn.Embedding(config.region_vocab_size, size)
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        entity_ids: Tensor,
+        age_ids: Tensor | None,
+        sex_ids: Tensor | None,
+        state_ids: Tensor | None,
+        position_ids: Tensor | None,
+    ) -> Tensor:
+        """Return (B, L, hidden); ids are (B, L), those of sex and state may be (B, 1)."""
+        padding = torch.zeros_like(input_ids)
+        embedded = (
+            self.code_embeddings(input_ids)
+            + self.entity_embeddings(entity_ids)
+            + self.age_embeddings(padding if age_ids is None else age_ids)
+            + self.positional_embeddings(padding if position_ids is None else position_ids)
+            + self.sex_embeddings(padding if sex_ids is None else sex_ids)
+            + self.state_embeddings(padding if state_ids is None else state_ids)
+        )
+        return self.dropout(self.layer_norm(embedded))
+
+
+class ExMedBertPreTrainedModel(PreTrainedModel):
+    """Initialisation, loading and saving, shared by all ExMed-BERT models."""
+
+    config_class = ExMedBertConfig
+    config: ExMedBertConfig
+    base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # The original saves a buffer of positions, and the bias of the code head twice, under two names.
+    _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"predictions\.bias$"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers.initialization leaves alone what has been loaded from a checkpoint.
+        if isinstance(module, VisitPositions):
+            init.copy_(module.weight, sinusoidal_positions(*module.weight.shape).to(module.weight))
+        elif isinstance(module, nn.Linear | nn.Embedding):
+            if self.config.initialization == "orthogonal":
+                init.orthogonal_(module.weight)
+            else:
+                init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+
+class ExMedBertModel(ExMedBertPreTrainedModel):
+    """The encoder without a head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"_classifier\.", r"position_ids$"]  # noqa: RUF012  # a pretrained model's heads
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = ExMedBertEmbeddings(config)
+        self.encoder = BertEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the code embeddings."""
+        return self.embeddings.code_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the code embeddings."""
+        self.embeddings.code_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        entity_ids: Tensor,
+        age_ids: Tensor | None = None,
+        sex_ids: Tensor | None = None,
+        state_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> BaseModelOutput:
+        """Encode patients.
+
+        Args:
+            input_ids: (B, L) code ids.
+            entity_ids: (B, L) entity types.
+            age_ids, position_ids: (B, L); sex_ids, state_ids: (B, L) or (B, 1). None stands for padding everywhere.
+            attention_mask: (B, L), 1 at real tokens, 0 at padding. None: nothing is padded.
+
+        Returns:
+            ``last_hidden_state``, (B, L, hidden).
+        """
+        embedded = self.embeddings(input_ids, entity_ids, age_ids, sex_ids, state_ids, position_ids)
+        hidden = self.encoder(embedded, self._attention_bias(attention_mask, embedded)).last_hidden_state
+        return BaseModelOutput(last_hidden_state=hidden)
+
+    def _attention_bias(self, attention_mask: Tensor | None, embedded: Tensor) -> Tensor | None:
+        """Return the mask in the form that the chosen attention kernel takes."""
+        kernel = self.config._attn_implementation
+        if attention_mask is None or "flash" in kernel:
+            return attention_mask
+        allowed = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, L), the same for all heads and queries
+        if kernel == "sdpa":
+            return allowed
+        return torch.zeros_like(allowed, dtype=embedded.dtype).masked_fill(~allowed, torch.finfo(embedded.dtype).min)
+
+
+class CodePredictionHead(nn.Module):
+    """From hidden states to a score for each code."""
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__()
+        self.transform = BertPredictionHeadTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.code_vocab_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., hidden) -> (..., V)."""
+        return self.decoder(self.transform(hidden))
+
+
+class CodeClassifier(nn.Module):
+    """Holds the head under the original's parameter names."""
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__()
+        self.predictions = CodePredictionHead(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., hidden) -> (..., V)."""
+        return self.predictions(hidden)
+
+
+class PlosClassifier(nn.Module):
+    """From the mean hidden state of a patient's real tokens to two scores: no prolonged stay, prolonged stay."""
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__()
+        self.los_classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """(B, L, hidden) -> (B, 2)."""
+        if attention_mask is None:
+            return self.los_classifier(hidden.mean(dim=1))
+        real = attention_mask[:, :, None].to(hidden.dtype)
+        return self.los_classifier((hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1))
+
+
+class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
+    """Pretraining: predict masked codes, and prolonged length of stay where ``config.predict_los``."""
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__(config)
+        self.bert = ExMedBertModel(config)
+        self.code_classifier = CodeClassifier(config)
+        if config.predict_los:
+            self.plos_classifier = PlosClassifier(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        entity_ids: Tensor,
+        age_ids: Tensor | None = None,
+        sex_ids: Tensor | None = None,
+        state_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        code_labels: Tensor | None = None,
+        plos_label: Tensor | None = None,
+    ) -> MaskedCodeOutput:
+        """Predict codes and, if the model has that head, prolonged length of stay.
+
+        Args:
+            input_ids ... attention_mask: as `ExMedBertModel.forward`.
+            code_labels: (B, L), the original code at masked positions, -100 elsewhere.
+            plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
+        """
+        hidden = self.bert(
+            input_ids=input_ids,
+            entity_ids=entity_ids,
+            age_ids=age_ids,
+            sex_ids=sex_ids,
+            state_ids=state_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+        ).last_hidden_state
+        output = MaskedCodeOutput()
+        if code_labels is None:
+            output.logits = self.code_classifier(hidden)
+        else:
+            masked = code_labels != IGNORED
+            output.logits = self.code_classifier(hidden[masked])  # (masked positions, V): 15 % of the work
+            # The sum over no masked position is a zero that carries a gradient; the mean would be no number.
+            summed = F.cross_entropy(output.logits.float(), code_labels[masked], reduction="sum")
+            output.code_loss = summed / masked.sum().clamp(min=1)
+            output.loss = output.code_loss
+        if self.config.predict_los:
+            output.plos_logits = self.plos_classifier(hidden, attention_mask)
+            if plos_label is not None:
+                output.plos_loss = self._plos_loss(output.plos_logits.float(), plos_label)
+                output.loss = output.plos_loss if output.loss is None else output.loss + output.plos_loss
+        return output
+
+    def _plos_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the weighted mean over the patients whose length of stay is known; 0 when none is."""
+        weight = None if self.config.plos_weight is None else logits.new_tensor(self.config.plos_weight)
+        losses = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORED, reduction="sum")
+        known = label[label != IGNORED]
+        total = known.new_ones(len(known)).sum() if weight is None else weight[known].sum()
+        return losses / total.clamp(min=torch.finfo(logits.dtype).tiny)
