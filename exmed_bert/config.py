@@ -122,13 +122,19 @@ class PretrainSettings(ClinVecSettings):
         None, description="Folder of a pretrained ExMed-BERT whose weights and sizes the training starts from."
     )
     train_batch_size: int = Field(16, ge=1, description="Patients a training step on each device.")
-    eval_batch_size: int = Field(64, ge=1, description="Patients an evaluation step on each device.")
+    eval_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Patients an evaluation step on each device; not given: 64, or those of training if more.",
+    )
     num_attention_heads: int | None = Field(
-        None, ge=1, description="Attention heads; not given: the count nearest to 48 dimensions a head."
+        None, ge=1, description="Attention heads; not given: those nearest to 48 dimensions each, as 6 for 288."
     )
     num_hidden_layers: int = Field(6, ge=1, description="Encoder layers.")
     hidden_size: int = Field(288, ge=4, description="Width of the model.")
-    intermediate_size: int = Field(512, ge=1, description="Width of the feed-forward layers.")
+    intermediate_size: int | None = Field(
+        None, ge=1, description="Width of the feed-forward layers; not given: 16/9 of the hidden size, as 512 for 288."
+    )
     epochs: int = Field(10, ge=1, description="Passes over the training data.")
     max_steps: int = Field(-1, ge=-1, description="Optimiser steps; above 0 it overrides --epochs.")
     learning_rate: float | None = Field(

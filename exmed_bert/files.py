@@ -1,5 +1,6 @@
 """Writing files so that they appear whole or not at all, and reading paths with clear errors."""
 
+import errno
 import hashlib
 import json
 import os
@@ -76,6 +77,28 @@ def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented UTF-8 JSON, whole or not at all."""
     with whole_file(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Write a dict of tensors as ``torch.save`` does, whole or not at all; the same content gives the same bytes."""
+    with whole_file(path) as part:
+        save_tensors(part, content)
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Write a dict of tensors to a file that the caller renames into place.
+
+    Raises:
+        OSError: the file cannot be written, a full disk included.
+    """
+    import torch
+
+    # An open file, since torch puts the name of a path that it is given into the file.
+    with open(path, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a write that failed
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def read_json(path: Path) -> Any:

@@ -19,7 +19,7 @@ from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_bat
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.randomness import patient_keys, uniform
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS
-from exmed_bert.files import fingerprint, make_folder, read_json, whole_file
+from exmed_bert.files import fingerprint, make_folder, read_json, save_tensors, whole_file
 
 _SPLIT_STREAM = 1  # keeps the numbers that decide the split apart from any others of the same seed
 _STATIC_EPOCH = 0
@@ -105,7 +105,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         datasets[split] = dataset
     with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
         for split, dataset in datasets.items():
-            torch.save(dataset.to_dict(), files.enter_context(whole_file(paths[split])))
+            save_tensors(files.enter_context(whole_file(paths[split])), dataset.to_dict())
     return Conversion(datasets, paths, encoder.summary)
 
 
@@ -222,7 +222,7 @@ def _refuse_duplicates(path: Path, keys: np.ndarray) -> None:
         return
     row = int(first[counts > 1].min())
     second = int(np.flatnonzero(keys == keys[row])[1])
-    patient_id = next(_ids_from(path, row))
+    patient_id = next(_ids_from(path, second))
     raise InputError(
         f"{path}: record {second + 1} (patient_id {patient_id!r}): patient_id: "
         f"is that of record {row + 1} too, expected each patient once"

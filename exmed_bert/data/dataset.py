@@ -30,7 +30,7 @@ from exmed_bert.data.vocabulary import (
     CodeVocabulary,
     age_vocabulary_size,
 )
-from exmed_bert.files import existing_file, whole_file
+from exmed_bert.files import existing_file, write_tensors
 
 FORMAT = "exmed_bert.PatientDataset"
 VERSION = 1
@@ -255,8 +255,7 @@ class PatientDataset(torch.utils.data.Dataset):
 
     def save(self, path: Path) -> None:
         """Write the dataset, whole or not at all."""
-        with whole_file(path) as part:
-            torch.save(self.to_dict(), part)
+        write_tensors(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path | str) -> "PatientDataset":
@@ -273,7 +272,7 @@ class PatientDataset(torch.utils.data.Dataset):
             raise InputError(
                 f"{path}: is refused because it holds Python objects that opening it would run; {expected}"
             ) from None
-        except (RuntimeError, ValueError, EOFError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
             raise InputError(f"{path}: is damaged or no dataset ({str(error).splitlines()[0]}); {expected}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{path}: is no dataset; {expected}")

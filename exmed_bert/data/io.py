@@ -172,15 +172,13 @@ def _columns(path: Path, records: list[Any], first: int, unknown: set[str]) -> P
         _check_types(
             column[field], allowed, lambda i, value, f=field, w=wanted: refuse(i, f, f"{value!r}, expected {w}")
         )
-    birth_years = np.array(column["birth_year"], dtype=np.int64)
-    outside = (birth_years < _BIRTH_YEARS.start) | (birth_years >= _BIRTH_YEARS.stop)
-    if outside.any():
-        index = int(outside.argmax())
-        refuse(index, "birth_year", f"{birth_years[index]}, expected {_BIRTH_YEARS.start} to {_BIRTH_YEARS.stop - 1}")
+    for index, year in enumerate(column["birth_year"]):
+        if year not in _BIRTH_YEARS:
+            refuse(index, "birth_year", f"{year}, expected {_BIRTH_YEARS.start} to {_BIRTH_YEARS.stop - 1}")
 
     return PatientColumns(
         patient_ids=column["patient_id"],
-        birth_years=birth_years.astype(np.int32),
+        birth_years=np.array(column["birth_year"], dtype=np.int32),
         sexes=column["sex"],
         states=column["patient_state"],
         plos=np.array([-1 if value is None else int(value) for value in column["had_plos"]], dtype=np.int8),

@@ -50,9 +50,9 @@ class Patient:
             "sex": self.sex,
             "patient_state": self.patient_state,
             "diagnoses": list(self.diagnoses),
-            "diagnosis_dates": [f"{day:%Y%m%d}" for day in self.diagnosis_dates],
+            "diagnosis_dates": [_digits(day) for day in self.diagnosis_dates],
             "drugs": list(self.drugs),
-            "prescription_dates": [f"{day:%Y%m%d}" for day in self.prescription_dates],
+            "prescription_dates": [_digits(day) for day in self.prescription_dates],
         }
         if self.had_plos is not None:
             record["had_plos"] = self.had_plos
@@ -134,9 +134,14 @@ def day_number(day: date) -> int:
     return (day - EPOCH).days
 
 
+def _digits(day: date) -> str:
+    """Return YYYYMMDD; ``strftime`` leaves out the zeros of years before 1000, which real data holds as fillers."""
+    return day.isoformat().replace("-", "")
+
+
 def _decoded(events: EventColumns) -> tuple[list[str], list[str]]:
     """Return codes and dates (YYYYMMDD) of all events as strings."""
     table = np.asarray(events.table, dtype=object) if len(events.table) else np.empty(0, dtype=object)
     days, where = np.unique(events.days, return_inverse=True)
-    dates = np.asarray([f"{EPOCH + timedelta(days=int(day)):%Y%m%d}" for day in days], dtype=object)
+    dates = np.asarray([_digits(EPOCH + timedelta(days=int(day))) for day in days], dtype=object)
     return table[events.codes].tolist(), dates[where].tolist()

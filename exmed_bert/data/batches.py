@@ -1,0 +1,94 @@
+"""Batches for pretraining: which patients go together, and the tensors the model takes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler
+
+from exmed_bert.data.dataset import DatasetInfo, PaddedBatch
+from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
+
+# Patients are sorted by length within pools of this many batches: enough to leave little padding, few enough that
+# which patients meet in a batch stays random.
+_POOL_BATCHES = 64
+
+
+class LengthGroupedBatchSampler(BatchSampler):
+    """Draws batches of patients of similar length, in an order that depends on the seed and the epoch alone."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        """Take the tokens of each patient, (N,)."""
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.drop_last = False
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches():
+            yield batch.tolist()
+
+    def padded_share(self) -> float:
+        """Return the share of padding among all positions of an epoch, 0 to 1."""
+        positions = sum(len(batch) * int(self.lengths[batch].max()) for batch in self._batches())
+        return 1 - int(self.lengths.sum()) / positions if positions else 0.0
+
+    def _batches(self) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        pool = self.batch_size * _POOL_BATCHES
+        number_of_pool = np.arange(len(order)) // pool
+        order = order[np.lexsort((self.lengths[order], number_of_pool))]
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class MaskedCodeCollator:
+    """Turns a padded batch of columns into what `ExMedBertForMaskedLM` takes, codes masked."""
+
+    def __init__(self, info: DatasetInfo, plos: bool, validation: bool = False) -> None:
+        """Set how to mask.
+
+        Args:
+            info: of the dataset: masking, vocabulary.
+            plos: also give the length-of-stay labels.
+            validation: use the fixed masks of validation.
+        """
+        self.masking = info.masking
+        self.vocabulary_size = len(info.vocabulary)
+        self.plos = plos
+        self.epoch = VALIDATION_EPOCH if validation else 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose masks come next."""
+        self.epoch = epoch
+
+    def __call__(self, batch: PaddedBatch) -> dict[str, torch.Tensor]:
+        """Return tensors, all int64: (B, L) a token, (B, 1) for sex and state, (B,) ``plos_label``."""
+        if self.masking.mode == "static":
+            inputs, labels = batch.shown_codes, np.where(batch.masked, batch.codes, IGNORED)
+        else:
+            inputs, labels = mask_batch(
+                batch.codes, batch.lengths, batch.keys, self.masking, self.epoch, self.vocabulary_size
+            )
+        fields = {
+            "input_ids": inputs,
+            "entity_ids": batch.entities,
+            "age_ids": batch.ages,
+            "sex_ids": batch.sexes[:, None],
+            "state_ids": batch.states[:, None],
+            "position_ids": batch.positions,
+            "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
+            "code_labels": labels,
+        }
+        if self.plos:
+            fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
+        return {name: torch.from_numpy(np.asarray(values, dtype=np.int64)) for name, values in fields.items()}

@@ -1,0 +1,1 @@
+"""Training: the run's folder, whole checkpoints, metrics, tracking, and the pretraining step itself."""

@@ -1,0 +1,151 @@
+"""Masked-code metrics, computed as a stream over batches: overall, by kind of code, and for novel codes apart."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.vocabulary import ENTITY_ID
+from exmed_bert.models import ExMedBertForMaskedLM
+
+TOP = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class MaskedCodePredictions:
+    """What a model said at the masked positions of a dataset.
+
+    Attributes:
+        labels: (n,) int64, the code that was masked.
+        ranks: (n,) int64, how many codes scored higher than it; 0 is a hit at 1.
+        losses: (n,) float64, its negative log-likelihood in nats.
+        plos_labels, plos_logits: (p,) 0/1 and (p, 2), of the patients whose length of stay is known.
+    """
+
+    labels: np.ndarray
+    ranks: np.ndarray
+    losses: np.ndarray
+    plos_labels: np.ndarray
+    plos_logits: np.ndarray
+
+
+@torch.no_grad()
+def predict(
+    model: ExMedBertForMaskedLM, batches: Iterable[dict[str, torch.Tensor]], device: torch.device
+) -> MaskedCodePredictions:
+    """Run the model over batches and keep a few numbers for each masked position, never the logits."""
+    labels, ranks, losses = [], [], []
+    plos_labels, plos_logits = [], []
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
+        label = batch["code_labels"][batch["code_labels"] != IGNORED].to(device)
+        logits = output.logits.float()
+        own = logits.gather(1, label[:, None])
+        labels.append(label.cpu())
+        ranks.append((logits > own).sum(dim=1).cpu())
+        losses.append(F.cross_entropy(logits, label, reduction="none").double().cpu())
+        if output.plos_logits is not None and "plos_label" in batch:
+            plos_labels.append(batch["plos_label"])
+            plos_logits.append(output.plos_logits.float().cpu())
+    model.train(was_training)
+
+    label = torch.cat([torch.empty(0, dtype=torch.long), *plos_labels])
+    logits = torch.cat([torch.empty(0, 2), *plos_logits])
+    known = label != IGNORED
+    return MaskedCodePredictions(
+        labels=_joined(labels, np.int64),
+        ranks=_joined(ranks, np.int64),
+        losses=_joined(losses, np.float64),
+        plos_labels=label[known].numpy(),
+        plos_logits=logits[known].numpy(),
+    )
+
+
+def merge(parts: list[MaskedCodePredictions]) -> MaskedCodePredictions:
+    """Join the predictions of several processes."""
+    names = [field.name for field in fields(MaskedCodePredictions)]
+    return MaskedCodePredictions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def summarise(
+    found: MaskedCodePredictions, dataset: PatientDataset, plos_weight: Sequence[float] | None
+) -> dict[str, float]:
+    """Return the metrics of masked-code prediction.
+
+    ``loss`` is what training minimises; ``perplexity`` is the exponential of the code loss; ``accuracy_top5`` is the
+    share of masked codes among the five that score highest. The same stand for diagnoses, drugs and novel codes with
+    the number of masked positions each is computed on. A group that has none has a count of 0 and no accuracy.
+    """
+    entity = dataset.info.vocabulary.entities[found.labels]
+    groups = {
+        "": np.ones(len(found.labels), dtype=bool),
+        "diagnoses_": entity == ENTITY_ID["icd"],
+        "drugs_": entity == ENTITY_ID["atc"],
+        "novel_codes_": np.isin(found.labels, dataset.novel_ids),
+    }
+    code_loss = float(found.losses.mean()) if len(found.losses) else 0.0
+    plos_loss = _plos_loss(found, plos_weight) if len(found.plos_labels) else 0.0
+    metrics = {"loss": code_loss + plos_loss, "code_loss": code_loss}
+    metrics["perplexity"] = float(np.exp(min(code_loss, 700.0)))
+    for prefix, chosen in groups.items():
+        metrics[f"{prefix}masked_codes"] = int(chosen.sum())
+        if chosen.any():
+            for top in TOP:
+                metrics[f"{prefix}accuracy_top{top}"] = float((found.ranks[chosen] < top).mean())
+    if len(found.plos_labels):
+        scores = torch.from_numpy(found.plos_logits).softmax(dim=1)[:, 1].numpy()
+        metrics |= {"plos_loss": plos_loss} | plos_metrics(found.plos_labels, scores)
+    return metrics
+
+
+def _plos_loss(found: MaskedCodePredictions, weight: Sequence[float] | None) -> float:
+    labels, logits = torch.from_numpy(found.plos_labels), torch.from_numpy(found.plos_logits)
+    return float(F.cross_entropy(logits, labels, weight=None if weight is None else logits.new_tensor(weight)))
+
+
+def plos_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return accuracy and F1 at a probability of one half, and AUROC, over the patients whose stay is known.
+
+    AUROC is left out where only one class occurs: it is not defined there.
+    """
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    predicted = scores >= 0.5
+    metrics: dict[str, float] = {
+        "plos_patients": len(labels),
+        "plos_positive": int(labels.sum()),
+        "plos_accuracy": float((predicted == labels).mean()),
+        "plos_f1": float(f1_score(labels, predicted, zero_division=0.0)),
+    }
+    if len(np.unique(labels)) == 2:
+        metrics["plos_auroc"] = float(roc_auc_score(labels, scores))
+    return metrics
+
+
+def most_frequent_code_accuracy(train: PatientDataset, labels: np.ndarray) -> dict[str, float]:
+    """Return what always guessing the most frequent training code scores on masked codes, the reference to beat.
+
+    ``baseline_top1`` guesses the same code everywhere; ``baseline_entity_top1`` guesses the most frequent diagnosis
+    for a diagnosis and the most frequent drug for a drug, since the model is told which of the two it is.
+    """
+    if not len(labels):
+        return {}
+    vocabulary = train.info.vocabulary
+    counts = np.bincount(train.columns["codes"].numpy(), minlength=len(vocabulary))
+    counts[vocabulary.entities == ENTITY_ID["default"]] = -1
+    of_kind = (np.where(vocabulary.entities == ENTITY_ID[kind], counts, -1) for kind in ("atc", "icd"))
+    guesses = [int(kind.argmax()) for kind in of_kind]
+    return {
+        "baseline_top1": float((labels == counts.argmax()).mean()),
+        "baseline_entity_top1": float(np.isin(labels, guesses).mean()),
+    }
+
+
+def _joined(parts: list[torch.Tensor], kind: type) -> np.ndarray:
+    return torch.cat(parts).numpy() if parts else np.empty(0, dtype=kind)

@@ -1,0 +1,273 @@
+"""Step 3: pretrain ExMed-BERT on the datasets of step 2."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PrinterCallback, TrainingArguments
+from transformers import logging as transformers_logging
+
+from exmed_bert import console
+from exmed_bert.config import PretrainSettings, Resolved, flag
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.files import fingerprint
+from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training.plan import Plan, choose_precision, make_plan
+from exmed_bert.training.results import final_results, say_done, say_finished, write_results
+from exmed_bert.training.run_folder import RunFolder, open_run
+from exmed_bert.training.start import new_model
+from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce, open_log
+from exmed_bert.training.trainer import PretrainingTrainer
+
+WEIGHT_DECAY = 0.01  # the original's
+EVAL_BATCH = 64  # nothing is kept for a backward pass, so more patients fit than in training
+
+# What changes neither the weights nor the data: a run keeps its identity when these change.
+_NOT_IDENTITY = {
+    "training_data",
+    "validation_data",
+    "output_dir",
+    "output_data_dir",
+    "model_dir",
+    "clinvec_dir",
+    "eval_batch_size",
+    "epochs",
+    "max_steps",
+    "num_workers",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "overwrite",
+}
+
+
+def run(resolved: Resolved[PretrainSettings]) -> None:
+    """Pretrain, or go on where a killed run stopped, and leave the model, the metrics and the logs.
+
+    Raises:
+        InputError, OptionError: settings and data do not fit, or a folder cannot be written.
+    """
+    settings = resolved.settings
+    train, val = load_datasets(resolved)
+    plos = train.has_plos if settings.plos is None else settings.plos
+    if plos and not train.has_plos:
+        raise InputError(f"{settings.training_data}: --plos: no patient has a recorded length of stay (had_plos)")
+    precision = choose_precision(settings.precision)
+
+    model, notes = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
+
+    args = _training_arguments(settings, precision)
+    plan = make_plan(settings, len(train), args.world_size)
+    _apply_plan(args, plan)
+    identity = _identity(settings, plan, plos, precision, args.world_size)
+    with args.main_process_first(desc="run folder"):
+        folder = open_run(
+            settings.output_dir,
+            settings.output_data_dir,
+            identity,
+            plan.total_steps,
+            settings.overwrite,
+            args.should_save,
+        )
+    if folder.state == "finished":
+        if args.should_save:
+            say_finished(settings, plan)
+        return
+    if args.should_save:
+        resolved.save(settings.output_dir / "settings.json")
+        open_log(settings.output_dir / "output.log")
+
+    trainer = PretrainingTrainer(model, args, train, val)
+    trainer.remove_callback(PrinterCallback)
+    writer = None
+    if args.should_save:
+        writer = _open_reports(trainer, settings, folder, plan)
+        _announce_start(model, notes, train, trainer, plan, precision, folder)
+    status = "FAILED"
+    try:
+        start = time.perf_counter()
+        _train(trainer, folder)
+        seconds = time.perf_counter() - start
+        results = final_results(trainer, train, plan, folder, seconds)
+        status = "FINISHED"
+        if writer is not None:
+            writer.add(results, plan.total_steps)
+            write_results(model, train, settings, results)
+            folder.remember(finished_steps=plan.total_steps)
+            say_done(settings, results, seconds)
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if writer is not None:
+            writer.close(status)
+
+
+def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset, PatientDataset]:
+    """Open both datasets and check that they fit each other and the settings.
+
+    Raises:
+        InputError: they do not.
+    """
+    settings = resolved.settings
+    train, val = PatientDataset.load(settings.training_data), PatientDataset.load(settings.validation_data)
+    for what, in_train, in_val in (
+        ("vocabularies", train.info.vocabulary.labels, val.info.vocabulary.labels),
+        ("max_length", train.info.max_length, val.info.max_length),
+        ("age units", train.info.age_unit, val.info.age_unit),
+        ("masking", train.info.masking.mode, val.info.masking.mode),
+    ):
+        if in_train != in_val:
+            raise InputError(
+                f"{settings.validation_data}: has other {what} than {settings.training_data}; "
+                "make both in one conversion (--split all)"
+            )
+    both = len(np.intersect1d(train.columns["keys"].numpy(), val.columns["keys"].numpy()))
+    if both:
+        console.warn(f"{both:,} patients are in both datasets; the validation metrics will look better than they are")
+
+    _check_match(resolved, "max_seq_length", train.info.max_length, "max_length", "--max-length {given}")
+    mode = train.info.masking.mode == "dynamic"
+    _check_match(resolved, "dynamic_masking", mode, "dynamic_masking", "{given}")
+    changes: dict[str, Any] = {"seed": settings.seed}
+    if settings.max_masked is not None:
+        if not mode:
+            raise OptionError("--max-masked: the dataset's masks are static; give it to the conversion instead")
+        changes["max_masked"] = settings.max_masked
+    return train.with_masking(**changes), val
+
+
+def _check_match(resolved: Resolved[PretrainSettings], field: str, in_dataset: Any, name: str, convert: str) -> None:
+    """Refuse a flag that differs from the dataset; a value of config.yaml gives way to it, with a warning."""
+    given = getattr(resolved.settings, field)
+    if given is None or given == in_dataset:
+        return
+
+    def spelled(value: Any) -> str:
+        if isinstance(value, bool):
+            return flag(field) if value else f"--no-{flag(field)[2:]}"
+        return f"{flag(field)} {value}"
+
+    again = convert.format(given=spelled(given) if isinstance(given, bool) else given)
+    data = resolved.settings.training_data
+    if resolved.origin[field] == "file":
+        console.warn(f"config.yaml says {name}: {given}, {data} was converted with {in_dataset}; the dataset decides")
+        return
+    raise InputError(
+        f"{name} mismatch error: {spelled(given)} was given, but {data} was converted with {name} {in_dataset}; "
+        f"either pass {spelled(in_dataset)}, or convert again with {again}"
+    )
+
+
+def _training_arguments(settings: PretrainSettings, precision: str) -> TrainingArguments:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    has_gpu = torch.cuda.is_available()
+    args = TrainingArguments(
+        output_dir=str(settings.output_dir),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps if settings.max_steps > 0 else -1,
+        per_device_train_batch_size=settings.train_batch_size,
+        per_device_eval_batch_size=settings.eval_batch_size or max(settings.train_batch_size, EVAL_BATCH),
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        weight_decay=WEIGHT_DECAY,
+        optim="adamw_torch_fused",
+        lr_scheduler_type="linear",
+        eval_strategy="steps",
+        save_strategy="steps",
+        save_total_limit=None,  # our own rotation counts whole checkpoints only
+        seed=settings.seed,
+        bf16=precision == "bf16",
+        use_cpu=not has_gpu,
+        dataloader_num_workers=settings.num_workers,
+        dataloader_pin_memory=has_gpu,
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        report_to="none",
+        disable_tqdm=True,
+    )
+    if args.n_gpu > 1:
+        console.warn(f"{args.n_gpu} GPUs are here and one is used; torchrun or accelerate launch use them all")
+        args._n_gpu = 1
+    return args
+
+
+def _apply_plan(args: TrainingArguments, plan: Plan) -> None:
+    args.learning_rate = plan.learning_rate
+    args.warmup_steps = plan.warmup_steps
+    args.logging_steps = plan.logging_steps
+    args.eval_steps = plan.eval_steps
+    args.save_steps = plan.save_steps
+
+
+def _identity(settings: PretrainSettings, plan: Plan, plos: bool, precision: str, processes: int) -> dict[str, Any]:
+    """Return what decides the weights of a run besides its length, as plain JSON values."""
+    identity = settings.model_dump(mode="json", exclude=_NOT_IDENTITY)
+    identity |= {
+        "learning_rate": plan.learning_rate,
+        "plos": plos,
+        "precision": precision,
+        "processes": processes,
+        "training_data": fingerprint(settings.training_data),
+        "validation_data": fingerprint(settings.validation_data),
+    }
+    if settings.model_dir is not None:
+        weights = ("model.safetensors", "pytorch_model.bin")
+        found = [settings.model_dir / name for name in weights if (settings.model_dir / name).is_file()]
+        identity["model_dir"] = [fingerprint(path) for path in found]
+    if settings.use_clinvec:
+        identity["clinvec_dir"] = [fingerprint(path) for path in sorted(settings.clinvec_dir.glob("Clin*.csv"))]
+    return identity
+
+
+def _open_reports(
+    trainer: PretrainingTrainer, settings: PretrainSettings, folder: RunFolder, plan: Plan
+) -> MetricsWriter:
+    known_run = folder.manifest.get("mlflow_run")
+    writer = MetricsWriter(settings.output_data_dir, settings.output_dir.name, known_run, folder.first_step)
+    folder.remember(mlflow_run=writer.mlflow_run)
+    writer.parameters(settings.model_dump(mode="json") | {f"plan_{k}": v for k, v in vars(plan).items()})
+    trainer.add_callback(ReportCallback(writer))
+    return writer
+
+
+def _train(trainer: PretrainingTrainer, folder: RunFolder) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
+    except torch.OutOfMemoryError:
+        raise InputError(
+            "out of memory on the GPU; use a smaller --train-batch-size (with --gradient-accumulation-steps), "
+            "--hidden-size or --num-hidden-layers"
+        ) from None
+
+
+def _announce_start(
+    model: ExMedBertForMaskedLM,
+    notes: list[str],
+    train: PatientDataset,
+    trainer: PretrainingTrainer,
+    plan: Plan,
+    precision: str,
+    folder: RunFolder,
+) -> None:
+    config = model.config
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    announce(
+        f"Model: {config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} "
+        f"heads, {len(train.info.vocabulary):,} codes, {parameters:,} parameters"
+    )
+    for note in notes:
+        announce(f"  {note}")
+    announce(
+        f"Data: {len(train):,} patients to train on, {len(trainer.eval_dataset):,} to validate; "
+        f"{train.info.masking.mode} masking, at most {train.info.max_length} codes"
+    )
+    announce(
+        f"Plan: {plan.total_steps:,} steps, {plan.steps_per_epoch:,} an epoch; learning rate {plan.learning_rate:.2g} "
+        f"after {plan.warmup_steps:,} steps; {precision} on {trainer.args.device}; "
+        f"{trainer.sampler.padded_share():.0%} of positions are padding"
+    )
+    if folder.checkpoint:
+        announce(f"Going on from {folder.checkpoint}")

@@ -1,0 +1,92 @@
+"""The end of a run: its metrics, the files it leaves, and what the user is told."""
+
+import math
+import os
+from typing import Any
+
+from exmed_bert import console
+from exmed_bert.config import PretrainSettings
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.files import whole_file, write_json, write_tensors
+from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training import metrics
+from exmed_bert.training.plan import Plan
+from exmed_bert.training.run_folder import RunFolder
+from exmed_bert.training.tracking import LOGGER
+from exmed_bert.training.trainer import PretrainingTrainer
+
+
+def final_results(
+    trainer: PretrainingTrainer, train: PatientDataset, plan: Plan, folder: RunFolder, seconds: float
+) -> dict[str, float]:
+    """Return the metrics of the last evaluation, what guessing would score, and the speed of this process's share."""
+    found = trainer.predict_masked_codes()
+    results = metrics.summarise(found, trainer.eval_dataset, trainer.model.config.plos_weight)
+    results |= metrics.most_frequent_code_accuracy(train, found.labels)
+    steps = plan.total_steps - folder.first_step
+    epochs = steps / plan.steps_per_epoch
+    results |= {
+        "train_steps": plan.total_steps,
+        "train_epochs": plan.total_steps / plan.steps_per_epoch,
+        "train_seconds": seconds,
+        "train_steps_per_second": steps / seconds,
+        "train_patients_per_second": epochs * len(train) / seconds,
+        "train_codes_per_second": epochs * int(train.lengths.sum()) / seconds,
+    }
+    return {f"eval_{k}" if not k.startswith("train_") else k: v for k, v in results.items()}
+
+
+def write_results(
+    model: ExMedBertForMaskedLM, train: PatientDataset, settings: PretrainSettings, results: dict[str, float]
+) -> None:
+    """Write the model in both formats, its vocabulary, and the metrics; each file whole or not at all."""
+    folder = settings.output_dir
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    write_tensors(folder / "pytorch_model.bin", state)
+    staged = folder / ".model-being-written"
+    model.save_pretrained(staged)
+    for file in staged.iterdir():
+        os.replace(file, folder / file.name)
+    staged.rmdir()
+    write_json(folder / "vocab.json", train.info.vocabulary.to_dict())
+    with whole_file(settings.output_data_dir / "eval_results.txt") as part:
+        part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")
+
+
+def _shown(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def say_done(settings: PretrainSettings, results: dict[str, float], seconds: float) -> None:
+    """Print the metrics that matter and where everything is."""
+    shown = [("loss", "eval_loss"), ("perplexity", "eval_perplexity")]
+    shown += [(f"masked-code accuracy, top {top}", f"eval_accuracy_top{top}") for top in metrics.TOP]
+    shown += [("  diagnoses, top 1", "eval_diagnoses_accuracy_top1"), ("  drugs, top 1", "eval_drugs_accuracy_top1")]
+    shown += [("  novel codes, top 10", "eval_novel_codes_accuracy_top10")]
+    shown += [("always the most frequent diagnosis or drug", "eval_baseline_entity_top1")]
+    shown += [("PLOS AUROC", "eval_plos_auroc")]
+    rows: list[tuple[str, Any]] = [(label, f"{results[name]:.4f}") for label, name in shown if name in results]
+    rows.append(("codes a second in training", f"{results['train_codes_per_second']:,.0f}"))
+    rows.append(("seconds", f"{seconds:.1f}"))
+    masked = results["eval_masked_codes"]
+    console.table(f"Validation, on {masked:,} masked codes", rows)
+    console.table(
+        "Written",
+        [
+            ("model", settings.output_dir),
+            ("metrics", settings.output_data_dir / "eval_results.txt"),
+            ("TensorBoard", f"tensorboard --logdir {settings.output_data_dir / 'logs'}"),
+            ("MLflow", f"mlflow ui --backend-store-uri sqlite:///{settings.output_data_dir / 'mlruns.db'}"),
+        ],
+    )
+    LOGGER.info("finished: %s", ", ".join(f"{label.strip()} {value}" for label, value in rows))
+    if not math.isfinite(results["eval_loss"]):
+        console.warn("the loss is no finite number: training diverged; try a lower --learning-rate")
+
+
+def say_finished(settings: PretrainSettings, plan: Plan) -> None:
+    """Say that there is nothing to do, and how to go on."""
+    console.say(
+        f"{settings.output_dir} already holds this run, finished after {plan.total_steps:,} steps: nothing to do.\n"
+        "To go on training, pass more --epochs; to train anew, pass --overwrite (the finished run is set aside)."
+    )

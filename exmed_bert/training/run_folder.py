@@ -1,0 +1,115 @@
+"""What a run's folders hold: nothing yet, this run unfinished, this run finished, or another run to be set aside.
+
+A run is identified by what decides its weights: settings and data. How long it trains, where it writes and how often
+it reports do not belong to that, so a run can be prolonged or moved.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from exmed_bert import console
+from exmed_bert.console import InputError
+from exmed_bert.files import make_folder, write_json
+from exmed_bert.training import checkpoints
+
+MANIFEST = "run.json"
+
+# What a run writes; a folder that holds any of these without our manifest belongs to something else.
+_MODEL_FILES = ("pytorch_model.bin", "model.safetensors", "config.json", "vocab.json", "output.log")
+_DATA_FILES = ("eval_results.txt", "logs", "mlruns.db")
+
+
+@dataclass
+class RunFolder:
+    """The two folders of one run.
+
+    Attributes:
+        model_dir: model, checkpoints, manifest.
+        data_dir: metrics, TensorBoard, MLflow.
+        state: ``new`` starts at step 0, ``resumed`` goes on, ``finished`` has nothing left to do.
+        checkpoint: where a resumed run goes on from; None from the start.
+        manifest: identity and what the run remembers (its MLflow run, for one).
+    """
+
+    model_dir: Path
+    data_dir: Path
+    state: Literal["new", "resumed", "finished"]
+    checkpoint: Path | None
+    manifest: dict[str, Any]
+
+    @property
+    def first_step(self) -> int:
+        """Optimiser steps that an earlier process has done."""
+        return checkpoints.step_of(self.checkpoint) if self.checkpoint else 0
+
+    def remember(self, **facts: Any) -> None:
+        """Add facts to the manifest."""
+        self.manifest.update(facts)
+        write_json(self.model_dir / MANIFEST, self.manifest)
+
+
+def open_run(
+    model_dir: Path, data_dir: Path, identity: dict[str, Any], total_steps: int, overwrite: bool, may_write: bool = True
+) -> RunFolder:
+    """Find out what the folders hold and make them ready for this run.
+
+    Args:
+        model_dir, data_dir: the run's two folders; they may be the same.
+        identity: plain JSON values that decide the weights.
+        total_steps: optimiser steps of the whole run.
+        overwrite: set this very run aside too, and start anew.
+        may_write: False on all but the first of several processes: look, change nothing.
+
+    Raises:
+        InputError: a folder cannot be made, written or moved.
+    """
+    manifest = _read_manifest(model_dir)
+    same = manifest is not None and manifest.get("identity") == identity
+    done = int(manifest.get("finished_steps", 0)) if manifest else 0
+    reached = max((checkpoints.step_of(folder) for folder in checkpoints.checkpoints(model_dir)), default=0)
+    if same and not overwrite and max(done, reached) <= total_steps:
+        if done == total_steps:
+            return RunFolder(model_dir, data_dir, "finished", None, manifest)
+        make_folder(data_dir)
+        checkpoint, damaged = checkpoints.last_whole(model_dir)
+        for folder in damaged:
+            console.warn(f"{folder}: is damaged and passed over")
+        return RunFolder(model_dir, data_dir, "resumed" if checkpoint else "new", checkpoint, manifest)
+
+    fresh = RunFolder(model_dir, data_dir, "new", None, {"identity": identity})
+    if may_write:
+        reason = "starting anew as asked" if same and overwrite else "it holds another run"
+        _set_aside([(model_dir, _MODEL_FILES), (data_dir, _DATA_FILES)], reason)
+        make_folder(model_dir)
+        make_folder(data_dir)
+        fresh.remember()
+    return fresh
+
+
+def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((model_dir / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _set_aside(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None:
+    """Rename folders that hold results, all under the same date."""
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
+    for folder, results in folders:
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        holds_results = any((folder / name).exists() for name in (MANIFEST, *results))
+        if not holds_results and not checkpoints.checkpoints(folder):
+            continue
+        aside = folder.with_name(f"{folder.name}.{stamp}")
+        try:
+            os.rename(folder, aside)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be set aside as {aside.name}: {error.strerror}") from error
+        console.say(f"{folder} is set aside as {aside} ({reason})")

@@ -1,0 +1,118 @@
+"""transformers' Trainer with our batches, our masked-code evaluation, and checkpoints that appear whole or not."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training import checkpoints, metrics
+
+KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells order and masks which epoch comes, also on a resume in the middle of one."""
+
+    def __init__(self, *listeners: Any) -> None:
+        self._listeners = listeners
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for listener in self._listeners:
+            listener.set_epoch(int(state.epoch or 0))
+
+
+class PretrainingTrainer(Trainer):
+    """Pretrains on a `PatientDataset`; also runs under torchrun and accelerate launch."""
+
+    def __init__(
+        self,
+        model: ExMedBertForMaskedLM,
+        args: TrainingArguments,
+        train_dataset: PatientDataset,
+        eval_dataset: PatientDataset,
+    ) -> None:
+        plos = bool(model.config.predict_los)
+        self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
+        self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=MaskedCodeCollator(train_dataset.info, plos),
+        )
+        self.add_callback(_EpochCallback(self.sampler, self.data_collator))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of an epoch, grouped by length; each process gets its share."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Evaluate on all validation patients with their fixed masks; every process gets the same metrics."""
+        start = time.perf_counter()
+        found = self.predict_masked_codes()
+        summary = metrics.summarise(found, self.eval_dataset, self.model.config.plos_weight)
+        result = {f"{metric_key_prefix}_{name}": value for name, value in summary.items()}
+        seconds = time.perf_counter() - start
+        result[f"{metric_key_prefix}_patients_per_second"] = round(len(self.eval_dataset) / seconds, 1)
+        self.log(result)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
+        return result
+
+    def predict_masked_codes(self) -> metrics.MaskedCodePredictions:
+        """Return what the model says at the masked positions of the validation patients."""
+        with self.accelerator.autocast():
+            found = metrics.predict(self.model, self._eval_batches(), self.args.device)
+        if self.args.world_size == 1:
+            return found
+        parts: list[Any] = [None] * self.args.world_size
+        torch.distributed.all_gather_object(parts, found)
+        return metrics.merge(parts)
+
+    def _eval_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield this process's batches of the validation patients, sorted by length."""
+        order = np.argsort(self.eval_dataset.lengths, kind="stable")
+        size = self.args.per_device_eval_batch_size
+        starts = range(0, len(order), size)
+        for start in list(starts)[self.args.process_index :: self.args.world_size]:
+            yield self._eval_collator(self.eval_dataset.__getitems__(order[start : start + size]))
+
+    # Checkpoints: the Trainer writes to a staging folder; the finished checkpoint is renamed into place.
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(self.args.output_dir) / checkpoints.STAGING)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        run = Path(self.args.output_dir)
+        if self.args.should_save:
+            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process has written its random state
+        if self.args.should_save:
+            name = f"{checkpoints.PREFIX}{self.state.global_step}"
+            checkpoints.publish(run, name, KEPT_CHECKPOINTS)
+            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The Trainer would add its own arguments as a pickle, which nobody should have to open.
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)

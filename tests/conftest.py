@@ -1,0 +1,72 @@
+"""Shared helpers: a few patients, written, converted and trained on in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Nothing in the tests reaches for the network, and small models are fastest on one thread.
+os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", OMP_NUM_THREADS="1")
+
+
+def record(patient_id: int | str = 0, **changes: Any) -> dict[str, Any]:
+    """Return a valid patient record; keyword arguments replace fields."""
+    return {
+        "patient_id": patient_id,
+        "birth_year": 1965,
+        "sex": "FEMALE",
+        "patient_state": "CA",
+        "diagnoses": ["I10", "E11.9", "E11.95"],
+        "diagnosis_dates": ["20220315", "20220315", "20231215"],
+        "drugs": ["C10AA05", "A10BA02"],
+        "prescription_dates": ["20220320", "20231215"],
+        "had_plos": False,
+    } | changes
+
+
+def write_records(path: Path, records: list[Any]) -> Path:
+    """Write records as the JSON list that step 2 reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(records))
+    return path
+
+
+def run_script(name: str, *arguments: Any, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project as a user would, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """Assert that a program ended with one line on standard error that holds every part."""
+    assert result.returncode == code, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1 and "Traceback" not in result.stderr, result.stderr
+    for part in parts:
+        assert part in errors[0], (part, errors[0])
+
+
+@pytest.fixture(scope="session")
+def small_datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``small_train.pt`` and ``small_val.pt`` of 200 synthetic patients, at most 30 codes each."""
+    folder = tmp_path_factory.mktemp("datasets")
+    for script, arguments in (
+        ("generate_synthetic_patients.py", ["-n", 200, "-p", 0.05, "-o", "patients.json"]),
+        ("convert_synthetic_to_dataset.py", ["--input", "patients.json", "--output", "small.pt", "--max-length", 30]),
+    ):
+        result = run_script(script, *arguments, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return folder

@@ -1,0 +1,61 @@
+"""Code systems: spelling, parents and ancestors."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exmed_bert import codes
+
+ICD_CODES = st.from_regex(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?", fullmatch=True)
+ATC_CODES = st.from_regex(r"[ABCDGHJLMNPRSV][0-9]{2}[A-Z]{2}[0-9]{2}", fullmatch=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "system", "code"),
+    [
+        ("e119", "icd", "E11.9"),
+        (" E11.9 ", "icd", "E11.9"),
+        ("ICD10CM:I10", "icd", "I10"),
+        ("M25561", "icd", "M25.561"),
+        ("F32.A", "icd", "F32.A"),
+        ("U07.1", "icd", "U07.1"),
+        ("250.00", "icd", None),
+        ("", "icd", None),
+        ("E11.95678", "icd", None),
+        ("c10aa05", "atc", "C10AA05"),
+        ("ATC:C10", "atc", "C10"),
+        ("C10AA0", "atc", None),
+        ("aspirin", "atc", None),
+        ("E11.9", "atc", None),
+    ],
+)
+def test_normalise(text: str, system: codes.CodeSystem, code: str | None) -> None:
+    assert codes.normalise(text, system) == code
+
+
+@given(ICD_CODES)
+def test_a_normal_icd_code_stays_and_is_found_without_its_dot(code: str) -> None:
+    assert codes.normalise(code, "icd") == code
+    assert codes.normalise(code.replace(".", "").lower(), "icd") == code
+
+
+@given(st.text(alphabet=string.printable, max_size=12), st.sampled_from(["icd", "atc"]))
+def test_normalising_twice_changes_nothing(text: str, system: codes.CodeSystem) -> None:
+    once = codes.normalise(text, system)
+    assert once is None or codes.normalise(once, system) == once
+
+
+@given(ICD_CODES)
+def test_icd_ancestors_are_valid_prefixes_down_to_the_category(code: str) -> None:
+    above = codes.ancestors(code, "icd")
+    assert all(codes.normalise(ancestor, "icd") == ancestor for ancestor in above)
+    assert all(code.startswith(ancestor) and len(ancestor) < len(code) for ancestor in above)
+    assert (above[-1] if above else code) == code[:3]
+
+
+@given(ATC_CODES)
+def test_atc_ancestors_are_its_four_levels(code: str) -> None:
+    assert codes.ancestors(code, "atc") == [code[:5], code[:4], code[:3], code[:1]]
+    assert codes.is_descendant(code, code[:3], "atc") and not codes.is_descendant(code[:3], code, "atc")

@@ -1,0 +1,293 @@
+"""Conversion and the dataset: encoding by a plain reference, splits, files, refusals."""
+
+import json
+import pickle
+import zipfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import record, write_records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_io import patient_records
+
+from exmed_bert import codes
+from exmed_bert.config import ConvertSettings
+from exmed_bert.console import InputError
+from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+from exmed_bert.data.convert import convert
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, SPECIAL_TOKENS, UNK, CodeVocabulary
+
+
+def reference_tokens(made: dict[str, Any], max_length: int) -> list[tuple[str, str, int, int]]:
+    """Encode one record the plain way: (code, entity, age in years, visit) a token."""
+    visits: dict[str, list[tuple[str, str]]] = {}
+    for field, dates, system in (
+        ("diagnoses", "diagnosis_dates", "icd"),
+        ("drugs", "prescription_dates", "atc"),
+    ):
+        for text, day in zip(made[field], made[dates], strict=True):
+            token = (codes.normalise(text, system) or "UNK", system)  # type: ignore[arg-type]
+            visit = visits.setdefault(day, [])
+            if token not in visit:
+                visit.append(token)
+    kept: list[tuple[str, list[tuple[str, str]]]] = []
+    for day in sorted(visits, reverse=True):
+        if sum(len(tokens) for _, tokens in kept) + len(visits[day]) > max_length:
+            if not kept:
+                kept.append((day, visits[day][:max_length]))
+            break
+        kept.insert(0, (day, visits[day]))
+    return [
+        (code, system, int(day[:4]) - made["birth_year"], number)
+        for number, (day, tokens) in enumerate(kept, start=1)
+        for code, system in tokens
+    ]
+
+
+def convert_all(records: list[dict[str, Any]], folder: Path, **changes: Any) -> dict[str, PatientDataset]:
+    path = write_records(folder / "p.json", records)
+    return convert(ConvertSettings(input=path, output=folder / "d.pt", **changes)).datasets
+
+
+def test_encoding_agrees_with_the_plain_way(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("encoding")
+
+    @settings(max_examples=60, deadline=None)
+    @given(patient_records(), st.integers(2, 9))
+    def check(records: list[dict[str, Any]], max_length: int) -> None:
+        expected = {made["patient_id"]: reference_tokens(made, max_length) for made in records}
+        full = {made["patient_id"]: len(reference_tokens(made, 10**6)) for made in records}
+        for split in ("train", "val"):
+            try:
+                dataset = convert_all(records, folder, max_length=max_length, min_observations=2, split=split)[split]
+            except InputError:  # nobody fell into this split
+                continue
+            vocabulary = dataset.info.vocabulary
+            for i in range(len(dataset)):
+                patient_id = dataset.patient_id(i)
+                assert full[patient_id] >= 2
+                item = {name: tensor.tolist() for name, tensor in dataset[i].items() if tensor.ndim}
+                got = [
+                    (vocabulary.code(code), ENTITIES[entity], age - len(SPECIAL_TOKENS), visit)
+                    for code, entity, age, visit in zip(
+                        item["input_ids"], item["entity_ids"], item["age_ids"], item["position_ids"], strict=True
+                    )
+                ]
+                clipped = [
+                    (code, system, age if age < 0 else min(age, 110), visit)
+                    for code, system, age, visit in expected[patient_id]
+                ]
+                unknown_age = UNK - len(SPECIAL_TOKENS)
+                assert got == [(c, s, unknown_age if a < 0 else a, v) for c, s, a, v in clipped]
+
+    check()
+
+
+def test_a_patient_comes_back(tmp_path: Path) -> None:
+    dataset = convert_all([record(i) for i in range(30)], tmp_path)["train"]
+    patient = dataset.patient(0)
+    assert patient.to_record() == record(patient.patient_id)
+    assert patient.visits() == [
+        (date(2022, 3, 15), ["I10", "E11.9"]),
+        (date(2022, 3, 20), ["C10AA05"]),
+        (date(2023, 12, 15), ["E11.95", "A10BA02"]),
+    ]
+
+
+def test_unknown_codes_sex_and_state_are_kept_and_counted(tmp_path: Path) -> None:
+    odd = {"sex": "?", "patient_state": "XX", "diagnoses": ["I10", "fever", "e11.9"]}
+    path = write_records(tmp_path / "p.json", [record(i, **odd) for i in range(20)])
+    result = convert(ConvertSettings(input=path, output=tmp_path / "d.pt"))
+    dataset = result.datasets["train"]
+    assert result.summary.unknown_codes == {"fever": 20}
+    assert result.summary.unknown_sex == result.summary.unknown_state == 20
+    assert dataset[0]["sex_ids"].unique().tolist() == [UNK]
+    assert "UNK" in dataset.patient(0).diagnoses and dataset.patient(0).sex is None
+    assert "fever" not in dataset.info.vocabulary.ids and "E11.9" in dataset.info.vocabulary.ids
+
+
+def test_nobody_changes_split_when_the_cohort_grows(tmp_path: Path) -> None:
+    def split_of(count: int) -> dict[Any, str]:
+        datasets = convert_all([record(f"id-{i}") for i in range(count)], tmp_path)
+        return {d.patient_id(i): split for split, d in datasets.items() for i in range(len(d))}
+
+    small, large = split_of(100), split_of(400)
+    assert {patient: large[patient] for patient in small} == small
+    assert 0.7 < sum(split == "train" for split in large.values()) / 400 < 0.9
+
+
+def test_both_splits_share_one_vocabulary(tmp_path: Path) -> None:
+    records = [record(i, drugs=["C10AA05", f"A10BA{i:02d}"]) for i in range(60)]
+    datasets = convert_all(records, tmp_path)
+    labels = datasets["train"].info.vocabulary.labels
+    assert labels == datasets["val"].info.vocabulary.labels
+    assert labels[:6] == SPECIAL_TOKENS and len(labels) == 6 + 3 + 61
+    assert list(labels[6:]) == sorted(labels[6:67]) + sorted(labels[67:])
+
+
+def test_a_category_spelled_alike_in_both_systems_is_two_codes() -> None:
+    vocabulary = CodeVocabulary.build(atc=["C10", "C10AA05"], icd=["C10"])
+    assert len(set(vocabulary.labels)) == 9
+    assert [vocabulary.code(i) for i in (6, 7, 8)] == ["C10", "C10AA05", "C10"]
+    assert vocabulary.systems()[6:] == ["atc", "atc", "icd"]
+    assert CodeVocabulary.from_json(vocabulary.to_json()).labels == vocabulary.labels
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    records = [record(i, diagnoses=["I10", "E11.9", f"J{i % 90 + 10}"]) for i in range(50)]
+    files = []
+    for name in ("one", "two"):
+        for mode in (True, False):
+            convert_all(records, tmp_path / name, dynamic_masking=mode)
+            files.append((tmp_path / name / "d_train.pt").read_bytes())
+    assert files[0] == files[2] and files[1] == files[3] and files[0] != files[1]
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_a_saved_dataset_opens_as_it_was(dynamic: bool, tmp_path: Path) -> None:
+    made = convert_all([record(f"p{i}") for i in range(40)], tmp_path, dynamic_masking=dynamic, age_unit="months")
+    opened = PatientDataset.load(tmp_path / "d_train.pt")
+    assert opened.info.masking == made["train"].info.masking and opened.info.age_vocabulary_size == 1327
+    assert [opened.patient(i) for i in range(len(opened))] == [
+        made["train"].patient(i) for i in range(len(made["train"]))
+    ]
+    content = torch.load(tmp_path / "d_train.pt", weights_only=True)
+    assert content["max_length"] == 50 and content["masking"]["mode"] == ("dynamic" if dynamic else "static")
+    assert ("masked" in content["columns"]) is not dynamic
+
+
+def test_subset_keeps_everything_of_its_patients(tmp_path: Path) -> None:
+    dataset = convert_all([record(f"p{i}", birth_year=1940 + i) for i in range(40)], tmp_path, dynamic_masking=False)[
+        "train"
+    ]
+    chosen = [5, 2, 9]
+    subset = dataset.subset(chosen)
+    assert [subset.patient(i) for i in range(3)] == [dataset.patient(i) for i in chosen]
+    whole, part = dataset.__getitems__(chosen), subset.__getitems__([0, 1, 2])
+    assert (whole.keys == part.keys).all() and (whole.masked == part.masked).all()
+    assert len(dataset.subset([])) == 0
+
+
+def test_static_masks_are_stored_once(tmp_path: Path) -> None:
+    dataset = convert_all([record(i) for i in range(40)], tmp_path, dynamic_masking=False)["train"]
+    collate = MaskedCodeCollator(dataset.info, plos=True)
+    batches = []
+    for epoch in (0, 5):
+        collate.set_epoch(epoch)
+        batches.append(collate(dataset.__getitems__([0, 3, 4])))
+    for name, tensor in batches[0].items():
+        assert torch.equal(tensor, batches[1][name])
+    assert ((batches[0]["code_labels"] != IGNORED).sum(dim=1) == 1).all()
+
+
+def test_dynamic_masks_change_with_the_epoch_and_validation_masks_never(tmp_path: Path) -> None:
+    dataset = convert_all([record(i) for i in range(60)], tmp_path)["train"]
+    patients = list(range(40))
+    train, val = MaskedCodeCollator(dataset.info, False), MaskedCodeCollator(dataset.info, False, validation=True)
+    first = train(dataset.__getitems__(patients))["code_labels"]
+    train.set_epoch(1)
+    assert not torch.equal(first, train(dataset.__getitems__(patients))["code_labels"])
+    again = MaskedCodeCollator(dataset.info, False, validation=True)(dataset.__getitems__(patients))
+    assert torch.equal(val(dataset.__getitems__(patients))["code_labels"], again["code_labels"])
+
+
+def test_batches_hold_every_patient_once_and_little_padding() -> None:
+    lengths = np.random.default_rng(0).integers(5, 512, 5000)
+    sampler = LengthGroupedBatchSampler(lengths, 16, seed=3)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert sorted(i for batch in orders[-1] for i in batch) == list(range(5000))
+        assert len(orders[-1]) == len(sampler)
+    assert orders[0] == orders[2] != orders[1]
+    assert sampler.padded_share() < 0.05
+    neighbours = [max(lengths[batch]) - min(lengths[batch]) for batch in orders[0]]
+    assert np.corrcoef([lengths[b[0]] for b in orders[0][:-1]], [lengths[b[0]] for b in orders[0][1:]])[0, 1] < 0.2
+    assert np.median(neighbours) < 30
+
+
+@pytest.mark.parametrize(
+    ("records", "changes", "parts"),
+    [
+        ([record(1), record(2), record(1)], {}, ["record 3", "patient_id 1", "record 1"]),
+        ([record(7), record("7")], {}, ["record 2", "'7'", "record 1"]),
+        ([record(1)], {}, ["no patient is left", "1 patients"]),
+        ([record(i) for i in range(9)], {"min_observations": 99}, ["9 of them with fewer than 99 codes"]),
+    ],
+)
+def test_conversion_refuses(records: list[Any], changes: dict[str, Any], parts: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        convert_all(records, tmp_path, **changes)
+    for part in parts:
+        assert part in str(error.value)
+    assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob(".*"))
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("harmed"),))
+
+
+def test_loading_refuses_what_is_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    convert_all([record(i) for i in range(40)], tmp_path)
+    content = torch.load(tmp_path / "d_train.pt", weights_only=True)
+    torch.save(content | {"version": 99}, tmp_path / "version.pt")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save({"format": content["format"], "version": 1, "evil": _Harmful()}, tmp_path / "pickle.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Harmful()))
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "d_train.pt").read_bytes()[:-300])
+    torch.save(content | {"columns": content["columns"] | {"ages": torch.zeros(3)}}, tmp_path / "columns.pt")
+    for name, part in (
+        ("version.pt", "version 99"),
+        ("other.pt", "no dataset"),
+        ("pickle.pt", "Python objects"),
+        ("plain.pt", "refused|no dataset"),
+        ("text.pt", "no dataset"),
+        ("empty.pt", "no dataset"),
+        ("cut.pt", "damaged"),
+        ("columns.pt", "column ages"),
+        ("missing.pt", "convert_synthetic_to_dataset"),
+    ):
+        with pytest.raises(InputError, match=part):
+            PatientDataset.load(tmp_path / name)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_the_file_is_small_and_holds_no_pickled_code(tmp_path: Path) -> None:
+    records = [
+        record(
+            i,
+            diagnoses=["I10"] * 15,
+            diagnosis_dates=[f"2022{m:02d}15" for m in range(1, 13)] + ["20230101", "20230201", "20230301"],
+        )
+        for i in range(2000)
+    ]
+    dataset = convert_all(records, tmp_path)["train"]
+    assert (tmp_path / "d_train.pt").stat().st_size / len(dataset) < 300
+    with zipfile.ZipFile(tmp_path / "d_train.pt") as file:
+        program = file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
+    assert b"exmed_bert" not in program.replace(b"exmed_bert.PatientDataset", b"")
+
+
+def test_novel_codes_are_known_from_the_generator(tmp_path: Path) -> None:
+    (tmp_path / "p.meta.json").write_text(json.dumps({"novel_codes": {"E11.95": {"source": "E11.9"}}}))
+    dataset = convert_all([record(i) for i in range(20)], tmp_path)["train"]
+    assert [dataset.info.vocabulary.labels[i] for i in dataset.novel_ids] == ["E11.95"]
+    assert dataset.stats()["novel codes"] == len(dataset)
+
+
+def test_sexes_have_their_own_ids(tmp_path: Path) -> None:
+    dataset = convert_all([record(i, sex="FEMALE" if i % 2 else "m") for i in range(40)], tmp_path)["train"]
+    names = {SEX_TOKENS[int(dataset[i]["sex_ids"][0])] for i in range(len(dataset))}
+    assert names == {"FEMALE", "MALE"}
