@@ -1,0 +1,110 @@
+"""The bounds on a history's length: longer ones are thinned out, shorter ones filled up."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from exmed_bert.synthetic.events import Events, day_between, merge, one_each
+from exmed_bert.synthetic.people import People
+from exmed_bert.synthetic.tables import Diagnoses, Drugs
+
+DIAGNOSES = range(3, 31)  # events a patient
+PRESCRIPTIONS = range(2, 41)
+
+_REPEATS = 5  # rounds in which a short history grows by what the patient already has
+
+
+def thin(rng: np.random.Generator, events: Events, most: int, n: int) -> Events:
+    """Keep at most ``most`` events of each of n patients: the first of each code, then a random choice of the rest."""
+    first = np.zeros(len(events), dtype=bool)
+    first[np.unique(events.patients << 16 | events.codes, return_index=True)[1]] = True
+    order = np.argsort(events.patients + (~first + rng.random(len(events))) / 2)  # by patient, first events, at random
+    counts = events.per_patient(n)
+    rank = np.arange(len(events)) - np.repeat(np.cumsum(counts) - counts, counts)  # within the patient
+    return merge([events[order[rank < most]]])
+
+
+def fill_diagnoses(
+    rng: np.random.Generator,
+    events: Events,
+    people: People,
+    days: tuple[np.ndarray, np.ndarray],
+    diagnoses: Diagnoses,
+) -> Events:
+    """Fill up with another visit for something the patient has, or a routine visit or a passing condition.
+
+    ``days`` are two (n, K) arrays, the first and the last day on which a patient can have a code.
+    """
+    passing = np.isin(diagnoses.kinds, ("yearly", "episodic"))
+    weight = diagnoses.prevalence[:, people.bands, people.sexes].T * passing * (days[0] <= days[1])
+
+    def day_of(patients: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return day_between(rng, days[0][patients, codes], days[1][patients, codes])
+
+    return _fill(rng, events, DIAGNOSES.start, weight, diagnoses.kinds != "pregnancy", day_of)
+
+
+def fill_prescriptions(
+    rng: np.random.Generator,
+    events: Events,
+    diagnoses: Events,
+    days: tuple[np.ndarray, np.ndarray],
+    drugs: Drugs,
+) -> Events:
+    """Fill up with another course of a drug the patient has had, or a short course on the day of a visit.
+
+    A short course is for a diagnosis of the patient, or of a drug that is sold over the counter or commonly used
+    without one. ``days`` are two (n, D) arrays, the first and the last day on which a patient can have a drug.
+    """
+    (n, n_drugs), n_diagnoses = days[0].shape, drugs.link_diagnosis.max() + 1
+    has = np.zeros((n, n_diagnoses))
+    known = diagnoses.codes < n_diagnoses
+    has[diagnoses.patients[known], diagnoses.codes[known]] = 1
+    short_course = ~drugs.long_term[drugs.link_drug]
+    indicated = np.zeros((n_diagnoses, n_drugs))
+    indicated[drugs.link_diagnosis, drugs.link_drug] = drugs.link_probability * short_course
+    unexplained = drugs.share_5yr * np.where(
+        drugs.over_the_counter, 1, drugs.share_without_diagnosis * ~drugs.long_term
+    )
+    weight = (has @ indicated + unexplained) * (days[0] <= days[1])
+
+    def day_of(patients: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        seen = diagnoses[np.isin(diagnoses.patients, patients)]  # every patient has diagnoses by now
+        visit = one_each(rng, seen.patients)
+        day = seen.days[visit][np.searchsorted(seen.patients[visit], patients)]
+        first, last = days[0][patients, codes], days[1][patients, codes]
+        return np.where((day >= first) & (day <= last), day, day_between(rng, first, last))
+
+    return _fill(rng, events, PRESCRIPTIONS.start, weight, np.ones(n_drugs, dtype=bool), day_of)
+
+
+def _fill(
+    rng: np.random.Generator,
+    events: Events,
+    fewest: int,
+    weight: np.ndarray,
+    can_repeat: np.ndarray,
+    day_of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Events:
+    """Add events until each of n patients has ``fewest``.
+
+    What is there is repeated first, so that the share of patients with a code stays as it is; where there is
+    nothing to repeat, or no free day after some rounds, a code is drawn.
+
+    Args:
+        weight: (n, C) how likely each code is to be drawn; at least ``fewest`` of them above zero.
+        can_repeat: (C,) bool.
+        day_of: returns a day for each pair of patient and code.
+    """
+    rounds = 0
+    while (short := events.per_patient(len(weight)) < fewest).any():
+        own = np.flatnonzero(short[events.patients] & can_repeat[events.codes])
+        own = own[one_each(rng, events.patients[own])]
+        drawn = np.setdiff1d(np.flatnonzero(short), events.patients[own] if rounds < _REPEATS else [])
+        # The smallest of exponential times with these rates is a draw with these weights.
+        code = (rng.exponential(size=(len(drawn), weight.shape[1])) / weight[drawn].clip(1e-300)).argmin(axis=1)
+        patients = np.concatenate([events.patients[own], drawn])
+        codes = np.concatenate([events.codes[own], code])
+        events = merge([events, Events(patients, codes, day_of(patients, codes))])
+        rounds += 1
+    return events

@@ -1,0 +1,87 @@
+"""Who the patients are: birth day, sex and state, and on which days each of them can have which code."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+
+from exmed_bert.data.patient import EPOCH, day_number
+from exmed_bert.synthetic.tables import BAND_STARTS, Demographics, Limits
+
+YEAR = 365.25  # days
+YEARS_OBSERVED = 5
+YOUNGEST = 60  # days old on the last day: time enough for three diagnoses and a refill
+
+
+@dataclass(frozen=True)
+class Window:
+    """The days on which events can lie, both included, as days since 1970-01-01."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def until(cls, end: date) -> "Window":
+        """Return the five years that end with ``end``.
+
+        >>> EPOCH + timedelta(days=Window.until(date(2025, 12, 31)).start)
+        datetime.date(2021, 1, 1)
+        """
+        last_day = min(end.day, 28) if end.month == 2 else end.day
+        before = date(end.year - YEARS_OBSERVED, end.month, last_day)
+        return cls(day_number(before + timedelta(days=1)), day_number(end))
+
+
+@dataclass(frozen=True)
+class People:
+    """N patients. All arrays are (N,) int: days since 1970-01-01, whole years on the window's last day, indices."""
+
+    birth_days: np.ndarray
+    ages: np.ndarray
+    sexes: np.ndarray
+    states: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ages)
+
+    @property
+    def bands(self) -> np.ndarray:
+        """(N,) index of the age band on the window's last day."""
+        return age_bands(self.ages)
+
+    @property
+    def birth_years(self) -> np.ndarray:
+        """(N,) calendar year of birth."""
+        return self.birth_days.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + EPOCH.year
+
+
+def age_bands(ages: np.ndarray) -> np.ndarray:
+    """Return the index of the band that each age in years belongs to."""
+    return np.searchsorted(BAND_STARTS, ages, side="right") - 1
+
+
+def draw_people(rng: np.random.Generator, n: int, demographics: Demographics, window: Window) -> People:
+    """Draw n patients: age and sex together by the census, the state by its population in the age band."""
+    cumulated = np.cumsum(demographics.people.ravel())
+    cell = np.searchsorted(cumulated, rng.random(n) * cumulated[-1], side="right")
+    ages, sexes = np.divmod(cell, 2)
+    state_cumulated = np.cumsum(demographics.state_given_band, axis=1)[age_bands(ages)]  # (n, states)
+    states = (rng.random((n, 1)) * state_cumulated[:, -1:] >= state_cumulated).sum(axis=1)
+
+    birthdays = window.end - np.ceil(ages * YEAR).astype(np.int64)  # the latest birth that gives the age
+    birth_days = np.minimum(birthdays - rng.integers(0, 365, n), window.end - YOUNGEST)
+    return People(birth_days, ages, sexes, states)
+
+
+def possible_days(people: People, limits: Limits, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last day on which each patient can have each code, two (N, C) int arrays.
+
+    Where the first lies after the last, the patient can not have the code: wrong sex, never of that age within the
+    window, or the code not yet valid.
+    """
+    birth = people.birth_days[:, None]
+    first = birth + np.ceil(limits.min_age * YEAR).astype(np.int64)
+    first = np.maximum(np.maximum(first, limits.valid_from), window.start)
+    last = birth + np.floor((limits.max_age + 1) * YEAR).astype(np.int64) - 1
+    last = np.where(limits.sexes[:, people.sexes].T, np.minimum(last, window.end), first - 1)
+    return first, last

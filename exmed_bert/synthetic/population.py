@@ -1,0 +1,130 @@
+"""The population: blocks of patients, each made from the seed and its own number alone.
+
+Because a block knows nothing of the others, the same seed gives the same patients however many are asked for.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+
+from exmed_bert import codes
+from exmed_bert.config import GenerateSettings
+from exmed_bert.data.patient import EventColumns, PatientColumns
+from exmed_bert.synthetic import bounds
+from exmed_bert.synthetic.conditions import draw_conditions
+from exmed_bert.synthetic.events import Events, merge
+from exmed_bert.synthetic.novel import Cousins, make_cousins, replace_some
+from exmed_bert.synthetic.outcome import draw_prolonged_stay
+from exmed_bert.synthetic.people import Window, draw_people, possible_days
+from exmed_bert.synthetic.prescriptions import draw_prescriptions
+from exmed_bert.synthetic.tables import SEXES, load
+from exmed_bert.synthetic.visits import draw_diagnoses
+
+BLOCK = 1000  # patients; another size would give other patients
+BOUNDS = ("diagnoses thinned out", "diagnoses filled up", "prescriptions thinned out", "prescriptions filled up")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Patients, and which of them each of `BOUNDS` changed: (N, 4) bool."""
+
+    patients: PatientColumns
+    bound: np.ndarray
+
+
+def generate(settings: GenerateSettings) -> Iterator[PatientColumns]:
+    """Yield the patients, at most `BLOCK` at a time."""
+    return (block.patients for block in generate_blocks(settings))
+
+
+def generate_blocks(settings: GenerateSettings) -> Iterator[Block]:
+    """Yield the blocks, the last one cut to the number of patients asked for."""
+    for number, first in enumerate(range(0, settings.num_patients, BLOCK)):
+        block = generate_block(settings.seed, number, settings.novel_prob, settings.end_date)
+        yield _head(block, min(BLOCK, settings.num_patients - first))
+
+
+def generate_block(seed: int, block: int, novel_prob: float, end_date: date) -> Block:
+    """Return the `BLOCK` patients of a block; their ids go on from ``block * BLOCK``."""
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(block,))))
+    tables, window = load(), Window.until(end_date)
+    people = draw_people(rng, BLOCK, tables.demographics, window)
+
+    days = possible_days(people, tables.diagnoses.limits, window)
+    has = draw_conditions(rng, people, tables)
+    diagnoses = draw_diagnoses(rng, people, has, days, tables.diagnoses, window)
+    diagnosis_counts = diagnoses.per_patient(BLOCK)
+    diagnoses = bounds.fill_diagnoses(rng, diagnoses, people, days, tables.diagnoses)
+    diagnoses = bounds.thin(rng, diagnoses, bounds.DIAGNOSES[-1], BLOCK)
+
+    days = possible_days(people, tables.drugs.limits, window)
+    drugs = draw_prescriptions(rng, diagnoses, days, tables, window)
+    drug_counts = drugs.per_patient(BLOCK)
+    drugs = bounds.fill_prescriptions(rng, drugs, diagnoses, days, tables.drugs)
+    drugs = bounds.thin(rng, drugs, bounds.PRESCRIPTIONS[-1], BLOCK)
+
+    plos = draw_prolonged_stay(rng, people, diagnoses, tables)
+    cousins = novel_cousins(seed)
+    patients = PatientColumns(
+        patient_ids=list(range(block * BLOCK, (block + 1) * BLOCK)),
+        birth_years=people.birth_years.astype(np.int32),
+        sexes=[SEXES[sex] for sex in people.sexes],
+        states=[tables.demographics.states[state] for state in people.states],
+        plos=plos.astype(np.int8),
+        diagnoses=_columns(replace_some(rng, diagnoses, cousins[codes.ICD], novel_prob), cousins[codes.ICD]),
+        drugs=_columns(replace_some(rng, drugs, cousins[codes.ATC], novel_prob), cousins[codes.ATC]),
+    )
+    bound = [
+        diagnosis_counts > bounds.DIAGNOSES[-1],
+        diagnosis_counts < bounds.DIAGNOSES[0],
+        drug_counts > bounds.PRESCRIPTIONS[-1],
+        drug_counts < bounds.PRESCRIPTIONS[0],
+    ]
+    return Block(patients, np.stack(bound, axis=1))
+
+
+@functools.cache
+def novel_cousins(seed: int) -> dict[codes.CodeSystem, Cousins]:
+    """Return the novel codes that a seed can make, by code system."""
+    tables = load()
+    return {
+        codes.ICD: make_cousins(tables.diagnoses.codes, codes.ICD, seed),
+        codes.ATC: make_cousins(tables.drugs.codes, codes.ATC, seed),
+    }
+
+
+def _columns(events: Events, cousins: Cousins) -> EventColumns:
+    """Return events as columns, in order of patient, day and code, with a table of the codes that occur."""
+    events = merge([events])
+    used, compact = np.unique(events.codes, return_inverse=True)
+    return EventColumns(
+        codes=compact.astype(np.int32),
+        days=events.days.astype(np.int32),
+        offsets=np.concatenate(([0], np.cumsum(events.per_patient(BLOCK)))),
+        table=[cousins.table[code] for code in used],
+    )
+
+
+def _head(block: Block, n: int) -> Block:
+    """Return the first n patients of a block."""
+
+    def head(events: EventColumns) -> EventColumns:
+        end = events.offsets[n]
+        return replace(events, codes=events.codes[:end], days=events.days[:end], offsets=events.offsets[: n + 1])
+
+    patients = block.patients
+    return Block(
+        PatientColumns(
+            patient_ids=patients.patient_ids[:n],
+            birth_years=patients.birth_years[:n],
+            sexes=patients.sexes[:n],
+            states=patients.states[:n],
+            plos=patients.plos[:n],
+            diagnoses=head(patients.diagnoses),
+            drugs=head(patients.drugs),
+        ),
+        block.bound[:n],
+    )

@@ -1,0 +1,119 @@
+"""What a generated population holds: counted block by block, shown as a table, and written into the meta file."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from exmed_bert import codes
+from exmed_bert.data.patient import EventColumns
+from exmed_bert.synthetic.events import first_of_run
+from exmed_bert.synthetic.novel import Cousins
+from exmed_bert.synthetic.population import BOUNDS, Block
+from exmed_bert.synthetic.tables import SEXES
+
+_TOP = 5
+
+
+class Summary:
+    """Running totals; memory does not grow with the patients."""
+
+    def __init__(self) -> None:
+        self.patients = 0
+        self.birth_years = 0
+        self.female = 0
+        self.plos = 0
+        self.states: set[str] = set()
+        self.bound = np.zeros(len(BOUNDS), dtype=np.int64)
+        self.codes: dict[codes.CodeSystem, Counter[str]] = {codes.ICD: Counter(), codes.ATC: Counter()}
+        self.lengths = {name: _Range() for name in ("diagnoses", "prescriptions", "visits")}
+        self.guessed = 0.0
+
+    def add(self, block: Block) -> None:
+        """Count a block in."""
+        patients = block.patients
+        self.patients += len(patients)
+        self.birth_years += int(patients.birth_years.sum())
+        self.female += patients.sexes.count(SEXES[1])
+        self.plos += int((patients.plos == 1).sum())
+        self.states.update(patients.states)
+        self.bound += block.bound.sum(axis=0)
+        for system, events in ((codes.ICD, patients.diagnoses), (codes.ATC, patients.drugs)):
+            counts = np.bincount(events.codes, minlength=len(events.table)).tolist()
+            self.codes[system].update({code: count for code, count in zip(events.table, counts, strict=True) if count})
+            self.guessed += _guessed_from_history(events)
+        self.lengths["diagnoses"].add(patients.diagnoses.counts())
+        self.lengths["prescriptions"].add(patients.drugs.counts())
+        self.lengths["visits"].add(_visits(patients.diagnoses, patients.drugs))
+
+    def novel(self, cousins: dict[codes.CodeSystem, Cousins]) -> dict[str, dict[str, Any]]:
+        """Return every novel code that occurs: its system, the code it was made from, its parent and its count."""
+        found = {}
+        for system, counts in self.codes.items():
+            made_from = dict(zip(cousins[system].table, cousins[system].sources.tolist(), strict=True))
+            for code in sorted(counts):
+                source = cousins[system].table[made_from[code]]
+                if source != code:
+                    parent = codes.parent(code, system)
+                    found[code] = {"system": system, "source": source, "parent": parent, "count": counts[code]}
+        return found
+
+    def rows(self, last_year: int, names: dict[str, str], novel: dict[str, dict[str, Any]]) -> list[tuple[str, Any]]:
+        """Return the rows of the printed table; ``names`` says what a code of the tables means."""
+        events = sum(counts.total() for counts in self.codes.values())
+        novel_events = sum(entry["count"] for entry in novel.values())
+        rows: list[tuple[str, Any]] = [
+            ("patients", self.patients),
+            ("age, mean", f"{last_year - self.birth_years / self.patients:.1f} years"),
+            ("female", f"{self.female / self.patients:.1%}"),
+            ("states", len(self.states)),
+            ("prolonged length of stay", f"{self.plos / self.patients:.1%}"),
+        ]
+        rows += [(f"{name} a patient", length.shown(self.patients)) for name, length in self.lengths.items()]
+        rows.append(("novel codes", f"{len(novel):,} distinct, {novel_events / events:.2%} of {events:,} events"))
+        rows.append(("the patient's most frequent other code", f"right for {self.guessed / events:.1%} of the events"))
+        for name, count in zip(BOUNDS, self.bound.tolist(), strict=True):
+            rows.append((name, f"{count / self.patients:.1%} of the patients"))
+        for title, system in (("most frequent diagnoses", codes.ICD), ("most frequent drugs", codes.ATC)):
+            for code, count in self.codes[system].most_common(_TOP):
+                share = count / self.codes[system].total()
+                rows.append((title, f"{code:8} {share:5.1%}  {names.get(code, 'novel')}"))
+                title = ""
+        return rows
+
+
+class _Range:
+    """Sum, smallest and largest of a number a patient."""
+
+    def __init__(self) -> None:
+        self.total, self.least, self.most = 0, np.iinfo(np.int64).max, 0
+
+    def add(self, values: np.ndarray) -> None:
+        self.total += int(values.sum())
+        self.least, self.most = min(self.least, int(values.min())), max(self.most, int(values.max()))
+
+    def shown(self, n: int) -> str:
+        return f"mean {self.total / n:.1f}, {self.least} to {self.most}"
+
+
+def _visits(*kinds: EventColumns) -> np.ndarray:
+    """Return the number of distinct days with events of each patient, (N,) int64."""
+    patients = np.concatenate([np.repeat(np.arange(len(events.offsets) - 1), events.counts()) for events in kinds])
+    days = np.concatenate([events.days for events in kinds]).astype(np.int64)
+    visit = np.sort(patients << 32 | days - days.min())
+    return np.bincount(visit[first_of_run(visit)] >> 32, minlength=len(kinds[0].offsets) - 1)
+
+
+def _guessed_from_history(events: EventColumns) -> float:
+    """Return how many events are guessed by taking the most frequent code among the patient's other events.
+
+    Where codes tie the guess is one of them at random, and the expected number counts. What a model has to beat.
+    """
+    n = len(events.offsets) - 1
+    counts = np.zeros((n, len(events.table) + 1), dtype=np.int64)  # the last column stays empty: a second always exists
+    np.add.at(counts, (np.repeat(np.arange(n), events.counts()), events.codes), 1)
+    # Only a code that leads alone is ever guessed: without the event itself any other is behind.
+    second, first = np.sort(counts, axis=1)[:, -2:].T
+    tied = (first - 1 == second) & (second > 0)
+    rivals = (counts == second[:, None]).sum(axis=1)
+    return float(first[first - 1 > second].sum() + (first / (1 + rivals))[tied].sum())

@@ -1,0 +1,169 @@
+"""The model: the original's checkpoint, attention kernels, losses, initialisation, Auto classes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+
+from exmed_bert import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertModel
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.models.model import sinusoidal_positions
+
+CHECKPOINT = ROOT / "tests" / "fixtures" / "upstream_checkpoint"
+
+
+def small_model(**changes: object) -> ExMedBertForMaskedLM:
+    torch.manual_seed(0)
+    sizes = {"code_vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ExMedBertConfig(**sizes, intermediate_size=32, max_position_embedding=12, **changes)
+    return ExMedBertForMaskedLM(config)
+
+
+def small_batch(lengths: tuple[int, ...] = (10, 6, 3)) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shape = (len(lengths), max(lengths))
+    real = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
+    batch = {
+        "input_ids": torch.randint(6, 40, shape, generator=generator),
+        "entity_ids": torch.randint(1, 3, shape, generator=generator),
+        "age_ids": torch.randint(6, 100, shape, generator=generator),
+        "position_ids": torch.arange(1, shape[1] + 1).expand(shape),
+        "attention_mask": real.long(),
+    }
+    batch = {name: tensor * real for name, tensor in batch.items()}
+    return batch | {"sex_ids": torch.full((shape[0], 1), 6), "state_ids": torch.full((shape[0], 1), 9)}
+
+
+def test_the_originals_checkpoint_loads_and_gives_its_logits() -> None:
+    model, info = ExMedBertForMaskedLM.from_pretrained(CHECKPOINT, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    expected = np.load(CHECKPOINT / "expected.npz")
+    inputs = {name: torch.from_numpy(expected[name]) for name in expected if name != "expected_logits"}
+    with torch.no_grad():
+        logits = model.eval()(**inputs).logits
+    real = inputs["attention_mask"] == 1
+    torch.testing.assert_close(logits[real], torch.from_numpy(expected["expected_logits"])[real], atol=1e-4, rtol=0)
+
+
+def test_both_attention_kernels_agree_in_outputs_and_gradients() -> None:
+    batch = small_batch()
+    labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.5, batch["input_ids"], IGNORED)
+    results = []
+    for kernel in ("sdpa", "eager"):
+        model = small_model().eval()
+        model.set_attn_implementation(kernel)
+        output = model(**batch, code_labels=labels)
+        output.loss.backward()
+        grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((output.logits.detach(), grads))
+    for sdpa, eager in zip(*results, strict=True):
+        torch.testing.assert_close(sdpa, eager, atol=1e-4, rtol=1e-4)
+
+
+def test_padding_and_company_do_not_change_a_patient() -> None:
+    model = small_model(predict_los=True).eval()
+    together = small_batch()
+    with torch.no_grad():
+        whole = model(**together)
+        for i, length in enumerate((10, 6, 3)):
+            alone = {name: t[i : i + 1, : length if t.shape[1] > 1 else 1] for name, t in together.items()}
+            one = model(**alone)
+            torch.testing.assert_close(one.logits[0], whole.logits[i, :length], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(one.plos_logits[0], whole.plos_logits[i], atol=1e-5, rtol=1e-4)
+
+
+def test_logits_at_masked_positions_are_those_of_all_positions() -> None:
+    model = small_model().eval()
+    batch = small_batch()
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    labels[0, 2], labels[1, 5] = 7, 9
+    with torch.no_grad():
+        masked, every = model(**batch, code_labels=labels), model(**batch).logits
+    torch.testing.assert_close(masked.logits, torch.stack([every[0, 2], every[1, 5]]))
+    expected = torch.nn.functional.cross_entropy(masked.logits, torch.tensor([7, 9]))
+    torch.testing.assert_close(masked.loss, expected)
+
+
+def test_plos_loss_is_the_weighted_mean_over_known_patients() -> None:
+    model = small_model(predict_los=True, plos_weight=(0.25, 1.0)).eval()
+    with torch.no_grad():
+        output = model(**small_batch(), plos_label=torch.tensor([1, IGNORED, 0]))
+    expected = torch.nn.functional.cross_entropy(
+        output.plos_logits[[0, 2]], torch.tensor([1, 0]), weight=torch.tensor([0.25, 1.0])
+    )
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_a_batch_without_labels_has_a_zero_loss_that_trains() -> None:
+    model = small_model(predict_los=True)
+    batch = small_batch()
+    nothing = torch.full_like(batch["input_ids"], IGNORED)
+    loss = model(**batch, code_labels=nothing, plos_label=torch.full((3,), IGNORED)).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("initialization", ["orthogonal", "normal"])
+def test_visit_positions_survive_initialisation_and_training(initialization: str) -> None:
+    model = small_model(initialization=initialization)
+    table = model.bert.embeddings.positional_embeddings.weight
+    assert torch.equal(table, model.config.context_scale * sinusoidal_positions(12, 24)) and not table.requires_grad
+
+
+def test_sinusoids_follow_the_formula() -> None:
+    table = sinusoidal_positions(5, 7)
+    for position in range(5):
+        for i in range(7):
+            angle = position / 10_000 ** (2 * (i // 2) / 7)
+            expected = np.sin(angle) if i % 2 == 0 else np.cos(angle)
+            assert table[position, i].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_orthogonal_initialisation() -> None:
+    model = small_model(initialization="orthogonal")
+    weight = model.bert.encoder.layer[0].attention.self.query.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(24), atol=1e-5, rtol=0)
+    codes = model.bert.embeddings.code_embeddings.weight
+    assert codes.pow(2).mean().item() == pytest.approx(1.0, abs=1e-4)
+    ages = model.bert.embeddings.age_embeddings.weight
+    assert ages.pow(2).mean().sqrt().item() == pytest.approx(model.config.context_scale, rel=1e-4)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    model = small_model(predict_los=True)
+    model.save_pretrained(tmp_path)
+    again = ExMedBertForMaskedLM.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert isinstance(AutoModel.from_pretrained(tmp_path), ExMedBertModel)
+    assert isinstance(AutoModelForMaskedLM.from_pretrained(tmp_path), ExMedBertForMaskedLM)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), ExMedBertConfig)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import exmed_bert; from transformers import AutoModel",
+        "from transformers import AutoModel; import exmed_bert",
+        "import exmed_bert; from transformers import AutoConfig, AutoModel; AutoConfig.from_pretrained(folder)",
+    ],
+)
+def test_the_auto_classes_know_the_model_in_either_order_of_imports(imports: str) -> None:
+    program = f"folder = {str(CHECKPOINT)!r}; {imports}; print(type(AutoModel.from_pretrained(folder)).__name__)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["ExMedBertModel"], result.stderr
+
+
+def test_importing_the_readers_loads_no_torch() -> None:
+    program = (
+        "import sys, exmed_bert, exmed_bert.codes, exmed_bert.config, exmed_bert.cli, exmed_bert.data.io;"
+        "import exmed_bert.synthetic.generate, exmed_bert.clinvec.reader;"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'sklearn') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stderr

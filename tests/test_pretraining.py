@@ -1,0 +1,250 @@
+"""Pretraining end to end: a planted rule is learned, killed runs resume bit for bit, refusals are one line."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, assert_one_line_error, record, run_script, write_records
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from exmed_bert import ExMedBertForMaskedLM
+from exmed_bert.config import ConvertSettings, PretrainSettings, Resolved, resolve
+from exmed_bert.data.convert import convert
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.training.checkpoints import checkpoints
+from exmed_bert.training.pretrain import load_datasets, run
+
+SCRIPT = "pretrain-exmed-bert-clinvec.py"
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def tiny_flags(datasets: Path, output: Path) -> list[Any]:
+    """Return the flags of a run of 24 steps that saves after each sixth."""
+    return [
+        *("--training-data", datasets / "small_train.pt", "--validation-data", datasets / "small_val.pt"),
+        *("--output-dir", output / "model", "--output-data-dir", output / "data"),
+        *("--hidden-size", 16, "--num-hidden-layers", 1, "--num-attention-heads", 2, "--intermediate-size", 32),
+        *("--train-batch-size", 8, "--max-steps", 24, "--save-steps", 6, "--eval-steps", 12),
+    ]
+
+
+def settings_for(datasets: Path, output: Path, **changes: Any) -> Resolved[PretrainSettings]:
+    given = {
+        "training_data": datasets / "small_train.pt",
+        "validation_data": datasets / "small_val.pt",
+        "output_dir": output / "model",
+        "output_data_dir": output / "data",
+        **TINY,
+        **changes,
+    }
+    return resolve(PretrainSettings, given)
+
+
+def eval_results(folder: Path) -> dict[str, float]:
+    lines = (folder / "eval_results.txt").read_text().splitlines()
+    return {name: float(value) for name, value in (line.split(" = ") for line in lines)}
+
+
+def test_a_planted_rule_is_learned(tmp_path: Path) -> None:
+    """A drug follows each diagnosis, and only it: masked, it can be told from the diagnosis alone."""
+    rng = random.Random(0)
+    drug_of = {f"E{i}.9": f"C10AA{i}" for i in range(10, 22)}
+    records = []
+    for i in range(400):
+        diagnoses = rng.sample(sorted(drug_of), 4)
+        days = [f"202{year}0{rng.randint(1, 9)}15" for year in range(1, 5)]
+        events = {"diagnoses": diagnoses, "diagnosis_dates": days, "prescription_dates": days}
+        records.append(record(i, drugs=[drug_of[d] for d in diagnoses], **events))
+    path = write_records(tmp_path / "p.json", records)
+    convert(ConvertSettings(input=path, output=tmp_path / "small.pt"))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    run(settings_for(tmp_path, tmp_path, epochs=25, train_batch_size=8, plos=False, **sizes, learning_rate=3e-3))
+    results = eval_results(tmp_path / "data")
+    assert results["eval_drugs_accuracy_top1"] > 0.9
+    assert results["eval_drugs_accuracy_top1"] > 4 * results["eval_baseline_entity_top1"]
+
+
+@pytest.fixture(scope="module")
+def finished(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = run_script(SCRIPT, *tiny_flags(small_datasets, folder), cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "Written" in result.stdout and str(folder / "model") in result.stdout
+    assert result.stderr == ""
+    return folder
+
+
+def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Path) -> None:
+    model_dir, data_dir = finished / "model", finished / "data"
+    for name in ("pytorch_model.bin", "model.safetensors", "config.json", "vocab.json", "output.log", "settings.json"):
+        assert (model_dir / name).stat().st_size > 0, name
+    assert [folder.name for folder in checkpoints(model_dir)] == ["checkpoint-18", "checkpoint-24"]
+    assert not list(model_dir.glob(".*")), "no half-written file is left"
+
+    state = torch.load(model_dir / "pytorch_model.bin", weights_only=True)
+    model = ExMedBertForMaskedLM.from_pretrained(model_dir)
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    vocabulary = json.loads((model_dir / "vocab.json").read_text())
+    assert vocabulary["MASK"] == {"id": 4, "entity": "default"} and len(vocabulary) == model.config.code_vocab_size
+    assert {entry["entity"] for entry in vocabulary.values()} == {"default", "atc", "icd"}
+
+    results = eval_results(data_dir)
+    for group in ("", "diagnoses_", "drugs_", "novel_codes_"):
+        assert results[f"eval_{group}masked_codes"] > 0
+        assert 0 <= results[f"eval_{group}accuracy_top1"] <= results[f"eval_{group}accuracy_top10"] <= 1
+    assert results["eval_plos_patients"] == len(PatientDataset.load(small_datasets / "small_val.pt"))
+    assert {"eval_plos_accuracy", "eval_plos_f1", "eval_perplexity", "train_codes_per_second"} <= set(results)
+
+    board = EventAccumulator(str(data_dir / "logs")).Reload()
+    assert [event.step for event in board.Scalars("eval_accuracy_top1")] == [12, 24, 24]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{data_dir / 'mlruns.db'}")
+    found = client.search_runs([client.get_experiment_by_name("exmed-bert-pretraining").experiment_id])
+    assert len(found) == 1 and found[0].info.status == "FINISHED"
+    assert found[0].data.params["hidden_size"] == "16"
+    assert found[0].data.metrics["eval_loss"] == pytest.approx(results["eval_loss"], rel=1e-4)
+
+    saved = json.loads((model_dir / "settings.json").read_text())
+    assert saved["settings"]["hidden_size"] == 16 and saved["versions"]["torch"] == torch.__version__
+
+
+def test_a_finished_run_is_not_trained_again(finished: Path, small_datasets: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
+    result = run_script(SCRIPT, *tiny_flags(small_datasets, finished), cwd=ROOT)
+    assert result.returncode == 0 and "--epochs" in result.stdout and "--overwrite" in result.stdout
+    assert {file: file.stat().st_mtime_ns for file in finished.rglob("*")} == before
+
+
+# Dies at one of three moments: a checkpoint is staged, one has just been published, the model is half written.
+_KILLER = """
+import os, runpy, signal, sys
+sys.argv = sys.argv[2:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+moment = {moment!r}
+import exmed_bert.training.checkpoints as checkpoints
+import exmed_bert.training.results as results
+
+def die_at(module, name, step):
+    function = getattr(module, name)
+    def wrapped(*args, **kwargs):
+        if step is None or str(args[-2]).endswith(str(step)) or str(args[0]).endswith(str(step)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    setattr(module, name, wrapped)
+
+if moment == "staged":
+    die_at(checkpoints, "seal", 12)
+elif moment == "published":
+    publish = checkpoints.publish
+    def publish_and_die(run, name, keep):
+        publish(run, name, keep)
+        if name.endswith("-12"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    checkpoints.publish = publish_and_die
+else:
+    die_at(results, "write_json", None)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("moment", ["staged", "published", "model written"])
+def test_a_killed_run_resumes_to_the_same_weights(
+    moment: str, finished: Path, small_datasets: Path, tmp_path: Path
+) -> None:
+    flags = [str(flag) for flag in tiny_flags(small_datasets, tmp_path)]
+    script = str(ROOT / "scripts" / SCRIPT)
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLER.format(moment=moment), "-", script, *flags],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    last = {"staged": 6, "published": 12, "model written": 24}[moment]
+    assert checkpoints(tmp_path / "model")[-1].name == f"checkpoint-{last}"
+    if moment == "published":  # the last checkpoint is damaged too: the one before serves
+        (tmp_path / "model" / "checkpoint-12" / "optimizer.pt").write_bytes(b"torn")
+
+    resumed = run_script(SCRIPT, *flags, cwd=ROOT)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Going on from" in resumed.stdout
+    assert ("is damaged" in resumed.stderr) == (moment == "published")
+    one, other = (torch.load(f / "model" / "pytorch_model.bin", weights_only=True) for f in (finished, tmp_path))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (finished / "model" / "model.safetensors").read_bytes() == (
+        tmp_path / "model" / "model.safetensors"
+    ).read_bytes()
+    first, second = eval_results(finished / "data"), eval_results(tmp_path / "data")
+    assert first["eval_loss"] == second["eval_loss"]
+
+
+def test_more_epochs_go_on_and_other_settings_are_set_aside(
+    small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings_for(small_datasets, tmp_path, epochs=1, train_batch_size=16))
+    first = checkpoints(tmp_path / "model")[-1].name
+    run(settings_for(small_datasets, tmp_path, epochs=2, train_batch_size=16))
+    assert f"Going on from {tmp_path / 'model' / first}" in capsys.readouterr().out
+    run(settings_for(small_datasets, tmp_path, epochs=1, train_batch_size=32, seed=7))
+    assert "set aside" in capsys.readouterr().out
+    old = next(tmp_path.glob("model.2*"))
+    assert (old / "pytorch_model.bin").exists() and next(tmp_path.glob("data.2*/eval_results.txt"))
+    assert eval_results(tmp_path / "data")["train_epochs"] == 1
+
+
+def test_what_is_not_given_follows_from_the_data(small_datasets: Path, tmp_path: Path) -> None:
+    datasets = load_datasets(settings_for(small_datasets, tmp_path))
+    assert datasets[0].info.max_length == 30 and datasets[0].info.masking.mode == "dynamic"
+    assert datasets[0].info.masking.seed == PretrainSettings().seed
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "parts"),
+    [
+        (["--max-seq-length", 50], 1, ["max_length mismatch error", "--max-seq-length 50", "30", "--max-length 50"]),
+        (["--no-dynamic-masking"], 1, ["dynamic_masking mismatch error", "--dynamic-masking", "convert again"]),
+        (["--num-attention-heads", 3], 2, ["--num-attention-heads", "3", "--hidden-size 16"]),
+        (["--warmup-ratio", 1.5], 2, ["--warmup-ratio", "1.5"]),
+        (["--training-data", "nothing.pt"], 1, ["nothing.pt", "not found", "convert_synthetic_to_dataset.py"]),
+        (["--use-clinvec"], 2, ["--clinvec-dir"]),
+        (["--use-clinvec", "--clinvec-dir", "nowhere"], 1, ["nowhere"]),
+        (["--model-dir", "nowhere"], 1, ["nowhere", "--model-dir"]),
+        (["--config", "nothing.yaml"], 1, ["nothing.yaml", "not found"]),
+        (["--output-dir", "/proc/model"], 1, ["/proc/model"]),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    flags: list[Any], code: int, parts: list[str], small_datasets: Path, tmp_path: Path
+) -> None:
+    result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), *flags, cwd=ROOT)
+    assert_one_line_error(result, code, *parts)
+    assert not (tmp_path / "model").exists()
+
+
+def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path: Path) -> None:
+    path = write_records(tmp_path / "p.json", [record(i) for i in range(40)])
+    convert(ConvertSettings(input=path, output=tmp_path / "other.pt", max_length=30))
+    resolved = settings_for(small_datasets, tmp_path, validation_data=tmp_path / "other_val.pt")
+    with pytest.raises(Exception, match="other vocabularies"):
+        load_datasets(resolved)
+
+
+def test_two_processes_train_one_model(small_datasets: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += [str(ROOT / "scripts" / SCRIPT), *map(str, tiny_flags(small_datasets, tmp_path))]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Written") == 1, "the first process alone reports"
+    assert ExMedBertForMaskedLM.from_pretrained(tmp_path / "model").config.hidden_size == 16
+    assert eval_results(tmp_path / "data")["eval_masked_codes"] > 0

@@ -1,0 +1,283 @@
+"""The parts of training that need no training: checkpoints, run folders, plans, metrics, where a model starts."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clinvec_files import write_clinvec_folder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exmed_bert.config import PretrainSettings
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.batches import MaskedCodeCollator
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.training import checkpoints, metrics
+from exmed_bert.training.plan import make_plan
+from exmed_bert.training.run_folder import open_run
+from exmed_bert.training.start import default_heads, new_model
+
+# Checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+def stage(run: Path, name: str, content: str = "weights") -> None:
+    folder = run / checkpoints.STAGING / name
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(content)
+    (folder / "optimizer.pt").write_text("moments")
+
+
+def test_published_checkpoints_are_whole_and_old_ones_go(tmp_path: Path) -> None:
+    for step in (5, 10, 100):
+        stage(tmp_path, f"checkpoint-{step}")
+        checkpoints.publish(tmp_path, f"checkpoint-{step}", keep=2)
+    assert [folder.name for folder in checkpoints.checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-100"]
+    assert checkpoints.last_whole(tmp_path) == (tmp_path / "checkpoint-100", [])
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "no contents", "empty contents"])
+def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
+    for step in (5, 10):
+        stage(tmp_path, f"checkpoint-{step}")
+        checkpoints.publish(tmp_path, f"checkpoint-{step}", keep=2)
+    last = tmp_path / "checkpoint-10"
+    if damage == "truncate":
+        (last / "optimizer.pt").write_text("mom")
+    elif damage == "delete":
+        (last / "model.safetensors").unlink()
+    elif damage == "no contents":
+        (last / "contents.json").unlink()
+    else:
+        (last / "contents.json").write_text("")
+    assert checkpoints.last_whole(tmp_path) == (tmp_path / "checkpoint-5", [last])
+
+
+def test_a_checkpoint_being_written_is_none(tmp_path: Path) -> None:
+    stage(tmp_path, "checkpoint-5")
+    assert checkpoints.last_whole(tmp_path) == (None, [])
+
+
+# Run folders ---------------------------------------------------------------------------------------------------------
+
+
+def open_at(folder: Path, identity: dict[str, Any], steps: int = 100, overwrite: bool = False) -> Any:
+    return open_run(folder / "model", folder / "data", identity, steps, overwrite)
+
+
+def test_a_new_run_makes_its_folders(tmp_path: Path) -> None:
+    assert open_at(tmp_path, {"seed": 1}).state == "new"
+    assert json.loads((tmp_path / "model" / "run.json").read_text()) == {"identity": {"seed": 1}}
+
+
+def test_the_same_run_goes_on_and_ends_once(tmp_path: Path) -> None:
+    open_at(tmp_path, {"seed": 1})
+    assert open_at(tmp_path, {"seed": 1}).state == "new", "killed before its first checkpoint"
+    stage(tmp_path / "model", "checkpoint-40")
+    checkpoints.publish(tmp_path / "model", "checkpoint-40", keep=2)
+    going_on = open_at(tmp_path, {"seed": 1})
+    assert (going_on.state, going_on.first_step) == ("resumed", 40)
+    going_on.remember(finished_steps=100)
+    assert open_at(tmp_path, {"seed": 1}).state == "finished"
+    assert open_at(tmp_path, {"seed": 1}, steps=200).state == "resumed", "more epochs prolong it"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"identity": {"seed": 2}}, {"identity": {"seed": 1}, "overwrite": True}, {"identity": {"seed": 1}, "steps": 20}],
+)
+def test_another_run_is_set_aside_whole(change: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    open_at(tmp_path, {"seed": 1}).remember(finished_steps=100)
+    (tmp_path / "model" / "pytorch_model.bin").write_text("precious")
+    (tmp_path / "data" / "eval_results.txt").write_text("0.9")
+    fresh = open_at(tmp_path, **change)
+    assert fresh.state == "new"
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["run.json"]
+    assert not list((tmp_path / "data").iterdir())
+    aside = [folder for folder in tmp_path.iterdir() if "." in folder.name]
+    assert sorted(folder.name.split(".")[0] for folder in aside) == ["data", "model"]
+    kept = {file.name: file.read_text() for folder in aside for file in folder.iterdir()}
+    assert kept["pytorch_model.bin"] == "precious" and kept["eval_results.txt"] == "0.9"
+    assert capsys.readouterr().out.count("set aside") == 2
+
+
+def test_foreign_files_that_are_no_results_stay(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    open_at(tmp_path, {"seed": 1})
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+
+
+def test_a_model_without_our_manifest_is_set_aside_too(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "pytorch_model.bin").write_text("somebody's")
+    open_at(tmp_path, {"seed": 1})
+    assert not (tmp_path / "model" / "pytorch_model.bin").exists()
+    assert next(tmp_path.glob("model.2*/pytorch_model.bin")).read_text() == "somebody's"
+
+
+# Plans and sizes -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5000), st.integers(1, 300), st.integers(1, 8), st.integers(1, 4), st.integers(1, 50))
+def test_a_plan_covers_the_run(patients: int, batch: int, accumulation: int, processes: int, epochs: int) -> None:
+    settings = PretrainSettings(train_batch_size=batch, gradient_accumulation_steps=accumulation, epochs=epochs)
+    plan = make_plan(settings, patients, processes)
+    seen = plan.steps_per_epoch * batch * accumulation * processes
+    assert patients <= seen < patients + batch * accumulation * processes * 2
+    assert plan.total_steps == epochs * plan.steps_per_epoch
+    assert 0 <= plan.warmup_steps < plan.total_steps
+    assert 1 <= plan.logging_steps <= plan.total_steps and 1 <= plan.eval_steps <= plan.total_steps
+
+
+def test_what_is_given_is_kept() -> None:
+    settings = PretrainSettings(
+        max_steps=7, warmup_steps=3, eval_steps=2, logging_steps=1, save_steps=4, learning_rate=0.5
+    )
+    plan = make_plan(settings, 100, 1)
+    assert (plan.total_steps, plan.warmup_steps, plan.eval_steps, plan.save_steps) == (7, 3, 2, 4)
+    assert (plan.logging_steps, plan.learning_rate) == (1, 0.5)
+    assert make_plan(PretrainSettings(max_steps=200, warmup_ratio=0.5), 100, 1).warmup_steps == 100
+
+
+@given(st.integers(1, 4096))
+def test_default_heads_divide_the_width(hidden_size: int) -> None:
+    assert hidden_size % default_heads(hidden_size) == 0
+
+
+# Metrics -------------------------------------------------------------------------------------------------------------
+
+
+class _Scores(torch.nn.Module):
+    """A model that scores codes by a fixed table, whatever it sees."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, code_labels: torch.Tensor, **inputs: torch.Tensor) -> Any:
+        logits = self.scores.expand(int((code_labels != IGNORED).sum()), -1)
+        return type("Output", (), {"logits": logits, "plos_logits": None})
+
+
+def test_metrics_agree_with_counting(small_datasets: Path) -> None:
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    size = len(dataset.info.vocabulary)
+    scores = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    collate = MaskedCodeCollator(dataset.info, plos=False, validation=True)
+    batches = [collate(dataset.__getitems__([i])) for i in range(len(dataset))]
+    found = metrics.predict(_Scores(scores), batches, torch.device("cpu"))  # type: ignore[arg-type]
+    result = metrics.summarise(found, dataset, None)
+
+    order = scores.argsort(descending=True).tolist()
+    labels = [c for b in batches for c in b["code_labels"].flatten().tolist() if c != IGNORED]
+    groups = {
+        "": labels,
+        "diagnoses_": [c for c in labels if dataset.info.vocabulary.systems()[c] == "icd"],
+        "drugs_": [c for c in labels if dataset.info.vocabulary.systems()[c] == "atc"],
+        "novel_codes_": [c for c in labels if c in dataset.novel_ids],
+    }
+    assert all(groups.values())
+    for prefix, group in groups.items():
+        assert result[f"{prefix}masked_codes"] == len(group)
+        for top in (1, 5, 10):
+            hits = sum(code in order[:top] for code in group) / len(group)
+            assert result[f"{prefix}accuracy_top{top}"] == pytest.approx(hits)
+    losses = -scores.log_softmax(0)[labels]
+    assert result["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert result["perplexity"] == pytest.approx(losses.mean().exp().item(), rel=1e-5)
+    halves = [metrics.predict(_Scores(scores), part, torch.device("cpu")) for part in (batches[::2], batches[1::2])]  # type: ignore[arg-type]
+    assert metrics.summarise(metrics.merge(halves), dataset, None) == pytest.approx(result)
+
+
+def test_the_reference_guesses_the_most_frequent_code(small_datasets: Path) -> None:
+    train = PatientDataset.load(small_datasets / "small_train.pt")
+    codes = train.columns["codes"].long()
+    drugs = codes[train.columns["entities"] == 1]
+    top_drug = int(drugs.bincount().argmax())
+    result = metrics.most_frequent_code_accuracy(train, np.array([top_drug, top_drug, 1, 1]))
+    assert result["baseline_entity_top1"] == 0.5
+    top = int(codes[codes > 5].bincount().argmax())
+    assert metrics.most_frequent_code_accuracy(train, np.array([top]))["baseline_top1"] == 1.0
+
+
+def test_plos_metrics() -> None:
+    result = metrics.plos_metrics(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9]))
+    assert (result["plos_auroc"], result["plos_accuracy"], result["plos_f1"]) == (0.75, 0.5, 0.5)
+    assert "plos_auroc" not in metrics.plos_metrics(np.array([1, 1]), np.array([0.1, 0.6]))
+
+
+# Where a model starts ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def info(small_datasets: Path) -> Any:
+    return PatientDataset.load(small_datasets / "small_train.pt").info
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def test_heads_that_do_not_divide_are_refused(info: Any) -> None:
+    with pytest.raises(OptionError, match=r"--num-attention-heads: 5.*--hidden-size 16"):
+        new_model(PretrainSettings(**(SMALL | {"num_attention_heads": 5})), info, plos=False)
+
+
+def test_the_same_seed_gives_the_same_weights(info: Any) -> None:
+    models = [new_model(PretrainSettings(**SMALL, seed=seed), info, plos=True)[0] for seed in (1, 1, 2)]
+    states = [torch.cat([t.flatten() for t in model.state_dict().values()]) for model in models]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_path: Path) -> None:
+    vocabulary = info.vocabulary
+    icd = [vocabulary.code(i) for i, system in enumerate(vocabulary.systems()) if system == "icd"]
+    novel = next(code for code in info.novel_codes if code in icd)
+    known = sorted({code for code in icd if code != novel} | {novel[:3]})
+    write_clinvec_folder(tmp_path, {"icd10cm": known}, dimension=16)
+    options = {"use_clinvec": True, "clinvec_dir": tmp_path, "vocab_types": "icd10cm"}
+    plain = new_model(PretrainSettings(**SMALL), info, plos=False)[0]
+    exact = new_model(PretrainSettings(**SMALL, **options), info, plos=False)[0]
+    hierarchical, notes = new_model(PretrainSettings(**SMALL, **options, use_hierarchical_init=True), info, plos=False)
+
+    def row(model: Any, code: str) -> torch.Tensor:
+        return model.bert.embeddings.code_embeddings.weight[vocabulary.ids[code]]
+
+    a_known = known[-1] if known[-1] in icd else known[-2]
+    assert torch.equal(row(exact, novel), row(plain, novel)), "no vector: the model's own initialisation"
+    assert not torch.equal(row(exact, a_known), row(plain, a_known))
+    assert not torch.equal(row(hierarchical, novel), row(plain, novel))
+    assert torch.equal(row(exact, "MASK"), row(plain, "MASK")), "special tokens keep theirs"
+    assert any("from an ancestor" in note for note in notes)
+    norms = hierarchical.bert.embeddings.code_embeddings.weight.norm(dim=1).mean()
+    assert norms.item() == pytest.approx(
+        plain.bert.embeddings.code_embeddings.weight.norm(dim=1).mean().item(), rel=0.1
+    )
+
+
+def test_a_pretrained_model_gives_its_codes_to_another_vocabulary(info: Any, tmp_path: Path) -> None:
+    old, _ = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False)
+    old.save_pretrained(tmp_path)
+    labels = info.vocabulary.labels
+    moved = {name: {"id": i, "entity": "x"} for i, name in enumerate(labels)}
+    forgotten = labels[-1]
+    (tmp_path / "vocab.json").write_text(json.dumps({n: e for n, e in moved.items() if n != forgotten}))
+    model, notes = new_model(PretrainSettings(model_dir=tmp_path), info, plos=True)
+    for get in (
+        lambda m: m.bert.embeddings.code_embeddings.weight,
+        lambda m: m.code_classifier.predictions.decoder.weight,
+    ):
+        assert torch.equal(get(model)[:-1], get(old)[:-1]) and not torch.equal(get(model)[-1], get(old)[-1])
+    assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, old.bert.encoder.layer[0].output.dense.weight)
+    assert f"{len(labels) - 1} of {len(labels)} codes" in notes[0]
+
+    (tmp_path / "vocab.json").write_text("[]")
+    with pytest.raises(InputError, match=r"vocab\.json"):
+        new_model(PretrainSettings(model_dir=tmp_path), info, plos=False)
+    shutil.rmtree(tmp_path)
+    with pytest.raises(InputError, match=r"no config\.json"):
+        new_model(PretrainSettings(model_dir=tmp_path), info, plos=False)
