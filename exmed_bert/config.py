@@ -49,7 +49,11 @@ class GenerateSettings(Section):
     )
     seed: int = Field(42, ge=0, description="Random seed.", json_schema_extra={"short": "-s"})
     end_date: date = Field(
-        date(2025, 12, 31), strict=False, description="Last day of the five years in which all events lie."
+        date(2025, 12, 31),
+        strict=False,
+        ge=date(1960, 1, 1),  # birth years of all patients stay within what the readers accept
+        le=date(2100, 12, 31),
+        description="Last day of the five years in which all events lie.",
     )
 
 
@@ -296,6 +300,8 @@ def _check_value(path: Path, shown: str, cls: type[Section], name: str, value: A
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     problem = error.errors()[0]
     message = problem["msg"].removeprefix("Input ").replace("should be", "must be", 1)
+    if problem["type"].startswith("date"):
+        message = "expected a day as YYYY-MM-DD"
     return str(problem["loc"][0]), f"{problem['input']!r} is not allowed, {message}"
 
 

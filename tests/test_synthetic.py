@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from exmed_bert import codes
 from exmed_bert.config import GenerateSettings, Resolved
-from exmed_bert.console import InputError, OptionError
+from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns
 from exmed_bert.synthetic import generate as step
 from exmed_bert.synthetic import tables
@@ -460,11 +460,6 @@ def test_a_run_that_dies_leaves_no_file_that_looks_whole(tmp_path: Path, monkeyp
         generate_to(output, num_patients=20, seed=2)
     assert output.read_bytes() != before["p.json"]
     assert not (tmp_path / "p.meta.json").exists(), "the old description would belong to other patients"
-
-
-def test_an_end_date_out_of_range_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"--end-date: 1890-01-01 .* 1960 to 2100"):
-        generate_to(tmp_path / "p.json", end_date=date(1890, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ class ExMedBertConfig(PretrainedConfig):
         predict_codes, predict_los: which heads pretraining has.
         plos_weight: weight in the loss of patients without and with a prolonged length of stay.
         initialization: ``orthogonal`` or ``normal``.
-        initializer_range: standard deviation of normal initialisation.
+        initializer_range: standard deviation of normally drawn linear layers.
+        context_scale: size of the embeddings of entity, age, sex, state and visit position beside the code's, whose
+            entries have unit variance. The six are added up: at equal size five sixths of what a token shows is not
+            its code, and models learn far more slowly which codes go together.
     """
 
     model_type = "exmedbert"
@@ -40,6 +43,7 @@ class ExMedBertConfig(PretrainedConfig):
     max_position_embedding: int = 513
     initialization: str = "orthogonal"
     initializer_range: float = 0.02
+    context_scale: float = 0.1
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
     predict_codes: bool = True

@@ -58,18 +58,26 @@ class VisitPositions(nn.Embedding):
         self.weight.requires_grad = False
 
 
+def _table(count: int, size: int, scale: float) -> nn.Embedding:
+    """Return an embedding table that is to be drawn with entries of standard deviation ``scale``."""
+    table = nn.Embedding(count, size)
+    table.init_scale = scale  # type: ignore[assignment]
+    return table
+
+
 class ExMedBertEmbeddings(nn.Module):
     """The sum of six embeddings a token, normalised."""
 
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__()
         size = config.hidden_size
-        self.code_embeddings = nn.Embedding(config.code_vocab_size, size)
-        self.entity_embeddings = nn.Embedding(config.number_of_codes, size)
-        self.sex_embeddings = nn.Embedding(config.sex_vocab_size, size)
+        scale = config.context_scale
+        self.code_embeddings = _table(config.code_vocab_size, size, 1.0)
+        self.entity_embeddings = _table(config.number_of_codes, size, scale)
+        self.sex_embeddings = _table(config.sex_vocab_size, size, scale)
         self.positional_embeddings = VisitPositions(config.max_position_embedding, size)
-        self.age_embeddings = nn.Embedding(config.age_vocab_size, size)
-        self.state_embeddings = nn.Embedding(config.region_vocab_size, size)
+        self.age_embeddings = _table(config.age_vocab_size, size, scale)
+        self.state_embeddings = _table(config.region_vocab_size, size, scale)
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -112,13 +120,19 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # transformers.initialization leaves alone what has been loaded from a checkpoint.
         if isinstance(module, VisitPositions):
-            init.copy_(module.weight, sinusoidal_positions(*module.weight.shape).to(module.weight))
-        elif isinstance(module, nn.Linear | nn.Embedding):
+            table = sinusoidal_positions(*module.weight.shape).to(module.weight)
+            init.copy_(module.weight, self.config.context_scale * table)
+        elif isinstance(module, nn.Embedding):
+            if self.config.initialization == "orthogonal":  # the gain makes up for the length of the columns
+                init.orthogonal_(module.weight, gain=module.init_scale * math.sqrt(max(module.weight.shape)))
+            else:
+                init.normal_(module.weight, std=module.init_scale)
+        elif isinstance(module, nn.Linear):
             if self.config.initialization == "orthogonal":
                 init.orthogonal_(module.weight)
             else:
-                init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
-            if getattr(module, "bias", None) is not None:
+                init.normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
                 init.zeros_(module.bias)
         else:
             super()._init_weights(module)

@@ -6,7 +6,6 @@ from typing import Any
 
 from exmed_bert import codes, console
 from exmed_bert.config import GenerateSettings, Resolved
-from exmed_bert.console import OptionError
 from exmed_bert.data.io import file_format, write_patients
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.files import write_json
@@ -15,7 +14,6 @@ from exmed_bert.synthetic.summary import Summary
 from exmed_bert.synthetic.tables import load
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1
-_END_YEARS = range(1960, 2101)  # birth years of all patients stay within what the readers accept
 
 
 def run(resolved: Resolved[GenerateSettings]) -> None:
@@ -26,13 +24,8 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
 
     Raises:
         InputError: the output cannot be written or its format is unknown.
-        OptionError: the end date is out of range.
     """
     settings = resolved.settings
-    if settings.end_date.year not in _END_YEARS:
-        raise OptionError(
-            f"--end-date: {settings.end_date} is not allowed, must lie in {_END_YEARS[0]} to {_END_YEARS[-1]}"
-        )
     meta_path, settings_path = _beside(settings.output, "meta"), _beside(settings.output, "settings")
     summary = Summary()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from exmed_bert import console
 from exmed_bert.clinvec.initialise import initialise_codes
 from exmed_bert.config import ClinVecSettings, PretrainSettings
 from exmed_bert.console import InputError, OptionError
@@ -14,6 +15,7 @@ from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, STATE_TOKENS, CodeV
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 
 _HEAD_WIDTH = 48  # dimensions a head in the original's configuration: 288 over 6 heads
+_ALIGNED_SCORE = 8.0  # score that the head first gives a code whose embedding is what a position holds
 _CODE_TABLES = (
     "bert.embeddings.code_embeddings.weight",
     "code_classifier.predictions.decoder.weight",
@@ -74,14 +76,16 @@ def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> tupl
     Raises:
         InputError, OptionError: the pretrained model or the ClinVec files do not fit.
     """
+    if settings.model_dir is not None and settings.use_clinvec:
+        raise OptionError("--use-clinvec: --model-dir brings the codes' embeddings already, give one of the two")
     torch.manual_seed(settings.seed)
     if settings.model_dir is not None:
-        model, notes = _from_pretrained(settings.model_dir, info, plos)
-    else:
-        model, notes = ExMedBertForMaskedLM(model_config(settings, info, plos)), []
-        notes.append(f"weights: {settings.initialization} initialisation, seed {settings.seed}")
+        return _from_pretrained(settings.model_dir, info, plos)
+    model = ExMedBertForMaskedLM(model_config(settings, info, plos))
+    notes = [f"weights: {settings.initialization} initialisation, seed {settings.seed}"]
     if settings.use_clinvec:
         notes += start_from_clinvec(model, info.vocabulary, settings, settings.seed)
+    align_head(model)
     return model, notes
 
 
@@ -91,23 +95,32 @@ def start_from_clinvec(
 ) -> list[str]:
     """Give codes the ClinVec vector of their own or of an ancestor, and return what was done.
 
-    The rows get the norm that the initialisation gave the code embeddings. The code head has a vector for each code
-    too; it starts from the same ones, scaled to its own rows.
+    The rows get the mean norm that the initialisation gave the code embeddings.
     """
-    tables = [model.bert.embeddings.code_embeddings.weight, model.code_classifier.predictions.decoder.weight]
+    table = model.bert.embeddings.code_embeddings.weight
     start = initialise_codes(
         codes=[vocabulary.code(token) for token in range(len(vocabulary))],
         systems=vocabulary.systems(),
         settings=settings,
         hidden_size=model.config.hidden_size,
-        row_norm=float(tables[0].norm(dim=1).mean()),
+        row_norm=float(table.norm(dim=1).mean()),
         seed=seed,
     )
-    ids, vectors = torch.from_numpy(start.ids), torch.from_numpy(start.vectors)
-    if len(ids):
-        for table in tables:
-            table[ids] = vectors * (table.norm(dim=1).mean() / vectors.norm(dim=1).mean().clamp(min=1e-12))
+    table[torch.from_numpy(start.ids)] = torch.from_numpy(start.vectors)
+    if not len(start.ids):
+        console.warn(f"{settings.clinvec_dir}: holds no vector for any code of the dataset")
     return start.notes
+
+
+@torch.no_grad()
+def align_head(model: ExMedBertForMaskedLM) -> None:
+    """Start the code head from the code embeddings, so that a code's score first asks how present it is.
+
+    The two are trained apart, as in the original, but begin alike (Press and Wolf, 2017, tie them for good): a code of
+    the history is then a good guess from the first step on, and codes that start near each other are guessed together.
+    """
+    embeddings = model.bert.embeddings.code_embeddings.weight
+    model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_SCORE / model.config.hidden_size))
 
 
 def _from_pretrained(folder: Path, info: DatasetInfo, plos: bool) -> tuple[ExMedBertForMaskedLM, list[str]]:
