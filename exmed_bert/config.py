@@ -142,7 +142,7 @@ class PretrainSettings(ClinVecSettings):
     epochs: int = Field(10, ge=1, description="Passes over the training data.")
     max_steps: int = Field(-1, ge=-1, description="Optimiser steps; above 0 it overrides --epochs.")
     learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; not given: it follows from the width and the batch size."
+        None, gt=0, description="Peak learning rate; not given: 0.001 at a hidden size of 64, less for wider models."
     )
     gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed up for one optimiser step.")
     max_seq_length: int | None = Field(

@@ -128,7 +128,8 @@ def test_sinusoids_follow_the_formula() -> None:
 def test_orthogonal_initialisation() -> None:
     model = small_model(initialization="orthogonal")
     weight = model.bert.encoder.layer[0].attention.self.query.weight
-    torch.testing.assert_close(weight @ weight.T, torch.eye(24), atol=1e-5, rtol=0)
+    gain = model.config.orthogonal_gain
+    torch.testing.assert_close(weight @ weight.T, gain**2 * torch.eye(24), atol=1e-5, rtol=0)
     codes = model.bert.embeddings.code_embeddings.weight
     assert codes.pow(2).mean().item() == pytest.approx(1.0, abs=1e-4)
     ages = model.bert.embeddings.age_embeddings.weight

@@ -17,6 +17,8 @@ class ExMedBertConfig(PretrainedConfig):
         plos_weight: weight in the loss of patients without and with a prolonged length of stay.
         initialization: ``orthogonal`` or ``normal``.
         initializer_range: standard deviation of normally drawn linear layers.
+        orthogonal_gain: factor of orthogonally drawn linear layers. At 1 each layer turns the residual stream around
+            as much as it keeps of it, and six layers hardly learn.
         context_scale: size of the embeddings of entity, age, sex, state and visit position beside the code's, whose
             entries have unit variance. The six are added up: at equal size five sixths of what a token shows is not
             its code, and models learn far more slowly which codes go together.
@@ -43,6 +45,7 @@ class ExMedBertConfig(PretrainedConfig):
     max_position_embedding: int = 513
     initialization: str = "orthogonal"
     initializer_range: float = 0.02
+    orthogonal_gain: float = 0.4
     context_scale: float = 0.1
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0

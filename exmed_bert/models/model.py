@@ -129,7 +129,7 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
                 init.normal_(module.weight, std=module.init_scale)
         elif isinstance(module, nn.Linear):
             if self.config.initialization == "orthogonal":
-                init.orthogonal_(module.weight)
+                init.orthogonal_(module.weight, gain=self.config.orthogonal_gain)
             else:
                 init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:

@@ -38,7 +38,6 @@ def make_plan(settings: PretrainSettings, patients: int, processes: int) -> Plan
     per_epoch = math.ceil(batches / settings.gradient_accumulation_steps)
     total = settings.max_steps if settings.max_steps > 0 else settings.epochs * per_epoch
     ratio = _WARMUP if settings.warmup_ratio is None else settings.warmup_ratio
-    together = settings.train_batch_size * settings.gradient_accumulation_steps * processes
     return Plan(
         steps_per_epoch=per_epoch,
         total_steps=total,
@@ -46,13 +45,17 @@ def make_plan(settings: PretrainSettings, patients: int, processes: int) -> Plan
         logging_steps=settings.logging_steps or max(total // _LOGS, 1),
         eval_steps=settings.eval_steps or max(total // _REPORTS, 1),
         save_steps=settings.save_steps or max(total // _REPORTS, 1),
-        learning_rate=settings.learning_rate or default_learning_rate(settings.hidden_size, together),
+        learning_rate=settings.learning_rate or default_learning_rate(settings.hidden_size),
     )
 
 
-def default_learning_rate(hidden_size: int, batch_size: int) -> float:
-    """Return a peak learning rate for a width and the patients a step."""
-    return 1e-3 * math.sqrt(64 / hidden_size) * math.sqrt(min(batch_size, 256) / 16)
+def default_learning_rate(hidden_size: int) -> float:
+    """Return a peak learning rate for a width: 0.001 at 64, falling with the square root of the width.
+
+    >>> default_learning_rate(64), round(default_learning_rate(288), 5)
+    (0.001, 0.00047)
+    """
+    return 1e-3 * math.sqrt(64 / hidden_size)
 
 
 def choose_precision(wanted: str) -> str:
