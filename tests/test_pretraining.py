@@ -270,3 +270,21 @@ def test_two_processes_train_one_model(small_datasets: Path, tmp_path: Path) -> 
     assert result.stdout.count("Written") == 1, "the first process alone reports"
     assert ExMedBertForMaskedLM.from_pretrained(tmp_path / "model").config.hidden_size == 16
     assert eval_results(tmp_path / "data")["eval_masked_codes"] > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on file size are POSIX")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(small_datasets: Path, tmp_path: Path) -> None:
+    # A limit on the size of files stands in for a full disk: the optimiser's state is the first file to exceed it.
+    limited = (
+        "import os, resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000,) * 2); os.execv(sys.executable, sys.argv[1:])"
+    )
+    flags = [str(f) for f in tiny_flags(small_datasets, tmp_path)]
+    flags[flags.index("--hidden-size") + 1] = "256"
+    command = [sys.executable, str(ROOT / "scripts" / SCRIPT), *flags]
+    full = subprocess.run(
+        [sys.executable, "-c", limited, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert_one_line_error(full, 1, "disk may be full")
+    assert not checkpoints(tmp_path / "model")
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0

@@ -1,6 +1,7 @@
 """Step 3: pretrain ExMed-BERT on the datasets of step 2."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.files import fingerprint
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.plan import Plan, choose_precision, make_plan
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
@@ -43,11 +45,12 @@ _NOT_IDENTITY = {
 }
 
 
+@failures_explained()
 def run(resolved: Resolved[PretrainSettings]) -> None:
     """Pretrain, or go on where a killed run stopped, and leave the model, the metrics and the logs.
 
     Raises:
-        InputError, OptionError: settings and data do not fit, or a folder cannot be written.
+        InputError, OptionError: settings and data do not fit, a folder cannot be written, memory or disk is full.
     """
     settings = resolved.settings
     train, val = load_datasets(resolved)
@@ -75,34 +78,28 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             say_finished(settings, plan)
         return
-    if args.should_save:
-        resolved.save(settings.output_dir / "settings.json")
-        open_log(settings.output_dir / "output.log")
-
     trainer = PretrainingTrainer(model, args, train, val)
     trainer.remove_callback(PrinterCallback)
-    writer = None
-    if args.should_save:
-        writer = _open_reports(trainer, settings, folder, plan)
+    if not args.should_save:  # one of several processes: the first one reports
+        trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
+        trainer.predict_masked_codes()
+        return
+    resolved.save(settings.output_dir / "settings.json")
+    open_log(settings.output_dir / "output.log")
+    with _open_reports(trainer, settings, folder, plan) as writer:
         _announce_start(model, notes, train, trainer, plan, precision, folder)
-    status = "FAILED"
-    try:
         start = time.perf_counter()
-        _train(trainer, folder)
+        trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
         seconds = time.perf_counter() - start
         results = final_results(trainer, train, plan, folder, seconds)
-        status = "FINISHED"
-        if writer is not None:
-            writer.add(results, plan.total_steps)
-            write_results(model, train, settings, results)
-            folder.remember(finished_steps=plan.total_steps)
-            say_done(settings, results, seconds)
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        if writer is not None:
-            writer.close(status)
+        writer.add(results, plan.total_steps)
+        write_results(model, train, settings, results)
+    folder.remember(finished_steps=plan.total_steps)
+    say_done(settings, results, seconds)
+
+
+def _path(checkpoint: Path | None) -> str | None:
+    return None if checkpoint is None else str(checkpoint)
 
 
 def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset, PatientDataset]:
@@ -231,16 +228,6 @@ def _open_reports(
     writer.parameters(settings.model_dump(mode="json") | {f"plan_{k}": v for k, v in vars(plan).items()})
     trainer.add_callback(ReportCallback(writer))
     return writer
-
-
-def _train(trainer: PretrainingTrainer, folder: RunFolder) -> None:
-    try:
-        trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            "out of memory on the GPU; use a smaller --train-batch-size (with --gradient-accumulation-steps), "
-            "--hidden-size or --num-hidden-layers"
-        ) from None
 
 
 def _announce_start(

@@ -38,7 +38,7 @@ def announce(message: str) -> None:
 
 
 class MetricsWriter:
-    """Collects metrics and writes them to TensorBoard and MLflow."""
+    """Collects metrics and writes them to TensorBoard and MLflow; a ``with`` block ends the MLflow run."""
 
     def __init__(self, data_dir: Path, run_name: str, mlflow_run: str | None, first_step: int) -> None:
         """Open both.
@@ -99,10 +99,14 @@ class MetricsWriter:
             self._client.log_batch(self.mlflow_run, metrics=metrics)
         self._board.flush()
 
-    def close(self, status: str) -> None:
-        """Write the rest and end the MLflow run with a status: FINISHED, FAILED or KILLED."""
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """Write the rest and end the MLflow run as FINISHED, KILLED (by Ctrl-C) or FAILED."""
         self.flush()
         self._board.close()
+        status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         self._client.set_terminated(self.mlflow_run, status=status)
 
 
