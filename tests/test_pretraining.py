@@ -191,6 +191,13 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert first["eval_loss"] == second["eval_loss"]
 
 
+def test_worker_processes_change_nothing(finished: Path, small_datasets: Path, tmp_path: Path) -> None:
+    result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--num-workers", 2, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (finished, tmp_path)]
+    assert weights[0] == weights[1]
+
+
 def test_more_epochs_go_on_and_other_settings_are_set_aside(
     small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,10 +98,10 @@ class PaddedBatch:
 
 
 class PatientDataset(torch.utils.data.Dataset):
-    """Encoded patients, one item a patient.
+    """Encoded patients, one item a patient::
 
-    >>> dataset = PatientDataset.load("pretrain_stuff/synthetic_train.pt")  # doctest: +SKIP
-    >>> len(dataset), dataset[0]["input_ids"], dataset.patient(0).diagnoses  # doctest: +SKIP
+    dataset = PatientDataset.load("pretrain_stuff/synthetic_train.pt")
+    len(dataset), dataset[0]["input_ids"], dataset.patient(0).diagnoses
     """
 
     def __init__(self, info: DatasetInfo, columns: dict[str, torch.Tensor]) -> None:

@@ -11,6 +11,7 @@ from exmed_bert.console import OptionError
 _REPORTS = 20  # evaluations and checkpoints of a run, where nothing else is asked for
 _LOGS = 50
 _WARMUP = 0.1  # share of the steps
+_FLOP_WORTH_THREADS = 10e6
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,15 @@ def choose_precision(wanted: str) -> str:
     if wanted == "auto":
         return "bf16" if has_gpu and torch.cuda.is_bf16_supported() else "fp32"
     return wanted
+
+
+def choose_threads(codes_a_step: float, hidden_size: int, intermediate_size: int) -> int | None:
+    """Return 1 where more threads do not pay on the CPU, None to leave the number to torch.
+
+    The largest matrix product of a small model takes microseconds: handing it out to threads costs as much as it
+    saves, and on a busy machine, where each waits for the slowest, many times more.
+
+    >>> choose_threads(60, 64, 128), choose_threads(560, 288, 512)
+    (1, None)
+    """
+    return 1 if 2 * codes_a_step * hidden_size * intermediate_size < _FLOP_WORTH_THREADS else None

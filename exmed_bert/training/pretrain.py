@@ -1,5 +1,6 @@
 """Step 3: pretrain ExMed-BERT on the datasets of step 2."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.files import fingerprint
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.failures import failures_explained
-from exmed_bert.training.plan import Plan, choose_precision, make_plan
+from exmed_bert.training.plan import Plan, choose_precision, choose_threads, make_plan
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
 from exmed_bert.training.start import new_model
@@ -78,6 +79,10 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             say_finished(settings, plan)
         return
+    codes_a_step = settings.train_batch_size * float(train.lengths.mean())
+    threads = choose_threads(codes_a_step, model.config.hidden_size, model.config.intermediate_size)
+    if threads is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads)
     trainer = PretrainingTrainer(model, args, train, val)
     trainer.remove_callback(PrinterCallback)
     if not args.should_save:  # one of several processes: the first one reports

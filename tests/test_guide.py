@@ -1,0 +1,493 @@
+"""The documents keep their word: each command of the guide runs as printed, and what is shown is what is printed.
+
+The blocks of docs/TRAINING_WITH_SYNTHETIC_DATA.md run once, in their order, in a copy of the project, as a new user
+would type them. Pretraining is whole in the quick start and in the small test run; elsewhere the copy's config.yaml
+cuts it to one step, while the command stays as printed.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from clinvec_files import write_clinvec_folder
+from conftest import ROOT
+
+from exmed_bert import ExMedBertForMaskedLM, PatientDataset
+from exmed_bert.data.io import read_patients
+
+GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "HOW_TO_RUN.md", ROOT / "SYNTHETIC_DATA_README.md", GUIDE]
+
+PRETRAIN = "scripts/pretrain-exmed-bert-clinvec.py"
+QUICK_START = "Step 3: pretrain"
+WHOLE = (QUICK_START, "Small test run")  # headings under which nothing is cut
+WRAPPERS = {f"scripts/{name}" for name in ("train_on_synthetic_data", "run_tests", "setup_environment")}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    language: str
+    text: str
+    heading: str  # the nearest above
+    script: str  # the Python script named last above it, "" when there is none
+    line: int
+
+    @property
+    def commands(self) -> list[str]:
+        """The lines without comments, continued lines joined."""
+        joined = re.sub(r" *[\\^]\n\s*", " ", self.text)
+        lines = [re.sub(r"(^|\s+)(#|rem ).*", "", line).strip() for line in joined.splitlines()]
+        return [line for line in lines if line]
+
+
+def blocks(path: Path, *languages: str) -> list[Block]:
+    """Return the fenced blocks of a document in their order, indented ones included."""
+    found, heading, script, fence = [], "", "", None
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        stripped = line.strip()
+        if fence is not None:
+            if stripped == "```":
+                found.append(Block(fence[0], "\n".join(fence[2]), heading, script, fence[1]))
+                fence = None
+            else:
+                fence[2].append(line[fence[3] :])
+        elif stripped.startswith("```"):
+            fence = (stripped[3:], number, [], len(line) - len(line.lstrip()))
+        elif line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif named := re.findall(r"scripts/[\w-]+\.py", line):
+            script = named[-1]
+    assert fence is None, f"{path.name}: the block at line {fence[1]} has no end"
+    return [block for block in found if block.language in languages]
+
+
+def kind(block: Block) -> str:
+    """Tell what a block of commands is: ``options`` of a script, ``install``, ``server``, ``run``, or ``unknown``."""
+    commands = block.commands
+    for name, pattern in (
+        ("options", r"--?[a-z]"),
+        ("install", r"(conda|python -m pip) "),
+        ("server", r"(tensorboard|mlflow ui) "),
+        ("run", r"(python scripts/|bash scripts/|cd )"),
+    ):
+        if commands and all(re.match(pattern, command) for command in commands):
+            return name
+    return "unknown"
+
+
+def name_of(block: Block) -> str:
+    return f"line {block.line}: {block.heading}"
+
+
+def of_guide(wanted: str) -> list[Block]:
+    return [block for block in blocks(GUIDE, "bash") if kind(block) == wanted]
+
+
+@cache
+def help_of(script: str) -> str:
+    """Return what --help of a script says."""
+    done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def unknown_flags(script: str, words: list[str]) -> list[str]:
+    """Return the flags among the words that the script does not have."""
+    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_of(script)))
+    return [word for word in words if word.startswith("-") and word.split("=")[0] not in known]
+
+
+# --- the guide, run ---
+
+
+@dataclass
+class Session:
+    """A new user's session: the copy of the project, and what each block of the guide printed."""
+
+    root: Path
+    environment: dict[str, str]
+    done: dict[Block, subprocess.CompletedProcess[str]] = field(default_factory=dict)
+
+    def run(self, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run lines of bash in the copy."""
+        return subprocess.run(
+            ["bash", "-e", "-c", text],
+            cwd=self.root,
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def run_block(self, block: Block) -> None:
+        """Run a block as printed, but for the places where the reader is to put something in."""
+        text = block.text.replace("<project folder>", shlex.quote(str(self.root)))
+        text = text.replace("python scripts/...", "python scripts/generate_synthetic_patients.py --help")
+        text = re.sub(r"(?m)^([^#\n]*) \.\.\.$", r"\1", text)
+        if "--clinvec-dir" in text:
+            self.write_clinvec()
+        config = self.root / "config.yaml"
+        as_shipped = config.read_text()
+        if block.heading not in WHOLE:
+            assert as_shipped.count("max_steps: -1") == 1
+            config.write_text(as_shipped.replace("max_steps: -1", "max_steps: 1"))
+        self.done[block] = self.run(text)
+        config.write_text(as_shipped)
+
+    def write_clinvec(self) -> None:
+        """Put a ClinVec folder beside the project: the dataset's codes that exist, and categories of diagnoses."""
+        info = PatientDataset.load(self.root / "pretrain_stuff" / "synthetic_train.pt").info
+        listed = [
+            (code, system)
+            for code, system in zip(info.vocabulary.labels, info.vocabulary.systems(), strict=True)
+            if system and code not in info.novel_codes
+        ]
+        icd = {code for code, system in listed if system == "icd"}
+        atc = sorted(code for code, system in listed if system == "atc")
+        folder = self.root.parent / "ClinVec"
+        write_clinvec_folder(folder, {"icd10cm": sorted(icd | {code[:3] for code in icd}), "atc": atc})
+
+    def printed(self, heading: str) -> str:
+        """Return the output of the blocks under a heading."""
+        found = [done.stdout for block, done in self.done.items() if block.heading == heading]
+        assert found, f"no block under the heading {heading!r}"
+        return "\n".join(found)
+
+    def quick_start(self, folder: str) -> Path:
+        """Return the folder of the quick start's model or data, which the next run has set aside."""
+        return min(self.root.glob(f"output/{folder}.2*"))
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Run every block of the guide that can be run."""
+    root = tmp_path_factory.mktemp("user") / "my project"
+    root.mkdir()
+    for name in ("scripts", "exmed_bert"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("config.yaml", "requirements.txt", "environment.yaml"):
+        shutil.copy(ROOT / name, root)
+    # An environment that is active and has the packages, so that nothing is installed.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    session = Session(root, os.environ | {"PATH": path, "VIRTUAL_ENV": sys.prefix})
+    for block in of_guide("run"):
+        session.run_block(block)
+    return session
+
+
+def test_each_block_of_commands_is_known() -> None:
+    unknown = [name_of(block) for block in blocks(GUIDE, "bash") if kind(block) == "unknown"]
+    assert not unknown
+    plain = [name_of(block) for block in blocks(GUIDE, "sh", "shell", "console", "powershell", "cmd")]
+    assert not plain, "blocks of commands are marked bash or bat, so that they are tested"
+
+
+def test_what_is_said_to_run_whole_is_in_the_guide() -> None:
+    assert set(WHOLE) <= {block.heading for block in of_guide("run")}
+
+
+@pytest.mark.parametrize("block", of_guide("run"), ids=name_of)
+def test_the_guides_commands_run(block: Block, session: Session) -> None:
+    done = session.done[block]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search("error|warning|traceback", done.stderr, re.IGNORECASE), done.stderr
+
+
+@pytest.mark.parametrize("block", of_guide("options"), ids=name_of)
+def test_the_guides_options_exist(block: Block) -> None:
+    words = " ".join(block.commands).split()
+    assert block.script and not unknown_flags(block.script, words)
+
+
+@pytest.mark.parametrize("block", of_guide("server"), ids=name_of)
+def test_the_guides_viewers_find_what_they_show(block: Block, session: Session) -> None:
+    for command in block.commands:
+        words = command.removeprefix("mlflow ui").removeprefix("tensorboard").split()
+        shown = session.run(command[: -len(" ".join(words))] + "--help").stdout
+        flag, where = words
+        assert flag in shown
+        assert (session.root / where.removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.parametrize("block", blocks(GUIDE, "bat"), ids=name_of)
+def test_the_windows_commands_are_the_twins_of_those_that_ran(block: Block) -> None:
+    above = [other for other in of_guide("run") if other.line < block.line][-1]
+    twins = [command.replace("\\", "/").replace(".bat", ".sh") for command in block.commands]
+    assert [t if t.startswith("cd ") else f"bash {t}" for t in twins] == above.commands
+    assert all(
+        (ROOT / word).is_file()
+        for twin in block.commands
+        for word in twin.replace("\\", "/").split()[:1]
+        if word != "cd"
+    )
+
+
+def test_the_install_commands_name_what_is_there() -> None:
+    (block,) = of_guide("install")
+    assert block.commands == [
+        "conda env create -f environment.yaml",
+        "conda activate exmed-bert",
+        "python -m pip install -r requirements.txt",
+    ]
+    environment = yaml.safe_load((ROOT / "environment.yaml").read_text())
+    assert environment["name"] == "exmed-bert"
+    assert {"pip": ["-r requirements.txt"]} in environment["dependencies"]
+    pinned = set(re.findall(r"(?m)^([\w-]+)==[\d.]+$", (ROOT / "requirements.txt").read_text()))
+    assert {"torch", "transformers", "typer", "mlflow", "joblib"} <= pinned
+
+
+# --- what the guide promises about the results ---
+
+
+def listed_files() -> list[str]:
+    """Return the paths of the guide's tree of results."""
+    (tree,) = [block for block in blocks(GUIDE, "") if block.heading == "What is left behind"]
+    folders: list[str] = []
+    paths = []
+    for line in tree.text.splitlines():
+        if line.strip():
+            name = line.split()[0]
+            folders = [*folders[: (len(line) - len(line.lstrip())) // 2], name]
+            paths.append("".join(folders))
+    return paths
+
+
+@pytest.mark.parametrize("path", listed_files())
+def test_every_listed_file_is_there(path: str, session: Session) -> None:
+    found = list(session.root.glob(path))
+    assert found
+    assert all(any(file.iterdir()) if path.endswith("/") else file.stat().st_size > 0 for file in found)
+
+
+def test_the_tree_lists_what_users_look_for() -> None:
+    model, data = "output/synthetic_pretrain/", "output/synthetic_pretrain_data/"
+    assert {
+        "data/synthetic_patients.json",
+        *("pretrain_stuff/synthetic_train.pt", "pretrain_stuff/synthetic_val.pt"),
+        *(f"{model}{name}" for name in ("pytorch_model.bin", "config.json", "checkpoint-*/", "output.log")),
+        *(f"{data}{name}" for name in ("logs/", "eval_results.txt", "mlruns.db")),
+    } <= set(listed_files())
+
+
+def test_the_quick_start_trains_a_model_that_beats_guessing(session: Session) -> None:
+    text = (session.quick_start("synthetic_pretrain_data") / "eval_results.txt").read_text()
+    results = {name: float(value) for name, value in (line.split(" = ") for line in text.splitlines())}
+    assert results["train_steps"] == 4120
+    assert results["eval_accuracy_top1"] > 3 * results["eval_baseline_entity_top1"]
+    model = ExMedBertForMaskedLM.from_pretrained(session.quick_start("synthetic_pretrain"))
+    sizes = (model.config.hidden_size, model.config.num_hidden_layers, model.config.num_attention_heads)
+    assert sizes == (64, 2, 2) and not model.config.predict_los
+
+
+def test_a_run_with_other_settings_sets_the_old_one_aside(session: Session) -> None:
+    printed = session.printed("All three steps with one command")
+    assert re.search(r"output/synthetic_pretrain is set aside as output/synthetic_pretrain\.\d{8}-\d{6}\b", printed)
+    assert (session.quick_start("synthetic_pretrain") / "pytorch_model.bin").is_file()
+
+
+def test_the_lengths_and_masking_that_a_dataset_has_may_be_repeated(session: Session) -> None:
+    printed = session.printed("Length and masking belong to the dataset")
+    assert printed.count("Plan: 1 steps") == 1
+    assert "already holds this run" in printed, "--max-seq-length and --dynamic-masking say what is so without them"
+
+
+def test_novel_codes_start_from_an_ancestors_clinvec_vector(session: Session) -> None:
+    exact, ancestor, without = map(
+        int,
+        re.search(
+            r"from ClinVec: (\d+) exact, (\d+) from an ancestor, (\d+) without a vector",
+            session.printed("Starting from ClinVec"),
+        ).groups(),
+    )
+    info = PatientDataset.load(session.root / "pretrain_stuff" / "synthetic_train.pt").info
+    assert exact > 0 and ancestor > 0 and without > 0, "drugs have no vector: only icd10cm was asked for"
+    assert len(info.vocabulary) > exact
+
+
+# --- what the documents show ---
+
+ERRORS = {
+    # line of a document: how to come by it
+    "No module named 'torch'": ("python scripts/convert_synthetic_to_dataset.py", {"PYTHONPATH": "../no torch"}),
+    "max_length mismatch": (f"python {PRETRAIN} --max-seq-length 100", {}),
+    "dynamic_masking mismatch": (f"python {PRETRAIN} --no-dynamic-masking", {}),
+    "data/synthetic_patients.json: file not found": (
+        "cd .. && python 'my project/scripts/convert_synthetic_to_dataset.py'",
+        {},
+    ),
+    "is no date": (
+        "cd ../own && python '../my project/scripts/convert_synthetic_to_dataset.py' --input data/my_patients.json",
+        {},
+    ),
+    "unknown key": (
+        "cd ../own && python '../my project/scripts/generate_synthetic_patients.py' --config config.yaml",
+        {},
+    ),
+    "folder not found": (f"python {PRETRAIN} --use-clinvec --clinvec-dir ../Clinvec", {}),
+}
+
+
+def shown_errors() -> set[str]:
+    """Return the error lines that the documents show."""
+    lines = {line for path in DOCUMENTS for block in blocks(path, "text") for line in block.text.splitlines()}
+    return {line for line in lines if line.startswith("Error: ")}
+
+
+def test_every_error_shown_is_provoked() -> None:
+    assert all(sum(part in line for part in ERRORS) == 1 for line in shown_errors())
+
+
+@pytest.mark.parametrize("part", ERRORS)
+def test_the_errors_shown_are_the_real_ones(part: str, session: Session) -> None:
+    shown = {line for line in shown_errors() if part in line}
+    assert len(shown) == 1
+    own = session.root.parent / "own" / "data"
+    own.mkdir(parents=True, exist_ok=True)
+    (example,) = blocks(ROOT / "README.md", "json")
+    (own / "my_patients.json").write_text(example.text.replace("2023-12-15", "2023-15-12"))
+    (own.parent / "config.yaml").write_text("generate:\n  num_patient: 500\n")
+    without_torch = session.root.parent / "no torch"
+    without_torch.mkdir(exist_ok=True)
+    (without_torch / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    command, variables = ERRORS[part]
+    done = session.run(command, **variables)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == list(shown)
+
+
+def without_figures(line: str) -> str:
+    """Return a line with every number as #, since accuracies and times differ between machines.
+
+    >>> without_figures("step 206 of 4,120 (epoch 0.5): loss 4.801")
+    'step # of # (epoch #): loss #'
+    """
+    return " ".join(re.sub(r"\d[\d,.]*", "#", line).split())
+
+
+def output_lines(session: Session) -> Iterator[tuple[str, bool]]:
+    """Yield each line that the session printed or that stands in eval_results.txt, and whether it is of training."""
+    for done in session.done.values():
+        training = False
+        for line in done.stdout.splitlines():
+            if re.match(r"Step [12] of 3", line) or line.startswith(("Synthetic patients", "Converted")):
+                training = False
+            elif line.startswith(("Model: ", "Step 3 of 3")) or "set aside" in line or "already holds" in line:
+                training = True
+            yield line.strip(), training
+    text = (session.quick_start("synthetic_pretrain_data") / "eval_results.txt").read_text()
+    yield from ((line, True) for line in text.splitlines())
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", GUIDE], ids=lambda path: path.name)
+def test_the_output_shown_is_the_real_one(path: Path, session: Session) -> None:
+    """Of generating and converting to the letter, of training but for the figures."""
+    printed = list(output_lines(session))
+    exact = {" ".join(line.split()) for line, _ in printed}
+    shapes = {without_figures(line) for line, training in printed if training}
+    shown = [line.strip() for block in blocks(path, "text") for line in block.text.splitlines()]
+    shown = [line for line in shown if line not in ("", "...") and not line.startswith("Error: ")]
+    assert shown
+    wrong = [line for line in shown if " ".join(line.split()) not in exact and without_figures(line) not in shapes]
+    assert not wrong
+
+
+# --- commands and links of all documents ---
+
+OTHER_COMMANDS = (
+    r"python3? --version",
+    r"python3? -c .*",
+    r"py (-3 )?--version",
+    r"(python3?|py -3) -m venv \.venv",
+    r"python -m pip install -r requirements\.txt",
+    r"source \.venv/bin/activate",
+    r"\.venv\\Scripts\\activate",
+    r"deactivate",
+    r"conda (env create -f environment\.yaml|activate exmed-bert|deactivate|--version)",
+    r"cd \S.*",
+    r"tensorboard --logdir output/\S+",
+    r"mlflow ui --backend-store-uri sqlite:///output/\S+",
+    r"sudo apt (update|install (--yes )?python3 python3-venv)",
+    r"python -m pytest( tests/\w+\.py)?( -k \w+)?",
+)
+
+
+def problem_with(command: str) -> str:
+    """Return what is wrong with a command of a document, or an empty string."""
+    words = shlex.split(command.replace("\\", "/")) if "scripts" in command else command.split()
+    if words[0] == "torchrun":
+        words = ["python", *words[words.index(PRETRAIN) :]] if PRETRAIN in words else words
+    if words[0] in ("python", "bash") and len(words) > 1 and words[1].startswith("scripts/"):
+        words = words[1:]
+    if words[0].endswith(".py") and words[0].startswith("scripts/"):
+        if not (ROOT / words[0]).is_file():
+            return f"{words[0]} does not exist"
+        return " ".join(unknown_flags(words[0], words[1:]))
+    if words[0].endswith((".sh", ".bat")):
+        known = words[0].rsplit(".", 1)[0] in WRAPPERS and (ROOT / words[0]).is_file()
+        return "" if known else f"{words[0]} does not exist"
+    return "" if any(re.fullmatch(pattern, command) for pattern in OTHER_COMMANDS) else "is not known to this test"
+
+
+def commands_of(path: Path) -> list[str]:
+    found = [block for block in blocks(path, "bash", "bat") if kind(block) != "options"]
+    commands = [command for block in found for command in block.commands]
+    return [re.sub(r" \.\.\.$", "", command) for command in commands if command != "python scripts/..."]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_names_scripts_and_flags_that_exist(path: Path) -> None:
+    commands = commands_of(path)
+    assert commands
+    assert not [f"{command}: {problem}" for command in commands if (problem := problem_with(command))]
+
+
+def test_a_wrong_command_is_noticed() -> None:
+    assert problem_with("python scripts/generate_synthetic_patients.py --patients 5") == "--patients"
+    assert "does not exist" in problem_with("python scripts/generate.py")
+    assert "does not exist" in problem_with("bash scripts/train.sh")
+    assert "not known" in problem_with("rm -rf data")
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith("https://")]
+    assert local
+    for link in local:
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+# --- the README's examples ---
+
+
+def test_the_readmes_patients_are_valid(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "README.md", "json")
+    path = tmp_path / "my_patients.json"
+    path.write_text(example.text)
+    (patients,) = read_patients(path)
+    assert len(patients) == 2
+
+
+@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"), ids=name_of)
+def test_the_readmes_python_runs(block: Block, session: Session) -> None:
+    done = session.run(f"python -c {shlex.quote(block.text)}")
+    assert done.returncode == 0 and done.stdout, done.stderr
