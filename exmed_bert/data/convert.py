@@ -181,10 +181,17 @@ def _joined(
         "codes": final_id[join("codes")].astype(np.int16 if vocabulary_size <= 2**15 else np.int32),
         "positions": join("positions").astype(np.uint8 if settings.max_length < 2**8 else np.int16),
         "ages": join("ages").astype(np.uint8 if settings.age_unit == "years" else np.int16),
-        **{name: join(name) for name in ("entities", "visit_days", "keys", "birth_years", "sexes", "states", "plos")},
+        "visit_days": _smallest(join("visit_days")),
+        **{name: join(name) for name in ("entities", "keys", "birth_years", "sexes", "states", "plos")},
         **_id_columns(join("ids").tolist()),
     }
     return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _smallest(days: np.ndarray) -> np.ndarray:
+    """Return days since 1970 as int16, which reaches from 1880 to 2059, or as they are."""
+    fits = len(days) == 0 or (np.abs(days) < 2**15).all()
+    return days.astype(np.int16) if fits else days
 
 
 def _id_columns(ids: list[int | str]) -> dict[str, np.ndarray]:

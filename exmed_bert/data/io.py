@@ -7,10 +7,12 @@ only to find the one that a refusal has to name.
 
 import gc
 import gzip
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from itertools import chain, islice
+from itertools import chain, count, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,7 +37,7 @@ _FIELDS = (
     "prescription_dates",
 )
 _KNOWN = {*_FIELDS, "had_plos"}
-_MISSING = object()
+_REQUIRED = itemgetter(*_FIELDS)
 _BIRTH_YEARS = range(1850, 2101)
 
 
@@ -154,11 +156,11 @@ def _columns(path: Path, records: list[Any], first: int, unknown: set[str]) -> P
         raise InputError(f"{path}: record {first + index}: expected an object, got {_kind(records[index])}")
     unknown.update(set().union(*records) - _KNOWN)
 
-    column: dict[str, list[Any]] = {}
-    for field in _FIELDS:
-        column[field] = values = [record.get(field, _MISSING) for record in records]
-        if _MISSING in values:
-            refuse(values.index(_MISSING), field, "is missing")
+    try:
+        rows = list(map(_REQUIRED, records))
+    except KeyError as error:
+        refuse(next(i for i, record in enumerate(records) if error.args[0] not in record), error.args[0], "is missing")
+    column: dict[str, list[Any]] = dict(zip(_FIELDS, map(list, zip(*rows, strict=True)), strict=True))
     column["had_plos"] = [record.get("had_plos") for record in records]
 
     text = (str, type(None))
@@ -204,32 +206,46 @@ def _events(
         refuse(index, f"{field}[{event - int(offsets[index])}]", problem)
 
     codes = list(chain.from_iterable(column[code_field]))
-    _check_types(codes, (str,), lambda i, value: refuse_event(i, code_field, f"{value!r}, expected a code as a string"))
+    code_ids, table = _distinct(codes)
+    if table is None or not all(type(code) is str for code in table):
+        event = next(i for i, code in enumerate(codes) if type(code) is not str)
+        refuse_event(event, code_field, f"{codes[event]!r}, expected a code as a string")
     dates = list(chain.from_iterable(column[date_field]))
-    _check_types(
-        dates, (str, date), lambda i, value: refuse_event(i, date_field, f"{value!r}, expected a date as YYYYMMDD")
-    )
-
-    table = list(dict.fromkeys(codes))
-    code_index = {code: i for i, code in enumerate(table)}
-    day_of: dict[Any, int] = {}
-    for text in dict.fromkeys(dates):
-        day = _parse_day(text)
-        if day is None:
-            refuse_event(dates.index(text), date_field, f"{text!r} is no date, expected YYYYMMDD")
-        day_of[text] = day
+    date_ids, distinct_dates = _distinct(dates)
+    if distinct_dates is None:
+        event = next(i for i, value in enumerate(dates) if isinstance(value, list | dict))
+        refuse_event(event, date_field, f"{dates[event]!r}, expected a date as YYYYMMDD")
+    days = [_parse_day(value) for value in distinct_dates]
+    if None in days:
+        wrong = distinct_dates[days.index(None)]
+        refuse_event(dates.index(wrong), date_field, f"{wrong!r} is no date, expected YYYYMMDD")
     return EventColumns(
-        codes=np.fromiter(map(code_index.__getitem__, codes), dtype=np.int32, count=len(codes)),
-        days=np.fromiter(map(day_of.__getitem__, dates), dtype=np.int32, count=len(dates)),
+        codes=code_ids,
+        days=np.array(days, dtype=np.int32)[date_ids] if days else np.empty(0, dtype=np.int32),
         offsets=offsets,
         table=table,
     )
 
 
-def _parse_day(value: str | date) -> int | None:
+def _distinct(values: list[Any]) -> tuple[np.ndarray, list[Any] | None]:
+    """Return (n,) int32 numbers of the values, equal ones alike, and the distinct values; None if one has no hash.
+
+    One pass: types are then checked on the distinct values alone.
+    """
+    numbers: defaultdict[Any, int] = defaultdict(count().__next__)
+    try:
+        ids = np.fromiter(map(numbers.__getitem__, values), dtype=np.int32, count=len(values))
+    except TypeError:  # a list or an object among the values
+        return np.empty(0, dtype=np.int32), None
+    return ids, list(numbers)
+
+
+def _parse_day(value: Any) -> int | None:
     """Return the day number of YYYYMMDD, YYYY-MM-DD or a date; None when it is no day of the calendar."""
     if isinstance(value, date):
         return day_number(date(value.year, value.month, value.day))
+    if not isinstance(value, str):
+        return None
     digits = value.replace("-", "") if len(value) == 10 and value[4] == value[7] == "-" else value
     if len(digits) != 8 or not (digits.isascii() and digits.isdigit()):
         return None
@@ -242,8 +258,6 @@ def _parse_day(value: str | date) -> int | None:
 def _check_types(values: list[Any], allowed: tuple[type, ...], refuse: Callable[[int, Any], NoReturn]) -> None:
     """Call ``refuse`` with the first value whose type is not allowed. A bool is no int."""
     wrong = {kind for kind in set(map(type, values)) if kind not in allowed}
-    if date in allowed:
-        wrong = {kind for kind in wrong if not issubclass(kind, date)}
     if wrong:
         index = next(i for i, value in enumerate(values) if type(value) in wrong)
         refuse(index, values[index])
