@@ -1,8 +1,8 @@
 """The documents keep their word: each command of the guide runs as printed, and what is shown is what is printed.
 
-The blocks of docs/TRAINING_WITH_SYNTHETIC_DATA.md run once, in their order, in a copy of the project, as a new user
-would type them. Pretraining is whole in the quick start and in the small test run; elsewhere the copy's config.yaml
-cuts it to one step, while the command stays as printed.
+The blocks of docs/TRAINING_WITH_SYNTHETIC_DATA.md run in their order in a copy of the project, as a new user would
+type them. The copy's config.yaml cuts pretraining to one step, while the command stays as printed; the small test run
+is whole, and the quick start runs whole in a copy of its own beside it.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,8 +29,9 @@ GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "HOW_TO_RUN.md", ROOT / "SYNTHETIC_DATA_README.md", GUIDE]
 
 PRETRAIN = "scripts/pretrain-exmed-bert-clinvec.py"
-QUICK_START = "Step 3: pretrain"
-WHOLE = (QUICK_START, "Small test run")  # headings under which nothing is cut
+QUICK_START = ("Step 1: make up patients", "Step 2: turn them into datasets", "Step 3: pretrain")  # headings
+SMALL = "Small test run"
+CUT = {"max_steps: -1 ": "max_steps: 1 ", "eval_steps: null ": "eval_steps: 100 "}  # the last evaluation always comes
 WRAPPERS = {f"scripts/{name}" for name in ("train_on_synthetic_data", "run_tests", "setup_environment")}
 
 
@@ -115,21 +117,31 @@ class Session:
     """A new user's session: the copy of the project, and what each block of the guide printed."""
 
     root: Path
-    environment: dict[str, str]
     done: dict[Block, subprocess.CompletedProcess[str]] = field(default_factory=dict)
 
+    @classmethod
+    def start(cls, root: Path) -> "Session":
+        """Copy the project to ``root``."""
+        root.mkdir(parents=True)
+        for name in ("scripts", "exmed_bert"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("config.yaml", "requirements.txt", "environment.yaml"):
+            shutil.copy(ROOT / name, root)
+        return cls(root)
+
     def run(self, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run lines of bash in the copy."""
+        """Run lines of bash in the copy, in an active environment that has the packages: nothing is installed."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return subprocess.run(
             ["bash", "-e", "-c", text],
             cwd=self.root,
-            env=self.environment | variables,
+            env=os.environ | {"PATH": path, "VIRTUAL_ENV": sys.prefix} | variables,
             capture_output=True,
             text=True,
             timeout=300,
         )
 
-    def run_block(self, block: Block) -> None:
+    def run_block(self, block: Block, whole: bool) -> None:
         """Run a block as printed, but for the places where the reader is to put something in."""
         text = block.text.replace("<project folder>", shlex.quote(str(self.root)))
         text = text.replace("python scripts/...", "python scripts/generate_synthetic_patients.py --help")
@@ -138,9 +150,10 @@ class Session:
             self.write_clinvec()
         config = self.root / "config.yaml"
         as_shipped = config.read_text()
-        if block.heading not in WHOLE:
-            assert as_shipped.count("max_steps: -1") == 1
-            config.write_text(as_shipped.replace("max_steps: -1", "max_steps: 1"))
+        if not whole:
+            for long, short in CUT.items():
+                assert as_shipped.count(long) == 1, long
+                config.write_text(config.read_text().replace(long, short))
         self.done[block] = self.run(text)
         config.write_text(as_shipped)
 
@@ -163,26 +176,44 @@ class Session:
         assert found, f"no block under the heading {heading!r}"
         return "\n".join(found)
 
-    def quick_start(self, folder: str) -> Path:
-        """Return the folder of the quick start's model or data, which the next run has set aside."""
-        return min(self.root.glob(f"output/{folder}.2*"))
+    def results(self) -> dict[str, float]:
+        """Return the metrics that the last run left."""
+        text = (self.root / "output" / "synthetic_pretrain_data" / "eval_results.txt").read_text()
+        return {name: float(value) for name, value in (line.split(" = ") for line in text.splitlines())}
+
+
+@dataclass
+class Sessions:
+    """The quick start alone, whole, and the whole guide."""
+
+    quick_start: Session
+    guide: Session
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     """Run every block of the guide that can be run."""
-    root = tmp_path_factory.mktemp("user") / "my project"
-    root.mkdir()
-    for name in ("scripts", "exmed_bert"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("config.yaml", "requirements.txt", "environment.yaml"):
-        shutil.copy(ROOT / name, root)
-    # An environment that is active and has the packages, so that nothing is installed.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    session = Session(root, os.environ | {"PATH": path, "VIRTUAL_ENV": sys.prefix})
-    for block in of_guide("run"):
-        session.run_block(block)
-    return session
+    folder = tmp_path_factory.mktemp("users")
+    quick_start, guide = Session.start(folder / "one" / "my project"), Session.start(folder / "two" / "my project")
+    runnable = of_guide("run")
+
+    def run_quick_start() -> None:
+        for block in runnable:
+            if block.heading in QUICK_START:
+                quick_start.run_block(block, whole=True)
+
+    with ThreadPoolExecutor() as pool:
+        beside = pool.submit(run_quick_start)
+        for block in runnable:
+            guide.run_block(block, whole=block.heading == SMALL)
+        beside.result()
+    return Sessions(quick_start, guide)
+
+
+@pytest.fixture(scope="module")
+def session(sessions: Sessions) -> Session:
+    """The session that ran the whole guide."""
+    return sessions.guide
 
 
 def test_each_block_of_commands_is_known() -> None:
@@ -193,7 +224,7 @@ def test_each_block_of_commands_is_known() -> None:
 
 
 def test_what_is_said_to_run_whole_is_in_the_guide() -> None:
-    assert set(WHOLE) <= {block.heading for block in of_guide("run")}
+    assert {*QUICK_START, SMALL} <= {block.heading for block in of_guide("run")}
 
 
 @pytest.mark.parametrize("block", of_guide("run"), ids=name_of)
@@ -279,12 +310,13 @@ def test_the_tree_lists_what_users_look_for() -> None:
     } <= set(listed_files())
 
 
-def test_the_quick_start_trains_a_model_that_beats_guessing(session: Session) -> None:
-    text = (session.quick_start("synthetic_pretrain_data") / "eval_results.txt").read_text()
-    results = {name: float(value) for name, value in (line.split(" = ") for line in text.splitlines())}
+def test_the_quick_start_trains_a_model_that_beats_guessing(sessions: Sessions) -> None:
+    done = list(sessions.quick_start.done.values())
+    assert [step.returncode for step in done] == [0, 0, 0], done[-1].stderr
+    results = sessions.quick_start.results()
     assert results["train_steps"] == 4120
     assert results["eval_accuracy_top1"] > 3 * results["eval_baseline_entity_top1"]
-    model = ExMedBertForMaskedLM.from_pretrained(session.quick_start("synthetic_pretrain"))
+    model = ExMedBertForMaskedLM.from_pretrained(sessions.quick_start.root / "output" / "synthetic_pretrain")
     sizes = (model.config.hidden_size, model.config.num_hidden_layers, model.config.num_attention_heads)
     assert sizes == (64, 2, 2) and not model.config.predict_los
 
@@ -292,7 +324,8 @@ def test_the_quick_start_trains_a_model_that_beats_guessing(session: Session) ->
 def test_a_run_with_other_settings_sets_the_old_one_aside(session: Session) -> None:
     printed = session.printed("All three steps with one command")
     assert re.search(r"output/synthetic_pretrain is set aside as output/synthetic_pretrain\.\d{8}-\d{6}\b", printed)
-    assert (session.quick_start("synthetic_pretrain") / "pytorch_model.bin").is_file()
+    quick_start = min(session.root.glob("output/synthetic_pretrain.2*"))
+    assert not ExMedBertForMaskedLM.from_pretrained(quick_start).config.predict_los
 
 
 def test_the_lengths_and_masking_that_a_dataset_has_may_be_repeated(session: Session) -> None:
@@ -347,22 +380,28 @@ def test_every_error_shown_is_provoked() -> None:
     assert all(sum(part in line for part in ERRORS) == 1 for line in shown_errors())
 
 
-@pytest.mark.parametrize("part", ERRORS)
-def test_the_errors_shown_are_the_real_ones(part: str, session: Session) -> None:
-    shown = {line for line in shown_errors() if part in line}
-    assert len(shown) == 1
+@pytest.fixture(scope="module")
+def provoked(session: Session) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Run what leads to each error, two at a time."""
     own = session.root.parent / "own" / "data"
-    own.mkdir(parents=True, exist_ok=True)
+    own.mkdir(parents=True)
     (example,) = blocks(ROOT / "README.md", "json")
     (own / "my_patients.json").write_text(example.text.replace("2023-12-15", "2023-15-12"))
     (own.parent / "config.yaml").write_text("generate:\n  num_patient: 500\n")
     without_torch = session.root.parent / "no torch"
-    without_torch.mkdir(exist_ok=True)
+    without_torch.mkdir()
     (without_torch / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
-    command, variables = ERRORS[part]
-    done = session.run(command, **variables)
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == list(shown)
+    with ThreadPoolExecutor(2) as pool:
+        runs = {part: pool.submit(session.run, text, **variables) for part, (text, variables) in ERRORS.items()}
+        return {part: run.result() for part, run in runs.items()}
+
+
+@pytest.mark.parametrize("part", ERRORS)
+def test_the_errors_shown_are_the_real_ones(part: str, provoked: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    shown = [line for line in shown_errors() if part in line]
+    assert len(shown) == 1
+    assert provoked[part].returncode == 1
+    assert provoked[part].stderr.splitlines() == shown
 
 
 def without_figures(line: str) -> str:
@@ -374,9 +413,9 @@ def without_figures(line: str) -> str:
     return " ".join(re.sub(r"\d[\d,.]*", "#", line).split())
 
 
-def output_lines(session: Session) -> Iterator[tuple[str, bool]]:
-    """Yield each line that the session printed or that stands in eval_results.txt, and whether it is of training."""
-    for done in session.done.values():
+def output_lines(sessions: Sessions) -> Iterator[tuple[str, bool]]:
+    """Yield each line that was printed or that stands in eval_results.txt, and whether it is of training."""
+    for done in [*sessions.quick_start.done.values(), *sessions.guide.done.values()]:
         training = False
         for line in done.stdout.splitlines():
             if re.match(r"Step [12] of 3", line) or line.startswith(("Synthetic patients", "Converted")):
@@ -384,14 +423,14 @@ def output_lines(session: Session) -> Iterator[tuple[str, bool]]:
             elif line.startswith(("Model: ", "Step 3 of 3")) or "set aside" in line or "already holds" in line:
                 training = True
             yield line.strip(), training
-    text = (session.quick_start("synthetic_pretrain_data") / "eval_results.txt").read_text()
-    yield from ((line, True) for line in text.splitlines())
+    for name, value in sessions.quick_start.results().items():
+        yield f"{name} = {value}", True
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", GUIDE], ids=lambda path: path.name)
-def test_the_output_shown_is_the_real_one(path: Path, session: Session) -> None:
+def test_the_output_shown_is_the_real_one(path: Path, sessions: Sessions) -> None:
     """Of generating and converting to the letter, of training but for the figures."""
-    printed = list(output_lines(session))
+    printed = list(output_lines(sessions))
     exact = {" ".join(line.split()) for line, _ in printed}
     shapes = {without_figures(line) for line, training in printed if training}
     shown = [line.strip() for block in blocks(path, "text") for line in block.text.splitlines()]

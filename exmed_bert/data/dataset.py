@@ -98,11 +98,7 @@ class PaddedBatch:
 
 
 class PatientDataset(torch.utils.data.Dataset):
-    """Encoded patients, one item a patient::
-
-    dataset = PatientDataset.load("pretrain_stuff/synthetic_train.pt")
-    len(dataset), dataset[0]["input_ids"], dataset.patient(0).diagnoses
-    """
+    """Encoded patients, one item a patient: ``dataset[0]["input_ids"]``, ``dataset.patient(0).diagnoses``."""
 
     def __init__(self, info: DatasetInfo, columns: dict[str, torch.Tensor]) -> None:
         """Take columns as `load` reads them; ``columns`` holds tensors by the names that the file uses."""

@@ -76,7 +76,10 @@ def say_done(settings: PretrainSettings, results: dict[str, float], seconds: flo
             ("model", settings.output_dir),
             ("metrics", settings.output_data_dir / "eval_results.txt"),
             ("TensorBoard", f"tensorboard --logdir {settings.output_data_dir / 'logs'}"),
-            ("MLflow", f"mlflow ui --backend-store-uri sqlite:///{settings.output_data_dir / 'mlruns.db'}"),
+            (
+                "MLflow",
+                f"mlflow ui --backend-store-uri sqlite:///{(settings.output_data_dir / 'mlruns.db').as_posix()}",
+            ),
         ],
     )
     LOGGER.info("finished: %s", ", ".join(f"{label.strip()} {value}" for label, value in rows))

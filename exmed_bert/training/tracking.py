@@ -57,7 +57,7 @@ class MetricsWriter:
             logging.getLogger(name).setLevel(logging.WARNING)
 
         self._board = SummaryWriter(str(data_dir / "logs"), purge_step=first_step or None)
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{(data_dir / 'mlruns.db').resolve()}")
+        self._client = MlflowClient(tracking_uri=f"sqlite:///{(data_dir / 'mlruns.db').resolve().as_posix()}")
         self.mlflow_run = mlflow_run or self._start_run(data_dir, run_name)
         self._client.update_run(self.mlflow_run, status="RUNNING")
         self._waiting: list[tuple[str, float, int, int]] = []
