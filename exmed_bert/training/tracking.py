@@ -5,7 +5,6 @@ costs as much as several training steps.
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,6 @@ class MetricsWriter:
             mlflow_run: id of the run to go on with; None starts one.
             first_step: steps from here on that an earlier, killed process logged are dropped from TensorBoard.
         """
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # no network at run time
         from mlflow import MlflowClient
         from torch.utils.tensorboard import SummaryWriter
 
