@@ -1,0 +1,100 @@
+"""Measure the conversion of synthetic patients, file to file, and the opening of a dataset.
+
+    python benchmarks/conversion.py
+
+The conversion is that of scripts/convert_synthetic_to_dataset.py with its default settings, full validation included,
+timed inside a process that has imported everything. Peak memory is that of the script, a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common import ROOT, Figure, generate, load_average, measure, options, report, script
+
+FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
+
+
+def peak_memory(command: list[str], repeats: int) -> list[float]:
+    """Return the largest resident memory of a command in MiB, a sample for each repetition."""
+    samples = []
+    for _ in range(repeats):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        samples.append(usage.ru_maxrss / 1024)
+    return samples
+
+
+def memory_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Figure]:
+    """Measure the conversion script on each number of patients, and the imports that are part of it."""
+    imports = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import exmed_bert.data.convert"
+    figures = [Figure("peak memory, imports alone", peak_memory([sys.executable, "-c", imports], repeats), "MiB")]
+    for patients, path in inputs.items():
+        command = script("convert_synthetic_to_dataset.py", "--input", path, "--output", folder / "memory.pt")
+        kind = path.name.partition(".")[2]
+        figures.append(Figure(f"peak memory, {patients:,} of .{kind}", peak_memory(command, repeats), "MiB"))
+    return figures
+
+
+def speed_figures(folder: Path, inputs: list[Path], patients: int, repeats: int) -> list[Figure]:
+    """Convert each input file, and weigh what comes out."""
+    from exmed_bert.config import ConvertSettings
+    from exmed_bert.data.convert import convert
+
+    figures = []
+    for path in inputs:
+        settings = ConvertSettings(input=path, output=folder / "speed.pt")
+        wall, processor = measure(lambda settings=settings: convert(settings), repeats)
+        kind = path.name.partition(".")[2]
+        goal = 25_000 if kind == "json" else None
+        figures.append(Figure(f"conversion of .{kind}", [patients / s for s in wall], "patients/s", at_least=goal))
+        if kind == "json":
+            figures.append(
+                Figure("the same a second of processor time", [patients / s for s in processor], "patients/s")
+            )
+            made = convert(settings)
+            size = sum(file.stat().st_size for file in made.paths.values())
+            size /= sum(len(dataset) for dataset in made.datasets.values())
+            figures.append(Figure("dataset on disk", [size], "bytes a patient", at_most=300))
+    return figures
+
+
+def opening_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Figure]:
+    """Open the training dataset of each number of patients."""
+    from exmed_bert.config import ConvertSettings
+    from exmed_bert.data.convert import convert
+    from exmed_bert.data.dataset import PatientDataset
+
+    figures = []
+    for patients, path in inputs.items():
+        train = convert(ConvertSettings(input=path, output=folder / f"open_{patients}.pt")).paths["train"]
+        wall, _ = measure(lambda train=train: PatientDataset.load(train), repeats)
+        name = f"opening, of {patients:,} patients"
+        figures.append(Figure(name, [second * 1000 for second in wall], "ms", at_most=10))
+    return figures
+
+
+def main() -> None:
+    """Run all three, memory first: a process starts with the peak of the one that starts it, which is small so far."""
+    given = options(__doc__, patients=10_000)
+    load = load_average()
+    fewer, more = max(given.patients // 10, 100), given.patients * 10
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        inputs = [generate(folder / f"patients{kind}", given.patients) for kind in FORMATS]
+        few, many = generate(folder / "few.json", fewer), generate(folder / "many.json", more)
+        many_lines = generate(folder / "lines.jsonl", more)
+
+        memory = memory_figures(folder, {given.patients: inputs[0], more: many_lines}, given.repeats)
+        figures = speed_figures(folder, inputs, given.patients, given.repeats) + memory
+        figures += opening_figures(folder, {fewer: few, given.patients: inputs[0], more: many}, given.repeats)
+    report("conversion", given, load, figures)
+
+
+if __name__ == "__main__":
+    main()

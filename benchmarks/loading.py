@@ -1,0 +1,79 @@
+"""Measure how fast batches for training are made: 256 patients from the dataset, padded, masked anew, as tensors.
+
+    python benchmarks/loading.py
+
+A repetition is an epoch of the training data in a new order with new masks, in one process; choosing the order itself
+is not counted. "In training" are the sampler's batches of similar length, "at random" any 256 patients together.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from common import Figure, generate, load_average, options, report
+
+if TYPE_CHECKING:
+    from exmed_bert.data.dataset import PatientDataset
+
+BATCH = 256
+
+
+def rates(dataset: "PatientDataset", grouped: bool, repeats: int) -> list[float]:
+    """Return patients a second for each of ``repeats`` epochs, after one that does not count."""
+    from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+
+    sampler = LengthGroupedBatchSampler(dataset.lengths, BATCH, seed=42)
+    collate = MaskedCodeCollator(dataset.info, plos=True)
+    samples = []
+    for epoch in range(repeats + 1):
+        sampler.set_epoch(epoch)
+        collate.set_epoch(epoch)
+        order = np.random.default_rng(epoch).permutation(len(dataset))
+        at_random = [order[start : start + BATCH].tolist() for start in range(0, len(order), BATCH)]
+        batches = list(sampler) if grouped else at_random
+        start = time.perf_counter()
+        for batch in batches:
+            collate(dataset.__getitems__(batch))
+        samples.append(len(dataset) / (time.perf_counter() - start))
+    return samples[1:]
+
+
+def of_full_length(dataset: "PatientDataset") -> "PatientDataset":
+    """Return the same codes cut anew into patients who all have ``max_length``, the most that a batch can hold."""
+    import torch
+
+    from exmed_bert.data.dataset import PatientDataset
+
+    offsets = torch.arange(0, len(dataset.columns["codes"]) + 1, dataset.info.max_length)
+    return PatientDataset(dataset.info, dataset.columns | {"offsets": offsets})
+
+
+def main() -> None:
+    """Convert the same patients at both lengths and read them."""
+    given = options(__doc__, patients=10_000)
+    load = load_average()
+    from exmed_bert.config import ConvertSettings
+    from exmed_bert.data.convert import convert
+    from exmed_bert.data.dataset import PatientDataset
+
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        patients = generate(Path(folder) / "patients.json", given.patients)
+        for max_length in (50, 512):
+            output = Path(folder) / f"dataset_{max_length}.pt"
+            made = convert(ConvertSettings(input=patients, output=output, max_length=max_length))
+            dataset = PatientDataset.load(made.paths["train"])
+            codes = f"max_length {max_length} ({dataset.lengths.mean():.0f} codes each)"
+            for order, grouped in (("in training", True), ("at random", False)):
+                samples = rates(dataset, grouped, given.repeats)
+                figures.append(Figure(f"batches {order}, {codes}", samples, "patients/s", at_least=200_000))
+        full = of_full_length(dataset)
+        samples = rates(full, True, given.repeats)
+        figures.append(Figure(f"batches of patients with {max_length} codes each", samples, "patients/s"))
+    report("loading", given, load, figures)
+
+
+if __name__ == "__main__":
+    main()
