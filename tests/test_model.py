@@ -164,7 +164,7 @@ def test_importing_the_readers_loads_no_torch() -> None:
     program = (
         "import sys, exmed_bert, exmed_bert.codes, exmed_bert.config, exmed_bert.cli, exmed_bert.data.io;"
         "import exmed_bert.synthetic.generate, exmed_bert.clinvec.reader;"
-        "print([m for m in ('torch', 'transformers', 'pandas', 'sklearn') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'scipy', 'sklearn') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "[]", result.stderr
