@@ -7,5 +7,5 @@ setlocal
 cd /d "%~dp0.."
 call scripts\setup_environment.bat
 if not "%errorlevel%"=="0" exit /b 1
-"%python%" -m pytest %*
+"%python%" -m pytest -n 2 --dist loadfile %*
 exit /b %errorlevel%

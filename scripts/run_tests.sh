@@ -5,4 +5,4 @@
 
 # shellcheck source=scripts/setup_environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
-"$python" -m pytest "$@"
+"$python" -m pytest -n 2 --dist loadfile "$@" # two files at a time: most tests wait for programs they start

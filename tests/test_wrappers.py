@@ -418,7 +418,7 @@ def test_an_unfit_python_is_one_line(project: Project) -> None:
 def test_run_tests_passes_its_arguments_and_the_exit_code_on(project: Project) -> None:
     done = project.run("run_tests", "-k", "two words", STANDIN_FAIL="pytest", STANDIN_CODE="5")
     assert done.returncode == 5
-    assert project.calls() == [VENV, PIP, "-m|pytest|-k|two words"]
+    assert project.calls() == [VENV, PIP, "-m|pytest|-n|2|--dist|loadfile|-k|two words"]
 
 
 # --- the helpers ---
