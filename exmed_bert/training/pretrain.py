@@ -53,6 +53,8 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     Raises:
         InputError, OptionError: settings and data do not fit, a folder cannot be written, memory or disk is full.
     """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     settings = resolved.settings
     train, val = load_datasets(resolved)
     plos = train.has_plos if settings.plos is None else settings.plos
@@ -164,8 +166,6 @@ def _check_match(resolved: Resolved[PretrainSettings], field: str, in_dataset: A
 
 
 def _training_arguments(settings: PretrainSettings, precision: str) -> TrainingArguments:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     has_gpu = torch.cuda.is_available()
     args = TrainingArguments(
         output_dir=str(settings.output_dir),
