@@ -1,6 +1,7 @@
 """Run every benchmark and rewrite the results in benchmarks/README.md from the JSON files.
 
 python benchmarks/all.py              # about five minutes; leave the machine alone meanwhile
+python benchmarks/all.py --long       # those that take minutes each, too
 python benchmarks/all.py --no-run     # rewrite the README alone
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 from common import HEADER, RESULTS, ROOT, Figure, shown
 
 NAMES = ("conversion", "loading", "generation", "demo")
+LONG = ("generation_at_size",)
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
@@ -38,7 +40,7 @@ def section(content: dict[str, Any]) -> str:
 
 def rewrite_readme() -> None:
     """Put the results that are there between the two marks."""
-    found = [RESULTS / f"{name}.json" for name in NAMES if (RESULTS / f"{name}.json").is_file()]
+    found = [RESULTS / f"{name}.json" for name in NAMES + LONG if (RESULTS / f"{name}.json").is_file()]
     sections = [section(json.loads(path.read_text(encoding="utf-8"))) for path in found]
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
@@ -50,9 +52,10 @@ def main() -> None:
     """Run the benchmarks one after another, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, help="repetitions of each [default: each one's own]")
+    parser.add_argument("--long", action="store_true", help=f"also run {', '.join(LONG)}")
     parser.add_argument("--no-run", action="store_true", help="only rewrite the README from the JSON files")
     given = parser.parse_args()
-    for name in () if given.no_run else NAMES:
+    for name in () if given.no_run else NAMES + LONG * given.long:
         print(f"\n{name}", flush=True)
         repeats = [] if given.repeats is None else ["--repeats", str(given.repeats)]
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *repeats], check=True)

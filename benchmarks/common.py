@@ -132,6 +132,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def print_figures(figures: Sequence[Figure]) -> None:
+    """Print a table of figures."""
+    rows = [HEADER, *(figure.row() for figure in figures)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def report(name: str, given: argparse.Namespace, load: float | list[float], figures: Sequence[Figure]) -> None:
     """Print the figures and write benchmarks/results/<name>.json.
 
@@ -143,10 +151,7 @@ def report(name: str, given: argparse.Namespace, load: float | list[float], figu
     """
     from exmed_bert.files import write_json
 
-    rows = [HEADER, *(figure.row() for figure in figures)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_figures(figures)
     content = {
         "benchmark": name,
         "command": f"python benchmarks/{name}.py",

@@ -55,6 +55,15 @@ class GenerateSettings(Section):
         le=date(2100, 12, 31),
         description="Last day of the five years in which all events lie.",
     )
+    novel_kind: Literal["invented", "recent"] = Field(
+        "invented",
+        description="Novel codes: invented, which stand in no code list, or recent, real ICD-10-CM codes from "
+        "April 2020 on, never before they are valid; no drug is replaced then.",
+    )
+    workers: int = Field(1, ge=1, description="Processes that make patients side by side; the file is the same.")
+    chunk_size: int = Field(
+        2000, ge=1, description="Patients a worker makes at once, rounded up to thousands; the file is the same."
+    )
 
 
 class ConvertSettings(Section):
@@ -171,7 +180,26 @@ class PretrainSettings(ClinVecSettings):
     overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
 
 
-SECTIONS: tuple[type[Section], ...] = (GenerateSettings, ConvertSettings, ClinVecSettings, PretrainSettings)
+class ReportSettings(Section):
+    """scripts/report_synthetic_data.py: a file of patients against the published figures."""
+
+    section = "report"
+
+    input: FilePath = Field(
+        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
+    )
+    output_dir: FilePath = Field(
+        Path("output/synthetic_report"), description="Folder of report.html, report.json and the plots."
+    )
+
+
+SECTIONS: tuple[type[Section], ...] = (
+    GenerateSettings,
+    ConvertSettings,
+    ClinVecSettings,
+    PretrainSettings,
+    ReportSettings,
+)
 _SHARED_OWNER = ConvertSettings  # the class whose fields give the shared keys their type and limits
 
 S = TypeVar("S", bound=Section)

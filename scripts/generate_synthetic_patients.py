@@ -15,6 +15,7 @@ SUMMARY = "Generate synthetic patients: US demographics, ICD-10-CM diagnoses and
 EXAMPLES = """
 python scripts/generate_synthetic_patients.py -n 1000 -o data/synthetic_patients.json
 python scripts/generate_synthetic_patients.py -n 100000 -p 0.02 -s 7 -o data/large.jsonl.gz
+python scripts/generate_synthetic_patients.py -n 1000000 --workers 2 -o data/million.parquet
 """
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from exmed_bert.config import (
     ConvertSettings,
     GenerateSettings,
     PretrainSettings,
+    ReportSettings,
     flag,
     resolve,
 )
@@ -23,6 +24,7 @@ from exmed_bert.console import InputError, OptionError
 
 STEPS = {
     "generate_synthetic_patients.py": GenerateSettings,
+    "report_synthetic_data.py": ReportSettings,
     "convert_synthetic_to_dataset.py": ConvertSettings,
     "pretrain-exmed-bert-clinvec.py": PretrainSettings,
 }

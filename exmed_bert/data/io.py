@@ -10,6 +10,7 @@ import gzip
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from itertools import chain, count, islice
 from operator import itemgetter
@@ -39,6 +40,8 @@ _FIELDS = (
 _KNOWN = {*_FIELDS, "had_plos"}
 _REQUIRED = itemgetter(*_FIELDS)
 _BIRTH_YEARS = range(1850, 2101)
+
+_ROW_GROUP = 10_000  # patients in a row group of a Parquet file: another size would give other bytes
 
 
 def file_format(path: Path) -> str:
@@ -86,16 +89,62 @@ def read_patients(path: Path, chunk: int = CHUNK) -> Iterator[PatientColumns]:
         warn(f"{path}: fields that are not used: {', '.join(sorted(unknown))}")
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some patients in the form in which they go into a file: the records' bytes (JSON), or columns (Parquet)."""
+
+    patients: int
+    content: bytes | PatientColumns
+
+
+def prepare(columns: PatientColumns, extension: str) -> Piece:
+    """Return patients as `write_pieces` takes them; all the work on JSON is done here, in any process.
+
+    >>> nobody = EventColumns(np.empty(0, np.int32), np.empty(0, np.int32), np.zeros(2, np.int64), [])
+    >>> patient = PatientColumns([7], np.array([1950]), ["MALE"], [None], np.array([-1]), nobody, nobody)
+    >>> prepare(patient, ".jsonl").content[:36]
+    b'{"patient_id":7,"birth_year":1950,"s'
+    """
+    if extension == ".parquet":
+        return Piece(len(columns), columns)
+    if extension == ".json":
+        return Piece(len(columns), b",\n".join(map(orjson.dumps, columns.records())))
+    lines = (orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in columns.records())
+    return Piece(len(columns), b"".join(lines))
+
+
 def write_patients(path: Path, chunks: Iterable[PatientColumns]) -> int:
     """Write patients in the format of the file name, whole or not at all; return how many.
 
     Raises:
         InputError: unknown extension, or the file cannot be written.
     """
+    extension = file_format(path)
+    return write_pieces(path, (prepare(columns, extension) for columns in chunks))
+
+
+def write_pieces(path: Path, pieces: Iterable[Piece]) -> int:
+    """Write patients that were prepared for the format of the file name, whole or not at all; return how many.
+
+    The file depends on the patients alone, not on how they are cut into pieces.
+
+    Raises:
+        InputError: unknown extension, or the file cannot be written.
+    """
     writer = {".json": _write_json, ".jsonl": _write_json_lines, ".jsonl.gz": _write_gzip, ".parquet": _write_parquet}
     write = writer[file_format(path)]
+    count = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal count
+        for piece in pieces:
+            if piece.patients:
+                count += piece.patients
+                yield piece.content
+
     with whole_file(path) as part:
-        return write(part, chunks)
+        write(part, counted())
+    return count
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -283,54 +332,55 @@ def _kind(value: Any) -> str:
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def _write_json(path: Path, chunks: Iterable[PatientColumns]) -> int:
-    count = 0
+def _write_json(path: Path, pieces: Iterator[bytes]) -> None:
     with open(path, "wb") as file:
-        for columns in chunks:
-            for record in columns.records():
-                file.write(b"[\n" if count == 0 else b",\n")
-                file.write(orjson.dumps(record))
-                count += 1
-        file.write(b"[]\n" if count == 0 else b"\n]\n")
-    return count
+        file.write(b"[")
+        separator = b"\n"
+        for content in pieces:
+            file.write(separator)
+            file.write(content)
+            separator = b",\n"
+        file.write(b"]\n" if separator == b"\n" else b"\n]\n")
 
 
-def _write_lines(file: Any, chunks: Iterable[PatientColumns]) -> int:
-    count = 0
-    for columns in chunks:
-        file.write(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in columns.records()))
-        count += len(columns)
-    return count
-
-
-def _write_json_lines(path: Path, chunks: Iterable[PatientColumns]) -> int:
+def _write_json_lines(path: Path, pieces: Iterator[bytes]) -> None:
     with open(path, "wb") as file:
-        return _write_lines(file, chunks)
+        file.writelines(pieces)
 
 
-def _write_gzip(path: Path, chunks: Iterable[PatientColumns]) -> int:
+def _write_gzip(path: Path, pieces: Iterator[bytes]) -> None:
     # No name and no time in the header, so that the same patients give the same bytes.
     with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=5, fileobj=raw, mtime=0) as file:
-        return _write_lines(file, chunks)
+        file.writelines(pieces)
 
 
-def _write_parquet(path: Path, chunks: Iterable[PatientColumns]) -> int:
+def _write_parquet(path: Path, pieces: Iterator[PatientColumns]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    count = 0
     writer = None
     try:
-        for columns in chunks:
-            table = _arrow_table(pyarrow, columns)
+        for table in _row_groups(pyarrow, (_arrow_table(pyarrow, columns) for columns in pieces)):
             if writer is None:
                 writer = pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table)
-            count += len(columns)
+            writer.write_table(table, row_group_size=_ROW_GROUP)
     finally:
         if writer is not None:
             writer.close()
-    return count
+
+
+def _row_groups(pyarrow: Any, tables: Iterable[Any]) -> Iterator[Any]:
+    """Yield the rows of Arrow tables as tables of `_ROW_GROUP` rows each, wherever the given ones end."""
+    waiting, rows = [], 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        while rows >= _ROW_GROUP:
+            joined = pyarrow.concat_tables(waiting)
+            yield joined.slice(0, _ROW_GROUP).combine_chunks()
+            waiting, rows = [joined.slice(_ROW_GROUP)], rows - _ROW_GROUP
+    if rows:
+        yield pyarrow.concat_tables(waiting).combine_chunks()
 
 
 def _arrow_table(pyarrow: Any, columns: PatientColumns) -> Any:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exmed_bert.synthetic.calendar import calendar
 from exmed_bert.synthetic.events import Events, day_between, merge, one_each
-from exmed_bert.synthetic.people import People
-from exmed_bert.synthetic.tables import Diagnoses, Drugs
+from exmed_bert.synthetic.people import People, Window
+from exmed_bert.synthetic.tables import Drugs, Tables
 
 DIAGNOSES = range(3, 31)  # events a patient
 PRESCRIPTIONS = range(2, 41)
@@ -15,10 +16,13 @@ _REPEATS = 5  # rounds in which a short history grows by what the patient alread
 
 
 def thin(rng: np.random.Generator, events: Events, most: int, n: int) -> Events:
-    """Keep at most ``most`` events of each of n patients: the first of each code, then a random choice of the rest."""
+    """Keep at most ``most`` events of each of n patients: the first of each code, then the latest.
+
+    So onsets stay where they are, and the gaps between the refills of the latest years as well.
+    """
     first = np.zeros(len(events), dtype=bool)
     first[np.unique(events.patients << 16 | events.codes, return_index=True)[1]] = True
-    order = np.argsort(events.patients + (~first + rng.random(len(events))) / 2)  # by patient, first events, at random
+    order = np.lexsort((rng.random(len(events)), -events.days, ~first, events.patients))
     counts = events.per_patient(n)
     rank = np.arange(len(events)) - np.repeat(np.cumsum(counts) - counts, counts)  # within the patient
     return merge([events[order[rank < most]]])
@@ -29,17 +33,19 @@ def fill_diagnoses(
     events: Events,
     people: People,
     days: tuple[np.ndarray, np.ndarray],
-    diagnoses: Diagnoses,
+    tables: Tables,
+    window: Window,
 ) -> Events:
     """Fill up with another visit for something the patient has, or a routine visit or a passing condition.
 
     ``days`` are two (n, K) arrays, the first and the last day on which a patient can have a code.
     """
+    diagnoses = tables.diagnoses
     passing = np.isin(diagnoses.kinds, ("yearly", "episodic"))
     weight = diagnoses.prevalence[:, people.bands, people.sexes].T * passing * (days[0] <= days[1])
 
     def day_of(patients: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        return day_between(rng, days[0][patients, codes], days[1][patients, codes])
+        return calendar(tables.schedule, window).draw(rng, codes, days[0][patients, codes], days[1][patients, codes])
 
     return _fill(rng, events, DIAGNOSES.start, weight, diagnoses.kinds != "pregnancy", day_of)
 
@@ -63,8 +69,8 @@ def fill_prescriptions(
     short_course = ~drugs.long_term[drugs.link_drug]
     indicated = np.zeros((n_diagnoses, n_drugs))
     indicated[drugs.link_diagnosis, drugs.link_drug] = drugs.link_probability * short_course
-    unexplained = drugs.share_5yr * np.where(
-        drugs.over_the_counter, 1, drugs.share_without_diagnosis * ~drugs.long_term
+    unexplained = (
+        drugs.share_5yr * np.where(drugs.over_the_counter, 1, drugs.share_without_diagnosis) * ~drugs.long_term
     )
     weight = (has @ indicated + unexplained) * (days[0] <= days[1])
 

@@ -1,80 +1,95 @@
-"""What the patients have: conditions drawn together, so that comorbid ones meet in the same patient."""
+"""What the patients have: conditions drawn together, so that comorbid ones meet in the same patient.
+
+A Gaussian copula whose correlations are those of a Gaussian graphical model: an edge for each pair with a published
+odds ratio; conditions without an edge are independent given the others (covariance selection, Dempster 1972). Margins
+are those of the tables whatever the correlations, which multiplying odds would not give.
+"""
 
 import functools
-from statistics import NormalDist
 
 import numpy as np
+from scipy.special import ndtr
 
-from exmed_bert.synthetic.people import YEARS_OBSERVED, People
-from exmed_bert.synthetic.tables import BAND_STARTS, Demographics, Diagnoses, Limits, Tables
+from exmed_bert.console import InputError
+from exmed_bert.synthetic.fitted import Fitted
+from exmed_bert.synthetic.people import YEARS_OBSERVED, People, Window
+from exmed_bert.synthetic.tables import BAND_STARTS, OLDEST, Limits, Tables
 
-_SMALLEST_EIGENVALUE = 1e-3
+RECURRING = ("episodic", "pregnancy")  # kinds that happen at a rate: less time observed, fewer patients who have them
+UNCODED = 0.3  # conditions that are treated but stand in no record, as a share of those that do; estimate
+_MOST = 0.98  # largest share of people of one age with a condition
+_SMOOTHING = 100  # rounds of a mean over three years of age
 
 
-def draw_conditions(rng: np.random.Generator, people: People, tables: Tables) -> np.ndarray:
-    """Return an (N, K) bool array: who has which diagnosis at least once within the window.
+def draw_conditions(
+    rng: np.random.Generator, people: People, window: Window, tables: Tables, fitted: Fitted
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return two (N, K) bool arrays: who has which diagnosis at least once while observed, and who has it uncoded.
 
-    A Gaussian copula: each patient has a normal score for each diagnosis, correlated between diagnoses, and has
-    the diagnosis where the score lies below the quantile of its prevalence for the patient's age band and sex. So
-    the prevalences hold exactly in expectation, whatever the correlations.
+    Each patient has a normal score for each diagnosis, correlated between diagnoses, and has the diagnosis where the
+    score lies below the quantile of its prevalence at the patient's age and sex. What recurs follows a constant
+    hazard: of those who would have it within the whole window, a patient observed for a part has it less often.
+    Those whose scores come next have the condition, and are treated for it, but nobody codes it.
     """
-    scores = rng.standard_normal((len(people), len(tables.diagnoses.codes))) @ _correlation_root(tables.diagnoses).T
-    return scores < _thresholds(tables)[:, people.bands, people.sexes].T
+    scores = rng.standard_normal((len(people), len(tables.diagnoses.codes))) @ correlation_root(fitted).T
+    prevalence = _by_age(tables, fitted)[people.ages, people.sexes]
+    exposure = np.where(np.isin(tables.diagnoses.kinds, RECURRING), people.observed_share(window)[:, None], 1)
+    share = -np.expm1(exposure * np.log1p(-prevalence))
+    rank = ndtr(scores)
+    has = rank < share
+    return has, ~has & (rank < share * (1 + UNCODED))
 
 
-def eligible_share(limits: Limits, demographics: Demographics) -> np.ndarray:
-    """Return the share of each age band and sex that is of the right age at some time of the window, (C, 4, 2)."""
-    ages = np.arange(len(demographics.people))
-    old_enough = ages >= limits.min_age[:, None]
-    young_enough = ages - YEARS_OBSERVED <= limits.max_age[:, None]
-    eligible = (old_enough & young_enough)[:, :, None] * demographics.people  # (C, ages, 2)
-    return np.add.reduceat(eligible, BAND_STARTS, axis=1) / np.add.reduceat(demographics.people, BAND_STARTS, axis=0)
+@functools.lru_cache(maxsize=4)
+def correlation_root(fitted: Fitted) -> np.ndarray:
+    """Return the (K, K) lower triangular matrix R with R @ R.T the correlation of the scores.
 
-
-@functools.cache
-def _thresholds(tables: Tables) -> np.ndarray:
-    """(K, 4, 2) normal quantiles. A prevalence is of the whole band; only those of the right age can have the code."""
-    share = eligible_share(tables.diagnoses.limits, tables.demographics)
-    prevalence = np.divide(tables.diagnoses.prevalence, share, out=np.zeros_like(share), where=share > 0).clip(0, 0.98)
-    quantile = NormalDist().inv_cdf
-    return np.reshape([quantile(p) if p > 0 else -np.inf for p in prevalence.flat], prevalence.shape)
-
-
-@functools.cache
-def _correlation_root(diagnoses: Diagnoses) -> np.ndarray:
-    """(K, K) lower triangular matrix R with R @ R.T the correlation of the scores.
-
-    A pair without an odds ratio of its own gets what a third condition brings about: the largest product of two
-    named correlations, as if the pair were independent given that condition. Should the matrix still have an
-    eigenvalue that is not positive, it is raised and the diagonal scaled back to one (Rebonato and Jaeckel 1999).
+    Raises:
+        InputError: the partial correlations fit no correlation matrix.
     """
-    correlation = tetrachoric(diagnoses.odds_ratios, _typical_prevalence(diagnoses))
-    named = correlation * (diagnoses.odds_ratios != 1)
-    through_third = (named[:, :, None] * named[None, :, :]).max(axis=1)
-    correlation = np.where(diagnoses.odds_ratios == 1, through_third, correlation)
-    np.fill_diagonal(correlation, 1)
-
-    values, vectors = np.linalg.eigh(correlation)
-    correlation = (vectors * values.clip(_SMALLEST_EIGENVALUE)) @ vectors.T
-    scale = np.sqrt(np.diag(correlation))
-    return np.linalg.cholesky(correlation / np.outer(scale, scale))
+    precision = np.eye(len(fitted.partial_correlations)) - fitted.partial_correlations
+    if np.linalg.eigvalsh(precision)[0] <= 0:
+        raise InputError("the partial correlations of the conditions contradict each other: fit them anew")
+    covariance = np.linalg.inv(precision)
+    scale = np.sqrt(np.diag(covariance))
+    return np.linalg.cholesky(covariance / np.outer(scale, scale))
 
 
-def _typical_prevalence(diagnoses: Diagnoses) -> np.ndarray:
-    """(K,) mean of the prevalences above zero."""
-    above_zero = (diagnoses.prevalence > 0).sum(axis=(1, 2))
-    return diagnoses.prevalence.sum(axis=(1, 2)) / above_zero
+@functools.lru_cache(maxsize=4)
+def _by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
+    """Return the prevalence at each age in years on the window's last day, (ages, 2, K).
 
-
-def tetrachoric(odds_ratios: np.ndarray, prevalence: np.ndarray) -> np.ndarray:
-    """Return the (K, K) correlations of normal scores that give the odds ratios at the (K,) prevalences.
-
-    The approximation of Bonett and Price (2005, J Educ Behav Stat 30:213): cos(pi / (1 + OR^c)) with
-    c = (1 - |p1 - p2| / 5 - (1/2 - p_min)^2) / 2, p_min the smallest of the four margins.
+    Within the bands it changes smoothly: the logarithm is averaged over neighbouring ages again and again, and each
+    band is brought back to its mean (the mean-preserving interpolation of Rymes and Myers 2001, Solar Energy 71:225).
+    A band's prevalence is of all its people; those of the right age for a part of the window have a part of it.
     """
-    rarest = np.minimum(prevalence, 1 - prevalence)
-    smallest = np.minimum(rarest[:, None], rarest[None, :])
-    exponent = (1 - np.abs(prevalence[:, None] - prevalence[None, :]) / 5 - (0.5 - smallest) ** 2) / 2
-    correlation = np.cos(np.pi / (1 + odds_ratios**exponent))
-    np.fill_diagonal(correlation, 1)
-    return correlation
+    eligible = eligible_share(tables.diagnoses.limits)  # (K, ages)
+    weight = eligible[:, :, None] * tables.demographics.people  # (K, ages, 2)
+    everyone = np.add.reduceat(tables.demographics.people, BAND_STARTS, axis=0)  # (4, 2)
+    of_eligible = np.add.reduceat(weight, BAND_STARTS, axis=1)
+    wanted = np.divide(fitted.prevalence * everyone, of_eligible, out=np.zeros_like(of_eligible), where=of_eligible > 0)
+
+    lengths = np.diff([*BAND_STARTS, eligible.shape[1]])
+    there = wanted > 0
+    level = np.log(np.where(there, wanted, 1))
+    for code, sex in zip(*np.nonzero(there.any(axis=1)), strict=True):
+        # A band where nobody has it takes the level of those beside it, so as not to pull at them.
+        known = np.flatnonzero(there[code, :, sex])
+        level[code, :, sex] = np.interp(np.arange(len(lengths)), known, level[code, known, sex])
+    smooth = np.repeat(level, lengths, axis=1)
+    for _ in range(_SMOOTHING):
+        padded = np.concatenate([smooth[:, :1], smooth, smooth[:, -1:]], axis=1)
+        smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
+        mean = np.add.reduceat(weight * np.exp(smooth), BAND_STARTS, axis=1) / of_eligible.clip(1e-9)
+        correction = np.where(there, np.log(wanted.clip(1e-12) / mean.clip(1e-12)), 0)
+        smooth += np.repeat(correction, lengths, axis=1)
+    prevalence = np.exp(smooth) * eligible[:, :, None] * np.repeat(there, lengths, axis=1)
+    return np.moveaxis(prevalence, 0, 2).clip(0, _MOST)
+
+
+def eligible_share(limits: Limits) -> np.ndarray:
+    """Return the share of the window in which a person of each age on its last day is of the right age, (C, ages)."""
+    oldest = np.arange(OLDEST + 1) + 0.5  # mean age on the last day of those of an age in whole years
+    youngest = oldest - YEARS_OBSERVED
+    years = np.minimum(oldest, limits.max_age[:, None] + 1) - np.maximum(youngest.clip(0), limits.min_age[:, None])
+    return (years / (oldest - youngest.clip(0))).clip(0, 1)

@@ -1,17 +1,19 @@
 """Step 1 as a whole: make the patients, write them with their meta file beside them, and say what they are."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from exmed_bert import codes, console
 from exmed_bert.config import GenerateSettings, Resolved
-from exmed_bert.data.io import file_format, write_patients
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.io import Piece, file_format, write_pieces
 from exmed_bert.files import write_json
-from exmed_bert.synthetic.population import BLOCK, BOUNDS, generate_blocks, novel_cousins
+from exmed_bert.synthetic.novel import load_recent
+from exmed_bert.synthetic.population import BLOCK, BOUNDS, novel_cousins
 from exmed_bert.synthetic.summary import Summary
 from exmed_bert.synthetic.tables import load
+from exmed_bert.synthetic.workers import make
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1
 
@@ -27,26 +29,27 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
     """
     settings = resolved.settings
     meta_path, settings_path = _beside(settings.output, "meta"), _beside(settings.output, "settings")
-    summary = Summary()
+    cousins, summary = novel_cousins(settings.seed, settings.novel_kind), Summary()
 
-    def patients() -> Iterator[PatientColumns]:
-        with console.progress(total=settings.num_patients, label="Generating", unit="patients") as bar:
-            for block in generate_blocks(settings):
-                summary.add(block)
-                yield block.patients
-                bar.update(len(block.patients))
+    def patients() -> Iterator[Piece]:
+        with console.progress(total=settings.num_patients, label="Generating", unit=" patients") as bar:
+            for piece, part in make(settings):
+                summary.merge(part)
+                yield piece
+                bar.update(piece.patients)
         meta_path.unlink(missing_ok=True)
         settings_path.unlink(missing_ok=True)
 
-    write_patients(settings.output, patients())
-    novel = summary.novel(novel_cousins(settings.seed))
+    with closing(patients()) as pieces:  # should the disk be full, the workers end before the error is told
+        write_pieces(settings.output, pieces)
+    novel = summary.novel(cousins)
     resolved.save(settings_path)
     write_json(meta_path, _meta(settings, summary, novel))
 
-    tables = load()
-    names = dict(
-        zip(tables.diagnoses.codes + tables.drugs.codes, tables.diagnoses.names + tables.drugs.names, strict=True)
-    )
+    tables, recent = load(), load_recent()
+    names = dict(zip(recent.codes, recent.names, strict=True))
+    names |= dict(zip(tables.diagnoses.codes, tables.diagnoses.names, strict=True))
+    names |= dict(zip(tables.drugs.codes, tables.drugs.names, strict=True))
     console.table("Synthetic patients", summary.rows(settings.end_date.year, names, novel))
     console.table(
         "Written", [("patients", settings.output), ("novel codes, counts", meta_path), ("settings", settings_path)]
@@ -63,7 +66,7 @@ def _meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[st
         "format": FORMAT,
         "version": VERSION,
         "seed": settings.seed,
-        "options": settings.model_dump(mode="json", include={"num_patients", "novel_prob", "end_date"}),
+        "options": settings.model_dump(mode="json", include={"num_patients", "novel_prob", "novel_kind", "end_date"}),
         "tables": load().digest,
         "block": BLOCK,
         "counts": {

@@ -1,21 +1,26 @@
-"""Prolonged length of stay: a label that depends on age and conditions."""
+"""Prolonged length of stay: a label that depends on age and conditions, by the log odds of ``tables/plos.csv``."""
 
 import numpy as np
 
 from exmed_bert.synthetic.events import Events
 from exmed_bert.synthetic.people import People
-from exmed_bert.synthetic.tables import Tables
+from exmed_bert.synthetic.tables import ProlongedStay, Tables
 
 
 def draw_prolonged_stay(rng: np.random.Generator, people: People, diagnoses: Events, tables: Tables) -> np.ndarray:
-    """Return an (N,) bool array drawn from a logistic model, its log odds in ``tables/plos.csv``."""
+    """Return an (N,) bool array drawn from the logistic model."""
     has = np.zeros((len(people), len(tables.diagnoses.codes)))
     has[diagnoses.patients, diagnoses.codes] = 1
-    model = tables.prolonged_stay
-    log_odds = (
-        model.intercept
-        + model.decade_of_age_over_40 * (people.ages - 40).clip(0) / 10
-        + model.chronic_condition * has[:, tables.diagnoses.kinds == "chronic"].sum(axis=1)
-        + has @ model.diagnoses
-    )
+    log_odds = of_ages(tables.prolonged_stay, people.ages) + has @ of_diagnoses(tables)
     return rng.random(len(people)) < 1 / (1 + np.exp(-log_odds))
+
+
+def of_ages(model: ProlongedStay, ages: np.ndarray) -> np.ndarray:
+    """Return what each age in years, and the intercept, add to the log odds."""
+    return model.intercept + model.decade_of_age_over_40 * (ages - 40).clip(0) / 10
+
+
+def of_diagnoses(tables: Tables) -> np.ndarray:
+    """Return what each diagnosis adds to the log odds, (K,): its own and, if chronic, that of one condition more."""
+    model = tables.prolonged_stay
+    return model.diagnoses + model.chronic_condition * (tables.diagnoses.kinds == "chronic")

@@ -16,7 +16,9 @@ from exmed_bert.data.patient import EventColumns, PatientColumns
 from exmed_bert.synthetic import bounds
 from exmed_bert.synthetic.conditions import draw_conditions
 from exmed_bert.synthetic.events import Events, merge
-from exmed_bert.synthetic.novel import Cousins, make_cousins, replace_some
+from exmed_bert.synthetic.fitted import Fitted
+from exmed_bert.synthetic.fitted import load as load_fitted
+from exmed_bert.synthetic.novel import Cousins, NovelKind, make_cousins, no_cousins, recent_cousins, replace_some
 from exmed_bert.synthetic.outcome import draw_prolonged_stay
 from exmed_bert.synthetic.people import Window, draw_people, possible_days
 from exmed_bert.synthetic.prescriptions import draw_prescriptions
@@ -40,34 +42,47 @@ def generate(settings: GenerateSettings) -> Iterator[PatientColumns]:
     return (block.patients for block in generate_blocks(settings))
 
 
-def generate_blocks(settings: GenerateSettings) -> Iterator[Block]:
-    """Yield the blocks, the last one cut to the number of patients asked for."""
-    for number, first in enumerate(range(0, settings.num_patients, BLOCK)):
-        block = generate_block(settings.seed, number, settings.novel_prob, settings.end_date)
-        yield _head(block, min(BLOCK, settings.num_patients - first))
+def generate_blocks(settings: GenerateSettings, numbers: range | None = None) -> Iterator[Block]:
+    """Yield the blocks, or those of the given ``numbers``; the last one cut to the number of patients asked for."""
+    for number in range(-(-settings.num_patients // BLOCK)) if numbers is None else numbers:
+        block = generate_block(
+            settings.seed, number, settings.novel_prob, settings.end_date, novel_kind=settings.novel_kind
+        )
+        yield _head(block, min(BLOCK, settings.num_patients - number * BLOCK))
 
 
-def generate_block(seed: int, block: int, novel_prob: float, end_date: date) -> Block:
-    """Return the `BLOCK` patients of a block; their ids go on from ``block * BLOCK``."""
+def generate_block(
+    seed: int,
+    block: int,
+    novel_prob: float,
+    end_date: date,
+    fitted: Fitted | None = None,
+    novel_kind: NovelKind = "invented",
+) -> Block:
+    """Return the `BLOCK` patients of a block; their ids go on from ``block * BLOCK``.
+
+    ``fitted`` takes the place of the values that come with the tables.
+    """
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(block,))))
     tables, window = load(), Window.until(end_date)
+    fitted = fitted or load_fitted(tables)
     people = draw_people(rng, BLOCK, tables.demographics, window)
 
     days = possible_days(people, tables.diagnoses.limits, window)
-    has = draw_conditions(rng, people, tables)
-    diagnoses = draw_diagnoses(rng, people, has, days, tables.diagnoses, window)
+    has, uncoded = draw_conditions(rng, people, window, tables, fitted)
+    diagnoses = draw_diagnoses(rng, people, has, days, tables, window)
     diagnosis_counts = diagnoses.per_patient(BLOCK)
-    diagnoses = bounds.fill_diagnoses(rng, diagnoses, people, days, tables.diagnoses)
+    diagnoses = bounds.fill_diagnoses(rng, diagnoses, people, days, tables, window)
     diagnoses = bounds.thin(rng, diagnoses, bounds.DIAGNOSES[-1], BLOCK)
 
     days = possible_days(people, tables.drugs.limits, window)
-    drugs = draw_prescriptions(rng, diagnoses, days, tables, window)
+    drugs = draw_prescriptions(rng, people, diagnoses, uncoded, days, tables, fitted)
     drug_counts = drugs.per_patient(BLOCK)
     drugs = bounds.fill_prescriptions(rng, drugs, diagnoses, days, tables.drugs)
     drugs = bounds.thin(rng, drugs, bounds.PRESCRIPTIONS[-1], BLOCK)
 
     plos = draw_prolonged_stay(rng, people, diagnoses, tables)
-    cousins = novel_cousins(seed)
+    cousins = novel_cousins(seed, novel_kind)
     patients = PatientColumns(
         patient_ids=list(range(block * BLOCK, (block + 1) * BLOCK)),
         birth_years=people.birth_years.astype(np.int32),
@@ -87,9 +102,11 @@ def generate_block(seed: int, block: int, novel_prob: float, end_date: date) -> 
 
 
 @functools.cache
-def novel_cousins(seed: int) -> dict[codes.CodeSystem, Cousins]:
-    """Return the novel codes that a seed can make, by code system."""
+def novel_cousins(seed: int, kind: NovelKind = "invented") -> dict[codes.CodeSystem, Cousins]:
+    """Return the novel codes of a kind, by code system; the invented ones depend on the seed."""
     tables = load()
+    if kind == "recent":
+        return {codes.ICD: recent_cousins(tables.diagnoses), codes.ATC: no_cousins(tables.drugs.codes)}
     return {
         codes.ICD: make_cousins(tables.diagnoses.codes, codes.ICD, seed),
         codes.ATC: make_cousins(tables.drugs.codes, codes.ATC, seed),

@@ -4,15 +4,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exmed_bert.synthetic.conditions import eligible_share
-from exmed_bert.synthetic.events import Events, among, merge, one_each
-from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, Window
-from exmed_bert.synthetic.tables import BAND_STARTS, Drugs, Tables
+from exmed_bert.synthetic.events import Events, among, first_of_run, merge, one_each
+from exmed_bert.synthetic.fitted import Fitted
+from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People
+from exmed_bert.synthetic.tables import Drugs, Tables
 
 # Estimates.
-STOPPED = 0.3  # share of the long-term therapies that end within the window
+AFTER_FIRST_LINE, WITHOUT_FIRST_LINE = 1.5, 0.3  # a second-line drug's probability, times that of the tables
+UNCODED_TIMES = 50  # more often than anybody gets a drug for no diagnosis do those who have an uncoded one of it
+MOST_UNCODED = 0.8  # largest probability of that
+SECOND_LINE_DELAY = 180  # days, mean, from the first-line drug's start
+SWITCH_DELAY = 120  # days, mean, before another drug of the class takes over
+NEVER_REFILLED = 0.03  # share of the therapies that end with the first fill
+STOPPED = 0.05  # share of the others that end before the patient is last seen
+ADHERENCE = 0.12  # standard deviation of the logarithm of a patient's time between fills
 REFILL_JITTER = 4.0  # days, standard deviation
-MOST_COURSES = 12  # of a short-course drug
+PART_OF_YEAR = 0.9  # mean part of a year in which its users take a drug: fills a user and year are fewer by it
+FILLED_TOGETHER = 0.5  # share of the patients whose refills fall on common days
+TOGETHER_EVERY = 30  # days, and three times that where the supply lasts longer
+MOST_FILLS = 8  # of a course
+REFILL_DELAY = 20.0  # days, mean, by which a course is taken up again after its days of supply
+_DAY_BITS = 24
 
 
 @dataclass(frozen=True)
@@ -31,38 +43,51 @@ class DiagnosisDays:
     """The days of each patient's diagnoses: for (patient, code) ``count`` entries of ``days`` from ``start`` on."""
 
     def __init__(self, diagnoses: Events, shape: tuple[int, int]) -> None:
-        order = np.lexsort((diagnoses.days, diagnoses.codes, diagnoses.patients))
         cell = diagnoses.patients * shape[1] + diagnoses.codes
-        self.days = diagnoses.days[order]
+        self._codes, self._origin = shape[1], diagnoses.days.min(initial=0)
+        self._keys = np.sort((cell << _DAY_BITS) + diagnoses.days - self._origin)
+        self.days = (self._keys & ((1 << _DAY_BITS) - 1)) + self._origin
         self.count = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
         self.start = (np.cumsum(self.count) - self.count.ravel()).reshape(shape)
+
+    def next(self, users: Users, day: np.ndarray) -> np.ndarray:
+        """Return each user's first day of the diagnosis from ``day`` on; ``day`` itself where there is none."""
+        cell = users.patients * self._codes + users.reasons
+        found = np.searchsorted(self._keys, (cell << _DAY_BITS) + np.maximum(day - self._origin, 0))
+        found = np.minimum(found, len(self._keys) - 1)
+        return np.where(self._keys[found] >> _DAY_BITS == cell, self.days[found], day)
 
 
 def draw_prescriptions(
     rng: np.random.Generator,
+    people: People,
     diagnoses: Events,
+    uncoded: np.ndarray,
     days: tuple[np.ndarray, np.ndarray],
     tables: Tables,
-    window: Window,
+    fitted: Fitted,
 ) -> Events:
     """Return the prescriptions of n patients, each of whom has at least one diagnosis.
 
-    A drug is given with its probability for each diagnosis a patient has, and to a few who have none of them. The
-    first fill is on a day of the diagnosis. A long-term drug is refilled by its days of supply, stretched so that
-    the fills a year are those of the tables; a short-course drug is given again on other days of the diagnosis.
+    A drug is given with its probability for each diagnosis a patient has, and to a few who have none of them: most of
+    these have an uncoded one. The
+    first fill is on a day of the diagnosis; a second-line drug follows the first-line one, and of one class there is
+    one drug at a time. A long-term drug is refilled by its days of supply, stretched so that the fills a year are
+    those of the tables; a short-course drug is given again on other days of the diagnosis, at times for a while.
 
     Args:
         diagnoses: what the patients have.
+        uncoded: (n, K) bool, what they have as well without a record of it.
         days: two (n, D) int arrays, the first and the last day on which a patient can have a drug.
         tables: the reference tables.
-        window: the days of the five years.
+        fitted: the probabilities.
     """
     dated = DiagnosisDays(diagnoses, (len(days[0]), len(tables.diagnoses.codes)))
-    users = _draw_users(rng, diagnoses, dated, days, tables)
+    users = _draw_users(rng, diagnoses, uncoded, dated, days, tables, fitted)
     long_term = tables.drugs.long_term[users.drugs]
     events = merge(
         [
-            _therapies(rng, users[long_term], dated, tables.drugs, window),
+            _therapies(rng, people, users[long_term], dated, tables.drugs),
             _courses(rng, users[~long_term], dated, tables.drugs),
         ]
     )
@@ -73,43 +98,115 @@ def draw_prescriptions(
 def _draw_users(
     rng: np.random.Generator,
     diagnoses: Events,
+    uncoded: np.ndarray,
     dated: DiagnosisDays,
     days: tuple[np.ndarray, np.ndarray],
     tables: Tables,
+    fitted: Fitted,
 ) -> Users:
     drugs = tables.drugs
     can_have = days[0] <= days[1]
     indicated = (dated.count[:, drugs.link_diagnosis] > 0) & can_have[:, drugs.link_drug]  # (n, L)
-    patient, link = np.nonzero(rng.random(indicated.shape) < indicated * drugs.link_probability)
-    other, other_drug = np.nonzero(rng.random(can_have.shape) < can_have * _share_unexplained(tables))
+    chance = rng.random(indicated.shape)
+    second = drugs.second_line[drugs.link_drug]
+    given = indicated & ~second & (chance < fitted.given)
+    patient, link = np.nonzero(given)
+    has_drug = np.zeros(can_have.shape, dtype=np.float32)
+    has_drug[patient, drugs.link_drug[link]] = 1
+    first_line = _first_line(drugs, dated.count.shape[1])
+    has_first = (has_drug @ first_line.T > 0)[:, drugs.link_diagnosis]  # (n, L)
+    there_is_one = first_line.any(axis=1)[drugs.link_diagnosis]
+    times = np.where(there_is_one, np.where(has_first, AFTER_FIRST_LINE, WITHOUT_FIRST_LINE), 1)
+    given |= indicated & second & (chance < fitted.given * times)
+    patient, link = np.nonzero(given)
+    treats = np.zeros((uncoded.shape[1], len(drugs.codes)), dtype=np.float32)
+    treats[drugs.link_diagnosis, drugs.link_drug] = 1
+    chance = fitted.without_diagnosis * np.where(uncoded.astype(np.float32) @ treats > 0, UNCODED_TIMES, 1)
+    other, other_drug = np.nonzero(rng.random(can_have.shape) < can_have * chance.clip(max=MOST_UNCODED))
     any_reason = diagnoses.codes[one_each(rng, diagnoses.patients)]
 
     patients = np.concatenate([patient, other])
-    given = np.concatenate([drugs.link_drug[link], other_drug])
+    which = np.concatenate([drugs.link_drug[link], other_drug])
+    # What stands in no record is treated at a visit for something else.
     reasons = np.concatenate([drugs.link_diagnosis[link], any_reason[other]])
-    return Users(patients, given, reasons)[one_each(rng, patients * len(drugs.codes) + given)]
+    return Users(patients, which, reasons)[one_each(rng, patients * len(drugs.codes) + which)]
 
 
-def _share_unexplained(tables: Tables) -> np.ndarray:
-    """(D,) share of those who can have a drug that uses it within five years without any of its diagnoses."""
-    people = np.add.reduceat(tables.demographics.people, BAND_STARTS, axis=0)
-    can_have = eligible_share(tables.drugs.limits, tables.demographics) * tables.drugs.limits.sexes[:, None, :]
-    can_have = (can_have * people).sum(axis=(1, 2)) / people.sum()
-    return tables.drugs.share_5yr * tables.drugs.share_without_diagnosis / can_have
+def _first_line(drugs: Drugs, n_diagnoses: int) -> np.ndarray:
+    """Return a (K, D) array, 1 where a drug is a first-line one of a diagnosis, else 0."""
+    first = ~drugs.second_line[drugs.link_drug]
+    table = np.zeros((n_diagnoses, len(drugs.codes)), dtype=np.float32)
+    table[drugs.link_diagnosis[first], drugs.link_drug[first]] = 1
+    return table
 
 
-def _therapies(rng: np.random.Generator, users: Users, dated: DiagnosisDays, drugs: Drugs, window: Window) -> Events:
-    """Refills run from the first fill to the end of the window, or to an earlier stop."""
+def _therapies(rng: np.random.Generator, people: People, users: Users, dated: DiagnosisDays, drugs: Drugs) -> Events:
+    """Refills run from the first fill to the patient's last day, to an earlier stop, or to a switch."""
     count, start = (table[users.patients, users.reasons] for table in (dated.count, dated.start))
-    begun = dated.days[start + (rng.random(len(count)) ** 3 * count).astype(np.int64)]  # mostly early on
-    stop = np.where(rng.random(len(begun)) < STOPPED, begun + rng.random(len(begun)) * (window.end - begun), window.end)
+    begin = dated.days[start + (rng.random(len(count)) ** 3 * count).astype(np.int64)]  # mostly early on
+    begin = _after_first_line(rng, users, begin, dated, drugs)
+    last = people.last_days[users.patients]
+    stays = rng.random(len(users.patients))
+    stop = np.where(stays < NEVER_REFILLED + STOPPED, begin + rng.random(len(begin)) * (last - begin), last)
+    stop = np.where(stays < NEVER_REFILLED, begin, stop)
+    begin, stop = _one_of_a_class(rng, users, begin, stop, dated, drugs)
 
-    interval = _supply(rng, users.drugs, drugs) * _stretch(drugs)[users.drugs]
+    adherence = np.exp(ADHERENCE * rng.standard_normal(len(begin)) - ADHERENCE**2 / 2)
+    interval = _supply(rng, users.drugs, drugs) * (_stretch(drugs)[users.drugs] * adherence).clip(0.95)
     refill = np.arange(int(YEARS_OBSERVED * YEAR / interval.min(initial=YEAR)) + 1)
-    jitter = rng.normal(0, REFILL_JITTER, (len(begun), len(refill))) * (refill > 0)
-    days = begun[:, None] + (refill * interval[:, None] + jitter).astype(np.int64)
-    user, fill = np.nonzero((days >= begun[:, None]) & (days <= stop[:, None]))
+    jitter = rng.normal(0, REFILL_JITTER, (len(begin), len(refill))) * (refill > 0)
+    days = begin[:, None] + (refill * interval[:, None] + jitter).astype(np.int64)
+    together = rng.random(len(people)) < FILLED_TOGETHER
+    common = (np.round((days - people.birth_days[users.patients, None]) / TOGETHER_EVERY) * TOGETHER_EVERY).astype(
+        np.int64
+    )
+    common += people.birth_days[users.patients, None]  # the birth day gives each patient a day of the month
+    days = np.where(together[users.patients, None] & (refill > 0), np.maximum(common, begin[:, None] + 15), days)
+    user, fill = np.nonzero((days >= begin[:, None]) & (days <= stop[:, None]))
     return Events(users.patients[user], users.drugs[user], days[user, fill])
+
+
+def _common_days(days: np.ndarray, birth_days: np.ndarray, begin: np.ndarray, interval: np.ndarray) -> np.ndarray:
+    """Return (M, R) days moved to the nearest on which the patient fetches drugs, counted from the birth day on."""
+    every = np.where(interval > 2 * TOGETHER_EVERY, 3 * TOGETHER_EVERY, TOGETHER_EVERY)[:, None]
+    common = birth_days[:, None] + np.rint((days - birth_days[:, None]) / every).astype(np.int64) * every
+    return np.maximum(common, begin[:, None] + TOGETHER_EVERY // 2)
+
+
+def _after_first_line(
+    rng: np.random.Generator, users: Users, begin: np.ndarray, dated: DiagnosisDays, drugs: Drugs
+) -> np.ndarray:
+    """Return the days on which the therapies begin: a second-line drug's after that of a first-line one."""
+    second = drugs.second_line[users.drugs]
+    never = np.iinfo(np.int64).max
+    begins = np.full((len(dated.count), len(drugs.codes)), never)
+    begins[users.patients, users.drugs] = begin
+    of_diagnosis = _first_line(drugs, dated.count.shape[1])[users.reasons] > 0  # (M, D)
+    of_first = np.where(of_diagnosis, begins[users.patients], never).min(axis=1, initial=never)
+    late = second & (of_first < never) & (begin <= of_first)
+    delayed = of_first[late] + 1 + rng.exponential(SECOND_LINE_DELAY, late.sum()).astype(np.int64)
+    begin = begin.copy()
+    begin[late] = dated.next(users[late], delayed)
+    return begin
+
+
+def _one_of_a_class(
+    rng: np.random.Generator, users: Users, begin: np.ndarray, stop: np.ndarray, dated: DiagnosisDays, drugs: Drugs
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and last days of the therapies such that of one class the next begins where the last stops."""
+    in_class = np.flatnonzero(drugs.classes[users.drugs] >= 0)
+    group = users.patients[in_class] * (drugs.classes.max() + 1) + drugs.classes[users.drugs[in_class]]
+    order = np.lexsort((rng.random(len(group)), begin[in_class], group))
+    rows, group = in_class[order], group[order]
+    begin, stop = begin.copy(), stop.copy()
+    follows = np.flatnonzero(~first_of_run(group))
+    for _ in range(2):  # a third drug of a class moves with the second
+        previous, row = rows[follows - 1], rows[follows]
+        soonest = begin[previous] + 30 + rng.exponential(SWITCH_DELAY, len(row)).astype(np.int64)
+        crowded = begin[row] < begin[previous] + 30
+        begin[row] = np.where(crowded, dated.next(users[row], soonest), begin[row])
+    stop[rows[follows - 1]] = np.minimum(stop[rows[follows - 1]], begin[rows[follows]] - 1)
+    return begin, np.maximum(stop, begin)
 
 
 def _supply(rng: np.random.Generator, which: np.ndarray, drugs: Drugs) -> np.ndarray:
@@ -122,15 +219,21 @@ def _supply(rng: np.random.Generator, which: np.ndarray, drugs: Drugs) -> np.nda
 def _stretch(drugs: Drugs) -> np.ndarray:
     """(D,) ratio of the time between fills to the days of supply; above 1 where doses are missed."""
     mean_supply = (drugs.supply_shares * drugs.supply_days).sum(axis=1)
-    return np.maximum(YEAR / drugs.fills_per_user_year / mean_supply, 1)
+    return np.maximum(YEAR * PART_OF_YEAR / drugs.fills_per_user_year / mean_supply, 1)
 
 
 def _courses(rng: np.random.Generator, users: Users, dated: DiagnosisDays, drugs: Drugs) -> Events:
-    """Courses are given on different days of the diagnosis, as many within the window as the tables' fills imply."""
-    fills = drugs.fills_per_user_year * YEARS_OBSERVED * drugs.share_1yr / drugs.share_5yr
-    wanted = 1 + rng.poisson((fills - 1).clip(0)[users.drugs])
+    """Courses begin on days of the diagnosis, in as many years as the tables imply, with a year's fills in a row."""
     count, start = (table[users.patients, users.reasons] for table in (dated.count, dated.start))
-    course = np.arange(MOST_COURSES)
-    user, course = np.nonzero(course < np.minimum(wanted, count)[:, None])
-    turn = (among(rng, count)[user] + course) % count[user]
-    return Events(users.patients[user], users.drugs[user], dated.days[start[user] + turn])
+    years = YEARS_OBSERVED * drugs.share_1yr / drugs.share_5yr
+    wanted = np.minimum(1 + rng.poisson((years - 1).clip(0)[users.drugs]), count)
+    user = np.repeat(np.arange(len(wanted)), wanted)
+    course = np.arange(len(user)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+    turn = (among(rng, count)[user] + course * np.maximum(count // wanted, 1)[user]) % count[user]
+    begin = dated.days[start[user] + turn]
+
+    fills = 1 + rng.poisson((drugs.fills_per_user_year - 1).clip(0)[users.drugs[user]]).clip(max=MOST_FILLS - 1)
+    gap = _supply(rng, users.drugs[user], drugs) + rng.exponential(REFILL_DELAY, len(user))
+    row = np.repeat(np.arange(len(user)), fills)
+    fill = np.arange(len(row)) - np.repeat(np.cumsum(fills) - fills, fills)
+    return Events(users.patients[user[row]], users.drugs[user[row]], begin[row] + (fill * gap[row]).astype(np.int64))

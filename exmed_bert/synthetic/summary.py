@@ -46,16 +46,25 @@ class Summary:
         self.lengths["prescriptions"].add(patients.drugs.counts())
         self.lengths["visits"].add(_visits(patients.diagnoses, patients.drugs))
 
+    def merge(self, other: "Summary") -> None:
+        """Count in what ``other`` has counted."""
+        for name in ("patients", "birth_years", "female", "plos", "guessed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.states |= other.states
+        self.bound += other.bound
+        for system, counts in other.codes.items():
+            self.codes[system].update(counts)
+        for name, length in other.lengths.items():
+            self.lengths[name].merge(length)
+
     def novel(self, cousins: dict[codes.CodeSystem, Cousins]) -> dict[str, dict[str, Any]]:
-        """Return every novel code that occurs: its system, the code it was made from, its parent and its count."""
+        """Return every novel code that occurs: its system, the code it came from, its parent and its count."""
         found = {}
         for system, counts in self.codes.items():
-            made_from = dict(zip(cousins[system].table, cousins[system].sources.tolist(), strict=True))
-            for code in sorted(counts):
-                source = cousins[system].table[made_from[code]]
-                if source != code:
-                    parent = codes.parent(code, system)
-                    found[code] = {"system": system, "source": source, "parent": parent, "count": counts[code]}
+            origins = cousins[system].origins
+            for code in sorted(counts.keys() & origins.keys()):
+                parent = codes.parent(code, system)
+                found[code] = {"system": system, "source": origins[code], "parent": parent, "count": counts[code]}
         return found
 
     def rows(self, last_year: int, names: dict[str, str], novel: dict[str, dict[str, Any]]) -> list[tuple[str, Any]]:
@@ -91,6 +100,10 @@ class _Range:
     def add(self, values: np.ndarray) -> None:
         self.total += int(values.sum())
         self.least, self.most = min(self.least, int(values.min())), max(self.most, int(values.max()))
+
+    def merge(self, other: "_Range") -> None:
+        self.total += other.total
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
 
     def shown(self, n: int) -> str:
         return f"mean {self.total / n:.1f}, {self.least} to {self.most}"

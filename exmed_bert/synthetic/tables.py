@@ -18,13 +18,26 @@ from exmed_bert.data.patient import day_number
 from exmed_bert.synthetic.rows import Rows, split
 
 FOLDER = Path(__file__).resolve().parent / "tables"
-FILES = ("diagnoses.csv", "drugs.csv", "plos.csv", "us_demographics.json")
+FILES = (
+    "diagnoses.csv",
+    "drugs.csv",
+    "pathways.csv",
+    "clinics.csv",
+    "seasons.csv",
+    "epidemics.csv",
+    "departures.csv",
+    "visit_rates.csv",
+    "recent_codes.csv",
+    "plos.csv",
+    "us_demographics.json",
+)
 
 SEXES = ("MALE", "FEMALE")  # the order of every axis of sexes
 BAND_STARTS = (0, 18, 45, 65)  # the order of every axis of age bands, in years
 OLDEST = 104  # the census' open bracket "100+" is read as 100 to 104: estimate
 
 KINDS = ("chronic", "status", "yearly", "episodic", "pregnancy")
+THEN = ("stays", "fades", "ends")  # what becomes of an earlier condition once the later one has begun
 _SEX_MASKS = {"both": (True, True), "M": (True, False), "F": (False, True)}
 _ALWAYS_VALID = day_number(date(1900, 1, 1))
 
@@ -55,6 +68,8 @@ class Diagnoses:
         prevalence: (K, 4, 2) share of each age band and sex that has the code within five years.
         odds_ratios: (K, K) given age and sex; 1 where the tables name none, symmetric.
         seen_with: for each code the indices of the codes on whose visits it tends to be recorded.
+        clinics: (K,) index of the clinic that follows a chronic condition; -1 for the other kinds.
+        pathways: conditions of which one comes before the other, in an order in which they can be applied.
     """
 
     codes: tuple[str, ...]
@@ -64,6 +79,22 @@ class Diagnoses:
     prevalence: np.ndarray
     odds_ratios: np.ndarray
     seen_with: tuple[np.ndarray, ...]
+    clinics: np.ndarray
+    pathways: tuple["Pathway", ...]
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """(M, 2) indices i < j of the pairs with a published odds ratio."""
+        return np.argwhere(np.triu(self.odds_ratios != 1, k=1))
+
+
+@dataclass(frozen=True)
+class Pathway:
+    """Where a patient has both, the earlier condition begins first; ``then`` is one of `THEN`."""
+
+    earlier: int
+    later: int
+    then: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +108,8 @@ class Drugs:
         over_the_counter: (D,) bool: taken for common complaints without a diagnosis on record.
         share_1yr, share_5yr: (D,) share of all people who use it within one and within five years.
         fills_per_user_year: (D,) prescriptions a user fills in a year of use.
+        second_line: (D,) bool: tried after the first-line drugs of the same diagnosis.
+        classes: (D,) index of a class of which a patient takes one drug at a time; -1 for none.
         supply_days, supply_shares: (D, S) days of supply of a prescription and the shares of all prescriptions.
         share_without_diagnosis: (D,) share of the users who have none of the drug's diagnoses.
         link_drug, link_diagnosis: (L,) indices. link_probability: (L,) P(drug | diagnosis) within five years.
@@ -90,6 +123,8 @@ class Drugs:
     share_1yr: np.ndarray
     share_5yr: np.ndarray
     fills_per_user_year: np.ndarray
+    second_line: np.ndarray
+    classes: np.ndarray
     supply_days: np.ndarray
     supply_shares: np.ndarray
     share_without_diagnosis: np.ndarray
@@ -106,11 +141,29 @@ class Demographics:
         people: (ages, 2) persons of each age in whole years and each sex; five-year brackets spread evenly.
         states: 51 two-letter abbreviations.
         state_given_band: (4, 51) shares, each row sums to 1; both margins are the census'.
+        departures: (ages, 2) share that dies or leaves the plan within a year.
     """
 
     people: np.ndarray
     states: tuple[str, ...]
     state_given_band: np.ndarray
+    departures: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """When conditions are seen.
+
+    Attributes:
+        clinics: names. visits_a_year: (C,) scheduled visits of a patient whom the clinic follows.
+        seasons: (K, 12) relative frequency of a code by calendar month, mean 1.
+        epidemics: for the index of a code that comes in waves the weight of each month, {(year, month): weight}.
+    """
+
+    clinics: tuple[str, ...]
+    visits_a_year: np.ndarray
+    seasons: np.ndarray
+    epidemics: dict[int, dict[tuple[int, int], float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +183,7 @@ class Tables:
     diagnoses: Diagnoses
     drugs: Drugs
     demographics: Demographics
+    schedule: Schedule
     prolonged_stay: ProlongedStay
     digest: str
 
@@ -142,17 +196,25 @@ def load(folder: Path = FOLDER) -> Tables:
         InputError: a code is no code, a share lies outside 0 to 1, or a table refers to a code that is not there.
     """
     digest = hashlib.blake2b(b"".join((folder / name).read_bytes() for name in FILES), digest_size=16).hexdigest()
-    diagnoses = _diagnoses(folder / "diagnoses.csv")
+    clinics = Rows(folder / "clinics.csv")
+    clinic_names = tuple(clinics.each("clinic", str))
+    diagnoses = _diagnoses(folder / "diagnoses.csv", folder / "pathways.csv", clinic_names)
     return Tables(
         diagnoses=diagnoses,
         drugs=_drugs(folder / "drugs.csv", diagnoses),
-        demographics=_demographics(folder / "us_demographics.json"),
+        demographics=_demographics(folder / "us_demographics.json", folder / "departures.csv"),
+        schedule=Schedule(
+            clinics=clinic_names,
+            visits_a_year=clinics.numbers("visits_a_year"),
+            seasons=_seasons(folder / "seasons.csv", diagnoses),
+            epidemics=_epidemics(folder / "epidemics.csv", diagnoses),
+        ),
         prolonged_stay=_prolonged_stay(folder / "plos.csv", diagnoses),
         digest=digest,
     )
 
 
-def _diagnoses(path: Path) -> Diagnoses:
+def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnoses:
     rows = Rows(path)
     names = rows.codes(codes.ICD)
     index = {code: i for i, code in enumerate(names)}
@@ -178,7 +240,20 @@ def _diagnoses(path: Path) -> Diagnoses:
         seen_with=tuple(
             rows.each("seen_with", lambda text: np.array([rows.find(code, index) for code in split(text)], dtype=int))
         ),
+        clinics=np.array(rows.each("clinic", lambda text: clinics.index(text) if text else -1)),
+        pathways=_pathways(pathways, index),
     )
+
+
+def _pathways(path: Path, index: dict[str, int]) -> tuple[Pathway, ...]:
+    rows = Rows(path)
+    columns = [rows.each(name, lambda code: rows.find(code, index)) for name in ("earlier", "later")]
+    then = rows.each("then", lambda text: text if text in THEN else rows.wrong(f"expected one of {', '.join(THEN)}"))
+    pathways = tuple(map(Pathway, *columns, then))
+    for i, pathway in enumerate(pathways):
+        if any(later.later == pathway.earlier for later in pathways[i:]):
+            raise InputError(f"{path}: line {i + 2}: a pathway to its earlier condition must stand before it")
+    return pathways
 
 
 def _drugs(path: Path, diagnoses: Diagnoses) -> Drugs:
@@ -198,6 +273,7 @@ def _drugs(path: Path, diagnoses: Diagnoses) -> Drugs:
     link_drug, link_diagnosis, link_probability = map(np.array, zip(*links, strict=True))
     if (link_probability > 1).any():
         raise InputError(f"{path}: p_given_diagnosis: {link_probability.max()}, expected at most 1")
+    class_index: dict[str, int] = {}
     return Drugs(
         codes=names,
         names=tuple(rows.each("name", str)),
@@ -207,6 +283,10 @@ def _drugs(path: Path, diagnoses: Diagnoses) -> Drugs:
         share_1yr=rows.shares("share_1yr"),
         share_5yr=rows.shares("share_5yr"),
         fills_per_user_year=rows.numbers("fills_per_user_year"),
+        second_line=np.array(rows.each("line", lambda text: {"1": False, "2": True}[text])),
+        classes=np.array(
+            rows.each("class", lambda text: class_index.setdefault(text, len(class_index)) if text else -1)
+        ),
         supply_days=padded[:, :, 0],
         supply_shares=padded[:, :, 1],
         share_without_diagnosis=rows.shares("share_without_diagnosis"),
@@ -216,7 +296,7 @@ def _drugs(path: Path, diagnoses: Diagnoses) -> Drugs:
     )
 
 
-def _demographics(path: Path) -> Demographics:
+def _demographics(path: Path, departures: Path) -> Demographics:
     content = json.loads(path.read_text(encoding="utf-8"))
     people = np.zeros((OLDEST + 1, 2))
     for bracket, counts in content["age_and_sex"]["male_and_female_by_age"].items():
@@ -235,7 +315,35 @@ def _demographics(path: Path) -> Demographics:
     for _ in range(50):
         joint *= (state_margin / state_margin.sum()) / joint.sum(axis=0)
         joint *= (band_margin / band_margin.sum() / joint.sum(axis=1))[:, None]
-    return Demographics(people, tuple(population), joint / joint.sum(axis=1, keepdims=True))
+
+    rows = Rows(departures)
+    a_year = np.zeros(people.shape)
+    columns = (rows.each("age_first", int), rows.each("age_last", int), rows.each("sex", lambda text: _SEX_MASKS[text]))
+    for first, last, sexes, rate in zip(*columns, rows.numbers("per_100000_a_year") / 100_000, strict=True):
+        a_year[first : last + 1] += rate * np.array(sexes)
+    return Demographics(people, tuple(population), joint / joint.sum(axis=1, keepdims=True), a_year)
+
+
+def _seasons(path: Path, diagnoses: Diagnoses) -> np.ndarray:
+    rows = Rows(path)
+    seasons = np.ones((len(diagnoses.codes), 12))
+    which = rows.each("code", lambda code: rows.find(code, {code: i for i, code in enumerate(diagnoses.codes)}))
+    months = np.stack([rows.numbers(f"m{month:02}") for month in range(1, 13)], axis=1)
+    if (months <= 0).any():
+        raise InputError(f"{path}: every month's weight must be above 0")
+    seasons[which] = months / months.mean(axis=1, keepdims=True)
+    return seasons
+
+
+def _epidemics(path: Path, diagnoses: Diagnoses) -> dict[int, dict[tuple[int, int], float]]:
+    rows = Rows(path)
+    index = {code: i for i, code in enumerate(diagnoses.codes)}
+    which = rows.each("code", lambda code: rows.find(code, index))
+    months = rows.each("month", lambda text: (date.fromisoformat(f"{text}-01").year, int(text[5:])))
+    epidemics: dict[int, dict[tuple[int, int], float]] = {}
+    for code, month, weight in zip(which, months, rows.numbers("weight").tolist(), strict=True):
+        epidemics.setdefault(code, {})[month] = weight
+    return epidemics
 
 
 def _prolonged_stay(path: Path, diagnoses: Diagnoses) -> ProlongedStay:

@@ -1,53 +1,58 @@
 """When the patients are seen for what they have: the diagnoses as dated events, grouped into visits."""
 
-import math
-
 import numpy as np
 
-from exmed_bert.synthetic.events import Events, day_between, merge, one_each
+from exmed_bert.synthetic.calendar import calendar
+from exmed_bert.synthetic.events import Events, day_between, first_of_run, merge, one_each
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People, Window
-from exmed_bert.synthetic.tables import Diagnoses
+from exmed_bert.synthetic.tables import Diagnoses, Schedule, Tables
 
 # All rates below are estimates.
-FOLLOW_UPS_A_YEAR = (2.0, 4.0)  # visits for chronic conditions, drawn for each patient
-FOLLOW_UP_JITTER = 10.0  # days, standard deviation around the regular interval
-ONSET_WITHIN_WINDOW = 0.25  # share of the chronic conditions that begin within the five years
-CODED_SHARE = (0.6, 2.4)  # beta distribution: share of the follow-ups at which a further condition is coded
-ATTENDANCE = 0.75  # share of the yearly visits that take place
+ONSET_WITHIN_WINDOW = 0.25  # share of the chronic conditions that begin within the window
+FRAILTY = 0.35  # standard deviation of the logarithm of how often a patient is seen, against others
+CLINIC_JITTER = 14.0  # days, standard deviation around the regular interval
+MOST_VISITS_A_YEAR = 8  # at one clinic
+ATTENDANCE = 0.8  # share of the scheduled visits that take place
+CODED_SHARE = (3.0, 1.5)  # beta distribution: share of its clinic's visits at which a further condition is coded
+CODED_ELSEWHERE = 0.04  # share of another clinic's visits at which a condition is coded
+CODED_IN_PRIMARY_CARE = 0.4  # where all conditions are known
+CODED_AT_CHECK_UPS = 0.35
+FADED = 0.15  # of a condition's coded share once a more specific code has taken over
 ANNIVERSARY_JITTER = 15.0  # days, standard deviation
+WELL_CHILD = "Z00.129"
 WELL_CHILD_DAYS = np.array([61, 122, 183, 274, 365, 457, 548, 730])  # 2 to 24 months, the AAP's schedule of visits
 ONE_EPISODE_ONLY = 0.65  # geometric distribution of the number of episodes
 MOST_EPISODES = 4
-SEEN_TOGETHER = 0.6  # probability that an episode falls on a visit for a condition it tends to go with
+SEEN_TOGETHER = 0.7  # probability that an episode falls on a visit for a condition it tends to go with
+SEEN_ANYWAY = 0.4  # probability that it falls on a visit that takes place for something else
 PRENATAL_GAP, MOST_PRENATAL, PRENATAL_ATTENDANCE = 28, 9, 0.8  # days between visits, visits, share that takes place
+CHECK_UP = -1  # in place of a clinic
+
+Days = tuple[np.ndarray, np.ndarray]  # the first and the last day on which a patient can have a code, (n, K) each
 
 
 def draw_diagnoses(
-    rng: np.random.Generator,
-    people: People,
-    has: np.ndarray,
-    days: tuple[np.ndarray, np.ndarray],
-    diagnoses: Diagnoses,
-    window: Window,
+    rng: np.random.Generator, people: People, has: np.ndarray, days: Days, tables: Tables, window: Window
 ) -> Events:
     """Return the diagnoses of n patients, at least one event for each condition that a patient has.
 
     Args:
         has: (n, K) bool, who has what.
         days: two (n, K) int arrays, the first and the last day on which a patient can have a code.
-        diagnoses: the table.
+        tables: the reference tables.
         window: the days of the five years.
     """
     has = has & (days[0] <= days[1])
+    diagnoses = tables.diagnoses
+    preventive = merge([_yearly(rng, has, days, tables, window), _well_child(rng, people, has, days, diagnoses)])
     events = merge(
         [
-            _follow_ups(rng, has, days, diagnoses, window),
-            _yearly(rng, has, days, diagnoses, window),
-            _well_child(rng, people, has, days, diagnoses),
+            preventive,
+            _follow_ups(rng, people, has, days, preventive, tables, window),
             _pregnancies(rng, has, days, diagnoses),
         ]
     )
-    return _with_episodes(rng, events, has, days, diagnoses)
+    return _with_episodes(rng, events, has, days, tables, window)
 
 
 def _of_kind(diagnoses: Diagnoses, *kinds: str) -> np.ndarray:
@@ -56,56 +61,143 @@ def _of_kind(diagnoses: Diagnoses, *kinds: str) -> np.ndarray:
 
 def _follow_ups(
     rng: np.random.Generator,
+    people: People,
     has: np.ndarray,
-    days: tuple[np.ndarray, np.ndarray],
-    diagnoses: Diagnoses,
+    days: Days,
+    preventive: Events,
+    tables: Tables,
     window: Window,
 ) -> Events:
-    """Chronic conditions share a patient's follow-up visits; status codes ride along.
+    """Each clinic sees its patients at intervals of its own and codes their conditions.
 
-    One condition leads: it is coded at each visit from its onset on. The others are coded at a share of the visits
-    that differs between patients and conditions. Every condition is coded at the first visit after its onset.
+    At each visit a clinic codes the condition that leads there, its others at a share of the visits that differs
+    between patients and conditions, and those of other clinics now and then; so do check-ups. Every condition is
+    coded at its clinic's first visit after the onset.
     """
+    diagnoses = tables.diagnoses
     codes = _of_kind(diagnoses, "chronic", "status")
-    has, first, last = has[:, codes], days[0][:, codes], days[1][:, codes]
-    n = len(has)
+    has, clinics = has[:, codes], diagnoses.clinics[codes]
+    coded_share = rng.beta(*CODED_SHARE, has.shape)
+    onset, last, faded = _courses_of_disease(rng, has, (days[0][:, codes], days[1][:, codes]), codes, diagnoses)
 
-    gap = YEAR / rng.uniform(*FOLLOW_UPS_A_YEAR, (n, 1))
-    slots = np.arange(math.ceil(YEARS_OBSERVED * FOLLOW_UPS_A_YEAR[1]))
-    jitter = rng.normal(0, FOLLOW_UP_JITTER, (n, len(slots)))
-    visits = (window.start + (slots + rng.random((n, 1))) * gap + jitter).astype(np.int64)  # (n, visits)
+    patients, at, day = _clinic_visits(rng, people, has, onset, clinics, tables.schedule, window)
+    check_up = first_of_run(preventive.patients << 32 | preventive.days - window.start)
+    patients = np.concatenate([patients, preventive.patients[check_up]])
+    at = np.concatenate([at, np.full(check_up.sum(), CHECK_UP)])
+    day = np.concatenate([day, preventive.days[check_up]])
 
+    # The condition with the largest random number among a clinic's own leads there.
+    lottery = np.where(has, rng.random(has.shape), 0)
+    for clinic in range(len(tables.schedule.clinics)):
+        own = np.flatnonzero(clinics == clinic)
+        leading = own[lottery[:, own].argmax(axis=1)]
+        coded_share[np.arange(len(has)), leading] = 1
+
+    own = at[:, None] == clinics
+    primary = tables.schedule.clinics.index("primary care")
+    elsewhere = np.select([at == CHECK_UP, at == primary], [CODED_AT_CHECK_UPS, CODED_IN_PRIMARY_CARE], CODED_ELSEWHERE)
+    share = np.where(own, coded_share[patients], elsewhere[:, None])
+    share *= np.where(day[:, None] >= faded[patients], FADED, 1)
+    possible = has[patients] & (day[:, None] >= onset[patients]) & (day[:, None] <= last[patients])
+    coded = possible & (rng.random(possible.shape, dtype=np.float32) < share)
+    visit, code = np.nonzero(possible & own)
+    order = np.lexsort((day[visit], patients[visit] * len(codes) + code))
+    visit, code = visit[order], code[order]
+    first_visit = first_of_run(patients[visit] * len(codes) + code)
+    coded[visit[first_visit], code[first_visit]] = True
+
+    seen = np.zeros(has.shape, dtype=bool)
+    visit, code = np.nonzero(coded)
+    seen[patients[visit], code] = True
+    alone, single = np.nonzero(has & ~seen)  # no visit after the onset: one of its own
+    own_day = day_between(rng, onset[alone, single], last[alone, single])
+    events = merge([Events(patients[visit], codes[code], day[visit]), Events(alone, codes[single], own_day)])
+    return _earlier_first(events, days, diagnoses)
+
+
+def _earlier_first(events: Events, days: Days, diagnoses: Diagnoses) -> Events:
+    """Add what a pathway's later condition brings to light: where it is seen first, the earlier is coded with it."""
+    never = np.iinfo(np.int64).max
+    seen = np.full(days[0].shape, never)
+    np.minimum.at(seen, (events.patients, events.codes), events.days)
+    added = []
+    for pathway in reversed(diagnoses.pathways):
+        earlier, later = seen[:, pathway.earlier], seen[:, pathway.later]
+        who = np.flatnonzero((earlier < never) & (later < earlier) & (later >= days[0][:, pathway.earlier]))
+        if pathway.then != "ends":
+            added.append(Events(who, np.full(len(who), pathway.earlier), later[who]))
+            seen[who, pathway.earlier] = later[who]
+    return merge([events, *added])
+
+
+def _courses_of_disease(
+    rng: np.random.Generator, has: np.ndarray, days: Days, codes: np.ndarray, diagnoses: Diagnoses
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the days from which and until which each chronic condition is coded, and from when more rarely.
+
+    Most conditions are there from the beginning. Where a pathway leads from one to another the earlier begins first.
+    Three (n, C) int arrays.
+    """
+    first, last = days
     begins_within = rng.random(has.shape) < ONSET_WITHIN_WINDOW
     onset = np.where(begins_within, day_between(rng, first, last), first)
-    lead = np.where(has & (diagnoses.kinds[codes] == "chronic"), rng.random(has.shape), 0)
-    coded_share = rng.beta(*CODED_SHARE, has.shape)
-    coded_share[np.arange(n), lead.argmax(axis=1)] = 1
+    last, faded = last.copy(), np.full(has.shape, np.iinfo(np.int64).max)
+    column = {code: i for i, code in enumerate(codes.tolist())}
+    for pathway in diagnoses.pathways:
+        earlier, later = column[pathway.earlier], column[pathway.later]
+        soonest = onset[:, earlier] + (pathway.then == "ends")  # both are coded, so there must be a day in between
+        both = np.flatnonzero(has[:, earlier] & has[:, later] & (soonest <= last[:, later]))
+        soonest = soonest[both]
+        after = day_between(rng, soonest, last[both, later])
+        onset[both, later] = np.where(onset[both, later] < soonest, after, onset[both, later])
+        if pathway.then == "ends":
+            last[both, earlier] = np.minimum(last[both, earlier], onset[both, later] - 1)
+        elif pathway.then == "fades":
+            faded[both, earlier] = onset[both, later]
+    return onset, last, faded
 
-    possible = has[:, None] & (visits[:, :, None] >= onset[:, None]) & (visits[:, :, None] <= last[:, None])
-    coded = possible & (rng.random(possible.shape, dtype=np.float32) < coded_share[:, None])
-    patient, code = np.nonzero(possible.any(axis=1))
-    coded[patient, possible.argmax(axis=1)[patient, code], code] = True
-    patient, visit, code = np.nonzero(coded)
-    regular = Events(patient, codes[code], visits[patient, visit])
 
-    patient, code = np.nonzero(has & ~possible.any(axis=1))  # no visit after the onset: one of its own
-    single = Events(patient, codes[code], day_between(rng, onset[patient, code], last[patient, code]))
-    return merge([regular, single])
-
-
-def _yearly(
+def _clinic_visits(
     rng: np.random.Generator,
+    people: People,
     has: np.ndarray,
-    days: tuple[np.ndarray, np.ndarray],
-    diagnoses: Diagnoses,
+    onset: np.ndarray,
+    clinics: np.ndarray,
+    schedule: Schedule,
     window: Window,
-) -> Events:
-    """Check-ups and screening fall together, around the same day of each year."""
-    codes = _of_kind(diagnoses, "yearly")
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the visits that take place: patients, clinics and days, (V,) int each.
+
+    A clinic follows a patient from the first onset among its conditions on, at regular intervals with some jitter. A
+    frail patient is seen more often everywhere.
+    """
+    never = np.iinfo(np.int64).max
+    begin = np.full((len(has), len(schedule.clinics)), never)
+    for column, clinic in enumerate(clinics):
+        begin[:, clinic] = np.minimum(begin[:, clinic], np.where(has[:, column], onset[:, column], never))
+    patients, followed = np.nonzero(begin < never)
+    frailty = np.exp(FRAILTY * rng.standard_normal(len(has)) - FRAILTY**2 / 2)
+    a_year = np.minimum(schedule.visits_a_year[followed] / ATTENDANCE * frailty[patients], MOST_VISITS_A_YEAR)
+    slots = np.arange(YEARS_OBSERVED * MOST_VISITS_A_YEAR + 1)
+    gap = (YEAR / a_year)[:, None]
+    day = window.start + (slots + rng.random((len(patients), 1))) * gap
+    day = (day + rng.normal(0, CLINIC_JITTER, day.shape)).astype(np.int64)
+    within = (day >= begin[patients, followed, None]) & (day <= people.last_days[patients, None])
+    row, slot = np.nonzero(within & (rng.random(day.shape) < ATTENDANCE))
+    return patients[row], followed[row], day[row, slot]
+
+
+def _yearly(rng: np.random.Generator, has: np.ndarray, days: Days, tables: Tables, window: Window) -> Events:
+    """Check-ups and screening fall together, around the same day of each year: for most children before school."""
+    codes = _of_kind(tables.diagnoses, "yearly")
+    child = tables.diagnoses.codes.index(WELL_CHILD)
+    leading = np.where(has[:, child], child, codes[0])
+    start = np.full(len(has), window.start)
+    anniversary = calendar(tables.schedule, window).draw(rng, leading, start, start + int(YEAR))
     has, first, last = has[:, codes], days[0][:, codes], days[1][:, codes]
     years = np.arange(YEARS_OBSERVED)
     jitter = rng.normal(0, ANNIVERSARY_JITTER, (len(has), len(years)))
-    visits = (window.start + (years + rng.random((len(has), 1))) * YEAR + jitter).astype(np.int64)
+    visits = (anniversary[:, None] + years * YEAR + jitter).astype(np.int64)
 
     possible = has[:, None] & (visits[:, :, None] >= first[:, None]) & (visits[:, :, None] <= last[:, None])
     attended = possible & (rng.random(possible.shape) < ATTENDANCE)
@@ -116,27 +208,19 @@ def _yearly(
     return merge([regular, single])
 
 
-def _well_child(
-    rng: np.random.Generator,
-    people: People,
-    has: np.ndarray,
-    days: tuple[np.ndarray, np.ndarray],
-    diagnoses: Diagnoses,
-) -> Events:
+def _well_child(rng: np.random.Generator, people: People, has: np.ndarray, days: Days, diagnoses: Diagnoses) -> Events:
     """Children up to two years of age have their check-ups more often."""
-    code = diagnoses.codes.index("Z00.129")
+    code = diagnoses.codes.index(WELL_CHILD)
     visits = people.birth_days[:, None] + WELL_CHILD_DAYS
     takes_place = has[:, [code]] & (visits >= days[0][:, [code]]) & (visits <= days[1][:, [code]])
     patient, visit = np.nonzero(takes_place & (rng.random(visits.shape) < ATTENDANCE))
     return Events(patient, np.full(len(patient), code), visits[patient, visit])
 
 
-def _pregnancies(
-    rng: np.random.Generator, has: np.ndarray, days: tuple[np.ndarray, np.ndarray], diagnoses: Diagnoses
-) -> Events:
+def _pregnancies(rng: np.random.Generator, has: np.ndarray, days: Days, diagnoses: Diagnoses) -> Events:
     """Prenatal visits lead up to a day of delivery, which is coded for those who have that code.
 
-    Without it the day may lie after the window, and the visits are those before its end.
+    Without it the day may lie after the last day, and the visits are those before.
     """
     prenatal, delivery = diagnoses.codes.index("Z34.90"), diagnoses.codes.index("O80")
     pregnant = np.flatnonzero(has[:, prenatal] | has[:, delivery])
@@ -158,26 +242,32 @@ def _pregnancies(
 
 
 def _with_episodes(
-    rng: np.random.Generator,
-    events: Events,
-    has: np.ndarray,
-    days: tuple[np.ndarray, np.ndarray],
-    diagnoses: Diagnoses,
+    rng: np.random.Generator, events: Events, has: np.ndarray, days: Days, tables: Tables, window: Window
 ) -> Events:
-    """Add the conditions that occur once or a few times, each on its own day or on a visit for a related one."""
-    n = len(has)
+    """Add what occurs once or a few times: on a day of its season, or on a visit for a condition it goes with."""
+    diagnoses = tables.diagnoses
+    when = calendar(tables.schedule, window)
     # A condition that others are seen with comes before them.
     for code in sorted(_of_kind(diagnoses, "episodic"), key=lambda code: len(diagnoses.seen_with[code])):
         who = np.flatnonzero(has[:, code])
         episodes = np.minimum(rng.geometric(ONE_EPISODE_ONLY, len(who)), MOST_EPISODES)
         patients = np.repeat(who, episodes)
         first, last = days[0][patients, code], days[1][patients, code]
-        day = day_between(rng, first, last)
+        day = when.draw(rng, code, first, last)
 
-        related = events[np.isin(events.codes, diagnoses.seen_with[code])]
-        shared = np.full(n, np.iinfo(np.int64).min)
-        one = one_each(rng, related.patients)
-        shared[related.patients[one]] = related.days[one]
-        together = (shared[patients] >= first) & (shared[patients] <= last) & (rng.random(len(day)) < SEEN_TOGETHER)
-        events = merge([events, Events(patients, np.full(len(day), code), np.where(together, shared[patients], day))])
+        related = np.isin(events.codes, diagnoses.seen_with[code])
+        for visits, probability in ((events, SEEN_ANYWAY), (events[related], SEEN_TOGETHER)):
+            shared = _one_day_each(rng, visits, len(has))[patients]
+            there = (shared >= first) & (shared <= last)
+            there &= rng.random(len(day)) < probability * np.minimum(when.weight(code, shared), 1)  # not off season
+            day = np.where(there, shared, day)
+        events = merge([events, Events(patients, np.full(len(day), code), day)])
     return events
+
+
+def _one_day_each(rng: np.random.Generator, events: Events, n: int) -> np.ndarray:
+    """Return the day of one event of each of n patients, (n,) int; before all days where there is none."""
+    days = np.full(n, np.iinfo(np.int64).min)
+    one = one_each(rng, events.patients)
+    days[events.patients[one]] = events.days[one]
+    return days

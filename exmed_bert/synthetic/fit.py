@@ -1,0 +1,162 @@
+"""Fit what the tables do not say by simulation, and write it beside them: python -m exmed_bert.synthetic.fit
+
+The method of simulated moments, by stochastic approximation (Robbins and Monro 1951): a population is made, counted
+as the report counts it, and each value is moved by what its own figure is off, in ever smaller steps. So the figures
+hold in the end, after short histories are filled up, long ones cut, and codes kept to ages and dates.
+
+It takes some ten minutes on two cores. Needed after a change of the tables or of how patients are drawn.
+"""
+
+from typing import Annotated
+
+import numpy as np
+import typer
+from joblib import Parallel, delayed
+from scipy.special import expit, logit
+
+from exmed_bert import console
+from exmed_bert.config import GenerateSettings
+from exmed_bert.synthetic import fitted as store
+from exmed_bert.synthetic.fitted import Fitted
+from exmed_bert.synthetic.population import BLOCK, generate_block
+from exmed_bert.synthetic.report.measures import Measures
+from exmed_bert.synthetic.tables import Tables, load
+
+FIRST_SEED = 1_000_000  # one a round, far from those that people use
+_AVERAGED = 0.5  # share of the rounds, the last ones, whose values are averaged (Polyak and Ruppert)
+_FEWEST_CASES = 20  # expected in a round; a prevalence cell with fewer stays as published
+_STRONGEST = 0.95  # correlation of a pair
+_DRUG_STEP = 0.9
+_SWEEPS = 30
+
+
+def run(patients: int, rounds: int, workers: int) -> None:
+    """Fit with ``rounds`` populations of so many ``patients`` and write `fitted.PATH`."""
+    tables = load()
+    published = tables.diagnoses.prevalence
+    pairs = tables.diagnoses.pairs
+    ratios = tables.diagnoses.odds_ratios[tuple(pairs.T)]
+    drugs = tables.drugs
+
+    correlation = start_correlations(tables)
+    prevalence, given, without = published.copy(), drugs.link_probability.copy(), 0.1 * drugs.share_5yr
+    sums, averaged = None, 0
+    with Parallel(n_jobs=workers) as parallel, console.progress(total=rounds, label="Fitting", unit="rounds") as bar:
+        for number in range(rounds):
+            fitted = Fitted(prevalence, covariance_selection(correlation, pairs), given, without)
+            if number >= rounds * (1 - _AVERAGED):
+                values = np.concatenate([part.ravel() for part in (correlation, prevalence, given, without)])
+                sums = values if sums is None else sums + values
+                averaged += 1
+            counted = _simulate(parallel, FIRST_SEED + number, patients, workers, tables, fitted)
+            step = 1 / (1 + number) ** 0.2
+            expected = published * np.broadcast_to(counted.people, published.shape)
+            known = expected >= _FEWEST_CASES
+            off = _safe_logit(published) - _safe_logit(counted.prevalence)
+            prevalence = np.where(known, expit(_safe_logit(prevalence) + step * off), published) * (published > 0)
+            gap = np.log(ratios) - np.log(np.nan_to_num(counted.odds_ratios, nan=1.0, posinf=1e3).clip(1e-3))
+            # A log odds ratio of 1.7 is about a correlation of a half: a step of a quarter is a cautious one.
+            moved = np.arctanh(correlation[tuple(pairs.T)]) + 0.25 * step * gap
+            correlation[tuple(pairs.T)] = correlation[tuple(pairs.T[::-1])] = np.tanh(moved).clip(-0.5, _STRONGEST)
+            given = (given * (drugs.link_probability / counted.given.clip(1e-4)) ** (_DRUG_STEP * step)).clip(
+                1e-5, 0.99
+            )
+            without = (without * (drugs.share_5yr / counted.users.clip(1e-6)) ** (_DRUG_STEP * step)).clip(1e-6, 0.9)
+            bar.update(1)
+
+    parts = np.split(sums / averaged, np.cumsum([correlation.size, published.size, given.size]))
+    correlation, prevalence = parts[0].reshape(correlation.shape), parts[1].reshape(published.shape)
+    fitted = Fitted(prevalence, covariance_selection(correlation, pairs), parts[2], parts[3])
+    with Parallel(n_jobs=workers) as parallel:
+        counted = _simulate(parallel, FIRST_SEED + rounds, patients, workers, tables, fitted)
+    errors = _errors(counted, tables)
+    store.save(fitted, tables, {"patients": patients, **errors})
+    console.table("Fitted", [*errors.items(), ("written", store.PATH)])
+
+
+def _simulate(parallel: Parallel, seed: int, patients: int, workers: int, tables: Tables, fitted: Fitted) -> Measures:
+    blocks = np.array_split(np.arange(-(-patients // BLOCK)), workers)
+    parts = parallel(delayed(_count)(seed, some.tolist(), fitted) for some in blocks)
+    total = Measures(tables)
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+def _count(seed: int, blocks: list[int], fitted: Fitted) -> Measures:
+    end_date = GenerateSettings().end_date
+    counted = Measures(load())
+    for block in blocks:
+        counted.add(generate_block(seed, block, 0.0, end_date, fitted=fitted).patients)
+    return counted
+
+
+def start_correlations(tables: Tables) -> np.ndarray:
+    """Return (K, K) correlations of the scores near those that give the odds ratios, 1 on the diagonal.
+
+    The approximation of Bonett and Price (2005, J Educ Behav Stat 30:213): cos(pi / (1 + OR^c)) with
+    c = (1 - |p1 - p2| / 5 - (1/2 - p_min)^2) / 2, p_min the smallest of the four margins.
+    """
+    diagnoses = tables.diagnoses
+    prevalence = diagnoses.prevalence.sum(axis=(1, 2)) / (diagnoses.prevalence > 0).sum(axis=(1, 2))
+    rarest = np.minimum(prevalence, 1 - prevalence)
+    smallest = np.minimum(rarest[:, None], rarest[None, :])
+    exponent = (1 - np.abs(prevalence[:, None] - prevalence[None, :]) / 5 - (0.5 - smallest) ** 2) / 2
+    correlation = np.cos(np.pi / (1 + diagnoses.odds_ratios**exponent))
+    np.fill_diagonal(correlation, 1)
+    return correlation
+
+
+def covariance_selection(correlation: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the (K, K) partial correlations with which the ``pairs`` have these correlations, the others 0.
+
+    Dempster (1972, Biometrics 28:157), by iterative proportional fitting of one pair after another. Where the
+    correlations contradict each other the last ones win.
+    """
+    precision = np.eye(len(correlation))
+    for _ in range(_SWEEPS):
+        for pair in pairs:
+            at = np.ix_(pair, pair)
+            covariance = np.linalg.solve(precision, np.eye(len(precision))[:, pair])[pair]
+            precision[at] += np.linalg.inv(correlation[at]) - np.linalg.inv(covariance)
+    scale = np.sqrt(np.diag(precision))
+    partial = -precision / np.outer(scale, scale)
+    np.fill_diagonal(partial, 0)
+    return partial
+
+
+def _errors(counted: Measures, tables: Tables) -> dict[str, float]:
+    """Return how far the figures of the last population are off."""
+    diagnoses, drugs = tables.diagnoses, tables.drugs
+    expected = diagnoses.prevalence * counted.people
+    off = np.abs(counted.prevalence / np.where(diagnoses.prevalence > 0, diagnoses.prevalence, np.nan) - 1)
+    log_ratio = np.log(diagnoses.odds_ratios[tuple(counted.pairs.T)])
+    found = np.log(counted.odds_ratios)
+    figures = {
+        "prevalence, median relative error, 200 cases and more": np.median(off[expected >= 200]),
+        "prevalence, worst relative error, 2000 cases and more": off[expected >= 2000].max(initial=0),
+        "log odds ratio, correlation": np.corrcoef(log_ratio, found)[0, 1],
+        "log odds ratio, median absolute error": np.median(np.abs(log_ratio - found)),
+        "P(drug | diagnosis), mean absolute error": np.abs(counted.given - drugs.link_probability).mean(),
+        "users of a drug, median relative error": np.median(np.abs(counted.users / drugs.share_5yr - 1)),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def _safe_logit(share: np.ndarray) -> np.ndarray:
+    return logit(share.clip(1e-6, 1 - 1e-6))
+
+
+def main(
+    patients: Annotated[int, typer.Option(help="Patients a round.")] = 100_000,
+    rounds: Annotated[int, typer.Option(help="Rounds.")] = 40,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Fit the draws to the tables and write tables/fitted.json."""
+    run(patients, rounds, workers)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()

@@ -1,0 +1,318 @@
+"""The plots of a report: one function a section, each from the section's rows to a figure, all in one style."""
+
+import io
+from collections.abc import Callable
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from exmed_bert.synthetic.report.findings import BANDS, Section
+from exmed_bert.synthetic.report.histories import LONGEST_GAP
+
+GENERATED, SECOND, PUBLISHED = "#2f6f9f", "#d9822b", "#222222"
+BAND_COLOURS = ("#e3a52c", "#3a9d7c", "#2f6f9f", "#8a4f9e")
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.labelcolor": "#333333",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8eb",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "legend.handletextpad": 0.4,
+}
+_WIDTH, _DPI = 5.4, 160  # inches: labels stay readable on a telephone
+_THERAPIES = 6  # long-term drugs whose refills are drawn
+
+
+def draw(sections: list[Section]) -> dict[str, tuple[bytes, str]]:
+    """Return for the key of each section that has a plot the PNG and the text that stands for it."""
+    drawn = {}
+    with matplotlib.rc_context(_STYLE):
+        for section in sections:
+            if section.key in _PLOTS and section.rows:
+                plot, alternative = _PLOTS[section.key]
+                content = io.BytesIO()
+                plot(section).savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
+                drawn[section.key] = content.getvalue(), alternative
+    return drawn
+
+
+def pyramid(section: Section) -> Figure:
+    """Age brackets upwards, men to the left, women to the right; published shares as outlines."""
+    figure, axes = _figure(4.6)
+    for sex, side, colour in (("male", -1, GENERATED), ("female", 1, SECOND)):
+        rows = np.array(section.column("sex")) == sex
+        level = np.arange(rows.sum())
+        generated, published = (100 * side * section.numbers(key)[rows] for key in ("generated", "published"))
+        axes.barh(level, generated, height=0.8, color=colour, alpha=0.75, label=sex)
+        edges = np.append(level, len(level)) - 0.5
+        axes.stairs(
+            published,
+            edges,
+            orientation="horizontal",
+            baseline=0,
+            color=PUBLISHED,
+            linewidth=1.3,
+            label="published" if sex == "female" else None,
+        )
+    axes.set_yticks(np.arange(len(level))[::2], np.array(section.column("bracket"))[rows][::2])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
+    axes.axvline(0, color="#ffffff", linewidth=1)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="share of all patients, %", ylabel="age")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def states(section: Section) -> Figure:
+    """Published against generated share, one point a state."""
+    figure, axes = _figure(4.4)
+    published, generated = (100 * section.numbers(key) for key in ("published", "generated"))
+    axes.scatter(published, generated, s=24, color=GENERATED, alpha=0.85, linewidths=0)
+    _diagonal(axes, published, generated, log=True)
+    names = section.column("state")
+    for i in np.argsort(-published)[:5]:
+        axes.annotate(names[i], (published[i], generated[i]), textcoords="offset points", xytext=(5, -11), fontsize=9)
+    axes.set(xlabel="published share, %", ylabel="share in this file, %")
+    return figure
+
+
+def prevalence(section: Section) -> Figure:
+    """Published against generated prevalence by age band; cells with few expected cases are pale."""
+    figure, axes = _figure(4.8)
+    published, generated, expected = (section.numbers(key) for key in ("published", "generated", "expected"))
+    band, shown = np.array(section.column("band")), (published > 0) & (generated > 0)
+    for name, colour in zip(BANDS, BAND_COLOURS, strict=True):
+        for enough, alpha in ((False, 0.25), (True, 0.9)):
+            rows = shown & (band == name) & ((expected >= 200) == enough)
+            axes.scatter(100 * published[rows], 100 * generated[rows], s=18, color=colour, alpha=alpha, linewidths=0)
+        axes.scatter([], [], s=24, color=colour, label=name)
+    _diagonal(axes, 100 * published[shown], 100 * generated[shown], log=True)
+    axes.set(xlabel="published prevalence, %", ylabel="prevalence in this file, %")
+    axes.legend(title="age", loc="lower right")
+    return figure
+
+
+def comorbidity(section: Section) -> Figure:
+    """Published against generated odds ratio of each pair, with one standard error."""
+    figure, axes = _figure(4.6)
+    published, generated, deviation = (section.numbers(key) for key in ("published", "generated", "deviation"))
+    shown = (generated > 0) & np.isfinite(deviation)
+    published, generated, deviation = published[shown], generated[shown], deviation[shown]
+    if len(published):
+        reach = [generated - generated * np.exp(-deviation), generated * np.exp(deviation) - generated]
+        axes.errorbar(published, generated, yerr=reach, fmt="none", ecolor=GENERATED, alpha=0.35, linewidth=1)
+    axes.scatter(published, generated, s=20, color=GENERATED, linewidths=0, zorder=3)
+    _diagonal(axes, published, generated, log=True)
+    axes.set(xlabel="published odds ratio", ylabel="odds ratio in this file")
+    return figure
+
+
+def drugs_given_diagnoses(section: Section) -> Figure:
+    """Published against generated P(drug | diagnosis); the area of a point grows with the patients."""
+    figure, axes = _figure(4.6)
+    published, generated = (100 * section.numbers(key) for key in ("published", "generated"))
+    shown = np.isfinite(generated)
+    patients = section.numbers("patients")[shown]
+    area = 8 + 90 * patients / max(patients.max(initial=0), 1)
+    axes.scatter(published[shown], generated[shown], s=area, color=GENERATED, alpha=0.6, linewidths=0)
+    _diagonal(axes, published[shown], generated[shown], log=False)
+    axes.set(xlabel="published share, %", ylabel="share in this file, %")
+    return figure
+
+
+def drug_users(section: Section) -> Figure:
+    """Published against generated share of users, within five years and within one."""
+    figure, axes = _figure(4.6)
+    everything = []
+    for label, suffix, colour in (("five years", "", GENERATED), ("one year", "_1yr", SECOND)):
+        published, generated = (100 * section.numbers(key + suffix) for key in ("published", "generated"))
+        shown = (published > 0) & (generated > 0)
+        axes.scatter(published[shown], generated[shown], s=22, color=colour, alpha=0.8, linewidths=0, label=label)
+        everything += [published[shown], generated[shown]]
+    _diagonal(axes, np.concatenate(everything[::2]), np.concatenate(everything[1::2]), log=True)
+    axes.set(xlabel="published users, % of all patients", ylabel="users in this file, %")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def refills(section: Section) -> Figure:
+    """Histograms of the days between fills of the most used long-term drugs."""
+    rows = [row for row in section.rows if row[2] == "long-term" and row[3]][:_THERAPIES]
+    columns = 2
+    lines = max(1, -(-len(rows) // columns))
+    figure = Figure(figsize=(_WIDTH, 0.5 + 1.45 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
+    keys = [column.key for column in section.columns]
+    for axes, row in zip(panels, rows, strict=False):
+        values = dict(zip(keys, row, strict=True))
+        histogram = np.array(section.series["histograms"][values["code"]], dtype=float)
+        five = np.add.reduceat(histogram, np.arange(0, LONGEST_GAP, 5)) / histogram.sum() * 100
+        axes.stairs(five, np.append(np.arange(0, LONGEST_GAP, 5), LONGEST_GAP), fill=True, color=GENERATED, alpha=0.8)
+        for supply in (30, 90):
+            axes.axvline(supply, color=PUBLISHED, linewidth=0.9, linestyle=":")
+        axes.axvline(values["implied"], color=SECOND, linewidth=1.6)
+        axes.set_title(f"{values['name']}", fontsize=10)
+        axes.set(xlim=(0, 240), xticks=(30, 90, 180))
+        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for axes in panels[len(rows) :]:
+        axes.set_visible(False)
+    figure.supxlabel("days between fills; dotted 30 and 90, orange implied", fontsize=10, color="#333333")
+    figure.supylabel("% of the gaps", fontsize=10, color="#333333")
+    return figure
+
+
+def visits(section: Section) -> Figure:
+    """Visits a person-year by age and sex, the published ones as marks."""
+    figure, axes = _figure(3.8)
+    sex, age = np.array(section.column("sex")), section.column("age")
+    groups = list(dict.fromkeys(age))
+    place = np.array([groups.index(name) for name in age])
+    generated, published = section.numbers("generated"), section.numbers("published")
+    for name, shift, colour in (("male", -0.2, GENERATED), ("female", 0.2, SECOND)):
+        rows = sex == name
+        axes.bar(place[rows] + shift, np.nan_to_num(generated[rows]), width=0.38, color=colour, alpha=0.8, label=name)
+        axes.hlines(
+            published[rows], place[rows] + shift - 0.19, place[rows] + shift + 0.19, color=PUBLISHED, linewidth=2
+        )
+    if np.isfinite(published).any():
+        axes.hlines([], 0, 0, color=PUBLISHED, linewidth=2, label="published")
+    axes.set_xticks(np.arange(len(groups)), groups)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlabel="age", ylabel="days with a diagnosis a year")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def seasons(section: Section) -> Figure:
+    """Events by calendar month of a code of an epidemic and of codes with a season."""
+    months, events = section.series["months"], section.series["events"]
+    figure = Figure(figsize=(_WIDTH, 0.5 + 1.5 * max(1, len(events))), layout="constrained")
+    panels = figure.subplots(max(1, len(events)), 1, sharex=True, squeeze=False).ravel()
+    code, label, published = section.column("code"), section.column("month"), section.numbers("published")
+    for axes, (name, counts) in zip(panels, events.items(), strict=False):
+        axes.bar(np.arange(len(months)), counts, width=1, color=GENERATED, alpha=0.8, label="this file")
+        # A season is named by the month alone and stands in each year, an epidemic by year and month.
+        shares = {label[i]: published[i] for i in range(len(code)) if code[i] == name}
+        of_year = list(shares.values()) if len(shares) == 12 and "January" in shares else None
+        repeats = len(months) / 12
+        expected = [of_year[i % 12] / repeats if of_year else shares.get(at, np.nan) for i, at in enumerate(months)]
+        expected = np.array(expected) * (
+            sum(counts) if of_year else sum(count for at, count in zip(months, counts, strict=True) if at in shares)
+        )
+        axes.step(np.arange(len(months)), expected, where="mid", color=PUBLISHED, linewidth=1.3, label="published")
+        axes.set_title(name, fontsize=10)
+        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes.set_ylim(bottom=0)
+    panels[0].legend(loc="upper right")
+    januaries = [i for i, month in enumerate(months) if month.endswith("-01")]
+    panels[-1].set_xticks(januaries, [months[i][:4] for i in januaries])
+    figure.supylabel("events a month", fontsize=10, color="#333333")
+    return figure
+
+
+def lengths(section: Section) -> Figure:
+    """Histograms of the codes a visit and of the visits, diagnoses and prescriptions a patient."""
+    figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+    panels = figure.subplots(2, 2).ravel()
+    for axes, (name, counts) in zip(panels, section.series["histograms"].items(), strict=True):
+        share = 100 * np.array(counts, dtype=float) / max(sum(counts), 1)
+        most = max(1, int(np.searchsorted(np.cumsum(share), 99.9)) + 1)  # a few long ones would hide the rest
+        axes.stairs(share[:most], np.arange(len(share[:most]) + 1) - 0.5, fill=True, color=GENERATED, alpha=0.8)
+        axes.set_title(name if name == "codes a visit" else f"{name} a patient", fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    figure.supylabel("%", fontsize=10, color="#333333")
+    return figure
+
+
+def prolonged_stay(section: Section) -> Figure:
+    """Share with a prolonged stay by age band beside what the log odds imply."""
+    figure, axes = _figure(3.4)
+    bands = section.column("band")
+    generated, modelled = (100 * section.numbers(key) for key in ("generated", "modelled"))
+    place = np.arange(len(bands))
+    axes.bar(place, np.nan_to_num(generated), width=0.6, color=GENERATED, alpha=0.8, label="this file")
+    axes.hlines(modelled, place - 0.3, place + 0.3, color=PUBLISHED, linewidth=2, label="by the log odds")
+    axes.set_xticks(place, bands)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlabel="age", ylabel="prolonged stay, % of labelled")
+    axes.legend(loc="upper left")
+    return figure
+
+
+_PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
+    "age_and_sex": (
+        pyramid,
+        "Population pyramid: this file's shares by age and sex as bars, published ones as outlines.",
+    ),
+    "states": (states, "Scatter plot: share of each state, published against this file, with the line of equality."),
+    "prevalence": (
+        prevalence,
+        "Scatter plot on logarithmic axes: prevalence of each diagnosis by age and sex, published against this file, "
+        "coloured by age band, with the line of equality. Cells expected to hold fewer than 200 cases are pale.",
+    ),
+    "comorbidity": (
+        comorbidity,
+        "Scatter plot on logarithmic axes: odds ratio of each pair of diagnoses, published against this file, with "
+        "standard errors and the line of equality.",
+    ),
+    "drugs_given_diagnoses": (
+        drugs_given_diagnoses,
+        "Scatter plot: share of those with a diagnosis who have the drug, published against this file. Larger "
+        "points stand for more patients.",
+    ),
+    "drug_users": (
+        drug_users,
+        "Scatter plot on logarithmic axes: users of each drug, published against this file, within five years "
+        "and within one year.",
+    ),
+    "refills": (
+        refills,
+        "Histograms of the days between fills of the most used long-term drugs, with marks at 30 and 90 days and at "
+        "the gap that the published fills a year imply.",
+    ),
+    "visits": (visits, "Bar chart: days with a diagnosis a person-year by age and sex, published rates as marks."),
+    "seasons": (seasons, "Events of U07.1, J06.9 and Z23 by calendar month as bars, published shares as lines."),
+    "lengths": (lengths, "Histograms of the codes a visit and of the visits, diagnoses and prescriptions a patient."),
+    "prolonged_stay": (
+        prolonged_stay,
+        "Bar chart: share of the labelled patients with a prolonged stay by age band, with what log odds imply.",
+    ),
+}
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _diagonal(axes: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:
+    """Give both axes one range and draw the line on which the two are equal."""
+    values = np.concatenate([x, y])
+    values = values[np.isfinite(values) & ((values > 0) | (not log))]
+    if not len(values):
+        values = np.array([1.0, 10.0])
+    low, high = (values.min() / 1.3, values.max() * 1.3) if log else (0, values.max() * 1.05 or 1)
+    if log:
+        axes.set(xscale="log", yscale="log")
+        steps = (1, 2, 5) if high / low < 300 else (1,)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=steps))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.plot([low, high], [low, high], color=PUBLISHED, linewidth=1, linestyle="--", zorder=1)
+    axes.set(xlim=(low, high), ylim=(low, high))

@@ -1,0 +1,196 @@
+"""The report as a whole: count a file of patients, compare it, write page, figures and plots."""
+
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from exmed_bert import codes, console
+from exmed_bert.config import ReportSettings, Resolved
+from exmed_bert.console import InputError
+from exmed_bert.data.io import file_format, read_patients
+from exmed_bert.data.patient import EPOCH
+from exmed_bert.files import existing_file, make_folder, read_json, whole_file, write_json
+from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
+from exmed_bert.synthetic.report.comparison import SECTIONS
+from exmed_bert.synthetic.report.findings import Findings, Section
+from exmed_bert.synthetic.report.histories import Histories
+from exmed_bert.synthetic.report.measures import Measures
+from exmed_bert.synthetic.report.page import page, shown, target
+from exmed_bert.synthetic.report.plots import draw
+from exmed_bert.synthetic.tables import load
+
+FORMAT, VERSION = "exmed-bert-patient-report", 1
+TABLES = "exmed_bert/synthetic/tables"
+_PAGE, _JSON = "report.html", "report.json"
+
+
+def run(resolved: Resolved[ReportSettings]) -> None:
+    """Read the patients as a stream, compare them, and write the report.
+
+    Everything is made before the first file is written, and the page comes last: where there is a page, the rest
+    belongs to it.
+
+    Raises:
+        InputError: the patients cannot be read or hold no event, or the folder cannot be written.
+    """
+    settings = resolved.settings
+    existing_file(settings.input, "make it with: python scripts/generate_synthetic_patients.py")
+    make_folder(settings.output_dir)
+    findings = count(settings.input)
+    sections = [section(findings) for section in SECTIONS]
+    plots = draw(sections)
+    notes = remarks(findings)
+    html = page(f"{settings.input.name} against published figures", facts(findings), notes, sections, plots)
+
+    page_path, json_path = settings.output_dir / _PAGE, settings.output_dir / _JSON
+    page_path.unlink(missing_ok=True)
+    for key, (content, _) in plots.items():
+        with whole_file(settings.output_dir / f"{key}.png") as part:
+            part.write_bytes(content)
+    write_json(json_path, content_of(findings, sections, notes))
+    with whole_file(page_path) as part:
+        part.write_text(html, encoding="utf-8")
+
+    for note in notes:
+        console.warn(note)
+    console.table("Patients", facts(findings))
+    headlines = [headline for section in sections for headline in section.headlines]
+    console.table(
+        "Against published figures",
+        [
+            (
+                headline.name,
+                f"{shown(headline.value, headline.kind)} ({target(headline).replace('–', 'no target')}): "
+                f"{headline.verdict}",
+            )
+            for headline in headlines
+            if headline.target is not None
+        ],
+    )
+    console.table("Written", [("page", page_path), ("figures", json_path), ("plots", f"{len(plots)} .png beside them")])
+
+
+def count(path: Path) -> Findings:
+    """Count a file of patients; memory does not grow with them.
+
+    Raises:
+        InputError: the file cannot be read, or its patients have no event at all.
+    """
+    meta, tables = _meta(path), load()
+    sources = {code: entry["source"] for code, entry in meta.get("novel_codes", {}).items()}
+    measures, histories = Measures(tables, sources), Histories(tables)
+    with console.progress(label="Counting", unit=" patients") as bar:
+        for patients in read_patients(path):
+            diagnoses, drugs = measures.code(patients)
+            measures.add_coded(patients, diagnoses, drugs)
+            histories.add(patients, diagnoses, drugs)
+            bar.update(len(patients))
+    if measures.last_day is None:
+        raise InputError(f"{path}: no patient has a diagnosis or a prescription, expected at least one")
+    return Findings(path, measures, histories, meta)
+
+
+def facts(findings: Findings) -> list[tuple[str, str]]:
+    """Return what the file and the tables are, as a reader sees it."""
+    measures = findings.measures
+    rows = [
+        ("file", str(findings.path)),
+        ("patients", f"{measures.patients:,}"),
+        ("diagnoses", f"{measures.events[codes.ICD]:,}"),
+        ("prescriptions", f"{measures.events[codes.ATC]:,}"),
+        ("first and last event", f"{_day(findings.histories.first_day)} to {_day(measures.last_day)}"),
+        ("held against", f"{TABLES}, digest {findings.tables.digest}; SOURCES.md there explains the short names"),
+    ]
+    if findings.meta:
+        options = findings.meta.get("options") or {}
+        said = ", ".join(f"{name} {value}" for name, value in {"seed": findings.meta.get("seed"), **options}.items())
+        rows.append(("generated with", said))
+    return rows
+
+
+def remarks(findings: Findings) -> list[str]:
+    """Return what a reader has to know before the verdicts."""
+    measures, meta, notes = findings.measures, findings.meta, []
+    years = (measures.last_day - findings.histories.first_day + 1) / YEAR
+    if abs(years - YEARS_OBSERVED) > 0.5:
+        notes.append(
+            f"The events span {years:.1f} years. The published shares are within {YEARS_OBSERVED} years, so "
+            "prevalence, P(drug | diagnosis) and users within five years are not alike."
+        )
+    if meta.get("tables") not in (None, findings.tables.digest):
+        notes.append(f"The file was generated from other tables (digest {meta['tables']}) than it is held against.")
+    said = (meta.get("counts") or {}).get("patients", measures.patients)
+    if said != measures.patients:
+        notes.append(
+            f"The meta file tells of {said} patients, the file holds {measures.patients}: it may be of another."
+        )
+    if measures.unknown_sex:
+        notes.append(
+            f"{measures.unknown_sex:,} of {measures.patients:,} patients have no sex that is understood; comparisons "
+            "by sex leave them out."
+        )
+    return notes
+
+
+def content_of(findings: Findings, sections: list[Section], notes: list[str]) -> dict[str, Any]:
+    """Return what report.json holds."""
+    measures = findings.measures
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "input": {
+            "file": str(findings.path),
+            "patients": measures.patients,
+            "diagnoses": measures.events[codes.ICD],
+            "prescriptions": measures.events[codes.ATC],
+            "first_day": _day(findings.histories.first_day),
+            "last_day": _day(measures.last_day),
+            "reference_year": measures.reference_year,
+            "last_whole_year": measures.last_year,
+            "unknown_sex": measures.unknown_sex,
+            "seed": findings.meta.get("seed"),
+            "options": findings.meta.get("options"),
+            "tables": findings.meta.get("tables"),
+        },
+        "tables": {"name": TABLES, "digest": findings.tables.digest},
+        "notes": notes,
+        "headlines": {
+            headline.key: {"section": section.key, **asdict(headline)}
+            for section in sections
+            for headline in section.headlines
+        },
+        "sections": {
+            section.key: {
+                "title": section.title,
+                "text": section.text,
+                "source": section.source,
+                "columns": [asdict(column) for column in section.columns],
+                "rows": [
+                    dict(zip((column.key for column in section.columns), row, strict=True)) for row in section.rows
+                ],
+                "series": section.series,
+            }
+            for section in sections
+        },
+    }
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    """Return the meta file that stands beside a generated file, {} when there is none of ours."""
+    beside = path.with_name(f"{path.name[: -len(file_format(path))]}.meta.json")
+    if not beside.is_file():
+        return {}
+    meta = read_json(beside)
+    if not isinstance(meta, dict) or meta.get("format") != "exmed-bert-synthetic-patients":
+        return {}
+    novel = meta.get("novel_codes", {})
+    if not isinstance(novel, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("source"), str) for entry in novel.values()
+    ):
+        raise InputError(f"{beside}: novel_codes: expected codes with the 'source' of each")
+    return meta
+
+
+def _day(day: int | None) -> str | None:
+    return None if day is None else (EPOCH + timedelta(days=day)).isoformat()
