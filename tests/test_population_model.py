@@ -12,7 +12,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.patient import day_number
 from exmed_bert.synthetic import fit, fitted, tables
 from exmed_bert.synthetic.calendar import Calendar
-from exmed_bert.synthetic.conditions import _by_age, correlation_root, draw_conditions
+from exmed_bert.synthetic.conditions import correlation_root, draw_conditions, prevalence_by_age
 from exmed_bert.synthetic.events import Events
 from exmed_bert.synthetic.people import YOUNGEST, Window, draw_people, possible_days
 from exmed_bert.synthetic.prescriptions import draw_prescriptions
@@ -101,7 +101,7 @@ def test_some_are_not_observed_to_the_end(people, diagnoses, prescriptions) -> N
 
 
 def test_prevalence_by_age_keeps_the_bands_mean_and_is_smooth() -> None:
-    by_age = _by_age(TABLES, FITTED)  # (ages, 2, K)
+    by_age = prevalence_by_age(TABLES, FITTED)  # (ages, 2, K)
     weight = TABLES.demographics.people[:, :, None]
     mean = np.add.reduceat(by_age * weight, tables.BAND_STARTS, axis=0)
     mean /= np.add.reduceat(weight, tables.BAND_STARTS, axis=0)
@@ -260,7 +260,7 @@ def test_some_fill_all_drugs_on_common_days(people, prescriptions: Events) -> No
 
 def test_the_fit_belongs_to_the_tables_and_met_its_targets() -> None:
     content = json.loads(fitted.PATH.read_text())
-    assert content["tables"] == TABLES.digest
+    assert content["tables"] == TABLES.drawn_digest
     errors = content["errors"]
     assert errors["prevalence, median relative error, 200 cases and more"] <= 0.03
     assert errors["prevalence, worst relative error, 2000 cases and more"] <= 0.1
@@ -275,6 +275,10 @@ def test_values_fitted_to_other_tables_are_refused(tmp_path: Path) -> None:
     shutil.copytree(tables.FOLDER, folder)
     path = folder / "plos.csv"
     path.write_text(path.read_text().replace("chronic_condition,0.08", "chronic_condition,0.09"))
+    assert fitted.load(tables.load(folder)), "the fit does not depend on this one"
+    path = folder / "clinics.csv"
+    path.write_text(path.read_text().replace("urology,1.3", "urology,1.4"))
+    tables.load.cache_clear()
     with pytest.raises(InputError, match=r"fitted to other tables.*python -m exmed_bert\.synthetic\.fit"):
         fitted.load(tables.load(folder))
 

@@ -32,7 +32,7 @@ def draw_conditions(
     Those whose scores come next have the condition, and are treated for it, but nobody codes it.
     """
     scores = rng.standard_normal((len(people), len(tables.diagnoses.codes))) @ correlation_root(fitted).T
-    prevalence = _by_age(tables, fitted)[people.ages, people.sexes]
+    prevalence = prevalence_by_age(tables, fitted)[people.ages, people.sexes]
     exposure = np.where(np.isin(tables.diagnoses.kinds, RECURRING), people.observed_share(window)[:, None], 1)
     share = -np.expm1(exposure * np.log1p(-prevalence))
     rank = ndtr(scores)
@@ -56,7 +56,7 @@ def correlation_root(fitted: Fitted) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
+def prevalence_by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
     """Return the prevalence at each age in years on the window's last day, (ages, 2, K).
 
     Within the bands it changes smoothly: the logarithm is averaged over neighbouring ages again and again, and each

@@ -7,6 +7,7 @@ hold in the end, after short histories are filled up, long ones cut, and codes k
 It takes some ten minutes on two cores. Needed after a change of the tables or of how patients are drawn.
 """
 
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 import numpy as np
@@ -26,48 +27,71 @@ FIRST_SEED = 1_000_000  # one a round, far from those that people use
 _AVERAGED = 0.5  # share of the rounds, the last ones, whose values are averaged (Polyak and Ruppert)
 _FEWEST_CASES = 20  # expected in a round; a prevalence cell with fewer stays as published
 _STRONGEST = 0.95  # correlation of a pair
-_DRUG_STEP = 0.9
+_USERS_WITHOUT_DIAGNOSIS = 0.1  # of a drug, at first
+_PAIR_STEP = 0.25  # of a log odds ratio, in Fisher's z of the correlation: a cautious one
+_DRUG_STEP = 0.9  # of a logarithm
 _SWEEPS = 30
+
+
+@dataclass(frozen=True)
+class Values:
+    """What is moved: correlations (K, K) of the scores, and the `Fitted` of the same names."""
+
+    correlation: np.ndarray
+    prevalence: np.ndarray
+    given: np.ndarray
+    without_diagnosis: np.ndarray
+
+    @classmethod
+    def first(cls, tables: Tables) -> "Values":
+        """Return the published figures themselves, and about what gives the odds ratios."""
+        drugs = tables.drugs
+        few = _USERS_WITHOUT_DIAGNOSIS * drugs.share_5yr
+        return cls(start_correlations(tables), tables.diagnoses.prevalence, drugs.link_probability, few)
+
+    @classmethod
+    def mean(cls, several: list["Values"]) -> "Values":
+        """Return the mean of several."""
+        return cls(*(np.mean([getattr(one, field.name) for one in several], axis=0) for field in fields(cls)))
+
+    def fitted(self, tables: Tables) -> Fitted:
+        """Return what the draws take."""
+        partial = covariance_selection(self.correlation, tables.diagnoses.pairs)
+        return Fitted(self.prevalence, partial, self.given, self.without_diagnosis)
+
+    def moved(self, counted: Measures, tables: Tables, step: float) -> "Values":
+        """Return the values after a step against what a population counted was off."""
+        diagnoses, drugs = tables.diagnoses, tables.drugs
+        published = diagnoses.prevalence
+        known = published * counted.people >= _FEWEST_CASES
+        off = _safe_logit(published) - _safe_logit(counted.prevalence)
+        prevalence = np.where(known, expit(_safe_logit(self.prevalence) + step * off), published) * (published > 0)
+
+        i, j = diagnoses.pairs.T
+        found = np.nan_to_num(counted.odds_ratios, nan=1.0, posinf=1e3).clip(1e-3)
+        gap = np.log(diagnoses.odds_ratios[i, j]) - np.log(found)
+        correlation = self.correlation.copy()
+        stronger = np.tanh(np.arctanh(correlation[i, j]) + _PAIR_STEP * step * gap)
+        correlation[i, j] = correlation[j, i] = stronger.clip(-0.5, _STRONGEST)
+
+        more = (drugs.link_probability / counted.given.clip(1e-4)) ** (_DRUG_STEP * step)
+        more_without = (drugs.share_5yr / counted.users.clip(1e-6)) ** (_DRUG_STEP * step)
+        without = (self.without_diagnosis * more_without).clip(1e-6, 0.9)
+        return Values(correlation, prevalence, (self.given * more).clip(1e-5, 0.99), without)
 
 
 def run(patients: int, rounds: int, workers: int) -> None:
     """Fit with ``rounds`` populations of so many ``patients`` and write `fitted.PATH`."""
     tables = load()
-    published = tables.diagnoses.prevalence
-    pairs = tables.diagnoses.pairs
-    ratios = tables.diagnoses.odds_ratios[tuple(pairs.T)]
-    drugs = tables.drugs
-
-    correlation = start_correlations(tables)
-    prevalence, given, without = published.copy(), drugs.link_probability.copy(), 0.1 * drugs.share_5yr
-    sums, averaged = None, 0
+    values, last = Values.first(tables), []
     with Parallel(n_jobs=workers) as parallel, console.progress(total=rounds, label="Fitting", unit="rounds") as bar:
         for number in range(rounds):
-            fitted = Fitted(prevalence, covariance_selection(correlation, pairs), given, without)
             if number >= rounds * (1 - _AVERAGED):
-                values = np.concatenate([part.ravel() for part in (correlation, prevalence, given, without)])
-                sums = values if sums is None else sums + values
-                averaged += 1
-            counted = _simulate(parallel, FIRST_SEED + number, patients, workers, tables, fitted)
-            step = 1 / (1 + number) ** 0.2
-            expected = published * np.broadcast_to(counted.people, published.shape)
-            known = expected >= _FEWEST_CASES
-            off = _safe_logit(published) - _safe_logit(counted.prevalence)
-            prevalence = np.where(known, expit(_safe_logit(prevalence) + step * off), published) * (published > 0)
-            gap = np.log(ratios) - np.log(np.nan_to_num(counted.odds_ratios, nan=1.0, posinf=1e3).clip(1e-3))
-            # A log odds ratio of 1.7 is about a correlation of a half: a step of a quarter is a cautious one.
-            moved = np.arctanh(correlation[tuple(pairs.T)]) + 0.25 * step * gap
-            correlation[tuple(pairs.T)] = correlation[tuple(pairs.T[::-1])] = np.tanh(moved).clip(-0.5, _STRONGEST)
-            given = (given * (drugs.link_probability / counted.given.clip(1e-4)) ** (_DRUG_STEP * step)).clip(
-                1e-5, 0.99
-            )
-            without = (without * (drugs.share_5yr / counted.users.clip(1e-6)) ** (_DRUG_STEP * step)).clip(1e-6, 0.9)
+                last.append(values)
+            counted = _simulate(parallel, FIRST_SEED + number, patients, workers, tables, values.fitted(tables))
+            values = values.moved(counted, tables, step=(1 + number) ** -0.2)
             bar.update(1)
-
-    parts = np.split(sums / averaged, np.cumsum([correlation.size, published.size, given.size]))
-    correlation, prevalence = parts[0].reshape(correlation.shape), parts[1].reshape(published.shape)
-    fitted = Fitted(prevalence, covariance_selection(correlation, pairs), parts[2], parts[3])
-    with Parallel(n_jobs=workers) as parallel:
+        fitted = Values.mean(last).fitted(tables)
         counted = _simulate(parallel, FIRST_SEED + rounds, patients, workers, tables, fitted)
     errors = _errors(counted, tables)
     store.save(fitted, tables, {"patients": patients, **errors})

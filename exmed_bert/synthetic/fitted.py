@@ -47,7 +47,7 @@ def load(tables: Tables, path: Path = PATH) -> Fitted:
         InputError: they were fitted to other tables.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
-    if content["tables"] != tables.digest:
+    if content["tables"] != tables.drawn_digest:
         raise InputError(f"{path}: was fitted to other tables than those beside it; fit anew: {COMMAND}")
     diagnoses, drugs = tables.diagnoses, tables.drugs
     partial = np.zeros((len(diagnoses.codes),) * 2)
@@ -66,7 +66,7 @@ def save(fitted: Fitted, tables: Tables, errors: dict[str, Any], path: Path = PA
     diagnoses, drugs = tables.diagnoses, tables.drugs
     content = {
         "made_by": COMMAND,
-        "tables": tables.digest,
+        "tables": tables.drawn_digest,
         "errors": errors,
         "prevalence": dict(zip(diagnoses.codes, fitted.prevalence.round(5).tolist(), strict=True)),
         "partial_correlations": {

@@ -18,7 +18,7 @@ from exmed_bert.data.patient import day_number
 from exmed_bert.synthetic.rows import Rows, split
 
 FOLDER = Path(__file__).resolve().parent / "tables"
-FILES = (
+DRAWN_FROM = (  # by what is fitted
     "diagnoses.csv",
     "drugs.csv",
     "pathways.csv",
@@ -26,11 +26,9 @@ FILES = (
     "seasons.csv",
     "epidemics.csv",
     "departures.csv",
-    "visit_rates.csv",
-    "recent_codes.csv",
-    "plos.csv",
     "us_demographics.json",
 )
+FILES = (*DRAWN_FROM, "plos.csv", "recent_codes.csv", "visit_rates.csv")
 
 SEXES = ("MALE", "FEMALE")  # the order of every axis of sexes
 BAND_STARTS = (0, 18, 45, 65)  # the order of every axis of age bands, in years
@@ -178,7 +176,7 @@ class ProlongedStay:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """All tables, and the digest of the files they were read from."""
+    """All tables, the digest of the files they were read from, and that of those the fitted values depend on."""
 
     diagnoses: Diagnoses
     drugs: Drugs
@@ -186,6 +184,7 @@ class Tables:
     schedule: Schedule
     prolonged_stay: ProlongedStay
     digest: str
+    drawn_digest: str
 
 
 @functools.cache
@@ -195,7 +194,6 @@ def load(folder: Path = FOLDER) -> Tables:
     Raises:
         InputError: a code is no code, a share lies outside 0 to 1, or a table refers to a code that is not there.
     """
-    digest = hashlib.blake2b(b"".join((folder / name).read_bytes() for name in FILES), digest_size=16).hexdigest()
     clinics = Rows(folder / "clinics.csv")
     clinic_names = tuple(clinics.each("clinic", str))
     diagnoses = _diagnoses(folder / "diagnoses.csv", folder / "pathways.csv", clinic_names)
@@ -210,8 +208,13 @@ def load(folder: Path = FOLDER) -> Tables:
             epidemics=_epidemics(folder / "epidemics.csv", diagnoses),
         ),
         prolonged_stay=_prolonged_stay(folder / "plos.csv", diagnoses),
-        digest=digest,
+        digest=_digest(folder, FILES),
+        drawn_digest=_digest(folder, DRAWN_FROM),
     )
+
+
+def _digest(folder: Path, names: tuple[str, ...]) -> str:
+    return hashlib.blake2b(b"".join((folder / name).read_bytes() for name in names), digest_size=16).hexdigest()
 
 
 def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnoses:
