@@ -165,6 +165,9 @@ class PretrainSettings(ClinVecSettings):
     warmup_steps: int | None = Field(None, ge=0, description="Steps of rising learning rate; not given: 10 %.")
     warmup_ratio: Probability | None = Field(None, description="The same as a share of all steps.")
     initialization: Literal["orthogonal", "normal"] = Field("orthogonal", description="How weights are drawn.")
+    visit_distance_bias: bool = Field(
+        True, description="Attention heads see how many visits two codes are apart; the original's do not."
+    )
     dynamic_masking: bool | None = Field(
         None, description="Must match the dataset's masking; not given: the dataset's."
     )

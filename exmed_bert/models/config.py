@@ -5,6 +5,19 @@ from typing import ClassVar
 from transformers import PretrainedConfig
 
 
+STEEPEST, FLATTEST = 8.0, 0.3  # of a head's attention logits, a visit
+
+
+def visit_slopes(heads: int) -> list[float]:
+    """Return what the attention logits of each head lose a visit of distance, after ALiBi (Press et al., 2022).
+
+    >>> visit_slopes(1), visit_slopes(2), [round(slope, 2) for slope in visit_slopes(4)]
+    ([0.0], [0.0, 8.0], [0.0, 8.0, 1.55, 0.3])
+    """
+    ratio = (FLATTEST / STEEPEST) ** (1 / max(heads - 2, 1))
+    return [0.0, *(STEEPEST * ratio**head for head in range(heads - 1))]
+
+
 class ExMedBertConfig(PretrainedConfig):
     """Sizes and options of an ExMed-BERT (Lentzen et al., 2023).
 
@@ -19,6 +32,10 @@ class ExMedBertConfig(PretrainedConfig):
         initializer_range: standard deviation of normally drawn linear layers.
         orthogonal_gain: factor of orthogonally drawn linear layers. At 1 each layer turns the residual stream around
             as much as it keeps of it, and six layers hardly learn.
+        visit_distance_bias: whether the attention heads see how many visits two codes are apart. The first head sees
+            none of it; the others lose `visit_slopes` a visit, down to a head that hardly looks beyond the visit. With
+            positions in the embeddings alone a model takes very long to find what meets in a visit. The original's
+            weights know nothing of it.
         context_scale: size of the embeddings of entity, age, sex, state and visit position beside the code's, whose
             entries have unit variance. The six are added up: at equal size five sixths of what a token shows is not
             its code, and models learn far more slowly which codes go together.
@@ -47,6 +64,7 @@ class ExMedBertConfig(PretrainedConfig):
     initializer_range: float = 0.02
     orthogonal_gain: float = 0.4
     context_scale: float = 0.1
+    visit_distance_bias: bool = False
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
     predict_codes: bool = True

@@ -18,7 +18,7 @@ from transformers.models.bert.modeling_bert import BertEncoder, BertPredictionHe
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.models.config import ExMedBertConfig
+from exmed_bert.models.config import ExMedBertConfig, visit_slopes
 
 
 @dataclass
@@ -179,18 +179,38 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             ``last_hidden_state``, (B, L, hidden).
         """
         embedded = self.embeddings(input_ids, entity_ids, age_ids, sex_ids, state_ids, position_ids)
-        hidden = self.encoder(embedded, self._attention_bias(attention_mask, embedded)).last_hidden_state
+        bias = self._attention_bias(attention_mask, position_ids, embedded)
+        hidden = self.encoder(embedded, bias).last_hidden_state
         return BaseModelOutput(last_hidden_state=hidden)
 
-    def _attention_bias(self, attention_mask: Tensor | None, embedded: Tensor) -> Tensor | None:
-        """Return the mask in the form that the chosen attention kernel takes."""
+    def _attention_bias(
+        self, attention_mask: Tensor | None, position_ids: Tensor | None, embedded: Tensor
+    ) -> Tensor | None:
+        """Return mask and visit distances in the form that the chosen attention kernel takes.
+
+        Raises:
+            ValueError: a flash kernel was chosen, which knows no distances between visits.
+        """
         kernel = self.config._attn_implementation
-        if attention_mask is None or "flash" in kernel:
+        if self.config.visit_distance_bias and "flash" in kernel:
+            raise ValueError(
+                f"visit_distance_bias: attention kernel {kernel!r} does not take it, expected sdpa or eager"
+            )
+        if (attention_mask is None and not self.config.visit_distance_bias) or "flash" in kernel:
             return attention_mask
+        if attention_mask is None:
+            attention_mask = torch.ones(embedded.shape[:2], device=embedded.device)
         allowed = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, L), the same for all heads and queries
-        if kernel == "sdpa":
-            return allowed
-        return torch.zeros_like(allowed, dtype=embedded.dtype).masked_fill(~allowed, torch.finfo(embedded.dtype).min)
+        if not self.config.visit_distance_bias:
+            if kernel == "sdpa":
+                return allowed
+            bias = torch.zeros_like(allowed, dtype=embedded.dtype)
+        else:
+            visits = torch.zeros_like(allowed[:, 0, 0], dtype=torch.long) if position_ids is None else position_ids
+            distances = (visits[:, None, :] - visits[:, :, None]).abs()[:, None].to(embedded.dtype)  # (B, 1, L, L)
+            slopes = torch.tensor(visit_slopes(self.config.num_attention_heads), dtype=embedded.dtype)
+            bias = distances * -slopes.to(embedded.device)[:, None, None]  # (B, heads, L, L)
+        return bias.masked_fill(~allowed, torch.finfo(embedded.dtype).min)
 
 
 class CodePredictionHead(nn.Module):

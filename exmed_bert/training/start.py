@@ -66,6 +66,7 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
         num_attention_heads=heads,
         intermediate_size=settings.intermediate_size or default_intermediate(settings.hidden_size),
         initialization=settings.initialization,
+        visit_distance_bias=settings.visit_distance_bias,
         predict_los=plos,
     )
 
