@@ -50,12 +50,13 @@ def test_the_originals_checkpoint_loads_and_gives_its_logits() -> None:
     torch.testing.assert_close(logits[real], torch.from_numpy(expected["expected_logits"])[real], atol=1e-4, rtol=0)
 
 
-def test_both_attention_kernels_agree_in_outputs_and_gradients() -> None:
+@pytest.mark.parametrize("visit_distance_bias", [False, True])
+def test_both_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bias: bool) -> None:
     batch = small_batch()
     labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.5, batch["input_ids"], IGNORED)
     results = []
     for kernel in ("sdpa", "eager"):
-        model = small_model().eval()
+        model = small_model(visit_distance_bias=visit_distance_bias).eval()
         model.set_attn_implementation(kernel)
         output = model(**batch, code_labels=labels)
         output.loss.backward()
@@ -63,6 +64,39 @@ def test_both_attention_kernels_agree_in_outputs_and_gradients() -> None:
         results.append((output.logits.detach(), grads))
     for sdpa, eager in zip(*results, strict=True):
         torch.testing.assert_close(sdpa, eager, atol=1e-4, rtol=1e-4)
+
+
+def test_the_steepest_head_sees_its_own_visit_alone() -> None:
+    model = small_model(visit_distance_bias=True).eval()
+    model.set_attn_implementation("eager")
+    weights: list[torch.Tensor] = []
+    attention = model.bert.encoder.layer[0].attention.self
+    attention.register_forward_hook(lambda _module, _inputs, output: weights.append(output[1]))
+    batch = small_batch((10,))
+    visits = torch.tensor([[1, 1, 2, 2, 2, 3, 4, 4, 5, 6]])
+    model(**batch | {"position_ids": visits})
+    same = (visits[0][:, None] == visits[0][None, :]).float()
+    anywhere, nearby = (weights[0][0, head] for head in range(2))
+    assert (nearby * same).sum(dim=1).min() > 0.98
+    assert (anywhere * same).sum(dim=1).mean() < 0.5
+
+    with pytest.raises(ValueError, match="flash_attention_2"):
+        model.config._attn_implementation = "flash_attention_2"
+        model(**batch)
+
+
+def test_distances_between_visits_are_all_that_counts() -> None:
+    """Shifting every visit number changes the embeddings alone, and without them nothing."""
+    model = small_model(visit_distance_bias=True).eval()
+    torch.nn.init.zeros_(model.bert.embeddings.positional_embeddings.weight)
+    batch = small_batch((5, 5))
+    here, later = (model(**batch | {"position_ids": batch["position_ids"] + shift}).logits for shift in (0, 6))
+    torch.testing.assert_close(here, later, atol=1e-5, rtol=0)
+    together = model(**batch | {"position_ids": batch["position_ids"].clamp(max=1)}).logits
+    assert (here - together).abs().max() > 1e-3
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in small_model().state_dict().items()
+    }, "no parameters of its own"
 
 
 def test_padding_and_company_do_not_change_a_patient() -> None:

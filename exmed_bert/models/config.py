@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from transformers import PretrainedConfig
 
-
 STEEPEST, FLATTEST = 8.0, 0.3  # of a head's attention logits, a visit
 
 

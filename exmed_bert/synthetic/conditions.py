@@ -8,7 +8,6 @@ are those of the tables whatever the correlations, which multiplying odds would 
 import functools
 
 import numpy as np
-from scipy.special import ndtr
 
 from exmed_bert.console import InputError
 from exmed_bert.synthetic.fitted import Fitted
@@ -31,6 +30,8 @@ def draw_conditions(
     hazard: of those who would have it within the whole window, a patient observed for a part has it less often.
     Those whose scores come next have the condition, and are treated for it, but nobody codes it.
     """
+    from scipy.special import ndtr  # here, so that --help need not wait for it
+
     scores = rng.standard_normal((len(people), len(tables.diagnoses.codes))) @ correlation_root(fitted).T
     prevalence = prevalence_by_age(tables, fitted)[people.ages, people.sexes]
     exposure = np.where(np.isin(tables.diagnoses.kinds, RECURRING), people.observed_share(window)[:, None], 1)
