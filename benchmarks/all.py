@@ -14,7 +14,7 @@ from typing import Any
 from common import HEADER, RESULTS, ROOT, Figure, shown
 
 NAMES = ("conversion", "loading", "generation", "demo")
-LONG = ("generation_at_size",)
+LONG = ("population", "generation_at_size", "learnability")
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
@@ -51,13 +51,13 @@ def rewrite_readme() -> None:
 def main() -> None:
     """Run the benchmarks one after another, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, help="repetitions of each [default: each one's own]")
+    parser.add_argument("--repeats", type=int, help="repetitions of each short one [default: each one's own]")
     parser.add_argument("--long", action="store_true", help=f"also run {', '.join(LONG)}")
     parser.add_argument("--no-run", action="store_true", help="only rewrite the README from the JSON files")
     given = parser.parse_args()
     for name in () if given.no_run else NAMES + LONG * given.long:
         print(f"\n{name}", flush=True)
-        repeats = [] if given.repeats is None else ["--repeats", str(given.repeats)]
+        repeats = [] if given.repeats is None or name in LONG else ["--repeats", str(given.repeats)]
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *repeats], check=True)
     rewrite_readme()
 
