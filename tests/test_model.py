@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from exmed_bert import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertModel
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.models.dropout import PLAIN_ATTENTION, Dropout, dropout
 from exmed_bert.models.model import sinusoidal_positions
 
 CHECKPOINT = ROOT / "tests" / "fixtures" / "upstream_checkpoint"
@@ -51,19 +52,48 @@ def test_the_originals_checkpoint_loads_and_gives_its_logits() -> None:
 
 
 @pytest.mark.parametrize("visit_distance_bias", [False, True])
-def test_both_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bias: bool) -> None:
+def test_the_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bias: bool) -> None:
     batch = small_batch()
     labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.5, batch["input_ids"], IGNORED)
     results = []
-    for kernel in ("sdpa", "eager"):
+    for kernel in ("sdpa", "eager", PLAIN_ATTENTION):
         model = small_model(visit_distance_bias=visit_distance_bias).eval()
         model.set_attn_implementation(kernel)
         output = model(**batch, code_labels=labels)
         output.loss.backward()
         grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         results.append((output.logits.detach(), grads))
-    for sdpa, eager in zip(*results, strict=True):
-        torch.testing.assert_close(sdpa, eager, atol=1e-4, rtol=1e-4)
+    for of_kind in zip(*results, strict=True):
+        for other in of_kind[1:]:
+            torch.testing.assert_close(other, of_kind[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.25, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(probability: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1003, 301, requires_grad=True)
+    dropped = dropout(x, probability)
+    share = (dropped == 0).float().mean().item()
+    assert share == pytest.approx(round(probability * 256) / 256, abs=5 * (probability / x.numel()) ** 0.5)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert len(dropped.unique()) == 2
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped.detach()), "the same entries, the same scale"
+    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
+    assert neighbours.float().mean().item() == pytest.approx(share**2, rel=0.1), "independent of each other"
+
+    torch.manual_seed(0)
+    assert torch.equal(dropout(torch.ones(1003, 301), probability), dropped), "the generator's state decides"
+    assert dropout(x, 0.0) is x
+
+
+def test_every_dropout_of_the_model_is_the_cheap_one_and_rests_in_evaluation() -> None:
+    model = small_model()
+    kinds = {type(module) for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert kinds == {Dropout}
+    batch = small_batch()
+    assert not torch.equal(model.train()(**batch).logits, model(**batch).logits)
+    assert torch.equal(model.eval()(**batch).logits, model(**batch).logits)
 
 
 def test_the_steepest_head_sees_its_own_visit_alone() -> None:

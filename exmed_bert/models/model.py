@@ -18,6 +18,7 @@ from transformers.models.bert.modeling_bert import BertEncoder, BertPredictionHe
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.models import dropout
 from exmed_bert.models.config import ExMedBertConfig, visit_slopes
 
 
@@ -147,6 +148,7 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         super().__init__(config)
         self.embeddings = ExMedBertEmbeddings(config)
         self.encoder = BertEncoder(config)
+        dropout.use_in(self)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:

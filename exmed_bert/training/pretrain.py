@@ -17,11 +17,11 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.files import fingerprint
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.failures import failures_explained
-from exmed_bert.training.plan import Plan, choose_precision, choose_threads, make_plan
+from exmed_bert.training.plan import Plan, choose_attention, choose_precision, choose_threads, make_plan
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
 from exmed_bert.training.start import new_model
-from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce, open_log
+from exmed_bert.training.tracking import LOGGER, MetricsWriter, ReportCallback, announce, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 
 WEIGHT_DECAY = 0.01  # the original's
@@ -63,6 +63,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     precision = choose_precision(settings.precision)
 
     model, notes = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
+    model.set_attn_implementation(choose_attention())
 
     args = _training_arguments(settings, precision)
     plan = make_plan(settings, len(train), args.world_size)
@@ -261,5 +262,6 @@ def _announce_start(
         f"after {plan.warmup_steps:,} steps; {precision} on {trainer.args.device}; "
         f"{trainer.sampler.padded_share():.0%} of positions are padding"
     )
+    LOGGER.info("attention kernel: %s", config._attn_implementation)
     if folder.checkpoint:
         announce(f"Going on from {folder.checkpoint}")
