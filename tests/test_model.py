@@ -9,10 +9,12 @@ import pytest
 import torch
 from conftest import ROOT
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers.models.bert.modeling_bert import BertEncoder
 
 from exmed_bert import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertModel
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.models.dropout import PLAIN_ATTENTION, Dropout, dropout
+from exmed_bert.models.attention import attention_bias
+from exmed_bert.models.dropout import add_dropped_out, dropout
 from exmed_bert.models.model import sinusoidal_positions
 
 CHECKPOINT = ROOT / "tests" / "fixtures" / "upstream_checkpoint"
@@ -56,7 +58,7 @@ def test_the_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bia
     batch = small_batch()
     labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.5, batch["input_ids"], IGNORED)
     results = []
-    for kernel in ("sdpa", "eager", PLAIN_ATTENTION):
+    for kernel in ("sdpa", "eager"):
         model = small_model(visit_distance_bias=visit_distance_bias).eval()
         model.set_attn_implementation(kernel)
         output = model(**batch, code_labels=labels)
@@ -87,13 +89,58 @@ def test_dropout_drops_its_share_and_keeps_the_mean(probability: float) -> None:
     assert dropout(x, 0.0) is x
 
 
-def test_every_dropout_of_the_model_is_the_cheap_one_and_rests_in_evaluation() -> None:
-    model = small_model()
-    kinds = {type(module) for module in model.modules() if isinstance(module, torch.nn.Dropout)}
-    assert kinds == {Dropout}
+def test_dropout_added_to_a_residual_is_the_same_dropout() -> None:
+    x, residual = torch.randn(2, 50, 24)
+    torch.manual_seed(0)
+    expected = residual + dropout(x, 0.1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(add_dropped_out(residual, x, 0.1), expected)
+    assert torch.equal(add_dropped_out(residual, x, 0.0), residual + x)
+
+
+@pytest.mark.parametrize("only", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_each_dropout_works_in_training_and_rests_in_evaluation(only: str) -> None:
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = small_model(**off | {only: 0.5})
+    model.set_attn_implementation("eager")
     batch = small_batch()
     assert not torch.equal(model.train()(**batch).logits, model(**batch).logits)
     assert torch.equal(model.eval()(**batch).logits, model(**batch).logits)
+    without = small_model(**off).train()
+    torch.testing.assert_close(without(**batch).logits, model.eval()(**batch).logits)
+
+
+@pytest.mark.parametrize("visit_distance_bias", [False, True])
+def test_the_encoder_is_berts(visit_distance_bias: bool) -> None:
+    """The same weights in transformers' own encoder give the same hidden states and gradients."""
+    model = small_model(visit_distance_bias=visit_distance_bias).eval()
+    model.set_attn_implementation("eager")
+    theirs = BertEncoder(model.config).eval()
+    theirs.load_state_dict(model.bert.encoder.state_dict())
+    batch = small_batch()
+    results = []
+    for encoder in (model.bert.encoder, theirs):
+        torch.manual_seed(3)
+        hidden = torch.randn(3, 10, 24, requires_grad=True)
+        output = encoder(hidden, attention_bias(model.config, batch["attention_mask"], batch["position_ids"], hidden))
+        output = output if isinstance(output, torch.Tensor) else output.last_hidden_state
+        (output * batch["attention_mask"][:, :, None]).square().sum().backward()
+        results.append([output.detach(), hidden.grad, *(p.grad for p in encoder.parameters())])
+    for ours, other in zip(*results, strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-4, rtol=1e-4)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    batch = small_batch()
+    grads = []
+    for checkpointing in (False, True):
+        model = small_model().train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        torch.manual_seed(5)
+        model(**batch, code_labels=batch["input_ids"]).loss.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*grads)
 
 
 def test_the_steepest_head_sees_its_own_visit_alone() -> None:

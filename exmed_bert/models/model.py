@@ -1,4 +1,4 @@
-"""ExMed-BERT: embeddings of code, entity, age, sex, state and visit position under transformers' BERT encoder.
+"""ExMed-BERT: embeddings of code, entity, age, sex, state and visit position under BERT's encoder, and the heads.
 
 Parameter names are the original's, so that published weights load. What the original got wrong is not carried over:
 pooling ignores padding, the sinusoidal visit positions survive initialisation, PLOS labels are 0 or 1, and logits are
@@ -14,12 +14,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.bert.modeling_bert import BertEncoder, BertPredictionHeadTransform
+from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.models import dropout
-from exmed_bert.models.config import ExMedBertConfig, visit_slopes
+from exmed_bert.models.attention import attention_bias
+from exmed_bert.models.config import ExMedBertConfig
+from exmed_bert.models.dropout import dropout
+from exmed_bert.models.encoder import Encoder
 
 
 @dataclass
@@ -80,7 +82,7 @@ class ExMedBertEmbeddings(nn.Module):
         self.age_embeddings = _table(config.age_vocab_size, size, scale)
         self.state_embeddings = _table(config.region_vocab_size, size, scale)
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout_probability = config.hidden_dropout_prob
 
     def forward(
         self,
@@ -101,7 +103,8 @@ class ExMedBertEmbeddings(nn.Module):
             + self.sex_embeddings(padding if sex_ids is None else sex_ids)
             + self.state_embeddings(padding if state_ids is None else state_ids)
         )
-        return self.dropout(self.layer_norm(embedded))
+        normalised = self.layer_norm(embedded)
+        return dropout(normalised, self.dropout_probability) if self.training else normalised
 
 
 class ExMedBertPreTrainedModel(PreTrainedModel):
@@ -147,8 +150,7 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__(config)
         self.embeddings = ExMedBertEmbeddings(config)
-        self.encoder = BertEncoder(config)
-        dropout.use_in(self)
+        self.encoder = Encoder(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -181,38 +183,8 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             ``last_hidden_state``, (B, L, hidden).
         """
         embedded = self.embeddings(input_ids, entity_ids, age_ids, sex_ids, state_ids, position_ids)
-        bias = self._attention_bias(attention_mask, position_ids, embedded)
-        hidden = self.encoder(embedded, bias).last_hidden_state
-        return BaseModelOutput(last_hidden_state=hidden)
-
-    def _attention_bias(
-        self, attention_mask: Tensor | None, position_ids: Tensor | None, embedded: Tensor
-    ) -> Tensor | None:
-        """Return mask and visit distances in the form that the chosen attention kernel takes.
-
-        Raises:
-            ValueError: a flash kernel was chosen, which knows no distances between visits.
-        """
-        kernel = self.config._attn_implementation
-        if self.config.visit_distance_bias and "flash" in kernel:
-            raise ValueError(
-                f"visit_distance_bias: attention kernel {kernel!r} does not take it, expected sdpa or eager"
-            )
-        if (attention_mask is None and not self.config.visit_distance_bias) or "flash" in kernel:
-            return attention_mask
-        if attention_mask is None:
-            attention_mask = torch.ones(embedded.shape[:2], device=embedded.device)
-        allowed = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, L), the same for all heads and queries
-        if not self.config.visit_distance_bias:
-            if kernel == "sdpa":
-                return allowed
-            bias = torch.zeros_like(allowed, dtype=embedded.dtype)
-        else:
-            visits = torch.zeros_like(allowed[:, 0, 0], dtype=torch.long) if position_ids is None else position_ids
-            distances = (visits[:, None, :] - visits[:, :, None]).abs()[:, None].to(embedded.dtype)  # (B, 1, L, L)
-            slopes = torch.tensor(visit_slopes(self.config.num_attention_heads), dtype=embedded.dtype)
-            bias = distances * -slopes.to(embedded.device)[:, None, None]  # (B, heads, L, L)
-        return bias.masked_fill(~allowed, torch.finfo(embedded.dtype).min)
+        bias = attention_bias(self.config, attention_mask, position_ids, embedded)
+        return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
 
 
 class CodePredictionHead(nn.Module):

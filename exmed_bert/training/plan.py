@@ -7,7 +7,6 @@ import torch
 
 from exmed_bert.config import PretrainSettings
 from exmed_bert.console import OptionError
-from exmed_bert.models.dropout import PLAIN_ATTENTION
 
 _REPORTS = 20  # evaluations and checkpoints of a run, where nothing else is asked for
 _LOGS = 50
@@ -76,7 +75,7 @@ def choose_precision(wanted: str) -> str:
 
 def choose_attention() -> str:
     """Return the attention kernel that trains fastest: torch's own on a GPU, one with a cheap dropout on a CPU."""
-    return "sdpa" if torch.cuda.is_available() else PLAIN_ATTENTION
+    return "sdpa" if torch.cuda.is_available() else "eager"
 
 
 def choose_threads(codes_a_step: float, hidden_size: int, intermediate_size: int) -> int | None:

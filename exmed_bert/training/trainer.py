@@ -1,5 +1,6 @@
 """transformers' Trainer with our batches, our masked-code evaluation, and checkpoints that appear whole or not."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollato
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training import checkpoints, metrics
+from exmed_bert.training.optimizer import FusedAdamW
 
+_EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -53,11 +56,14 @@ class PretrainingTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=MaskedCodeCollator(train_dataset.info, plos),
         )
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._whole_model = self.accelerator.distributed_type in _EVERY_PROCESS_HAS_THE_MODEL
+        if self._whole_model:
+            self.optimizer_cls_and_kwargs = (FusedAdamW, {"lr": args.learning_rate})
         self.add_callback(_EpochCallback(self.sampler, self.data_collator))
+        self.seconds_waiting = 0.0  # for batches
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the batches of an epoch, grouped by length; each process gets its share."""
+        """Return the batches of an epoch, grouped by length; each process gets its share, on its device."""
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.sampler,
@@ -65,13 +71,39 @@ class PretrainingTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
+        nothing_to_do = self.args.world_size == 1 and self.args.device.type == "cpu"
+        return loader if nothing_to_do else self.accelerator.prepare(loader)
+
+    # The Trainer's own way through a step serves every kind of model and takes as long as a small one computes.
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, torch.Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, torch.Tensor]], None]:
+        """Return the batches of a step, and no count of their labels: the model's losses are means already."""
+        start = time.perf_counter()
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        self.seconds_waiting += time.perf_counter() - start
+        return batches, None
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: None = None
+    ) -> torch.Tensor:
+        """Go forward and backward through a batch, and return its share of the step's loss, a scalar."""
+        if not model.training:
+            model.train()
+        loss = model(**inputs).loss
+        if self.current_gradient_accumulation_steps > 1:
+            loss = loss / self.current_gradient_accumulation_steps
+        if self._whole_model:
+            loss.backward()
+        else:
+            self.accelerator.backward(loss)
+        return loss.detach()
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        # In one process there is no more to it; the Trainer walks through all modules several times before.
-        if self.accelerator.distributed_type != DistributedType.NO:
-            return super()._clip_grad_norm(model)
-        return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm, foreach=True)
+        if isinstance(self.optimizer.optimizer, FusedAdamW):
+            return self.optimizer.optimizer.clip(self.args.max_grad_norm)
+        return super()._clip_grad_norm(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the Trainer would count the parameters anew at each step, 5 % of a small model's time."""
