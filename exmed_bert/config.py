@@ -158,9 +158,14 @@ class PretrainSettings(ClinVecSettings):
         None, ge=2, description="Must match the dataset's --max-length; not given: the dataset's."
     )
     seed: int = Field(42, ge=0, description="Seed of initialisation, order, masks and dropout.")
-    num_workers: int = Field(0, ge=0, description="Processes that prepare batches; 0 is fastest here.")
+    num_workers: int | None = Field(
+        None, ge=0, description="Processes that prepare batches; not given: 2 beside a GPU, else 0, the fastest."
+    )
     logging_steps: int | None = Field(None, ge=1, description="Steps between logged losses; not given: 50 a run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between evaluations; not given: 20 a run.")
+    eval_max_patients: int = Field(
+        5000, ge=1, description="Most validation patients an evaluation during training looks at; the last takes all."
+    )
     save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; not given: 20 a run.")
     warmup_steps: int | None = Field(None, ge=0, description="Steps of rising learning rate; not given: 10 %.")
     warmup_ratio: Probability | None = Field(None, description="The same as a share of all steps.")
@@ -178,7 +183,13 @@ class PretrainSettings(ClinVecSettings):
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of matrix products; auto: bf16 on GPUs that have it, else fp32."
+        "auto", description="Number format of matrix products; auto: bf16 where the machine is faster with it."
+    )
+    compile: bool = Field(
+        False, description="Compile the encoder with torch.compile: a minute at the start, for long runs on a GPU."
+    )
+    profile: int | None = Field(
+        None, ge=1, description="Write a profiler's trace of this many steps, for TensorBoard or Perfetto."
     )
     overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
 

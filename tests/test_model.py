@@ -200,6 +200,21 @@ def test_logits_at_masked_positions_are_those_of_all_positions() -> None:
     torch.testing.assert_close(masked.loss, expected)
 
 
+def test_a_loss_in_chunks_is_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = small_batch()
+    results = []
+    for limit in (10**6, 3 * 40):  # all 19 positions at once, or three at a time
+        monkeypatch.setattr("exmed_bert.models.model._LOGITS_AT_ONCE", limit)
+        model = small_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+        output = model(**batch, code_labels=labels)
+        output.loss.backward()
+        results.append([output.loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+        assert (output.logits is None) == (limit < 10**6)
+    for whole, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, whole)
+
+
 def test_plos_loss_is_the_weighted_mean_over_known_patients() -> None:
     model = small_model(predict_los=True, plos_weight=(0.25, 1.0)).eval()
     with torch.no_grad():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
@@ -23,6 +24,8 @@ from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
 
+_LOGITS_AT_ONCE = 2**24  # of a training step, 64 MiB; each is held several times on the way to the gradient
+
 
 @dataclass
 class MaskedCodeOutput(ModelOutput):
@@ -33,6 +36,7 @@ class MaskedCodeOutput(ModelOutput):
         code_loss: scalar, mean cross-entropy over the masked positions.
         plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
         logits: (masked positions, V) in the order of ``code_labels != -100`` if code labels were given, else (B, L, V).
+            None in training where they are so many that the loss is computed in chunks.
         plos_logits: (B, 2): no prolonged stay, prolonged stay.
     """
 
@@ -227,6 +231,11 @@ class PlosClassifier(nn.Module):
         return self.los_classifier((hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1))
 
 
+def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """(n, V), (n,) -> scalar. Over no position it is a zero that carries a gradient; a mean would be no number."""
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
 class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
     """Pretraining: predict masked codes, and prolonged length of stay where ``config.predict_los``."""
 
@@ -271,10 +280,13 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             output.logits = self.code_classifier(hidden)
         else:
             masked = code_labels != IGNORED
-            output.logits = self.code_classifier(hidden[masked])  # (masked positions, V): 15 % of the work
-            # The sum over no masked position is a zero that carries a gradient; the mean would be no number.
-            summed = F.cross_entropy(output.logits.float(), code_labels[masked], reduction="sum")
-            output.code_loss = summed / masked.sum().clamp(min=1)
+            states, labels = hidden[masked], code_labels[masked]  # 15 % of the positions, and so of the head's work
+            if self.training and len(labels) * self.config.code_vocab_size > _LOGITS_AT_ONCE:
+                summed = self._summed_loss_in_chunks(states, labels)
+            else:
+                output.logits = self.code_classifier(states)
+                summed = _summed_loss(output.logits, labels)
+            output.code_loss = summed / max(len(labels), 1)
             output.loss = output.code_loss
         if self.config.predict_los:
             output.plos_logits = self.plos_classifier(hidden, attention_mask)
@@ -282,6 +294,17 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
                 output.plos_loss = self._plos_loss(output.plos_logits.float(), plos_label)
                 output.loss = output.plos_loss if output.loss is None else output.loss + output.plos_loss
         return output
+
+    def _summed_loss_in_chunks(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Return what `_summed_loss` returns, without ever holding the logits of all positions."""
+
+        def chunk_loss(states: Tensor, labels: Tensor) -> Tensor:
+            return _summed_loss(self.code_classifier(states), labels)
+
+        size = max(_LOGITS_AT_ONCE // self.config.code_vocab_size, 1)
+        chunks = zip(states.split(size), labels.split(size), strict=True)
+        losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+        return torch.stack(losses).sum()
 
     def _plos_loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the weighted mean over the patients whose length of stay is known; 0 when none is."""

@@ -3,15 +3,11 @@
 import math
 from dataclasses import dataclass
 
-import torch
-
 from exmed_bert.config import PretrainSettings
-from exmed_bert.console import OptionError
 
 _REPORTS = 20  # evaluations and checkpoints of a run, where nothing else is asked for
 _LOGS = 50
 _WARMUP = 0.1  # share of the steps
-_FLOP_WORTH_THREADS = 10e6
 
 
 @dataclass(frozen=True)
@@ -57,34 +53,3 @@ def default_learning_rate(hidden_size: int) -> float:
     (0.001, 0.00047)
     """
     return 1e-3 * math.sqrt(64 / hidden_size)
-
-
-def choose_precision(wanted: str) -> str:
-    """Return ``fp32`` or ``bf16``; ``auto`` takes bf16 on a GPU that computes it.
-
-    Raises:
-        OptionError: bf16 was asked for on a GPU that lacks it.
-    """
-    has_gpu = torch.cuda.is_available()
-    if wanted == "bf16" and has_gpu and not torch.cuda.is_bf16_supported():
-        raise OptionError("--precision: this GPU does not compute bf16, use fp32")
-    if wanted == "auto":
-        return "bf16" if has_gpu and torch.cuda.is_bf16_supported() else "fp32"
-    return wanted
-
-
-def choose_attention() -> str:
-    """Return the attention kernel that trains fastest: torch's own on a GPU, one with a cheap dropout on a CPU."""
-    return "sdpa" if torch.cuda.is_available() else "eager"
-
-
-def choose_threads(codes_a_step: float, hidden_size: int, intermediate_size: int) -> int | None:
-    """Return 1 where more threads do not pay on the CPU, None to leave the number to torch.
-
-    The largest matrix product of a small model takes microseconds: handing it out to threads costs as much as it
-    saves, and on a busy machine, where each waits for the slowest, many times more.
-
-    >>> choose_threads(60, 64, 128), choose_threads(560, 288, 512)
-    (1, None)
-    """
-    return 1 if 2 * codes_a_step * hidden_size * intermediate_size < _FLOP_WORTH_THREADS else None

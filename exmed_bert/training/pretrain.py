@@ -1,6 +1,5 @@
 """Step 3: pretrain ExMed-BERT on the datasets of step 2."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from exmed_bert.config import PretrainSettings, Resolved, flag
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.files import fingerprint
-from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.failures import failures_explained
-from exmed_bert.training.plan import Plan, choose_attention, choose_precision, choose_threads, make_plan
+from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
+from exmed_bert.training.plan import Plan, make_plan
+from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
 from exmed_bert.training.start import new_model
-from exmed_bert.training.tracking import LOGGER, MetricsWriter, ReportCallback, announce, open_log
+from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 
 WEIGHT_DECAY = 0.01  # the original's
@@ -41,7 +41,9 @@ _NOT_IDENTITY = {
     "num_workers",
     "logging_steps",
     "eval_steps",
+    "eval_max_patients",
     "save_steps",
+    "profile",
     "overwrite",
 }
 
@@ -60,15 +62,23 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     plos = train.has_plos if settings.plos is None else settings.plos
     if plos and not train.has_plos:
         raise InputError(f"{settings.training_data}: --plos: no patient has a recorded length of stay (had_plos)")
-    precision = choose_precision(settings.precision)
+    if settings.compile:
+        check_compiler()
 
     model, notes = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
-    model.set_attn_implementation(choose_attention())
+    codes_a_step = round(settings.train_batch_size * float(train.lengths.mean()))
+    shape = StepShape(codes_a_step, model.config.hidden_size, model.config.intermediate_size)
+    precision = choose_precision(settings.precision, shape)
+    attention = choose_attention(model.config, precision.name)
+    model.set_attn_implementation(attention.name)
+    notes += [f"precision: {precision.name}, {precision.why}", f"attention: {attention.name}, {attention.why}"]
+    if settings.compile:
+        model.bert.encoder.compile(dynamic=True)
 
-    args = _training_arguments(settings, precision)
+    args = _training_arguments(settings, precision.name)
     plan = make_plan(settings, len(train), args.world_size)
     _apply_plan(args, plan)
-    identity = _identity(settings, plan, plos, precision, args.world_size)
+    identity = _identity(settings, plan, plos, args.world_size)
     with args.main_process_first(desc="run folder"):
         folder = open_run(
             settings.output_dir,
@@ -82,26 +92,32 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             say_finished(settings, plan)
         return
-    codes_a_step = settings.train_batch_size * float(train.lengths.mean())
-    threads = choose_threads(codes_a_step, model.config.hidden_size, model.config.intermediate_size)
-    if threads is not None and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(threads)
-    trainer = PretrainingTrainer(model, args, train, val)
+    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients)
     trainer.remove_callback(PrinterCallback)
-    if not args.should_save:  # one of several processes: the first one reports
-        trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
-        trainer.predict_masked_codes()
-        return
+    with cpu_settings(shape, precision.name) as hardware_notes:
+        if args.should_save:
+            _train_and_report(trainer, resolved, folder, plan, notes + hardware_notes)
+        else:  # one of several processes: the first one reports
+            trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
+            trainer.predict_masked_codes()
+
+
+def _train_and_report(
+    trainer: PretrainingTrainer, resolved: Resolved[PretrainSettings], folder: RunFolder, plan: Plan, notes: list[str]
+) -> None:
+    settings = resolved.settings
     resolved.save(settings.output_dir / "settings.json")
     open_log(settings.output_dir / "output.log")
+    if settings.profile:
+        trainer.add_callback(ProfileCallback(settings.profile, settings.output_data_dir / "profile"))
     with _open_reports(trainer, settings, folder, plan) as writer:
-        _announce_start(model, notes, train, trainer, plan, precision, folder)
+        _announce_start(trainer, plan, notes, folder)
         start = time.perf_counter()
         trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
         seconds = time.perf_counter() - start
-        results = final_results(trainer, train, plan, folder, seconds)
+        results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
-        write_results(model, train, settings, results)
+        write_results(trainer.model, trainer.train_dataset, settings, results)
     folder.remember(finished_steps=plan.total_steps)
     say_done(settings, results, seconds)
 
@@ -184,7 +200,7 @@ def _training_arguments(settings: PretrainSettings, precision: str) -> TrainingA
         seed=settings.seed,
         bf16=precision == "bf16",
         use_cpu=not has_gpu,
-        dataloader_num_workers=settings.num_workers,
+        dataloader_num_workers=2 * has_gpu if settings.num_workers is None else settings.num_workers,
         dataloader_pin_memory=has_gpu,
         remove_unused_columns=False,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
@@ -205,13 +221,12 @@ def _apply_plan(args: TrainingArguments, plan: Plan) -> None:
     args.save_steps = plan.save_steps
 
 
-def _identity(settings: PretrainSettings, plan: Plan, plos: bool, precision: str, processes: int) -> dict[str, Any]:
+def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int) -> dict[str, Any]:
     """Return what decides the weights of a run besides its length, as plain JSON values."""
     identity = settings.model_dump(mode="json", exclude=_NOT_IDENTITY)
     identity |= {
         "learning_rate": plan.learning_rate,
         "plos": plos,
-        "precision": precision,
         "processes": processes,
         "training_data": fingerprint(settings.training_data),
         "validation_data": fingerprint(settings.validation_data),
@@ -236,32 +251,25 @@ def _open_reports(
     return writer
 
 
-def _announce_start(
-    model: ExMedBertForMaskedLM,
-    notes: list[str],
-    train: PatientDataset,
-    trainer: PretrainingTrainer,
-    plan: Plan,
-    precision: str,
-    folder: RunFolder,
-) -> None:
-    config = model.config
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+def _announce_start(trainer: PretrainingTrainer, plan: Plan, notes: list[str], folder: RunFolder) -> None:
+    config, train, val = trainer.model.config, trainer.train_dataset, trainer.eval_dataset
+    parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     announce(
         f"Model: {config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} "
         f"heads, {len(train.info.vocabulary):,} codes, {parameters:,} parameters"
     )
     for note in notes:
         announce(f"  {note}")
+    sample = len(trainer.eval_sample)
     announce(
-        f"Data: {len(train):,} patients to train on, {len(trainer.eval_dataset):,} to validate; "
+        f"Data: {len(train):,} patients to train on, {len(val):,} to validate"
+        f"{f' ({sample:,} of them during training)' if sample < len(val) else ''}; "
         f"{train.info.masking.mode} masking, at most {train.info.max_length} codes"
     )
     announce(
         f"Plan: {plan.total_steps:,} steps, {plan.steps_per_epoch:,} an epoch; learning rate {plan.learning_rate:.2g} "
-        f"after {plan.warmup_steps:,} steps; {precision} on {trainer.args.device}; "
+        f"after {plan.warmup_steps:,} steps; {'bf16' if trainer.args.bf16 else 'fp32'} on {trainer.args.device}; "
         f"{trainer.sampler.padded_share():.0%} of positions are padding"
     )
-    LOGGER.info("attention kernel: %s", config._attn_implementation)
     if folder.checkpoint:
         announce(f"Going on from {folder.checkpoint}")

@@ -17,9 +17,14 @@ from exmed_bert.training.trainer import PretrainingTrainer
 
 
 def final_results(
-    trainer: PretrainingTrainer, train: PatientDataset, plan: Plan, folder: RunFolder, seconds: float
+    trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, seconds: float
 ) -> dict[str, float]:
-    """Return the metrics of the last evaluation, what guessing would score, and the speed of this process's share."""
+    """Return the metrics of all validation patients, what guessing would score, and the speed of training.
+
+    ``train_waiting_share`` is the share of the time in which this process waited for batches. A GPU may have been at
+    work on earlier steps meanwhile, so it idled for at most that.
+    """
+    train = trainer.train_dataset
     found = trainer.predict_masked_codes()
     results = metrics.summarise(found, trainer.eval_dataset, trainer.model.config.plos_weight)
     results |= metrics.most_frequent_code_accuracy(train, found.labels)
@@ -32,6 +37,7 @@ def final_results(
         "train_steps_per_second": steps / seconds,
         "train_patients_per_second": epochs * len(train) / seconds,
         "train_codes_per_second": epochs * int(train.lengths.sum()) / seconds,
+        "train_waiting_share": trainer.seconds_waiting / seconds,
     }
     return {f"eval_{k}" if not k.startswith("train_") else k: v for k, v in results.items()}
 

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.randomness import mix
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training import checkpoints, metrics
 from exmed_bert.training.optimizer import FusedAdamW
@@ -45,9 +46,12 @@ class PretrainingTrainer(Trainer):
         args: TrainingArguments,
         train_dataset: PatientDataset,
         eval_dataset: PatientDataset,
+        eval_max_patients: int,
     ) -> None:
+        """Take what a Trainer takes, and how many validation patients an evaluation during training looks at."""
         plos = bool(model.config.predict_los)
         self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
+        self.eval_sample = np.sort(np.argsort(mix(args.seed, eval_dataset.columns["keys"].numpy()))[:eval_max_patients])
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         super().__init__(
             model=model,
@@ -110,30 +114,31 @@ class PretrainingTrainer(Trainer):
         return 0
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Evaluate on all validation patients with their fixed masks; every process gets the same metrics."""
+        """Evaluate on the sample of validation patients with their fixed masks; all processes get the same metrics."""
         start = time.perf_counter()
-        found = self.predict_masked_codes()
+        found = self.predict_masked_codes(self.eval_sample)
         summary = metrics.summarise(found, self.eval_dataset, self.model.config.plos_weight)
         result = {f"{metric_key_prefix}_{name}": value for name, value in summary.items()}
         seconds = time.perf_counter() - start
-        result[f"{metric_key_prefix}_patients_per_second"] = round(len(self.eval_dataset) / seconds, 1)
+        result[f"{metric_key_prefix}_patients_per_second"] = round(len(self.eval_sample) / seconds, 1)
         self.log(result)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
         return result
 
-    def predict_masked_codes(self) -> metrics.MaskedCodePredictions:
-        """Return what the model says at the masked positions of the validation patients."""
+    def predict_masked_codes(self, patients: np.ndarray | None = None) -> metrics.MaskedCodePredictions:
+        """Return what the model says at the masked positions of validation patients; None takes all of them."""
+        patients = np.arange(len(self.eval_dataset)) if patients is None else patients
         with self.accelerator.autocast():
-            found = metrics.predict(self.model, self._eval_batches(), self.args.device)
+            found = metrics.predict(self.model, self._eval_batches(patients), self.args.device)
         if self.args.world_size == 1:
             return found
         parts: list[Any] = [None] * self.args.world_size
         torch.distributed.all_gather_object(parts, found)
         return metrics.merge(parts)
 
-    def _eval_batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield this process's batches of the validation patients, sorted by length."""
-        order = np.argsort(self.eval_dataset.lengths, kind="stable")
+    def _eval_batches(self, patients: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield this process's batches of the given validation patients, sorted by length."""
+        order = patients[np.argsort(self.eval_dataset.lengths[patients], kind="stable")]
         size = self.args.per_device_eval_batch_size
         starts = range(0, len(order), size)
         for start in list(starts)[self.args.process_index :: self.args.world_size]:

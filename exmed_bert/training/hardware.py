@@ -1,0 +1,161 @@
+"""What suits the machine: number format, attention kernel, threads, compilation. Measured where it can be."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.utils import is_flash_attn_2_available
+
+from exmed_bert.console import OptionError
+from exmed_bert.models import ExMedBertConfig
+
+_FLOP_WORTH_THREADS = 10e6
+_BF16_GAIN = 1.2  # bf16 must be this much faster to be taken: a choice near the limit would change from run to run
+_ONEDNN_GAIN = 1.1
+_FP32_ERROR = 1e-5  # relative; fp32 products stay below, rounded ones do not
+_COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and why in a few words for the log."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What decides which way through a training step is fastest.
+
+    Attributes:
+        codes: tokens a step and process, on average.
+        hidden_size, intermediate_size: widths of the model.
+    """
+
+    codes: int
+    hidden_size: int
+    intermediate_size: int
+
+    @property
+    def is_small(self) -> bool:
+        """Whether even the largest matrix product takes no longer than starting a thread for it.
+
+        >>> StepShape(60, 64, 128).is_small, StepShape(560, 288, 512).is_small
+        (True, False)
+        """
+        return 2 * self.codes * self.hidden_size * self.intermediate_size < _FLOP_WORTH_THREADS
+
+
+def choose_precision(wanted: str, shape: StepShape) -> Choice:
+    """Return ``fp32`` or ``bf16``; ``auto`` takes bf16 on GPUs that compute it, and on CPUs that are faster with it.
+
+    Raises:
+        OptionError: bf16 was asked for on a GPU that lacks it.
+    """
+    if torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        if wanted == "bf16" and not has_bf16:
+            raise OptionError("--precision: this GPU does not compute bf16, use fp32")
+        if wanted == "auto":
+            return Choice("bf16", "this GPU computes it") if has_bf16 else Choice("fp32", "this GPU has no bf16")
+    if wanted != "auto":
+        return Choice(wanted, "as asked for")
+    if shape.is_small:
+        return Choice("fp32", "the model is small")
+    gain = _best_seconds(lambda: _feed_forward(shape, bf16=False)) / _best_seconds(
+        lambda: _feed_forward(shape, bf16=True)
+    )
+    return Choice("bf16" if gain >= _BF16_GAIN else "fp32", f"bf16 takes {1 / gain:.1f} times as long here")
+
+
+def choose_attention(config: ExMedBertConfig, precision: str) -> Choice:
+    """Return the attention kernel that trains fastest.
+
+    On a CPU the plain one with the cheap dropout. On a GPU flash attention, which leaves the padding out, where the
+    package flash-attn is installed and the model's heads see no distances between visits; else torch's own (sdpa).
+    """
+    if not torch.cuda.is_available():
+        return Choice("eager", "fastest on a CPU")
+    if config.visit_distance_bias:
+        return Choice("sdpa", "flash kernels take no distances between visits")
+    if precision != "bf16":
+        return Choice("sdpa", "flash kernels take no fp32")
+    if not is_flash_attn_2_available():
+        return Choice("sdpa", "flash-attn is not installed")
+    return Choice("flash_attention_2", "leaves the padding out")
+
+
+def check_compiler() -> None:
+    """Raise an OptionError where torch.compile has nothing to compile with."""
+    if not torch.cuda.is_available() and not os.environ.get("CXX") and not any(map(shutil.which, _COMPILERS)):
+        raise OptionError("--compile: found no C++ compiler (g++, clang++ or cl); install one, or train without")
+
+
+@contextmanager
+def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
+    """Set threads and the library of fp32 matrix products for a run, and yield what was chosen, a line each.
+
+    Small models run on one thread: handing a product that takes microseconds to several costs as much as it saves, and
+    on a busy machine, where each waits for the slowest, many times more. ``OMP_NUM_THREADS`` overrides.
+
+    Products that are sent to oneDNN are faster on some CPUs. Where these would compute them with rounded numbers, or
+    no faster, they stay where they are.
+    """
+    threads, products = torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision
+    notes = []
+    if not torch.cuda.is_available():
+        if shape.is_small and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+        elif precision == "fp32":
+            notes.append(f"fp32 matrix products: {_choose_products(shape).why}")
+        notes.append(f"threads: {torch.get_num_threads()}")
+    try:
+        yield notes
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.mkldnn.matmul.fp32_precision = products
+
+
+def _choose_products(shape: StepShape) -> Choice:
+    """Send fp32 products to oneDNN where that is as exact and faster; return where they go."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape.codes, shape.hidden_size, generator=generator)
+    weight = torch.randn(shape.intermediate_size, shape.hidden_size, generator=generator)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    default = _best_seconds(lambda: F.linear(x, weight))
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    gain = default / _best_seconds(lambda: F.linear(x, weight))
+    exact = x.double() @ weight.double().T
+    error = float((F.linear(x, weight) - exact).abs().max() / exact.abs().max())
+    if error <= _FP32_ERROR and gain >= _ONEDNN_GAIN:
+        return Choice("onednn", f"by oneDNN, {gain:.2f} times as fast, relative error {error:.0e}")
+    torch.backends.mkldnn.matmul.fp32_precision = before
+    return Choice("default", f"torch's own, oneDNN would be {gain:.2f} times as fast, relative error {error:.0e}")
+
+
+def _feed_forward(shape: StepShape, bf16: bool) -> Tensor:
+    """Go forward and backward through a feed-forward block of the model's shape."""
+    wide = torch.ones(shape.intermediate_size, shape.hidden_size, requires_grad=True)
+    narrow = torch.ones(shape.hidden_size, shape.intermediate_size, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        output = F.linear(F.linear(torch.ones(shape.codes, shape.hidden_size), wide), narrow)
+    output.sum().backward()
+    return output
+
+
+def _best_seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """Return the shortest of some repetitions, after one that does not count."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
