@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
-from sqlalchemy.exc import SQLAlchemyError
 
 from exmed_bert.console import InputError
 
@@ -20,7 +18,7 @@ def failures_explained() -> Iterator[None]:
     """Turn a full disk or memory inside the block into an `InputError` that says how to go on."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError, SQLAlchemyError, MlflowException) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError) or any(word in text for word in _MEMORY):
             raise InputError(

@@ -1,6 +1,7 @@
 """Step 3: pretrain ExMed-BERT on the datasets of step 2."""
 
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +244,9 @@ def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int
 def _open_reports(
     trainer: PretrainingTrainer, settings: PretrainSettings, folder: RunFolder, plan: Plan
 ) -> MetricsWriter:
-    known_run = folder.manifest.get("mlflow_run")
-    writer = MetricsWriter(settings.output_data_dir, settings.output_dir.name, known_run, folder.first_step)
-    folder.remember(mlflow_run=writer.mlflow_run)
+    key = folder.manifest.get("mlflow_key") or uuid.uuid4().hex
+    folder.remember(mlflow_key=key)
+    writer = MetricsWriter(settings.output_data_dir, settings.output_dir.name, key, folder.first_step)
     writer.parameters(settings.model_dump(mode="json") | {f"plan_{k}": v for k, v in vars(plan).items()})
     trainer.add_callback(ReportCallback(writer))
     return writer

@@ -1,10 +1,14 @@
 """Where a run reports: log file, terminal, TensorBoard and MLflow.
 
-Metrics are kept in memory and written in batches, at every evaluation and at the end: a write to MLflow's database
-costs as much as several training steps.
+Metrics are kept in memory and written in batches, at every evaluation and at the end.
 """
 
+import json
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
+from exmed_bert.config import PROJECT_ROOT
 
 LOGGER = logging.getLogger("exmed_bert")
 _EXPERIMENT = "exmed-bert-pretraining"
@@ -37,45 +42,40 @@ def announce(message: str) -> None:
 
 
 class MetricsWriter:
-    """Collects metrics and writes them to TensorBoard and MLflow; a ``with`` block ends the MLflow run."""
+    """Collects metrics and sends them to TensorBoard and MLflow; a ``with`` block ends the MLflow run.
 
-    def __init__(self, data_dir: Path, run_name: str, mlflow_run: str | None, first_step: int) -> None:
+    MLflow is written by `mlflow_writer`, a process of its own: its import, its database and its writes would take
+    seconds from the training.
+    """
+
+    def __init__(self, data_dir: Path, run_name: str, key: str, first_step: int) -> None:
         """Open both.
 
         Args:
             data_dir: folder of ``logs/`` and ``mlruns.db``.
             run_name: how MLflow shows the run.
-            mlflow_run: id of the run to go on with; None starts one.
+            key: what a run that goes on is found by in MLflow.
             first_step: steps from here on that an earlier, killed process logged are dropped from TensorBoard.
         """
-        from mlflow import MlflowClient
         from torch.utils.tensorboard import SummaryWriter
 
-        for name in ("mlflow", "alembic"):  # after the import, which sets its own levels
-            logging.getLogger(name).setLevel(logging.WARNING)
-
         self._board = SummaryWriter(str(data_dir / "logs"), purge_step=first_step or None)
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{(data_dir / 'mlruns.db').resolve().as_posix()}")
-        self.mlflow_run = mlflow_run or self._start_run(data_dir, run_name)
-        self._client.update_run(self.mlflow_run, status="RUNNING")
+        database, artifacts = (data_dir / "mlruns.db").resolve(), (data_dir / "mlartifacts").resolve()
+        self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # a pipe that nobody reads would fill up
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "exmed_bert.training.mlflow_writer", database.as_posix(), artifacts.as_uri()]
+            + [_EXPERIMENT, run_name, key],
+            stdin=subprocess.PIPE,
+            stderr=self._problems,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])},
+            text=True,
+            encoding="utf-8",
+        )
         self._waiting: list[tuple[str, float, int, int]] = []
 
-    def _start_run(self, data_dir: Path, run_name: str) -> str:
-        found = self._client.get_experiment_by_name(_EXPERIMENT)
-        if found is None:
-            artifacts = (data_dir / "mlartifacts").resolve().as_uri()
-            experiment = self._client.create_experiment(_EXPERIMENT, artifact_location=artifacts)
-        else:
-            experiment = found.experiment_id
-        return self._client.create_run(experiment, run_name=run_name).info.run_id
-
     def parameters(self, values: dict[str, Any]) -> None:
-        """Record the run's settings in MLflow. A prolonged run keeps what it recorded first."""
-        from mlflow.entities import Param
-
-        known = self._client.get_run(self.mlflow_run).data.params
-        new = [Param(name, str(value)) for name, value in values.items() if name not in known]
-        self._client.log_batch(self.mlflow_run, params=new)
+        """Record the run's settings in MLflow."""
+        self._send({"parameters": {name: str(value) for name, value in values.items()}})
 
     def add(self, metrics: dict[str, float], step: int) -> None:
         """Take metrics of a step; numbers only."""
@@ -86,26 +86,42 @@ class MetricsWriter:
                 self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Write what is waiting."""
-        from mlflow.entities import Metric
-
+        """Send what is waiting."""
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), 1000):  # MLflow takes at most 1,000 metrics a call
-            metrics = [
-                Metric(name, value, timestamp, step) for name, value, timestamp, step in waiting[start : start + 1000]
-            ]
-            self._client.log_batch(self.mlflow_run, metrics=metrics)
+        self._send({"metrics": waiting})
         self._board.flush()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except OSError:  # the writer has ended: it says why
+            self._close()
+
+    def _close(self) -> None:
+        """Wait until MLflow has everything.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._process.communicate()
+        if self._process.returncode:
+            self._problems.seek(0)
+            lines = self._problems.read().strip().splitlines() or [f"exit code {self._process.returncode}"]
+            raise OSError(f"MLflow's database cannot be written: {lines[-1]}")
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        """Write the rest and end the MLflow run as FINISHED, KILLED (by Ctrl-C) or FAILED."""
-        self.flush()
+        """Send the rest and end the MLflow run as FINISHED, KILLED (by Ctrl-C) or FAILED."""
         self._board.close()
+        if self._process.poll() is not None and kind is not None:
+            return  # the writer's own failure is on its way already
+        self.flush()
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
-        self._client.set_terminated(self.mlflow_run, status=status)
+        self._send({"status": status})
+        self._close()
 
 
 class ReportCallback(TrainerCallback):
