@@ -1,33 +1,61 @@
-"""Measure the conversion of synthetic patients, file to file, and the opening of a dataset.
+"""Measure the conversion of synthetic patients, file to file, from a thousand to a million, and opening a dataset.
 
-    python benchmarks/conversion.py
+    python benchmarks/conversion.py      # three minutes, one of them to generate a million patients
 
-The conversion is that of scripts/convert_synthetic_to_dataset.py with its default settings, full validation included,
-timed inside a process that has imported everything. Peak memory is that of the script, a process of its own.
+The script is run once on each number of patients as .jsonl, start of Python included. The rate of each format is that
+of the same conversion with its default settings, full validation included, timed inside a process that has imported
+everything. Peak memory is that of the script, a process of its own.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from common import ROOT, Figure, generate, load_average, measure, options, report, script
 
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
 FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
+
+
+def run_measured(command: list[str]) -> tuple[float, float]:
+    """Return the seconds and the largest resident memory, in MiB, of a command."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def peak_memory(command: list[str], repeats: int) -> list[float]:
     """Return the largest resident memory of a command in MiB, a sample for each repetition."""
-    samples = []
-    for _ in range(repeats):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            raise subprocess.CalledProcessError(process.returncode, command)
-        samples.append(usage.ru_maxrss / 1024)
-    return samples
+    return [run_measured(command)[1] for _ in range(repeats)]
+
+
+def size_figures(folder: Path) -> list[Figure]:
+    """Convert from a thousand to a million patients with the script."""
+    figures = []
+    for patients in SIZES:
+        path, output = folder / "sized.jsonl", folder / "sized.pt"
+        generate(path, patients)
+        seconds, peak = run_measured(
+            script("convert_synthetic_to_dataset.py", "--input", path, "--output", output, "--max-length", 50)
+        )
+        size = sum(file.stat().st_size for file in folder.glob("sized_*.pt"))
+        goal = {"at_most": 40} if patients == 10**6 else {}
+        limit = {"at_most": 1.5e9 / 2**20} if patients == 10**6 else {}
+        figures += [
+            Figure(f"{patients:,} patients of .jsonl", [seconds], "s", **goal),
+            Figure(f"{patients:,} patients: rate", [patients / seconds], "patients/s"),
+            Figure(f"{patients:,} patients: peak memory", [peak], "MiB", **limit),
+            Figure(f"{patients:,} patients: datasets on disk", [size / 2**20], "MiB"),
+        ]
+        path.unlink()
+    return figures
 
 
 def memory_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Figure]:
@@ -80,7 +108,7 @@ def opening_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list
 
 
 def main() -> None:
-    """Run all three, memory first: a process starts with the peak of the one that starts it, which is small so far."""
+    """Run all, memory first: a process starts with the peak of the one that starts it, which is small so far."""
     given = options(__doc__, patients=10_000)
     load = load_average()
     fewer, more = max(given.patients // 10, 100), given.patients * 10
@@ -90,8 +118,9 @@ def main() -> None:
         few, many = generate(folder / "few.json", fewer), generate(folder / "many.json", more)
         many_lines = generate(folder / "lines.jsonl", more)
 
+        sizes = size_figures(folder)
         memory = memory_figures(folder, {given.patients: inputs[0], more: many_lines}, given.repeats)
-        figures = speed_figures(folder, inputs, given.patients, given.repeats) + memory
+        figures = speed_figures(folder, inputs, given.patients, given.repeats) + sizes + memory
         figures += opening_figures(folder, {fewer: few, given.patients: inputs[0], more: many}, given.repeats)
     report("conversion", given, load, figures)
 

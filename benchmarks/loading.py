@@ -4,6 +4,8 @@
 
 A repetition is an epoch of the training data in a new order with new masks, in one process; choosing the order itself
 is not counted. "In training" are the sampler's batches of similar length, "at random" any 256 patients together.
+The start of an epoch is opening a dataset of a million patients (those of the first one, repeated), deciding the order
+and making the first batch.
 """
 
 import tempfile
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from exmed_bert.data.dataset import PatientDataset
 
 BATCH = 256
+MILLION = 1_000_000
 
 
 def rates(dataset: "PatientDataset", grouped: bool, repeats: int) -> list[float]:
@@ -50,6 +53,24 @@ def of_full_length(dataset: "PatientDataset") -> "PatientDataset":
     return PatientDataset(dataset.info, dataset.columns | {"offsets": offsets})
 
 
+def starts(dataset: "PatientDataset", folder: Path, batch_size: int, repeats: int) -> list[float]:
+    """Return the seconds until the first batch of an epoch over a million patients."""
+    from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+    from exmed_bert.data.dataset import PatientDataset
+
+    path = folder / "million.pt"
+    if not path.exists():
+        dataset.subset(np.resize(np.arange(len(dataset)), MILLION)).save(path)
+    samples = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        million = PatientDataset.load(path)
+        order = iter(LengthGroupedBatchSampler(million.lengths, batch_size, seed=42))
+        MaskedCodeCollator(million.info, plos=True)(million.__getitems__(next(order)))
+        samples.append(time.perf_counter() - start)
+    return samples
+
+
 def main() -> None:
     """Convert the same patients at both lengths and read them."""
     given = options(__doc__, patients=10_000)
@@ -69,9 +90,14 @@ def main() -> None:
             for order, grouped in (("in training", True), ("at random", False)):
                 samples = rates(dataset, grouped, given.repeats)
                 figures.append(Figure(f"batches {order}, {codes}", samples, "patients/s", at_least=200_000))
+                figures.append(Figure("  in batches", [rate / BATCH for rate in samples], "batches/s"))
         full = of_full_length(dataset)
         samples = rates(full, True, given.repeats)
         figures.append(Figure(f"batches of patients with {max_length} codes each", samples, "patients/s"))
+        for batch_size in (2, 16, BATCH):
+            samples = starts(dataset, Path(folder), batch_size, given.repeats)
+            name = f"start of an epoch, {MILLION:,} patients, batches of {batch_size}"
+            figures.append(Figure(name, samples, "s", at_most=2))
     report("loading", given, load, figures)
 
 

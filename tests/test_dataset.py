@@ -208,6 +208,8 @@ def test_batches_hold_every_patient_once_and_little_padding() -> None:
         assert sorted(i for batch in orders[-1] for i in batch) == list(range(5000))
         assert len(orders[-1]) == len(sampler)
     assert orders[0] == orders[2] != orders[1]
+    positions = sum(len(batch) * max(lengths[batch]) for batch in orders[0])
+    assert sampler.padded_share() == pytest.approx(1 - sum(lengths) / positions)
     assert sampler.padded_share() < 0.05
     neighbours = [max(lengths[batch]) - min(lengths[batch]) for batch in orders[0]]
     assert np.corrcoef([lengths[b[0]] for b in orders[0][:-1]], [lengths[b[0]] for b in orders[0][1:]])[0, 1] < 0.2

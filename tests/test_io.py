@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError
+from exmed_bert.data import arrow
 from exmed_bert.data.io import FORMATS, read_patients, write_patients
 
 DATES = st.dates().map(lambda day: day.isoformat().replace("-", ""))
@@ -160,3 +161,96 @@ def test_chunks_do_not_change_the_columns(tmp_path: Path) -> None:
     path = write_records(tmp_path / "p.json", [record(i, birth_year=1950 + i) for i in range(10)])
     years = [np.concatenate([c.birth_years for c in read_patients(path, chunk)]).tolist() for chunk in (1, 3, 100)]
     assert years[0] == years[1] == years[2] == list(range(1950, 1960))
+
+
+def outcome(path: Path) -> list[dict[str, Any]] | str:
+    """Return the records of a file, or what is said about it."""
+    try:
+        return records_of(path, 10)
+    except InputError as error:
+        return str(error).replace(str(path), "file")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"sex": None},
+        {"sex": 1},
+        {"patient_state": None},
+        {"patient_id": "2020-01-01"},
+        {"patient_id": 2**70},
+        {"patient_id": 7.5},
+        {"patient_id": True},
+        {"patient_id": None},
+        {"birth_year": 1965.0},
+        {"birth_year": "1965"},
+        {"birth_year": 1},
+        {"had_plos": None},
+        {"had_plos": 1},
+        {"diagnoses": None},
+        {"diagnoses": "I10"},
+        {"diagnoses": ["I10", None, "I10"]},
+        {"diagnoses": ["I10", 10, "I10"]},
+        {"diagnoses": ["I10", ["I10"], "I10"]},
+        {"diagnoses": ["I10"]},
+        {"diagnoses": [], "diagnosis_dates": []},
+        {"diagnosis_dates": ["2022-03-15", "2022-03-15", "2022-03-15"]},
+        {"diagnosis_dates": ["20220230", "20220315", "20220315"]},
+        {"diagnosis_dates": ["2022031", "202203150", "20220315"]},
+        {"diagnosis_dates": ["20221315", "20220315", "20220315"]},
+        {"diagnosis_dates": ["00000101", "20220315", "20220315"]},
+        {"diagnosis_dates": ["00010101", "99991231", "20240229"]},
+        {"diagnosis_dates": ["2022031٥", "20220315", "20220315"]},
+        {"diagnosis_dates": [20220315, 20220315, 20220315]},
+        {"drugs": [], "prescription_dates": []},
+        {"drugs": ["C10\n", 'A"Ü']},
+        {"note": "not ours"},
+        {"note": {"a": [1, "b"]}},
+        [],
+        "text",
+        None,
+    ],
+)
+def test_odd_records_are_read_alike_in_every_format(odd: Any, tmp_path: Path) -> None:
+    """JSON is read record by record, JSON lines as a table: what is said, or read, must not differ."""
+    records = [record(1), record(2) | odd if isinstance(odd, dict) else odd, record(3)]
+    expected = outcome(write_records(tmp_path / "p.json", records))
+    lines = tmp_path / "p.jsonl"
+    lines.write_text("".join(json.dumps(made, ensure_ascii=False) + "\n" for made in records), encoding="utf-8")
+    assert outcome(lines) == expected
+
+
+@pytest.mark.parametrize("field", [*record()])
+def test_a_missing_field_is_said_alike_in_every_format(field: str, tmp_path: Path) -> None:
+    records = [record(1), {name: value for name, value in record(2).items() if name != field}, record(3)]
+    expected = outcome(write_records(tmp_path / "p.json", records))
+    lines = tmp_path / "p.jsonl"
+    lines.write_text("".join(json.dumps(made) + "\n" for made in records))
+    assert outcome(lines) == expected
+    assert isinstance(expected, list) == (field == "had_plos")
+
+
+def test_ordinary_lines_are_read_as_a_table_and_others_are_not() -> None:
+    def lines(*records: dict[str, Any]) -> list[bytes]:
+        return [json.dumps(made).encode() + b"\n" for made in records]
+
+    table = arrow.parse_json_lines(lines(record(1), record(2)))
+    assert len(arrow.patient_columns(table)) == 2
+    assert arrow.parse_json_lines(lines(record(1), record(2, sex=None))) is None
+    assert arrow.parse_json_lines([b"".join(lines(record(1), record(2)))]) is None, "two records, one line"
+    assert arrow.parse_json_lines([lines(record(1))[0].replace(b"FEMALE", b"\xff")]) is None, "no UTF-8"
+    assert arrow.patient_columns(arrow.parse_json_lines(lines(record(1, diagnosis_dates=["2022-03-15"] * 3)))) is None
+
+
+@pytest.mark.parametrize("text", ["string", "large_string", "dictionary"])
+def test_parquet_of_other_makers_is_read(text: str, tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    kind = pyarrow.dictionary(pyarrow.int32(), pyarrow.string()) if text == "dictionary" else getattr(pyarrow, text)()
+    records = [record(f"MRN-{i}", sex=None if i == 1 else "MALE") for i in range(3)]
+    table = pyarrow.Table.from_pylist(records)
+    for name in ("patient_id", "sex", "patient_state"):
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+    parquet.write_table(table, tmp_path / "p.parquet")
+    assert records_of(tmp_path / "p.parquet") == records

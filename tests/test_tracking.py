@@ -38,6 +38,6 @@ def test_a_killed_run_is_marked_and_goes_on_as_the_same_run(tmp_path: Path) -> N
 
 def test_a_database_that_cannot_be_written_stops_the_run_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlruns.db").write_text("this is no database " * 100)
-    with pytest.raises(OSError, match=r"MLflow's database cannot be written: MLflow: .*not a database"):
-        with MetricsWriter(tmp_path, "name", "key", 0) as writer:
-            writer.add({"loss": 1.0}, 1)
+    refused = pytest.raises(OSError, match=r"MLflow's database cannot be written: MLflow: .*not a database")
+    with refused, MetricsWriter(tmp_path, "name", "key", 0) as writer:
+        writer.add({"loss": 1.0}, 1)

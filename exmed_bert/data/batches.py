@@ -33,22 +33,25 @@ class LengthGroupedBatchSampler(BatchSampler):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._batches():
-            yield batch.tolist()
+        order, batches = self._arrangement()
+        for batch in batches.tolist():
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
     def padded_share(self) -> float:
         """Return the share of padding among all positions of an epoch, 0 to 1."""
-        positions = sum(len(batch) * int(self.lengths[batch].max()) for batch in self._batches())
+        order, _ = self._arrangement()
+        starts = np.arange(0, len(order), self.batch_size)
+        patients = np.diff(starts, append=len(order))
+        positions = int(np.maximum.reduceat(self.lengths[order], starts) @ patients) if len(order) else 0
         return 1 - int(self.lengths.sum()) / positions if positions else 0.0
 
-    def _batches(self) -> list[np.ndarray]:
+    def _arrangement(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the patients, those of a batch next to each other, and the order in which the batches come."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))
-        pool = self.batch_size * _POOL_BATCHES
-        number_of_pool = np.arange(len(order)) // pool
+        number_of_pool = np.arange(len(order)) // (self.batch_size * _POOL_BATCHES)
         order = order[np.lexsort((self.lengths[order], number_of_pool))]
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        return [batches[i] for i in rng.permutation(len(batches))]
+        return order, rng.permutation(len(self))
 
 
 class MaskedCodeCollator:

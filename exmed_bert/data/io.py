@@ -1,8 +1,8 @@
 """Files of patients: JSON, JSON lines (also gzipped) and Parquet, read with full validation and written whole.
 
 JSON lines and Parquet are read and written as streams, so memory does not grow with the patients; a ``.json`` file
-is one list and is read at once. Work is done on columns of a few thousand patients; a loop over single records runs
-only to find the one that a refusal has to name.
+is one list and is read at once. Work is done on columns of a few thousand patients: JSON lines and Parquet come as
+Arrow tables, and only what is unusual about them is looked at as records, to read it with care or to name it.
 """
 
 import gc
@@ -21,6 +21,7 @@ import numpy as np
 import orjson
 
 from exmed_bert.console import InputError, warn
+from exmed_bert.data import arrow
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
 from exmed_bert.files import existing_file, whole_file
 
@@ -71,18 +72,18 @@ def read_patients(path: Path, chunk: int = CHUNK) -> Iterator[PatientColumns]:
     """
     existing_file(path, "make it with: python scripts/generate_synthetic_patients.py")
     read = {".json": _json_records, ".parquet": _parquet_records}.get(file_format(path), _json_line_records)
-    chunks = read(path, chunk)
     unknown: set[str] = set()
+    chunks = read(path, chunk, unknown)
     first = 1
     while True:
         with _no_garbage_collection():
-            records = next(chunks, None)
-            if records is None:
+            patients = next(chunks, None)
+            if patients is None:
                 break
-            columns = _columns(path, records, first, unknown)
-            first += len(records)
-            del records
-        yield columns
+            if isinstance(patients, list):
+                patients = _columns(path, patients, first, unknown)
+            first += len(patients)
+        yield patients
     if first == 1:
         raise InputError(f"{path}: holds no patients")
     if unknown:
@@ -149,8 +150,11 @@ def write_pieces(path: Path, pieces: Iterable[Piece]) -> int:
 
 # Reading -------------------------------------------------------------------------------------------------------------
 
+# Each reader yields columns, or a list of records that have to be looked at one by one; fields that are not ours are
+# added to a set.
 
-def _json_records(path: Path, chunk: int) -> Iterator[list[Any]]:
+
+def _json_records(path: Path, chunk: int, unknown: set[str]) -> Iterator[list[Any]]:
     try:
         records = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
@@ -163,17 +167,26 @@ def _json_records(path: Path, chunk: int) -> Iterator[list[Any]]:
         yield records[start : start + chunk]
 
 
-def _json_line_records(path: Path, chunk: int) -> Iterator[list[Any]]:
+def _json_line_records(path: Path, chunk: int, unknown: set[str]) -> Iterator[PatientColumns | list[Any]]:
     opened: Callable[..., Any] = gzip.open if file_format(path) == ".jsonl.gz" else open
     before = 0
     try:
         with opened(path, "rb") as lines:
             filled = (line for line in lines if not line.isspace())
             while batch := list(islice(filled, chunk)):
-                yield _parsed(path, batch, before)
+                columns = _from_table(arrow.parse_json_lines(batch), unknown)
+                yield _parsed(path, batch, before) if columns is None else columns
                 before += len(batch)
     except (gzip.BadGzipFile, EOFError) as error:
         raise InputError(f"{path}: is no whole gzip file: {error}") from None
+
+
+def _from_table(table: Any | None, unknown: set[str]) -> PatientColumns | None:
+    columns = None if table is None else arrow.patient_columns(table)
+    if columns is None or not {columns.birth_years.min(), columns.birth_years.max()} <= set(_BIRTH_YEARS):
+        return None
+    unknown.update(set(table.column_names) - _KNOWN)
+    return columns
 
 
 def _parsed(path: Path, lines: list[bytes], before: int) -> list[Any]:
@@ -193,14 +206,16 @@ def _parsed(path: Path, lines: list[bytes], before: int) -> list[Any]:
     return records
 
 
-def _parquet_records(path: Path, chunk: int) -> Iterator[list[Any]]:
+def _parquet_records(path: Path, chunk: int, unknown: set[str]) -> Iterator[PatientColumns | list[Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=chunk):
-                yield batch.to_pylist()
+                table = pyarrow.Table.from_batches([batch])
+                columns = _from_table(table, unknown)
+                yield table.to_pylist() if columns is None else columns
     except (pyarrow.ArrowInvalid, pyarrow.ArrowException) as error:
         raise InputError(f"{path}: is no Parquet file, or is cut short: {error}") from None
 

@@ -16,9 +16,7 @@ from exmed_bert.training.tracking import LOGGER
 from exmed_bert.training.trainer import PretrainingTrainer
 
 
-def final_results(
-    trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, seconds: float
-) -> dict[str, float]:
+def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, seconds: float) -> dict[str, float]:
     """Return the metrics of all validation patients, what guessing would score, and the speed of training.
 
     ``train_waiting_share`` is the share of the time in which this process waited for batches. A GPU may have been at

@@ -61,12 +61,12 @@ class MetricsWriter:
 
         self._board = SummaryWriter(str(data_dir / "logs"), purge_step=first_step or None)
         database, artifacts = (data_dir / "mlruns.db").resolve(), (data_dir / "mlartifacts").resolve()
-        self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # a pipe that nobody reads would fill up
+        command = [sys.executable, "-m", "exmed_bert.training.mlflow_writer", database.as_posix(), artifacts.as_uri()]
+        self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed with the writer
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exmed_bert.training.mlflow_writer", database.as_posix(), artifacts.as_uri()]
-            + [_EXPERIMENT, run_name, key],
+            [*command, _EXPERIMENT, run_name, key],
             stdin=subprocess.PIPE,
-            stderr=self._problems,
+            stderr=self._problems,  # a pipe that nobody reads would fill up
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])},
             text=True,
             encoding="utf-8",
