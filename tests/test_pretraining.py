@@ -269,16 +269,6 @@ def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path:
         load_datasets(resolved)
 
 
-def test_two_processes_train_one_model(small_datasets: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    command += [str(ROOT / "scripts" / SCRIPT), *map(str, tiny_flags(small_datasets, tmp_path))]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Written") == 1, "the first process alone reports"
-    assert ExMedBertForMaskedLM.from_pretrained(tmp_path / "model").config.hidden_size == 16
-    assert eval_results(tmp_path / "data")["eval_masked_codes"] > 0
-
-
 @pytest.mark.skipif(os.name != "posix", reason="limits on file size are POSIX")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(small_datasets: Path, tmp_path: Path) -> None:
     # A limit on the size of files stands in for a full disk: the optimiser's state is the first file to exceed it.

@@ -203,6 +203,7 @@ def _training_arguments(settings: PretrainSettings, precision: str) -> TrainingA
         use_cpu=not has_gpu,
         dataloader_num_workers=2 * has_gpu if settings.num_workers is None else settings.num_workers,
         dataloader_pin_memory=has_gpu,
+        ddp_find_unused_parameters=False,  # all are used at every step
         remove_unused_columns=False,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         report_to="none",

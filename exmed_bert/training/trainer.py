@@ -24,6 +24,11 @@ _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, D
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
+def evaluation_sample(dataset: PatientDataset, most: int, seed: int) -> np.ndarray:
+    """Return the indices of at most so many patients, drawn by a hash of who they are."""
+    return np.sort(np.argsort(mix(seed, dataset.columns["keys"].numpy()))[:most])
+
+
 class _EpochCallback(TrainerCallback):
     """Tells order and masks which epoch comes, also on a resume in the middle of one."""
 
@@ -51,7 +56,7 @@ class PretrainingTrainer(Trainer):
         """Take what a Trainer takes, and how many validation patients an evaluation during training looks at."""
         plos = bool(model.config.predict_los)
         self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
-        self.eval_sample = np.sort(np.argsort(mix(args.seed, eval_dataset.columns["keys"].numpy()))[:eval_max_patients])
+        self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         super().__init__(
             model=model,

@@ -1,0 +1,127 @@
+"""Two processes train one model: under torchrun and accelerate launch, on the CPU with gloo."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.training.checkpoints import checkpoints
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo under the launchers is tested on POSIX")
+
+TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no"]
+BATCH = 8
+
+# Read by Python at its start: notes every file that a process of the run opens to write below the output folders.
+_WITNESS = """
+import os, sys
+if "RANK" in os.environ:
+    notes = os.open(os.environ["NOTES"] + os.environ["RANK"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    def witness(event, args):
+        if event == "open" and str(args[0]).startswith(os.environ["OUTPUT"]) and args[2] & (os.O_WRONLY | os.O_RDWR):
+            os.write(notes, (str(args[0]) + "\\n").encode())
+    sys.addaudithook(witness)
+"""
+
+
+def launch(launcher: list[str], datasets: Path, output: Path, epochs: int) -> subprocess.CompletedProcess[str]:
+    (output / "python").mkdir(exist_ok=True)
+    (output / "python" / "sitecustomize.py").write_text(_WITNESS)
+    flags: list[Any] = [
+        *("--training-data", datasets / "small_train.pt", "--validation-data", datasets / "small_val.pt"),
+        *("--output-dir", output / "model", "--output-data-dir", output / "data"),
+        *("--hidden-size", 16, "--num-hidden-layers", 1, "--train-batch-size", BATCH, "--epochs", epochs),
+        *("--eval-steps", 10, "--save-steps", 10, "--warmup-steps", 2),
+    ]
+    environment = {
+        "PYTHONPATH": str(output / "python"),
+        "NOTES": str(output / "notes"),
+        "OUTPUT": str(output),
+        "HF_HOME": str(output / "home"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, str(ROOT / "scripts/pretrain-exmed-bert-clinvec.py"), *map(str, flags)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def eval_results(output: Path) -> dict[str, float]:
+    lines = (output / "data" / "eval_results.txt").read_text().splitlines()
+    return {name: float(value) for name, value in (line.split(" = ") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def under_torchrun(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("torchrun")
+    result = launch(TORCHRUN, small_datasets, output, epochs=2)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Written") == 1, "the first process alone reports"
+    return output
+
+
+def test_all_patients_are_seen_and_all_validation_patients_count(small_datasets: Path, under_torchrun: Path) -> None:
+    train, val = (PatientDataset.load(small_datasets / f"small_{split}.pt") for split in ("train", "val"))
+    results = eval_results(under_torchrun)
+    batches = -(-len(train) // BATCH)
+    assert results["train_steps"] == 2 * -(-batches // 2), "each step takes a batch of each process"
+    assert results["train_epochs"] == 2
+    labels = MaskedCodeCollator(val.info, False, validation=True)(val.__getitems__(range(len(val))))["code_labels"]
+    assert results["eval_masked_codes"] == int((labels != IGNORED).sum())
+
+
+def test_the_first_process_alone_writes(under_torchrun: Path) -> None:
+    written = [set((under_torchrun / f"notes{rank}").read_text().split()) for rank in (0, 1)]
+    assert any("eval_results.txt" in path for path in written[0]), "the witness sees what is written"
+    others = {Path(path).name for path in written[1]}
+    assert others <= {"rng_state_1.pth"}, "its own random state, for a resume"
+
+
+def test_accelerate_launch_trains_the_same_model(
+    small_datasets: Path, under_torchrun: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    output = tmp_path_factory.mktemp("accelerate")
+    result = launch(ACCELERATE, small_datasets, output, epochs=2)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Written") == 1
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (under_torchrun, output))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert eval_results(output)["eval_loss"] == eval_results(under_torchrun)["eval_loss"]
+
+
+def test_two_processes_go_on_from_their_checkpoint(small_datasets: Path, under_torchrun: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(under_torchrun, tmp_path / "moved")
+    last = checkpoints(moved / "model")[-1].name
+    result = launch(TORCHRUN, small_datasets, moved, epochs=3)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(f"Going on from {moved / 'model' / last}") == 1
+    assert eval_results(moved)["train_epochs"] == 3
+
+
+@pytest.mark.parametrize("patients", [96, 97, 104, 111])
+def test_the_processes_share_an_epoch(patients: int) -> None:
+    """Each patient comes once; where the last step lacks patients, some of the first ones come again to fill it."""
+    lengths = np.random.default_rng(0).integers(5, 50, patients)
+    sampler = LengthGroupedBatchSampler(lengths, BATCH, seed=1)
+    shares = [list(BatchSamplerShard(sampler, 2, rank)) for rank in (0, 1)]
+    seen = [patient for share in shares for batch in share for patient in batch]
+    assert set(seen) == set(range(patients))
+    assert len(shares[0]) == len(shares[1]) == -(-len(sampler) // 2)
+    assert len(seen) - patients < 2 * BATCH
