@@ -5,10 +5,10 @@
     python benchmarks/pretraining.py --bf16                             # where it would not be chosen, too
 
 Ours is a run of scripts/pretrain-exmed-bert-clinvec.py, an epoch a round, with its logging; evaluations and
-checkpoints are left out. Theirs is the loop that one would write around BertForMaskedLM: patients in random order,
-padded to the longest of the batch, sdpa attention, AdamW, clipping, a linear schedule. Both see the same patients, the
-same sizes and the same vocabulary; theirs embeds the code alone. After each epoch of ours comes one of theirs; the
-first of each does not count. Tokens are real ones, padding does not count.
+checkpoints are left out, and so is the last epoch, which ends with both. Theirs is the loop that one would write around
+BertForMaskedLM: patients in random order, padded to the longest of the batch, sdpa attention, AdamW, clipping, a linear
+schedule. Both see the same patients, the same sizes and the same vocabulary; theirs embeds the code alone. After each
+epoch of ours comes one of theirs; the first of each does not count. Tokens are real ones, padding does not count.
 
 MFU is the share of the peak: a token costs 3 * (layers * (2 * (4 h^2 + 2 h f) + 4 h L) + 2 m (h^2 + h V)) operations
 (a multiplication and an addition each count; backward costs twice forward), where L is the length that the average
@@ -178,6 +178,8 @@ def rounds(of: Configuration, paths: dict[str, Path], dataset: "PatientDataset",
             self.start = time.perf_counter()
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            if len(seconds["ours"]) > count:
+                return
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds["ours"].append(time.perf_counter() - self.start)
@@ -188,7 +190,7 @@ def rounds(of: Configuration, paths: dict[str, Path], dataset: "PatientDataset",
     trainer.DEFAULT_CALLBACKS.append(Alternate)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            pretrain(of.model, Path(folder), **paths, epochs=count + 1, precision=precision, eval_max_patients=1)
+            pretrain(of.model, Path(folder), **paths, epochs=count + 2, precision=precision, eval_max_patients=1)
     finally:
         trainer.DEFAULT_CALLBACKS.remove(Alternate)
     return {name: samples[1:] for name, samples in seconds.items()}, theirs

@@ -101,6 +101,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         else:  # one of several processes: the first one reports
             trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
             trainer.predict_masked_codes()
+            trainer.whole_state()
 
 
 def _train_and_report(
@@ -118,7 +119,7 @@ def _train_and_report(
         seconds = time.perf_counter() - start
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
-        write_results(trainer.model, trainer.train_dataset, settings, results)
+        write_results(trainer, trainer.whole_state(), settings, results)
     folder.remember(finished_steps=plan.total_steps)
     say_done(settings, results, seconds)
 

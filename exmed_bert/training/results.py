@@ -4,11 +4,11 @@ import math
 import os
 from typing import Any
 
+from torch import Tensor
+
 from exmed_bert import console
 from exmed_bert.config import PretrainSettings
-from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.files import whole_file, write_json, write_tensors
-from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training import metrics
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
@@ -41,17 +41,17 @@ def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, se
 
 
 def write_results(
-    model: ExMedBertForMaskedLM, train: PatientDataset, settings: PretrainSettings, results: dict[str, float]
+    trainer: PretrainingTrainer, state: dict[str, Tensor], settings: PretrainSettings, results: dict[str, float]
 ) -> None:
     """Write the model in both formats, its vocabulary, and the metrics; each file whole or not at all."""
     folder = settings.output_dir
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     write_tensors(folder / "pytorch_model.bin", state)
     staged = folder / ".model-being-written"
-    model.save_pretrained(staged)
+    trainer.model.save_pretrained(staged, state_dict=state)
     for file in staged.iterdir():
         os.replace(file, folder / file.name)
     staged.rmdir()
+    train = trainer.train_dataset
     write_json(folder / "vocab.json", train.info.vocabulary.to_dict())
     with whole_file(settings.output_data_dir / "eval_results.txt") as part:
         part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")

@@ -142,12 +142,20 @@ class PretrainingTrainer(Trainer):
         return metrics.merge(parts)
 
     def _eval_batches(self, patients: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield this process's batches of the given validation patients, sorted by length."""
+        """Yield this process's batches of the given validation patients, sorted by length.
+
+        All processes get the same number of batches: where the model is spread over them, they compute together.
+        """
         order = patients[np.argsort(self.eval_dataset.lengths[patients], kind="stable")]
-        size = self.args.per_device_eval_batch_size
-        starts = range(0, len(order), size)
-        for start in list(starts)[self.args.process_index :: self.args.world_size]:
-            yield self._eval_collator(self.eval_dataset.__getitems__(order[start : start + size]))
+        most = -(-len(order) // self.args.world_size)
+        batches = -(-most // self.args.per_device_eval_batch_size)
+        for batch in np.array_split(order[self.args.process_index :: self.args.world_size], max(batches, 1)):
+            yield self._eval_collator(self.eval_dataset.__getitems__(batch))
+
+    def whole_state(self) -> dict[str, torch.Tensor]:
+        """Return the model's parameters and buffers on the CPU; every process has to ask, the first one gets them."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        return {name: tensor.detach().cpu() for name, tensor in (state or {}).items()}
 
     # Checkpoints: the Trainer writes to a staging folder; the finished checkpoint is renamed into place.
 
