@@ -75,11 +75,11 @@ def main() -> None:
     def metric(name: str) -> list[float]:
         return [metrics[name] for metrics in all_metrics]
 
-    figures = [Figure("in all", [seconds["in all"] for seconds in all_seconds], "s", at_most=60)]
+    figures = [Figure("in all", [seconds["in all"] for seconds in all_seconds], "s", at_most=40)]
     figures += [Figure(part, [seconds[part] for seconds in all_seconds], "s") for part in PARTS.values()]
     baseline, top1 = metric("eval_baseline_entity_top1"), metric("eval_accuracy_top1")
     figures += [
-        Figure("training", metric("train_steps_per_second"), "steps/s"),
+        Figure("training", metric("train_steps_per_second"), "steps/s", at_least=180),
         Figure("masked-code accuracy, top 1", top1, "share of masked codes", at_least=0.35),
         Figure("baseline: always the most frequent of the kind", baseline, "share of masked codes"),
         Figure("gain over the baseline", [a - b for a, b in zip(top1, baseline, strict=True)], "share", at_least=0),

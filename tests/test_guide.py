@@ -485,7 +485,7 @@ OTHER_COMMANDS = (
 def problem_with(command: str) -> str:
     """Return what is wrong with a command of a document, or an empty string."""
     words = shlex.split(command.replace("\\", "/")) if "scripts" in command else command.split()
-    if words[0] == "torchrun":
+    if words[0] in ("torchrun", "accelerate"):
         words = ["python", *words[words.index(PRETRAIN) :]] if PRETRAIN in words else words
     if words[0] in ("python", "bash") and len(words) > 1 and words[1].startswith("scripts/"):
         words = words[1:]
