@@ -102,17 +102,39 @@ class ClinVecSettings(Section):
         None, description="Folder with ClinGraph_nodes.csv and ClinVec_<vocabulary>.csv."
     )
     vocab_types: str = Field(
-        "icd10cm,atc", description="ClinVec vocabularies to read, separated by commas: icd10cm, atc."
+        "auto",
+        description="ClinVec vocabularies to read, separated by commas: icd10cm, atc, icd9cm, cpt, rxnorm, phecode, "
+        "lnc, snomedct, umls; auto: those of the folder that the dataset's codes can use.",
     )
     use_hierarchical_init: bool = Field(
-        False, description="Codes without a vector start from their nearest ancestor that has one."
+        False,
+        description="Codes without a vector, in ClinVec or in --model-dir, start from their nearest ancestor and "
+        "siblings that have one.",
     )
     resize_if_needed: bool = Field(
         False, description="Resize the vectors when their dimension differs from --hidden-size."
     )
-    resize_method: Literal["auto", "pca", "truncate", "pad_random"] = Field(
-        "auto", description="How to resize: auto takes pca to shrink and pad_random to grow."
+    resize_method: Literal["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"] = Field(
+        "auto", description="How to resize: auto takes pca to shrink and pad_smart to grow."
     )
+    clinvec_scale: float | None = Field(
+        None,
+        gt=0,
+        description="Factor on the vectors; not given: such that they are as long as the rows the model draws.",
+    )
+
+
+class HierarchySettings(Section):
+    """scripts/make_hierarchy_embeddings.py: embeddings of the code trees in ClinVec's file format."""
+
+    section = "hierarchy"
+
+    output_dir: FilePath = Field(Path("data/hierarchy_embeddings"), description="Folder of the files.")
+    dimension: int = Field(128, ge=2, description="Length of the vectors; ClinVec's have 128.")
+    held_out: float = Field(
+        0.1, ge=0, le=0.5, description="Share of the codes that are left out, to hold initialisation against."
+    )
+    seed: int = Field(42, ge=0, description="Seed of the embedding and of what is left out.")
 
 
 class PretrainSettings(ClinVecSettings):
@@ -213,6 +235,7 @@ SECTIONS: tuple[type[Section], ...] = (
     ClinVecSettings,
     PretrainSettings,
     ReportSettings,
+    HierarchySettings,
 )
 _SHARED_OWNER = ConvertSettings  # the class whose fields give the shared keys their type and limits
 

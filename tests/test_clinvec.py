@@ -15,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 from exmed_bert.clinvec.initialise import initialise_codes
 from exmed_bert.clinvec.reader import read_clinvec
 from exmed_bert.clinvec.resize import resize
-from exmed_bert.codes import ancestors
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 
@@ -84,7 +83,7 @@ def distances(vectors: np.ndarray) -> np.ndarray:
 
 class TestReader:
     def test_every_code_gets_the_vector_of_its_node(self, published):
-        clinvec = read_clinvec(published, BOTH, None)
+        clinvec = read_clinvec(published, BOTH)
         assert set(clinvec.rows) == PUBLISHED
         assert clinvec.dimension == 16 and clinvec.vectors.dtype == np.float32
         assert clinvec.vectors.shape == (len(PUBLISHED), 16)
@@ -93,7 +92,7 @@ class TestReader:
 
     def test_vectors_are_not_joined_by_row(self, published):
         """The known trap: the n-th vector belongs neither to the n-th node nor to the node with the index n."""
-        clinvec = read_clinvec(published, "icd10cm", None)
+        clinvec = read_clinvec(published, "icd10cm")
         vectors = [np.array(row[1:], dtype=np.float32) for row in rows_of(published / "ClinVec_icd10cm.csv")[1:]]
         nodes = rows_of(published / "ClinGraph_nodes.csv")[1:]
         for order in (nodes, sorted(nodes, key=lambda node: int(node[3]))):
@@ -105,22 +104,13 @@ class TestReader:
                 np.testing.assert_array_equal(ours, true_vector(published, "icd", code))
                 assert not np.array_equal(ours, wrong[f"{code}:icd10cm"])
 
-    @given(st.sets(st.sampled_from([*sorted(PUBLISHED), ("icd", "E11.95"), ("atc", "C10AA97"), ("atc", "E11.9")])))
-    def test_keeps_wanted_codes_and_their_ancestors(self, published, wanted):
-        clinvec = read_clinvec(published, BOTH, wanted)
-        needed = wanted | {(system, above) for system, code in wanted for above in ancestors(code, system)}
-        assert set(clinvec.rows) == needed & PUBLISHED
-        assert sorted(clinvec.rows.values()) == list(range(len(clinvec.vectors)))
-        for (system, code), row in clinvec.rows.items():
-            np.testing.assert_array_equal(clinvec.vectors[row], true_vector(published, system, code))
-
     @pytest.mark.parametrize("names", ["atc", ["atc"], " ATC ", ("atc", "atc")])
     def test_reads_only_the_requested_vocabularies(self, published, names):
-        assert set(read_clinvec(published, names, None).rows) == {key for key in PUBLISHED if key[0] == "atc"}
+        assert set(read_clinvec(published, names).rows) == {key for key in PUBLISHED if key[0] == "atc"}
 
     def test_codes_are_normalised_and_others_left_out(self, tmp_path):
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["e119", "E10-E14", "ICD10CM:I10"]}, 4)
-        assert set(read_clinvec(folder, "icd10cm", None).rows) == {("icd", "E11.9"), ("icd", "I10")}
+        assert set(read_clinvec(folder, "icd10cm").rows) == {("icd", "E11.9"), ("icd", "I10")}
 
     def test_files_saved_again_by_other_programs(self, published, folder):
         """A byte order mark, Windows line ends, a named index column and blank lines at the end change nothing."""
@@ -128,7 +118,7 @@ class TestReader:
             text = path.read_text().replace("\n", "\r\n") + "\r\n"
             named = "node_index" + text if path.name == "ClinVec_icd10cm.csv" else text
             path.write_bytes(b"\xef\xbb\xbf" + named.encode())
-        before, after = read_clinvec(published, BOTH, None), read_clinvec(folder, BOTH, None)
+        before, after = read_clinvec(published, BOTH), read_clinvec(folder, BOTH)
         assert before.rows == after.rows
         np.testing.assert_array_equal(before.vectors, after.vectors)
 
@@ -138,7 +128,7 @@ class TestReaderErrors:
 
     def read(self, folder: Path, *parts: str, vocab_types=BOTH) -> InputError:
         with pytest.raises(InputError) as caught:
-            read_clinvec(folder, vocab_types, {("icd", "I10")})
+            read_clinvec(folder, vocab_types)
         message = str(caught.value)
         assert "\n" not in message
         for part in parts:
@@ -165,9 +155,9 @@ class TestReaderErrors:
         (folder / "ClinVec_atc.csv").unlink()
         self.read(folder, "ClinVec_atc.csv: file not found", "there is ClinVec_icd10cm.csv")
 
-    @pytest.mark.parametrize("names", ["icd10cm,icd10", "rxnorm", "", []])
+    @pytest.mark.parametrize("names", ["icd10cm,icd10", "rxnor", "", [], "auto,atc"])
     def test_unknown_vocabulary(self, folder, names):
-        error = self.read(folder, "--vocab-types", "expected icd10cm or atc", vocab_types=names)
+        error = self.read(folder, "--vocab-types", "expected auto or icd10cm, icd9cm, atc", vocab_types=names)
         assert isinstance(error, OptionError)
 
     @pytest.mark.parametrize("name", ["ClinVec_icd10cm.csv", "ClinGraph_nodes.csv"])
@@ -178,11 +168,10 @@ class TestReaderErrors:
         found, expected = len(change(rows[3])), len(rows[3])
         self.read(folder, f"{name}: line 4: {found} columns, expected {expected}")
 
-    @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e39", "", "abc"])
-    def test_value_is_no_finite_number(self, folder, value):
-        index = rows_of(folder / "ClinVec_atc.csv")[2][0]
+    @pytest.mark.parametrize("value", ["", "abc"])
+    def test_value_is_no_number(self, folder, value):
         self.spoil(folder / "ClinVec_atc.csv", 3, 6, value)
-        self.read(folder, f"ClinVec_atc.csv: line 3: node_index {index}: column 5: '{value}', expected a finite number")
+        self.read(folder, f"ClinVec_atc.csv: line 3: column 5: '{value}', expected a number")
 
     @pytest.mark.parametrize("value", ["1.5", "", "E11.9"])
     def test_node_index_is_no_whole_number(self, folder, value):

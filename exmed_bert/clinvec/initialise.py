@@ -1,68 +1,59 @@
-"""Starting a model's code embeddings from ClinVec: each code's own vector, or that of its nearest ancestor."""
+"""Where the codes of a model start: each from its own vector, or from what its relatives in the tree say of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from exmed_bert.clinvec.reader import FOLDER_CONTENT, CodeKey, read_clinvec
+from exmed_bert.clinvec.relatives import Origin, Relatives, deviations
 from exmed_bert.clinvec.resize import resize
-from exmed_bert.codes import CodeSystem, ancestors
+from exmed_bert.codes import CodeSystem
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import OptionError
 
 
 @dataclass(frozen=True)
 class CodeInitialisation:
-    """Which codes of a model's vocabulary start from a vector, and from which.
+    """Which codes of a model's vocabulary start from a vector, and where it comes from.
 
     Attributes:
-        codes: the vocabulary in the order of its ids.
-        systems: the code system of each id, None for special tokens.
-        source: for each id the code whose vector it takes: itself, an ancestor, or None.
+        keys: (code system, code) of each id of the vocabulary; None for special tokens.
+        origins: where the vector of each id comes from.
         ids: (k,) int64, the ids that take a vector, ascending.
         vectors: (k, hidden_size) float32, the vector of each of them.
+        vocabularies: how many vectors each vocabulary holds.
         notes: lines for the log.
+        warnings: what was left out, a line each.
     """
 
-    codes: Sequence[str]
-    systems: Sequence[CodeSystem | None]
-    source: list[str | None]
+    keys: Sequence[CodeKey | None]
+    origins: list[Origin]
     ids: np.ndarray
     vectors: np.ndarray
-    notes: list[str]
-
-    def counts(self) -> dict[str, int]:
-        """Return how many codes have their ``exact`` vector, an ``ancestor``'s, or are ``without``.
-
-        Special tokens are in none of the three.
-        """
-        exact = sum(source == code for source, code in zip(self.source, self.codes, strict=True))
-        medical = sum(system is not None for system in self.systems)
-        return {"exact": exact, "ancestor": len(self.ids) - exact, "without": medical - len(self.ids)}
+    vocabularies: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def initialise_codes(
-    codes: Sequence[str],
-    systems: Sequence[CodeSystem | None],
-    settings: ClinVecSettings,
-    hidden_size: int,
-    row_norm: float,
-    seed: int,
+    keys: Sequence[CodeKey | None], settings: ClinVecSettings, hidden_size: int, row_norm: float, seed: int
 ) -> CodeInitialisation:
-    """Find a ClinVec vector for each code of a model's vocabulary and fit it to the model.
+    """Find a vector for each code of a model's vocabulary in ClinVec's files and fit it to the model.
 
     The vectors are resized to the model's width and all multiplied by one factor: published values of about 10 would
     drown age, sex and position, which are added to the code's embedding, while the vectors' relative lengths mean
     something and stay.
 
     Args:
-        codes: the vocabulary in the order of its ids, in their systems' usual spelling.
-        systems: the code system of each id; None marks a special token, which takes no vector.
+        keys: (code system, code) of each id of the vocabulary, in the system's usual spelling; None marks a special
+            token, which takes no vector.
         settings: where ClinVec is, and how to use it.
         hidden_size: width of the model.
-        row_norm: mean Euclidean norm of the result's vectors, that of the rows the model would draw itself.
-        seed: seed of random padding.
+        row_norm: mean Euclidean norm of the result's vectors, that of the rows the model would draw itself; the
+            settings' ``clinvec_scale`` overrules it.
+        seed: seed of what resizing and initialisation draw.
 
     Raises:
         OptionError: no folder is given, or the dimensions differ and may not be changed as the settings say.
@@ -70,44 +61,73 @@ def initialise_codes(
     """
     if settings.clinvec_dir is None:
         raise OptionError(f"--use-clinvec needs --clinvec-dir, a folder with {FOLDER_CONTENT}")
-    wanted = {(system, code) for code, system in zip(codes, systems, strict=True) if system is not None}
-    clinvec = read_clinvec(settings.clinvec_dir, settings.vocab_types, wanted)
+    systems: AbstractSet[CodeSystem] = {key[0] for key in keys if key is not None}  # type: ignore[misc]
+    clinvec = read_clinvec(settings.clinvec_dir, settings.vocab_types, systems)
     dimension = clinvec.dimension
     if dimension != hidden_size and not settings.resize_if_needed:
         raise OptionError(
             f"--hidden-size: {hidden_size} differs from the {dimension} dimensions of the ClinVec vectors in "
             f"{settings.clinvec_dir}; give --resize-if-needed or --hidden-size {dimension}"
         )
-    notes = [f"{len(clinvec.rows):,} ClinVec vectors for these codes and their ancestors in {settings.clinvec_dir}"]
-
-    source = [
-        None if system is None else _source(code, system, clinvec.rows, settings.use_hierarchical_init)
-        for code, system in zip(codes, systems, strict=True)
-    ]
-    ids = np.array([i for i, code in enumerate(source) if code is not None], dtype=np.int64)
-    vectors = np.empty((0, hidden_size), dtype=np.float32)
-    if len(ids):
-        resized = resize(clinvec.vectors, hidden_size, settings.resize_method, seed)
-        vectors, factor = _with_mean_norm(resized.vectors[[clinvec.rows[systems[i], source[i]] for i in ids]], row_norm)
-        notes += [resized.note, f"ClinVec vectors multiplied by {factor:.3g}: their mean norm is now {row_norm:.3g}"]
-
-    initialisation = CodeInitialisation(codes, systems, source, ids, vectors, notes)
-    counts = initialisation.counts()
-    notes.append(
-        f"code embeddings from ClinVec: {counts['exact']:,} exact, {counts['ancestor']:,} from an ancestor, "
-        f"{counts['without']:,} without a vector"
+    sizes = ", ".join(f"{name} {size:,}" for name, size in clinvec.sizes.items())
+    notes = [f"ClinVec vectors in {settings.clinvec_dir}: {sizes}"]
+    table = clinvec.vectors
+    if len(table):
+        resized = resize(table, hidden_size, settings.resize_method, seed)  # fitted to all vectors at once
+        table = resized.vectors
+        notes.append(resized.note)
+    served = {key: row for key, row in clinvec.rows.items() if key[0] in systems}
+    ids, (vectors,), origins, more = initialise_from(
+        keys, list(served), [table[list(served.values())]], settings.use_hierarchical_init, seed
     )
-    return initialisation
+    if len(ids):
+        mean = float(np.linalg.norm(vectors, axis=1).mean())
+        factor = settings.clinvec_scale or (row_norm / mean if mean > 0 else 1.0)
+        vectors = vectors * np.float32(factor)
+        notes.append(f"ClinVec vectors multiplied by {factor:.3g}: their mean norm is now {mean * factor:.3g}")
+    return CodeInitialisation(keys, origins, ids, vectors, clinvec.sizes, notes + more, clinvec.warnings)
 
 
-def _source(code: str, system: CodeSystem, rows: dict[CodeKey, int], hierarchical: bool) -> str | None:
-    """Return the code itself or its nearest ancestor, whichever has a vector first."""
-    candidates = [code, *ancestors(code, system)] if hierarchical else [code]
-    return next((candidate for candidate in candidates if (system, candidate) in rows), None)
+def initialise_from(
+    keys: Sequence[CodeKey | None],
+    known: Sequence[CodeKey],
+    tables: Sequence[np.ndarray],
+    hierarchical: bool,
+    seed: int,
+) -> tuple[np.ndarray, list[np.ndarray], list[Origin], list[str]]:
+    """Return the ids that take a vector, (k,), their rows of each table, the origin of each id, and notes.
+
+    Args:
+        keys: (code system, code) of each id; None for special tokens.
+        known: (code system, code) of each row of the tables.
+        tables: (n, d) float32 each; what is learned of relatives is learned on the first.
+        hierarchical: whether codes without a vector are estimated from their relatives.
+        seed: seed of the small steps that keep codes with the same relatives apart.
+    """
+    rows = {key: row for row, key in enumerate(known)}
+    origins = [Origin("own") if key in rows else Origin("none") for key in keys]
+    own = np.array([i for i, key in enumerate(keys) if key in rows], dtype=np.int64)
+    ids, vectors = own, [table[[rows[keys[i]] for i in own.tolist()]] for table in tables]  # type: ignore[index]
+    missing = [i for i, key in enumerate(keys) if key is not None and key not in rows]
+    if not (hierarchical and missing and known):
+        return ids, vectors, origins, []
+    relatives = Relatives(known)
+    trust = relatives.measure_trust(tables[0])
+    wanted: list[CodeKey] = [keys[i] for i in missing]  # type: ignore[misc]
+    weights, from_relatives = relatives.estimates(wanted, trust)
+    for i, origin in zip(missing, from_relatives, strict=True):
+        origins[i] = origin
+    estimated = np.array([origin.how != "none" for origin in from_relatives])
+    ids = np.concatenate([own, np.array(missing, dtype=np.int64)[estimated]])
+    order = np.argsort(ids)
+    for i, table in enumerate(tables):
+        estimates = relatives.blend(weights, table)
+        if table.shape[1] > 1:
+            estimates += deviations(wanted, relatives.spreads(wanted, table), table.shape[1], seed)
+        vectors[i] = np.concatenate([vectors[i], estimates[estimated]])[order]
+    return ids[order], vectors, origins, [_trust_note(system, value) for system, value in sorted(trust.items())]
 
 
-def _with_mean_norm(vectors: np.ndarray, norm: float) -> tuple[np.ndarray, float]:
-    """Return the vectors multiplied by one factor, and the factor. Vectors that are all zero stay zero."""
-    mean = float(np.linalg.norm(vectors, axis=1).mean())
-    factor = norm / mean if mean > 0 else 1.0
-    return vectors * np.float32(factor), factor
+def _trust_note(system: str, trust: float) -> str:
+    said = "its parent alone" if np.isinf(trust) else f"its siblings and its parent, which counts as {trust:g} of them"
+    return f"a code of {system} without a vector is estimated best from {said}"

@@ -158,6 +158,11 @@ class PatientDataset(torch.utils.data.Dataset):
         return bool((self._arrays["plos"] >= 0).any())
 
     @cached_property
+    def code_counts(self) -> np.ndarray:
+        """How often each id of the vocabulary occurs, (V,) int64."""
+        return np.bincount(self._arrays["codes"], minlength=len(self.info.vocabulary))
+
+    @cached_property
     def novel_ids(self) -> np.ndarray:
         """Ids of the codes that the generator invented, sorted."""
         ids = self.info.vocabulary.ids

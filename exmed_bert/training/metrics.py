@@ -137,7 +137,7 @@ def most_frequent_code_accuracy(train: PatientDataset, labels: np.ndarray) -> di
     if not len(labels):
         return {}
     vocabulary = train.info.vocabulary
-    counts = np.bincount(train.columns["codes"].numpy(), minlength=len(vocabulary))
+    counts = train.code_counts.copy()
     counts[vocabulary.entities == ENTITY_ID["default"]] = -1
     of_kind = (np.where(vocabulary.entities == ENTITY_ID[kind], counts, -1) for kind in ("atc", "icd"))
     guesses = [int(kind.argmax()) for kind in of_kind]

@@ -7,25 +7,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from transformers import PrinterCallback, TrainingArguments
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
+from exmed_bert.clinvec import report as code_report
 from exmed_bert.config import PretrainSettings, Resolved, flag
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.files import fingerprint
+from exmed_bert.files import fingerprint, whole_file
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
-from exmed_bert.training.start import new_model
+from exmed_bert.training.start import Start, new_model
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 
 WEIGHT_DECAY = 0.01  # the original's
+START_EMBEDDINGS = "start_embeddings.safetensors"  # beside the model: the code embeddings before training
 EVAL_BATCH = 64  # nothing is kept for a backward pass, so more patients fit than in training
 
 # What changes neither the weights nor the data: a run keeps its identity when these change.
@@ -66,7 +69,10 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     if settings.compile:
         check_compiler()
 
-    model, notes = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
+    start = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
+    model, notes = start.model, start.notes
+    if start.codes:
+        notes += code_report.table(start.codes, train.code_counts)
     codes_a_step = round(settings.train_batch_size * float(train.lengths.mean()))
     shape = StepShape(codes_a_step, model.config.hidden_size, model.config.intermediate_size)
     precision = choose_precision(settings.precision, shape)
@@ -97,11 +103,22 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     trainer.remove_callback(PrinterCallback)
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
+            _write_start(start, train, folder, settings)
             _train_and_report(trainer, resolved, folder, plan, notes + hardware_notes)
         else:  # one of several processes: the first one reports
             trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
             trainer.predict_masked_codes()
             trainer.whole_state()
+
+
+def _write_start(start: Start, train: PatientDataset, folder: RunFolder, settings: PretrainSettings) -> None:
+    """Write what the codes start from, for looking back at it after training."""
+    embeddings = start.model.get_input_embeddings().weight.detach()
+    if folder.first_step == 0:
+        with whole_file(settings.output_dir / START_EMBEDDINGS) as part:
+            save_file({"code_embeddings": embeddings.contiguous()}, part)
+        if start.codes:
+            code_report.write(settings.output_dir, start.codes, train.code_counts, set(train.novel_ids.tolist()))
 
 
 def _train_and_report(

@@ -2,13 +2,17 @@
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from exmed_bert import console
-from exmed_bert.clinvec.initialise import initialise_codes
-from exmed_bert.config import ClinVecSettings, PretrainSettings
+from exmed_bert.clinvec.initialise import CodeInitialisation, initialise_codes, initialise_from
+from exmed_bert.clinvec.reader import CodeKey
+from exmed_bert.config import PretrainSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, STATE_TOKENS, CodeVocabulary
@@ -16,7 +20,7 @@ from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 
 _HEAD_WIDTH = 48  # dimensions a head in the original's configuration: 288 over 6 heads
 _ALIGNED_SCORE = 8.0  # score that the head first gives a code whose embedding is what a position holds
-_CODE_TABLES = (
+CODE_TABLES = (  # the embeddings first
     "bert.embeddings.code_embeddings.weight",
     "code_classifier.predictions.decoder.weight",
     "code_classifier.predictions.decoder.bias",
@@ -71,46 +75,60 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
     )
 
 
-def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> tuple[ExMedBertForMaskedLM, list[str]]:
-    """Make the model of a run and say where its weights come from, a line each.
+@dataclass(frozen=True)
+class Start:
+    """A model before training, where its weights come from, a line each, and what its codes start from, if told."""
+
+    model: ExMedBertForMaskedLM
+    notes: list[str]
+    codes: CodeInitialisation | None = None
+
+
+def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Start:
+    """Make the model of a run.
 
     Raises:
         InputError, OptionError: the pretrained model or the ClinVec files do not fit.
     """
     if settings.model_dir is not None and settings.use_clinvec:
         raise OptionError("--use-clinvec: --model-dir brings the codes' embeddings already, give one of the two")
+    if settings.use_hierarchical_init and not (settings.use_clinvec or settings.model_dir):
+        raise OptionError("--use-hierarchical-init needs vectors to start from: give --use-clinvec or --model-dir")
     torch.manual_seed(settings.seed)
     if settings.model_dir is not None:
-        return _from_pretrained(settings.model_dir, info, plos)
+        return _from_pretrained(settings, info, plos)
     model = ExMedBertForMaskedLM(model_config(settings, info, plos))
     notes = [f"weights: {settings.initialization} initialisation, seed {settings.seed}"]
-    if settings.use_clinvec:
-        notes += start_from_clinvec(model, info.vocabulary, settings, settings.seed)
+    codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
     align_head(model)
-    return model, notes
+    return Start(model, notes + (codes.notes if codes else []), codes)
+
+
+def code_keys(vocabulary: CodeVocabulary) -> list[CodeKey | None]:
+    """Return (code system, code) of each id, None for special tokens."""
+    return [
+        None if system is None else (system, vocabulary.code(token))
+        for token, system in enumerate(vocabulary.systems())
+    ]
 
 
 @torch.no_grad()
 def start_from_clinvec(
-    model: ExMedBertForMaskedLM, vocabulary: CodeVocabulary, settings: ClinVecSettings, seed: int
-) -> list[str]:
-    """Give codes the ClinVec vector of their own or of an ancestor, and return what was done.
+    model: ExMedBertForMaskedLM, vocabulary: CodeVocabulary, settings: PretrainSettings
+) -> CodeInitialisation:
+    """Give codes the ClinVec vector of their own or an estimate from their relatives', and return what was done.
 
     The rows get the mean norm that the initialisation gave the code embeddings.
     """
     table = model.bert.embeddings.code_embeddings.weight
-    start = initialise_codes(
-        codes=[vocabulary.code(token) for token in range(len(vocabulary))],
-        systems=vocabulary.systems(),
-        settings=settings,
-        hidden_size=model.config.hidden_size,
-        row_norm=float(table.norm(dim=1).mean()),
-        seed=seed,
-    )
+    row_norm = float(table.norm(dim=1).mean())
+    start = initialise_codes(code_keys(vocabulary), settings, model.config.hidden_size, row_norm, settings.seed)
     table[torch.from_numpy(start.ids)] = torch.from_numpy(start.vectors)
+    for warning in start.warnings:
+        console.warn(warning)
     if not len(start.ids):
         console.warn(f"{settings.clinvec_dir}: holds no vector for any code of the dataset")
-    return start.notes
+    return start
 
 
 @torch.no_grad()
@@ -124,8 +142,9 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
     model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_SCORE / model.config.hidden_size))
 
 
-def _from_pretrained(folder: Path, info: DatasetInfo, plos: bool) -> tuple[ExMedBertForMaskedLM, list[str]]:
+def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Start:
     """Load a pretrained model and give it the dataset's vocabulary; codes it knows keep their vectors."""
+    folder: Path = settings.model_dir  # type: ignore[assignment]
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: --model-dir: holds no config.json, expected the folder of a pretrained ExMed-BERT")
     try:
@@ -150,11 +169,38 @@ def _from_pretrained(folder: Path, info: DatasetInfo, plos: bool) -> tuple[ExMed
     with torch.no_grad():
         state, old_state = model.state_dict(), old.state_dict()
         for name, tensor in state.items():
-            if name in _CODE_TABLES:
+            if name in CODE_TABLES:
                 tensor[here] = old_state[name][there]
             elif name in old_state:
                 tensor.copy_(old_state[name])
-    return model, [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
+    notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
+    if not settings.use_hierarchical_init:
+        return Start(model, notes)
+    keys = code_keys(info.vocabulary)
+    codes = estimate_codes(model, keys, [token for token, _ in shared if keys[token] is not None], settings.seed)
+    return Start(model, notes + codes.notes, codes)
+
+
+@torch.no_grad()
+def estimate_codes(
+    model: ExMedBertForMaskedLM, keys: Sequence[CodeKey | None], known: Sequence[int], seed: int
+) -> CodeInitialisation:
+    """Give each code that is not known the embedding, and the row of the code head, that its relatives suggest.
+
+    Args:
+        model: changed in place.
+        keys: (code system, code) of each id, None for special tokens.
+        known: the ids that have learned their rows.
+        seed: seed of the small steps that keep codes with the same relatives apart.
+    """
+    tensors = [model.state_dict()[name] for name in CODE_TABLES]
+    known_keys: list[CodeKey] = [keys[token] for token in known]  # type: ignore[misc]
+    tables = [tensor[torch.tensor(known)].cpu().numpy().reshape(len(known), -1) for tensor in tensors]
+    ids, vectors, origins, notes = initialise_from(keys, known_keys, tables, True, seed)
+    new = ~np.isin(ids, known)
+    for tensor, rows in zip(tensors, vectors, strict=True):
+        tensor[torch.from_numpy(ids[new])] = torch.from_numpy(rows[new]).reshape(-1, *tensor.shape[1:]).to(tensor)
+    return CodeInitialisation(keys, origins, ids, vectors[0], notes=notes)
 
 
 def _saved_vocabulary(folder: Path) -> dict[str, int]:

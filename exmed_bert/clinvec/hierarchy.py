@@ -1,0 +1,226 @@
+"""Embeddings of the code trees in ClinVec's file format, for where ClinVec's own files are not at hand.
+
+The graph: ICD-10-CM codes of up to seven characters with the dot (ClinVec's limit too), their parents, blocks and
+chapters; the drugs of the reference tables with their ATC groups; the words of the diagnoses' official names and the
+drugs' names; and from drug to diagnosis the tables' indications. ICD-10-CM (public domain, NCHS) comes from the package
+simple-icd-10-cm. Its random walks are embedded by random projection (FastRP: Chen et al., 2019,
+https://doi.org/10.1145/3357384.3357879).
+
+This is not ClinVec: it knows no clinical knowledge graph, and no patients.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix, diags
+
+from exmed_bert import console
+from exmed_bert.clinvec.reader import NODES_FILE
+from exmed_bert.codes import ATC, ICD, ancestors
+from exmed_bert.config import HierarchySettings, Resolved
+from exmed_bert.files import make_folder, whole_file
+from exmed_bert.synthetic.tables import load
+
+HELD_OUT = "held_out"
+_LONGEST_ICD = 7
+_WALK = 4  # steps of the random walks that are summed up
+_HUBS = -0.5  # exponent of a node's degree: a word of thousands of names says little
+_SPREAD = 3.0  # standard deviation of the values, about that of ClinVec's
+_README = """Embeddings of the ICD-10-CM and ATC trees
+
+These files are NOT ClinVec. They have its format, so that what reads ClinVec reads them, and were made by
+scripts/make_hierarchy_embeddings.py with the options {options}: a random-walk embedding of the code trees, of the words
+in the codes' names, and of drugs' indications. They are for demonstrations and tests.
+
+ClinGraph_nodes.csv      one line a code: {counts}
+ClinVec_<vocabulary>.csv node_index and {dimension} values; the header of each column begins with "hierarchy"
+held_out/                the same for {held_out:.0%} of the codes, drawn by the seed, which the files above leave out:
+                         the truth to hold the initialisation of missing codes against
+"""
+
+Node = tuple[str, str]  # kind (a code system, "group" or "word") and name
+
+
+@dataclass
+class Graph:
+    """An undirected graph with weighted edges, built up edge by edge."""
+
+    ids: dict[Node, int] = field(default_factory=dict)
+    ends: list[tuple[int, int]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, one: Node, other: Node, weight: float) -> None:
+        """Add an edge, and its nodes where they are new."""
+        ids = self.ids
+        self.ends.append((ids.setdefault(one, len(ids)), ids.setdefault(other, len(ids))))
+        self.weights.append(weight)
+
+    def adjacency(self) -> csr_matrix:
+        """Return the symmetric matrix of weights, (nodes, nodes), with a loop of weight 1 at each node."""
+        rows, columns = np.array(self.ends).T
+        weights = np.array(self.weights)
+        n = len(self.ids)
+        loops = np.arange(n)
+        return coo_matrix(
+            (
+                np.concatenate([weights, weights, np.ones(n)]),
+                (np.concatenate([rows, columns, loops]), np.concatenate([columns, rows, loops])),
+            ),
+            shape=(n, n),
+        ).tocsr()
+
+
+@dataclass(frozen=True)
+class HierarchyEmbeddings:
+    """Codes as (system, code), their names, their vectors (n, dimension) float32, and which are held out, (n,) bool."""
+
+    keys: list[Node]
+    names: list[str]
+    vectors: np.ndarray
+    held_out: np.ndarray
+
+
+def build_graph() -> tuple[Graph, dict[Node, str]]:
+    """Return the graph, and the name of each code in it."""
+    import simple_icd_10_cm  # takes two seconds
+
+    graph = Graph()
+    names: dict[Node, str] = {}
+    for code in simple_icd_10_cm.get_all_codes(True):
+        is_group = simple_icd_10_cm.is_chapter(code) or simple_icd_10_cm.is_block(code)
+        if len(code) > _LONGEST_ICD and not is_group:
+            continue
+        above = simple_icd_10_cm.get_parent(code)
+        node = ("group" if is_group else ICD, code)
+        if above:
+            above_is_group = simple_icd_10_cm.is_chapter(above) or simple_icd_10_cm.is_block(above)
+            graph.add(node, ("group" if above_is_group else ICD, above), 1.0)
+        if not is_group:
+            names[node] = simple_icd_10_cm.get_description(code)
+    tables = load()
+    for code, name in zip(tables.drugs.codes, tables.drugs.names, strict=True):
+        names[ATC, code] = name
+        below = code
+        for above in ancestors(code, ATC):
+            if (ATC, below) not in graph.ids or (ATC, above) not in graph.ids:
+                graph.add((ATC, below), (ATC, above), 1.0)
+            names.setdefault((ATC, above), f"ATC group {above}")
+            below = above
+    drugs, diagnoses = tables.drugs, tables.diagnoses
+    for drug, diagnosis, probability in zip(
+        drugs.link_drug, drugs.link_diagnosis, drugs.link_probability, strict=True
+    ):
+        graph.add((ATC, drugs.codes[drug]), (ICD, diagnoses.codes[diagnosis]), float(probability))
+    _add_words(graph, names)
+    return graph, names
+
+
+def _add_words(graph: Graph, names: dict[Node, str]) -> None:
+    words = {node: sorted(set(re.findall(r"[a-z0-9]+", name.lower()))) for node, name in names.items()}
+    counts = Counter(word for of_node in words.values() for word in of_node)
+    for node, of_node in words.items():
+        for word in of_node:
+            if counts[word] > 1:
+                rarity = float(np.log(len(names) / counts[word]))
+                graph.add(node, ("word", word), rarity / np.log(len(names)))
+
+
+def embed(adjacency: csr_matrix, dimension: int, seed: int) -> np.ndarray:
+    """Return vectors of the nodes, (nodes, dimension) float32: near each other where random walks lead alike.
+
+    The sum over one to four steps of the transition matrix times a random matrix, each step's rows normalised.
+    """
+    degrees = np.asarray(adjacency.sum(axis=1)).ravel()
+    transition = diags(1 / degrees) @ adjacency
+    rng = np.random.Generator(np.random.Philox(seed))
+    at_step = rng.standard_normal((len(degrees), dimension)) * (degrees**_HUBS)[:, None]
+    total = np.zeros_like(at_step)
+    for _ in range(_WALK):
+        at_step = transition @ at_step
+        total += at_step / np.linalg.norm(at_step, axis=1, keepdims=True)
+    total -= total.mean(axis=0)
+    return (total * (_SPREAD / total.std())).astype(np.float32)
+
+
+def make(dimension: int, held_out: float, seed: int) -> HierarchyEmbeddings:
+    """Embed the graph and choose the codes that are held out.
+
+    Args:
+        dimension: length of the vectors.
+        held_out: share of the codes of each system.
+        seed: seed of both.
+    """
+    graph, names = build_graph()
+    vectors = embed(graph.adjacency(), dimension, seed)
+    keys = [key for key in names if key[0] == ICD or len(key[1]) > 1]  # ClinVec has no anatomical groups
+    rows = np.array([graph.ids[key] for key in keys])
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
+    left_out = np.zeros(len(keys), dtype=bool)
+    systems = np.array([system for system, _ in keys])
+    for system in (ICD, ATC):
+        of_system = np.flatnonzero(systems == system)
+        left_out[rng.permutation(of_system)[: round(held_out * len(of_system))]] = True
+    return HierarchyEmbeddings(keys, [names[key] for key in keys], vectors[rows], left_out)
+
+
+def write(made: HierarchyEmbeddings, folder: Path, chosen: np.ndarray) -> dict[str, int]:
+    """Write the chosen codes, (n,) bool, in ClinVec's format; return how many there are of each vocabulary."""
+    make_folder(folder)
+    vocabularies = {ICD: "icd10cm", ATC: "atc"}
+    indices = np.flatnonzero(chosen)
+    with whole_file(folder / NODES_FILE) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        file.write("node_id\tnode_name\tntype\tnode_index\n")
+        for row, index in enumerate(indices.tolist()):
+            system, code = made.keys[index]
+            name = vocabularies[system]
+            file.write(f"{code}:{name}\t{made.names[index]}\t{name.upper()}\t{row}\n")
+    counts = {}
+    for system, name in vocabularies.items():
+        rows = [row for row, index in enumerate(indices.tolist()) if made.keys[index][0] == system]
+        _write_vectors(folder / f"ClinVec_{name}.csv", rows, made.vectors[indices[rows]])
+        counts[name] = len(rows)
+    return counts
+
+
+def _write_vectors(path: Path, indices: Iterable[int], vectors: np.ndarray) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    columns = [pa.array(indices, pa.int64()), *(pa.array(column) for column in vectors.round(4).T)]
+    names = ["", *(f"hierarchy_{i}" for i in range(vectors.shape[1]))]
+    with whole_file(path) as part:
+        csv.write_csv(pa.table(columns, names=names), part)
+
+
+def run(resolved: Resolved[HierarchySettings]) -> None:
+    """Make the embeddings and write them, those held out apart."""
+    settings = resolved.settings
+    console.say("Embedding the code trees")
+    made = make(settings.dimension, settings.held_out, settings.seed)
+    counts = write(made, settings.output_dir, ~made.held_out)
+    held = write(made, settings.output_dir / HELD_OUT, made.held_out)
+    described = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    with whole_file(settings.output_dir / "README.txt") as part:
+        part.write_text(
+            _README.format(
+                options=f"--dimension {settings.dimension} --held-out {settings.held_out} --seed {settings.seed}",
+                counts=described,
+                dimension=settings.dimension,
+                held_out=settings.held_out,
+            ),
+            encoding="utf-8",
+        )
+    resolved.save(settings.output_dir / "settings.json")
+    console.table("Hierarchy embeddings (not ClinVec)", [(name, f"{n:,} codes") for name, n in counts.items()])
+    console.table("Held out", [(name, f"{n:,} codes") for name, n in held.items()])
+    console.table(
+        "Written",
+        [
+            ("embeddings", settings.output_dir),
+            ("start from them with", f"--use-clinvec --clinvec-dir {settings.output_dir} --use-hierarchical-init"),
+        ],
+    )
