@@ -1,9 +1,13 @@
 """ClinVec: the reader's join and its errors, resizing, and which code starts from which vector."""
 
 import csv
+import gzip
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,34 +16,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from exmed_bert.clinvec import hierarchy
 from exmed_bert.clinvec.initialise import initialise_codes
-from exmed_bert.clinvec.reader import read_clinvec
-from exmed_bert.clinvec.resize import resize
+from exmed_bert.clinvec.reader import VOCABULARIES, read_clinvec
+from exmed_bert.clinvec.relatives import Origin, Relatives, deviations
+from exmed_bert.clinvec.report import table, write
+from exmed_bert.clinvec.resize import neighbour_overlap, resize
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 
 ICD_CODES = ["C10", "C10.1", "E11", "E11.9", "E11.65", "I10", "M54", "M54.5", "R51"]
 ATC_CODES = ["A10", "A10BA02", "C10", "C10A", "C10AA", "C10AA05"]
+METHODS = ["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"]
 PUBLISHED = {("icd", code) for code in ICD_CODES} | {("atc", code) for code in ATC_CODES}
 BOTH = "icd10cm,atc"
 
-# A model's vocabulary: special tokens, then codes that have a vector, an ancestor with one, or neither.
+# A model's vocabulary: special tokens, then codes and what each starts from.
 VOCABULARY = [
-    ("PAD", None, None),
-    ("MASK", None, None),
-    ("C10AA05", "atc", "C10AA05"),
-    ("C10AA97", "atc", "C10AA"),
-    ("C10BX01", "atc", "C10"),
-    ("N02BE01", "atc", None),
-    ("C10.2", "icd", "C10"),
-    ("E11.9", "icd", "E11.9"),
-    ("E11.95", "icd", "E11.9"),
-    ("E11.3213", "icd", "E11"),
-    ("M54.50", "icd", "M54.5"),
-    ("U07.1", "icd", None),
+    ("PAD", None, ("none", None)),
+    ("MASK", None, ("none", None)),
+    ("C10AA05", "atc", ("own", None)),
+    ("C10AA97", "atc", ("ancestor", "C10AA")),
+    ("C10BX01", "atc", ("ancestor", "C10")),
+    ("A10BA03", "atc", ("ancestor", "A10")),
+    ("C09AA01", "atc", ("siblings", None)),
+    ("N02BE01", "atc", ("none", None)),
+    ("C10.2", "icd", ("ancestor", "C10")),
+    ("E11.9", "icd", ("own", None)),
+    ("E11.95", "icd", ("ancestor", "E11.9")),
+    ("E11.3213", "icd", ("ancestor", "E11")),
+    ("M54.50", "icd", ("ancestor", "M54.5")),
+    ("E66.01", "icd", ("chapter", None)),
+    ("U07.1", "icd", ("none", None)),
 ]
 CODES = [code for code, _, _ in VOCABULARY]
 SYSTEMS = [system for _, system, _ in VOCABULARY]
+KEYS = [None if system is None else (system, code) for code, system, _ in VOCABULARY]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +133,67 @@ class TestReader:
         before, after = read_clinvec(published, BOTH), read_clinvec(folder, BOTH)
         assert before.rows == after.rows
         np.testing.assert_array_equal(before.vectors, after.vectors)
+
+    @pytest.mark.parametrize("name", sorted(VOCABULARIES))
+    def test_all_nine_vocabularies(self, tmp_path, name):
+        code = {"icd10cm": "I10", "atc": "C10AA05"}.get(name, "773.0")
+        node_type = VOCABULARIES[name].node_type
+        folder = write_clinvec_folder(tmp_path, {name: [code]}, 4)
+        path = folder / "ClinGraph_nodes.csv"
+        path.write_text(path.read_text().replace(f":{name}", f":{node_type}"))
+        assert set(read_clinvec(folder, name).rows) == {(VOCABULARIES[name].system or name, code)}
+
+    def test_auto_takes_what_the_systems_can_use(self, tmp_path):
+        folder = write_clinvec_folder(tmp_path, {"icd10cm": ["I10"], "atc": ["C10"], "phecode": ["8.0"]}, 4)
+        assert read_clinvec(folder, "auto").sizes == {"icd10cm": 1, "atc": 1}
+        assert read_clinvec(folder, "auto", {"atc"}).sizes == {"atc": 1}
+        assert read_clinvec(folder, "phecode,atc").sizes == {"phecode": 1, "atc": 1}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda header, rows, ids: (["node_index", *header[1:]], rows),
+            lambda header, rows, ids: (["node_id", *header[1:]], rows),
+            lambda header, rows, ids: (header[1:], rows),  # a name fewer than columns
+            lambda header, rows, ids: (["", "Unnamed: 0", *header[1:]], [[str(i), *r] for i, r in enumerate(rows)]),
+            lambda header, rows, ids: (["node_id", *header[1:]], [[ids[r[0]], *r[1:]] for r in rows]),
+            lambda header, rows, ids: (["node_id", *header[1:]], [[ids[r[0]].split(":")[0], *r[1:]] for r in rows]),
+        ],
+        ids=["named", "node_id of numbers", "no empty cell", "numbered twice", "ids", "codes"],
+    )
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_other_peoples_copies(self, published, folder, change, compressed):
+        ids = {row[3]: row[0] for row in rows_of(folder / "ClinGraph_nodes.csv")}
+        path = folder / "ClinVec_atc.csv"
+        header, *rows = rows_of(path)
+        header, rows = change(header, rows, ids)
+        rewrite(path, [header, *rows])
+        if compressed:
+            for file in list(folder.glob("*.csv")):
+                Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+                file.unlink()
+        before, after = read_clinvec(published, BOTH), read_clinvec(folder, BOTH)
+        assert before.rows == after.rows
+        np.testing.assert_array_equal(before.vectors, after.vectors)
+
+    def test_ids_need_no_nodes_file(self, folder):
+        ids = {row[3]: row[0] for row in rows_of(folder / "ClinGraph_nodes.csv")}
+        path = folder / "ClinVec_atc.csv"
+        header, *rows = rows_of(path)
+        rewrite(path, [["node_id", *header[1:]], *([ids[row[0]], *row[1:]] for row in rows)])
+        (folder / "ClinGraph_nodes.csv").unlink()
+        assert len(read_clinvec(folder, "atc").rows) == len(ATC_CODES)
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e39"])
+    def test_vectors_that_are_not_finite_are_left_out_and_counted(self, folder, value):
+        path = folder / "ClinVec_atc.csv"
+        rows = rows_of(path)
+        rows[2][6] = value
+        rewrite(path, rows)
+        clinvec = read_clinvec(folder, BOTH)
+        assert len(clinvec.rows) == len(PUBLISHED) - 1 and np.isfinite(clinvec.vectors).all()
+        [warning] = clinvec.warnings
+        assert "1 of 6 vectors" in warning and str(path) in warning
 
 
 class TestReaderErrors:
@@ -279,108 +352,273 @@ class TestResize:
         shuffled = resize(vectors[order], 5, "pca", seed=0).vectors
         np.testing.assert_allclose(shuffled, resize(vectors, 5, "pca", seed=0).vectors[order], atol=1e-4)
 
-    @pytest.mark.parametrize(("size", "method"), [(4, "pca"), (24, "pad_random")])
+    @pytest.mark.parametrize(("size", "method"), [(4, "pca"), (24, "pad_smart")])
     def test_auto(self, size, method):
         vectors = np.random.default_rng(3).normal(0, 3, (30, 12)).astype(np.float32)
         auto, chosen = resize(vectors, size, "auto", seed=7), resize(vectors, size, method, seed=7)
         np.testing.assert_array_equal(auto.vectors, chosen.vectors)
         assert auto.note == chosen.note and method in auto.note
 
-    @pytest.mark.parametrize("method", ["auto", "pca", "truncate", "pad_random"])
+    @pytest.mark.parametrize("method", METHODS)
     def test_right_size_stays_as_it_is(self, method):
         vectors = np.random.default_rng(3).normal(0, 3, (5, 12)).astype(np.float32)
         np.testing.assert_array_equal(resize(vectors, 12, method, seed=0).vectors, vectors)
 
-    def test_pad_random_appends_small_seeded_noise(self):
-        vectors = np.random.default_rng(4).normal(5, 3, (200, 128)).astype(np.float32)
+    @pytest.mark.parametrize("method", ["pad_smart", "pad_random", "learned_projection"])
+    def test_seeded(self, method):
+        vectors = np.random.default_rng(4).normal(0, 3, (60, 8)).astype(np.float32)
+        one, again, other = (resize(vectors, 12, method, seed).vectors for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert not np.array_equal(one, other)
+
+    def test_pad_random_appends_noise_of_the_vectors_own_size(self):
+        vectors = np.random.default_rng(4).normal(0, 3, (200, 128)).astype(np.float32)
         resized = resize(vectors, 288, "pad_random", seed=1).vectors
         np.testing.assert_array_equal(resized[:, :128], vectors)
-        noise = resized[:, 128:]
-        assert noise.std() == pytest.approx(0.1 * 3, rel=0.05)
-        assert np.abs(noise.mean(axis=0)).max() < 0.15
-        apart = ~np.eye(len(vectors), dtype=bool)
-        assert (distances(resized)[apart] / distances(vectors)[apart]).max() < 1.02
-        np.testing.assert_array_equal(resized, resize(vectors, 288, "pad_random", seed=1).vectors)
-        assert not np.array_equal(resized, resize(vectors, 288, "pad_random", seed=2).vectors)
+        assert resized[:, 128:].std() == pytest.approx(3, rel=0.05)
 
-    def test_pad_random_refuses_to_shrink(self):
+    def test_pad_smart_continues_the_spectrum_and_keeps_neighbours(self):
+        """Variances that fall by a factor of 100 over 32 axes go on to fall behind them."""
+        spreads = np.geomspace(5, 0.5, 32)
+        vectors = (np.random.default_rng(4).normal(0, 1, (400, 32)) * spreads).astype(np.float32)
+        resized = resize(vectors, 48, "pad_smart", seed=1).vectors
+        np.testing.assert_array_equal(resized[:, :32], vectors)
+        appended = resized[:, 32:].std(axis=0)
+        assert (appended < 0.6).all() and (appended > 0.05).all() and appended[0] > appended[-1]
+        assert neighbour_overlap(vectors, resized) > 0.9
+
+    def test_learned_projection_keeps_more_neighbours_than_truncation(self):
+        """The first dimensions are noise that says nothing, the others hold clusters."""
+        rng = np.random.default_rng(5)
+        clusters = rng.normal(0, 3, (20, 12))[rng.integers(0, 20, 400)] + rng.normal(0, 0.5, (400, 12))
+        vectors = np.hstack([rng.normal(0, 1, (400, 6)), clusters]).astype(np.float32)
+        learned, cut = (resize(vectors, 8, method, 0).vectors for method in ("learned_projection", "truncate"))
+        assert neighbour_overlap(vectors, learned) > neighbour_overlap(vectors, cut) + 0.1
+
+    def test_neighbour_overlap(self):
+        vectors = np.random.default_rng(6).normal(0, 1, (300, 16))
+        assert neighbour_overlap(vectors, vectors * 3) == 1
+        assert neighbour_overlap(vectors, np.random.default_rng(7).normal(0, 1, (300, 16))) < 0.15
+
+    @pytest.mark.parametrize("method", ["pad_random", "pad_smart"])
+    def test_padding_refuses_to_shrink(self, method):
         with pytest.raises(InputError, match=r"from 128 to 64 dimensions; use pca.*--hidden-size of at least 128"):
-            resize(np.zeros((3, 128), np.float32), 64, "pad_random", seed=0)
+            resize(np.zeros((3, 128), np.float32), 64, method, seed=0)
 
 
 class TestInitialise:
-    def test_codes_take_their_own_vector_or_the_nearest_ancestors(self, published):
-        result = initialise_codes(CODES, SYSTEMS, settings(published, use_hierarchical_init=True), 16, 0.5, seed=0)
-        assert result.source == [source for _, _, source in VOCABULARY]
-        assert result.counts() == {"exact": 2, "ancestor": 6, "without": 2}
-        assert result.ids.dtype == np.int64 and result.vectors.dtype == np.float32
-        assert result.ids.tolist() == [i for i, source in enumerate(result.source) if source is not None]
-        true = np.stack([true_vector(published, SYSTEMS[i], result.source[i]) for i in result.ids])
-        factor = 0.5 / np.linalg.norm(true, axis=1).mean()
-        np.testing.assert_allclose(result.vectors, true * factor, rtol=1e-5)
+    def start(self, folder, width=16, norm=0.5, seed=0, keys=KEYS, **others):
+        return initialise_codes(keys, settings(folder, **others), width, norm, seed)
 
-    def test_without_hierarchy_only_exact_codes(self, published):
-        result = initialise_codes(CODES, SYSTEMS, settings(published), 16, 0.5, seed=0)
+    def test_each_code_starts_from_what_the_rungs_say(self, published):
+        result = self.start(published, use_hierarchical_init=True)
+        assert [(origin.how, origin.ancestor) for origin in result.origins] == [start for _, _, start in VOCABULARY]
+        assert result.ids.dtype == np.int64 and result.vectors.dtype == np.float32
+        assert result.ids.tolist() == [i for i, (_, _, start) in enumerate(VOCABULARY) if start[0] != "none"]
+
+    def test_without_hierarchy_codes_take_their_own_vector_alone(self, published):
+        result = self.start(published)
         assert [CODES[i] for i in result.ids] == ["C10AA05", "E11.9"]
-        assert result.counts() == {"exact": 2, "ancestor": 0, "without": 8}
+        true = np.stack([true_vector(published, SYSTEMS[i], CODES[i]) for i in result.ids])
+        np.testing.assert_allclose(result.vectors, true * 0.5 / np.linalg.norm(true, axis=1).mean(), rtol=1e-5)
+
+    def test_a_novel_code_lies_next_to_its_parent_and_not_on_it(self, published):
+        result = self.start(published, use_hierarchical_init=True)
+        vectors = dict(zip([CODES[i] for i in result.ids], result.vectors, strict=True))
+        novel, parent = vectors["E11.95"], vectors["E11.9"]
+        cosine = novel @ parent / np.linalg.norm(novel) / np.linalg.norm(parent)
+        assert 0.95 < cosine < 1 - 1e-6
 
     def test_a_diagnosis_never_takes_a_drugs_vector(self, tmp_path):
         """C10 is a category of both systems."""
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["I10"], "atc": ["C10"]}, 16)
-        hierarchical = settings(folder, use_hierarchical_init=True)
-        result = initialise_codes(["C10", "C10", "C10.1"], ["icd", "atc", "icd"], hierarchical, 16, 0.5, seed=0)
-        assert result.source == [None, "C10", None]
+        keys = [("icd", "C10"), ("atc", "C10"), ("icd", "C10.1")]
+        result = self.start(folder, keys=keys, use_hierarchical_init=True)
+        assert [origin.how for origin in result.origins] == ["none", "own", "none"]
 
     def test_vocabulary_not_read_stays_without(self, published):
-        only_icd = settings(published, vocab_types="icd10cm", use_hierarchical_init=True)
-        result = initialise_codes(CODES, SYSTEMS, only_icd, 16, 0.5, seed=0)
+        result = self.start(published, vocab_types="icd10cm", use_hierarchical_init=True)
         assert {SYSTEMS[i] for i in result.ids} == {"icd"}
 
     @pytest.mark.parametrize(
         ("method", "hidden_size"), [("auto", 8), ("auto", 16), ("auto", 24), ("pca", 8), ("pca", 24), ("truncate", 24)]
     )
     def test_mean_norm_and_width(self, published, method, hidden_size):
-        resizing = settings(published, use_hierarchical_init=True, resize_if_needed=True, resize_method=method)
-        result = initialise_codes(CODES, SYSTEMS, resizing, hidden_size, 0.34, seed=0)
-        assert result.vectors.shape == (8, hidden_size)
+        resizing = {"use_hierarchical_init": True, "resize_if_needed": True, "resize_method": method}
+        result = self.start(published, hidden_size, 0.34, **resizing)
+        assert result.vectors.shape == (len(result.ids), hidden_size)
         assert np.linalg.norm(result.vectors, axis=1).mean() == pytest.approx(0.34, rel=1e-5)
 
+    def test_scale_overrules_the_norm(self, published):
+        [true] = [true_vector(published, "icd", "I10")]
+        result = self.start(published, keys=[("icd", "I10")], clinvec_scale=0.25)
+        np.testing.assert_allclose(result.vectors, [true * 0.25], rtol=1e-6)
+
     def test_one_space_for_both_systems_and_relative_lengths_stay(self, published):
-        resizing = settings(published, use_hierarchical_init=True, resize_if_needed=True, resize_method="pca")
-        result = initialise_codes(CODES, SYSTEMS, resizing, 24, 0.34, seed=0)
-        true = np.stack([true_vector(published, SYSTEMS[i], result.source[i]) for i in result.ids])
+        result = self.start(published, 24, 0.34, resize_if_needed=True, resize_method="pca", keys=sorted(PUBLISHED))
+        true = np.stack([true_vector(published, *key) for key in sorted(PUBLISHED)])
         before, after = distances(true), distances(result.vectors)
         np.testing.assert_allclose(after / after.max(), before / before.max(), atol=1e-5)
 
     def test_same_seed_same_vectors(self, published):
-        padding = settings(published, resize_if_needed=True)
-        first, again, other = (initialise_codes(CODES, SYSTEMS, padding, 24, 0.5, seed).vectors for seed in (1, 1, 2))
+        options = {"resize_if_needed": True, "use_hierarchical_init": True}
+        first, again, other = (self.start(published, 24, seed=seed, **options).vectors for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
 
     def test_no_code_has_a_vector(self, published):
-        result = initialise_codes(["PAD", "U07.1"], [None, "icd"], settings(published), 16, 0.5, seed=0)
+        result = self.start(published, keys=[None, ("icd", "U07.1")])
         assert result.ids.shape == (0,) and result.vectors.shape == (0, 16)
-        assert result.counts() == {"exact": 0, "ancestor": 0, "without": 1}
 
-    def test_one_vector_alone_centres_to_zero(self, tmp_path):
-        folder = write_clinvec_folder(tmp_path, {"icd10cm": ["I10"]}, 16)
-        alone = settings(folder, vocab_types="icd10cm", resize_if_needed=True, resize_method="pca")
-        assert not initialise_codes(["I10"], ["icd"], alone, 24, 0.5, seed=0).vectors.any()
-
-    def test_notes_tell_counts_and_resizing(self, published):
-        resizing = settings(published, use_hierarchical_init=True, resize_if_needed=True)
-        notes = initialise_codes(CODES, SYSTEMS, resizing, 8, 0.5, seed=0).notes
-        assert any("from 16 to 8 dimensions by pca" in note for note in notes)
-        assert any("2 exact, 6 from an ancestor, 2 without" in note for note in notes)
+    def test_notes_tell_vocabularies_resizing_and_scale(self, published):
+        notes = "\n".join(self.start(published, 8, resize_if_needed=True).notes)
+        assert "icd10cm 9, atc 6" in notes and "from 16 to 8 dimensions by pca" in notes and "multiplied by" in notes
 
     def test_other_width_needs_permission(self, published):
         with pytest.raises(OptionError, match=r"24 differs from the 16 .*--resize-if-needed or --hidden-size 16"):
-            initialise_codes(CODES, SYSTEMS, settings(published), 24, 0.5, seed=0)
+            self.start(published, 24)
 
     def test_folder_not_given(self):
         with pytest.raises(OptionError, match=r"--clinvec-dir.*ClinGraph_nodes\.csv and ClinVec_"):
-            initialise_codes(CODES, SYSTEMS, settings(None), 24, 0.5, seed=0)
+            self.start(None)
+
+    def test_the_report_counts_codes_and_events(self, published, tmp_path):
+        result = self.start(published, use_hierarchical_init=True)
+        events = np.arange(len(KEYS)) * 10
+        write(tmp_path, result, events, {CODES.index("E11.95")})
+        content = json.loads((tmp_path / "clinvec_report.json").read_text())
+        for part in (content["start"], *content["by_system"].values()):
+            assert sum(row["share_of_events"] for row in part.values()) == pytest.approx(1)
+        assert content["start"]["own"]["codes"] == 2
+        [novel] = content["novel_codes"]
+        assert (novel["code"], novel["start"], novel["ancestor"]) == ("E11.95", "ancestor", "E11.9")
+        with open(tmp_path / "clinvec_codes.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["code"] for row in rows] == CODES[2:]
+        shown = "\n".join(table(result, events))
+        assert re.search(r"their own vector +2 +\d+\.\d%", shown)
+
+
+class TestRelatives:
+    KEYS: ClassVar = [("icd", code) for code in ("E11", "E11.6", "E11.64", "E11.65", "E11.9", "E10.9", "I10")]
+    TABLE: ClassVar = np.eye(7, dtype=np.float32) * 3
+
+    def weights(self, code, trust, system="icd"):
+        matrix, [origin] = Relatives(self.KEYS).estimates([(system, code)], {"icd": trust})
+        found = dict(zip([code for _, code in self.KEYS], matrix.toarray()[0], strict=False))
+        return {name: pytest.approx(weight) for name, weight in found.items() if weight}, origin, matrix
+
+    @pytest.mark.parametrize(
+        ("code", "trust", "weights"),
+        [
+            ("E11.69", 2, {"E11.6": 1 / 2, "E11.64": 1 / 4, "E11.65": 1 / 4}),  # the parent counts as two siblings
+            ("E11.69", 0, {"E11.64": 1 / 2, "E11.65": 1 / 2}),
+            ("E11.69", np.inf, {"E11.6": 1}),
+            ("E11.64", 1, {"E11.6": 1 / 2, "E11.65": 1 / 2}),  # estimated as if it had no vector
+            ("E11.95", 1, {"E11.9": 1}),  # no siblings
+            ("E11.9512", 4, {"E11.9": 1}),  # two levels without a vector
+            ("E11.6", np.inf, {"E11": 1 / 3, "E11.64": 1 / 3, "E11.65": 1 / 3}),  # with children
+        ],
+    )
+    def test_weights(self, code, trust, weights):
+        assert self.weights(code, trust)[0] == weights
+
+    def test_siblings_without_a_parent_and_the_chapter(self):
+        found, origin, matrix = self.weights("E10.65", 1)  # E10 has no vector, but a child
+        assert origin == Origin("siblings", None, 0) and matrix.sum() == pytest.approx(1) and "E10.9" in found
+        _, origin, matrix = self.weights("E66.9", 1)
+        assert origin == Origin("chapter", None, 0) and matrix.sum() == pytest.approx(1)
+        assert self.weights("N18.3", 1)[1] == Origin("none")
+        assert self.weights("G04CA02", 1, "atc")[1] == Origin("none")
+
+    @given(st.sampled_from(KEYS), st.sampled_from([0.0, 0.5, 4.0, np.inf]))
+    def test_a_code_is_never_estimated_from_itself(self, key, trust):
+        """Its own weight and that in the mean of its chapter cancel out."""
+        relatives = Relatives(self.KEYS)
+        matrix, [origin] = relatives.estimates([key], {"icd": trust})
+        if origin.how != "none":
+            assert abs(relatives.blend(matrix, self.TABLE)[0, self.KEYS.index(key)]) < 1e-6
+
+    @given(st.sampled_from(["E11.69", "E11.95", "E10.65", "E66.9", "I10.5", "I11.0"]))
+    def test_estimates_are_as_long_as_what_they_are_made_of(self, code):
+        relatives = Relatives(self.KEYS)
+        blended = relatives.blend(relatives.estimates([("icd", code)], {"icd": 2.0})[0], self.TABLE)
+        assert np.linalg.norm(blended) == pytest.approx(3, rel=1e-5)
+
+    @pytest.mark.parametrize("nearer", ["parent", "siblings"])
+    def test_trust_follows_the_vectors(self, nearer):
+        """Where children scatter around their parent it is trusted; where they lie elsewhere together it is not."""
+        rng = np.random.default_rng(0)
+        keys, rows = [], []
+        for family in range(30):
+            parent, elsewhere = rng.normal(0, 1, (2, 32))
+            keys += [("icd", f"M{family:02}")] + [("icd", f"M{family:02}.{i}") for i in range(6)]
+            centre = parent if nearer == "parent" else elsewhere
+            rows += [parent, *(centre + 0.5 * rng.normal(0, 1, (6, 32)))]
+        trust = Relatives(keys).measure_trust(np.array(rows, dtype=np.float32))["icd"]
+        assert trust >= 4 if nearer == "parent" else trust <= 0.5
+
+    def test_deviations_are_small_seeded_and_follow_the_spread(self):
+        keys = [("icd", "E11.95"), ("icd", "E11.96")]
+        steps = deviations(keys, np.array([2.0, 4.0]), 400, seed=1)
+        assert np.linalg.norm(steps, axis=1) == pytest.approx([0.1, 0.2], rel=0.15)
+        np.testing.assert_array_equal(steps[1:], deviations(keys[1:], np.array([4.0]), 400, seed=1))
+        assert not np.array_equal(steps, deviations(keys, np.array([2.0, 4.0]), 400, seed=2))
+
+    def test_spread_is_that_of_the_family_or_of_the_system(self):
+        relatives = Relatives(self.KEYS)
+        spreads = relatives.spreads([("icd", "E11.69"), ("icd", "I10.5"), ("atc", "C10")], self.TABLE)
+        assert spreads == pytest.approx([3 * np.sqrt(2), 3 * np.sqrt(2), 3])
+
+
+class TestHierarchy:
+    """Embeddings of the trees, on the part of the graph that is quickly made."""
+
+    @pytest.fixture(scope="class")
+    def made(self, tmp_path_factory):
+        made = hierarchy.make(32, 0.1, seed=3)
+        folder = tmp_path_factory.mktemp("hierarchy")
+        hierarchy.write(made, folder, ~made.held_out)
+        hierarchy.write(made, folder / "held_out", made.held_out)
+        return made, folder
+
+    def test_files_are_read_back_as_clinvec(self, made):
+        embeddings, folder = made
+        kept, held = read_clinvec(folder, "auto"), read_clinvec(folder / "held_out", "auto")
+        assert not set(kept.rows) & set(held.rows)
+        assert len(kept.rows) + len(held.rows) == len(embeddings.keys)
+        for part in (kept, held):
+            for row, key in list(enumerate(embeddings.keys))[::997]:
+                if key in part.rows:
+                    np.testing.assert_allclose(part.vectors[part.rows[key]], embeddings.vectors[row], atol=1e-4)
+
+    def test_a_tenth_of_each_system_is_held_out_and_no_invented_code_is_there(self, made):
+        embeddings, _ = made
+        for system in ("icd", "atc"):
+            share = embeddings.held_out[[key[0] == system for key in embeddings.keys]].mean()
+            assert share == pytest.approx(0.1, abs=0.01)
+        assert not {("icd", "E11.95"), ("atc", "C10AA97")} & set(embeddings.keys)
+
+    def test_relatives_and_indications_lie_near(self, made):
+        embeddings, _ = made
+        unit = embeddings.vectors / np.linalg.norm(embeddings.vectors, axis=1, keepdims=True)
+        row = {key: i for i, key in enumerate(embeddings.keys)}
+
+        def cosine(one, other):
+            return float(unit[row[one]] @ unit[row[other]])
+
+        diabetes, metformin, statin = ("icd", "E11.9"), ("atc", "A10BA02"), ("atc", "C10AA05")
+        for near in (("icd", "E11.65"), ("icd", "E11"), metformin):
+            assert cosine(diabetes, near) > 0.4 > cosine(diabetes, ("icd", "S72.001"))
+        assert cosine(statin, ("atc", "C10AA01")) > 0.4 > cosine(statin, ("atc", "N06AB03"))
+
+    def test_seeded(self):
+        graph = hierarchy.Graph()
+        for i in range(20):
+            graph.add(("icd", str(i)), ("icd", str(i // 2)), 1.0)
+        one, again, other = (hierarchy.embed(graph.adjacency(), 8, seed) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert not np.array_equal(one, other)
 
 
 def test_no_torch_is_imported():

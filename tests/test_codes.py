@@ -59,3 +59,20 @@ def test_icd_ancestors_are_valid_prefixes_down_to_the_category(code: str) -> Non
 def test_atc_ancestors_are_its_four_levels(code: str) -> None:
     assert codes.ancestors(code, "atc") == [code[:5], code[:4], code[:3], code[:1]]
     assert codes.is_descendant(code, code[:3], "atc") and not codes.is_descendant(code[:3], code, "atc")
+
+
+def test_the_tree_is_the_official_one() -> None:
+    """All codes of ICD-10-CM of April 2026: spelling, parents and chapters."""
+    import simple_icd_10_cm as official
+
+    wrong = []
+    for code in official.get_all_codes(True):
+        if official.is_chapter(code) or "-" in code:  # a block
+            continue
+        above = official.get_parent(code)
+        parent = None if len(code) == 3 else above  # a block of one category has its name
+        chapter = official.get_ancestors(code)[-1]
+        found = (codes.normalise(code, "icd"), codes.parent(code, "icd"), codes.chapter(code, "icd").split()[0])
+        if found != (code, parent, chapter):
+            wrong.append((code, parent, chapter, found))
+    assert not wrong, wrong[:5]

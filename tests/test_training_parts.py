@@ -228,7 +228,7 @@ def test_heads_that_do_not_divide_are_refused(info: Any) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights(info: Any) -> None:
-    models = [new_model(PretrainSettings(**SMALL, seed=seed), info, plos=True)[0] for seed in (1, 1, 2)]
+    models = [new_model(PretrainSettings(**SMALL, seed=seed), info, plos=True).model for seed in (1, 1, 2)]
     states = [torch.cat([t.flatten() for t in model.state_dict().values()]) for model in models]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
@@ -240,9 +240,10 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
     known = sorted({code for code in icd if code != novel} | {novel[:3]})
     write_clinvec_folder(tmp_path, {"icd10cm": known}, dimension=16)
     options = {"use_clinvec": True, "clinvec_dir": tmp_path, "vocab_types": "icd10cm"}
-    plain = new_model(PretrainSettings(**SMALL), info, plos=False)[0]
-    exact = new_model(PretrainSettings(**SMALL, **options), info, plos=False)[0]
-    hierarchical, notes = new_model(PretrainSettings(**SMALL, **options, use_hierarchical_init=True), info, plos=False)
+    plain = new_model(PretrainSettings(**SMALL), info, plos=False).model
+    exact = new_model(PretrainSettings(**SMALL, **options), info, plos=False).model
+    start = new_model(PretrainSettings(**SMALL, **options, use_hierarchical_init=True), info, plos=False)
+    hierarchical = start.model
 
     def row(model: Any, code: str) -> torch.Tensor:
         return model.bert.embeddings.code_embeddings.weight[vocabulary.ids[code]]
@@ -252,28 +253,66 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
     assert not torch.equal(row(exact, a_known), row(plain, a_known))
     assert not torch.equal(row(hierarchical, novel), row(plain, novel))
     assert torch.equal(row(exact, "MASK"), row(plain, "MASK")), "special tokens keep theirs"
-    assert any("from an ancestor" in note for note in notes)
+    origin = start.codes.origins[vocabulary.ids[novel]]
+    assert origin.how == "ancestor" and novel.startswith(origin.ancestor)
     norms = hierarchical.bert.embeddings.code_embeddings.weight.norm(dim=1).mean()
     assert norms.item() == pytest.approx(
         plain.bert.embeddings.code_embeddings.weight.norm(dim=1).mean().item(), rel=0.1
     )
 
 
+def test_a_code_that_a_pretrained_model_lacks_starts_from_its_family(info: Any, tmp_path: Path) -> None:
+    vocabulary = info.vocabulary
+    old = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False).model
+    with torch.no_grad():
+        old.code_classifier.predictions.decoder.weight.normal_()
+        old.code_classifier.predictions.decoder.bias.normal_()
+    old.save_pretrained(tmp_path)
+    keys = [(system, vocabulary.code(i)) for i, system in enumerate(vocabulary.systems())]
+    novel = next(i for i, (system, code) in enumerate(keys) if system == "icd" and (system, code[:-1]) in keys)
+    family = keys.index((keys[novel][0], keys[novel][1][:-1]))
+    known = {name: {"id": i, "entity": "x"} for i, name in enumerate(vocabulary.labels) if i != novel}
+    (tmp_path / "vocab.json").write_text(json.dumps(known))
+
+    def rows(settings: PretrainSettings) -> list[torch.Tensor]:
+        model = new_model(settings, info, plos=False).model
+        decoder = model.code_classifier.predictions.decoder
+        return [model.get_input_embeddings().weight.detach(), decoder.weight.detach()]
+
+    plain = rows(PretrainSettings(model_dir=tmp_path))
+    hierarchical = rows(PretrainSettings(model_dir=tmp_path, use_hierarchical_init=True))
+    kept = torch.arange(len(keys)) != novel
+    for before, after, old_rows in zip(plain, hierarchical, rows_of(old), strict=True):
+        assert torch.equal(before[kept], after[kept]) and torch.equal(after[kept], old_rows[kept])
+        likeness = [torch.cosine_similarity(table[novel], table[family], dim=0) for table in (before, after)]
+        assert likeness[1] > max(likeness[0] + 0.2, 0.6)
+
+
+def rows_of(model: Any) -> list[torch.Tensor]:
+    return [model.get_input_embeddings().weight, model.code_classifier.predictions.decoder.weight]
+
+
+def test_hierarchical_initialisation_needs_vectors(info: Any) -> None:
+    with pytest.raises(OptionError, match=r"--use-hierarchical-init needs vectors .* --use-clinvec or --model-dir"):
+        new_model(PretrainSettings(**SMALL, use_hierarchical_init=True), info, plos=False)
+
+
 def test_a_pretrained_model_gives_its_codes_to_another_vocabulary(info: Any, tmp_path: Path) -> None:
-    old, _ = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False)
+    old = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False).model
     old.save_pretrained(tmp_path)
     labels = info.vocabulary.labels
     moved = {name: {"id": i, "entity": "x"} for i, name in enumerate(labels)}
     forgotten = labels[-1]
     (tmp_path / "vocab.json").write_text(json.dumps({n: e for n, e in moved.items() if n != forgotten}))
-    model, notes = new_model(PretrainSettings(model_dir=tmp_path), info, plos=True)
+    start = new_model(PretrainSettings(model_dir=tmp_path), info, plos=True)
+    model = start.model
     for get in (
         lambda m: m.bert.embeddings.code_embeddings.weight,
         lambda m: m.code_classifier.predictions.decoder.weight,
     ):
         assert torch.equal(get(model)[:-1], get(old)[:-1]) and not torch.equal(get(model)[-1], get(old)[-1])
     assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, old.bert.encoder.layer[0].output.dense.weight)
-    assert f"{len(labels) - 1} of {len(labels)} codes" in notes[0]
+    assert f"{len(labels) - 1} of {len(labels)} codes" in start.notes[0]
 
     (tmp_path / "vocab.json").write_text("[]")
     with pytest.raises(InputError, match=r"vocab\.json"):

@@ -20,13 +20,13 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
-from exmed_bert.codes import ATC, ICD, ancestors
+from exmed_bert.codes import ATC, ICD, ancestors, normalise
 from exmed_bert.config import HierarchySettings, Resolved
 from exmed_bert.files import make_folder, whole_file
 from exmed_bert.synthetic.tables import load
 
 HELD_OUT = "held_out"
-_LONGEST_ICD = 7
+_LONGEST_ICD, _CATEGORY = 7, 3  # characters
 _WALK = 4  # steps of the random walks that are summed up
 _HUBS = -0.5  # exponent of a node's degree: a word of thousands of names says little
 _SPREAD = 3.0  # standard deviation of the values, about that of ClinVec's
@@ -91,15 +91,15 @@ def build_graph() -> tuple[Graph, dict[Node, str]]:
     graph = Graph()
     names: dict[Node, str] = {}
     for code in simple_icd_10_cm.get_all_codes(True):
-        is_group = simple_icd_10_cm.is_chapter(code) or simple_icd_10_cm.is_block(code)
-        if len(code) > _LONGEST_ICD and not is_group:
+        is_code = normalise(code, ICD) == code  # and no chapter or block
+        if len(code) > _LONGEST_ICD and is_code:
             continue
         above = simple_icd_10_cm.get_parent(code)
-        node = ("group" if is_group else ICD, code)
+        node = (ICD if is_code else "group", code)
         if above:
-            above_is_group = simple_icd_10_cm.is_chapter(above) or simple_icd_10_cm.is_block(above)
-            graph.add(node, ("group" if above_is_group else ICD, above), 1.0)
-        if not is_group:
+            below_category = is_code and len(code) > _CATEGORY  # a block of one category has its name
+            graph.add(node, (ICD if below_category else "group", above), 1.0)
+        if is_code:
             names[node] = simple_icd_10_cm.get_description(code)
     tables = load()
     for code, name in zip(tables.drugs.codes, tables.drugs.names, strict=True):
@@ -111,9 +111,7 @@ def build_graph() -> tuple[Graph, dict[Node, str]]:
             names.setdefault((ATC, above), f"ATC group {above}")
             below = above
     drugs, diagnoses = tables.drugs, tables.diagnoses
-    for drug, diagnosis, probability in zip(
-        drugs.link_drug, drugs.link_diagnosis, drugs.link_probability, strict=True
-    ):
+    for drug, diagnosis, probability in zip(drugs.link_drug, drugs.link_diagnosis, drugs.link_probability, strict=True):
         graph.add((ATC, drugs.codes[drug]), (ICD, diagnoses.codes[diagnosis]), float(probability))
     _add_words(graph, names)
     return graph, names

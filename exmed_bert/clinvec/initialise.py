@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exmed_bert.clinvec.reader import FOLDER_CONTENT, CodeKey, read_clinvec
-from exmed_bert.clinvec.relatives import Origin, Relatives, deviations
+from exmed_bert.clinvec.relatives import How, Origin, Relatives, deviations
 from exmed_bert.clinvec.resize import resize
 from exmed_bert.codes import CodeSystem
 from exmed_bert.config import ClinVecSettings
@@ -35,6 +35,10 @@ class CodeInitialisation:
     vocabularies: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def ids_of(self, how: How) -> list[int]:
+        """Return the ids whose vector comes from there."""
+        return [i for i, origin in enumerate(self.origins) if origin.how == how and self.keys[i] is not None]
 
 
 def initialise_codes(

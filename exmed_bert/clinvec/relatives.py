@@ -125,30 +125,24 @@ class Relatives:
     def spreads(self, wanted: Sequence[CodeKey], table: np.ndarray) -> np.ndarray:
         """Return for each wanted code how far siblings lie from their parent, (m,): root mean square of the distances.
 
-        Of the code's own siblings where there are at least two and the parent has a vector, else the median over all
-        such families of its code system, else over all; 0 where there are none.
+        Of the code's own siblings where at least two and the parent have a vector, else the median over the families
+        of its code system; without any family the length of a vector, from which nothing is known to be nearer.
         """
         found: dict[CodeKey, float] = {}
+        by_system: dict[str, list[float]] = {}
         for (system, above), children in self._children.items():
             row = self.rows.get((system, above))
-            if row is not None and len(children) > 1:
-                distances = np.linalg.norm(table[children] - table[row], axis=1)
-                found[system, above] = float(np.sqrt((distances**2).mean()))
-        by_system: dict[str, list[float]] = {}
-        for (system, _), spread in found.items():
-            by_system.setdefault(system, []).append(spread)
-        everywhere = float(np.median(list(found.values()))) if found else 0.0
+            if row is not None:
+                spread = float(np.sqrt((np.linalg.norm(table[children] - table[row], axis=1) ** 2).mean()))
+                by_system.setdefault(system, []).append(spread)
+                if len(children) > 1:
+                    found[system, above] = spread
         usual = {system: float(np.median(spreads)) for system, spreads in by_system.items()}
-        return np.array(
-            [
-                found.get((system, parent(code, system) or ""), usual.get(system, everywhere))
-                for system, code in wanted
-            ]
-        )
+        length = float(np.linalg.norm(table, axis=1).mean())
+        families = [(system, parent(code, system) or "") for system, code in wanted]
+        return np.array([found.get(family, usual.get(family[0], length)) for family in families])
 
-    def _estimate(
-        self, system: str, code: str, own: int, trust: float, top: bool = True
-    ) -> dict[int, float] | None:
+    def _estimate(self, system: str, code: str, own: int, trust: float, top: bool = True) -> dict[int, float] | None:
         """Return column to weight; None where there is no relative.
 
         ``own`` is the row that may not be used, ``top`` tells whether the code is the one that was asked for, and not

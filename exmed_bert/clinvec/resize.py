@@ -124,7 +124,7 @@ def _learned_projection(vectors: np.ndarray, size: int, seed: int) -> tuple[np.n
     optimizer = torch.optim.Adam([forward, backward], lr=_RATE)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_STEPS if len(x) > 2 else 0):
-        batch = x[torch.randint(len(x), (_BATCH,), generator=generator)]
+        batch = x[torch.randperm(len(x), generator=generator)[:_BATCH]]
         projected = batch @ forward
         wanted, found = (F.normalize(v) @ F.normalize(v).T * _SHARPNESS for v in (batch, projected))
         kept = F.kl_div(found.log_softmax(dim=1), wanted.log_softmax(dim=1), log_target=True, reduction="batchmean")

@@ -198,10 +198,20 @@ class CodePredictionHead(nn.Module):
         super().__init__()
         self.transform = BertPredictionHeadTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.code_vocab_size)
+        self.register_buffer("held_back", None, persistent=False)
+
+    def hold_back(self, ids: Tensor) -> None:
+        """Leave codes out of the guesses in training, so that it does not push them down; evaluation has them all."""
+        held_back = torch.zeros_like(self.decoder.bias.detach())
+        held_back[ids] = -torch.inf
+        self.held_back = held_back
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., hidden) -> (..., V)."""
-        return self.decoder(self.transform(hidden))
+        states, bias = self.transform(hidden), self.decoder.bias
+        if self.training and self.held_back is not None:
+            bias = bias + self.held_back
+        return F.linear(states, self.decoder.weight, bias)
 
 
 class CodeClassifier(nn.Module):

@@ -23,9 +23,10 @@ from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
-from exmed_bert.training.start import Start, new_model
+from exmed_bert.training.start import Start, code_keys, new_model
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
+from exmed_bert.training.unseen import UnseenCodes
 
 WEIGHT_DECAY = 0.01  # the original's
 START_EMBEDDINGS = "start_embeddings.safetensors"  # beside the model: the code embeddings before training
@@ -82,6 +83,12 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     if settings.compile:
         model.bert.encoder.compile(dynamic=True)
 
+    unseen = None
+    if settings.use_hierarchical_init:
+        pretrained = start.codes.ids_of("own") if settings.model_dir else []
+        unseen = UnseenCodes(model, code_keys(train.info.vocabulary), train.code_counts, pretrained)
+        notes.append(f"{len(unseen.ids):,} codes occur nowhere in training: they take their relatives' place after it")
+
     args = _training_arguments(settings, precision.name)
     plan = make_plan(settings, len(train), args.world_size)
     _apply_plan(args, plan)
@@ -99,7 +106,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             say_finished(settings, plan)
         return
-    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients)
+    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen)
     trainer.remove_callback(PrinterCallback)
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
@@ -19,6 +20,7 @@ from exmed_bert.data.randomness import mix
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training import checkpoints, metrics
 from exmed_bert.training.optimizer import FusedAdamW
+from exmed_bert.training.unseen import UnseenCodes
 
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
@@ -52,8 +54,16 @@ class PretrainingTrainer(Trainer):
         train_dataset: PatientDataset,
         eval_dataset: PatientDataset,
         eval_max_patients: int,
+        unseen: UnseenCodes | None = None,
     ) -> None:
-        """Take what a Trainer takes, and how many validation patients an evaluation during training looks at."""
+        """Take what a Trainer takes.
+
+        Args:
+            model, args, train_dataset, eval_dataset: as a Trainer takes them.
+            eval_max_patients: how many validation patients an evaluation during training looks at.
+            unseen: codes that take their place when training ends.
+        """
+        self._unseen = unseen
         plos = bool(model.config.predict_los)
         self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
@@ -70,6 +80,13 @@ class PretrainingTrainer(Trainer):
             self.optimizer_cls_and_kwargs = (FusedAdamW, {"lr": args.learning_rate})
         self.add_callback(_EpochCallback(self.sampler, self.data_collator))
         self.seconds_waiting = 0.0  # for batches
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, and give the codes that did not occur their place."""
+        output = super().train(*args, **kwargs)
+        if self._unseen is not None and self._whole_model:
+            self._unseen.place(self.model, self.args.seed)
+        return output
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the batches of an epoch, grouped by length; each process gets its share, on its device."""
