@@ -1,0 +1,34 @@
+"""Patients with an outcome: their histories up to an index date, and whether it came after."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exmed_bert.data.dataset import PatientDataset
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+SPLITS = ("train", "validation", "test")  # by number
+
+
+@dataclass(frozen=True)
+class LabelledPatients:
+    """N histories and their outcomes.
+
+    Attributes:
+        dataset: the histories, N patients; nothing in them is later than the index date.
+        labels: (N,) int8, 1 the outcome came, 0 it did not.
+        index_days: (N,) int32, the index date of each in days since 1970-01-01.
+        splits: (N,) int8, TRAIN, VALIDATION or TEST.
+    """
+
+    dataset: PatientDataset
+    labels: np.ndarray
+    index_days: np.ndarray
+    splits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, split: int) -> np.ndarray:
+        """Return the indices of a split's patients, (n,) int64."""
+        return np.flatnonzero(self.splits == split)
