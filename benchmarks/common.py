@@ -107,9 +107,9 @@ def run_quietly(command: Sequence[str]) -> None:
         sys.exit(f"{done.stderr}Error: exit code {done.returncode}: {' '.join(command)}")
 
 
-def generate(path: Path, patients: int) -> Path:
-    """Write synthetic patients (seed 42) to ``path``, in a process of its own."""
-    run_quietly(script("generate_synthetic_patients.py", "-n", patients, "-o", path, "-s", 42))
+def generate(path: Path, patients: int, seed: int = 42) -> Path:
+    """Write synthetic patients to ``path``, in a process of its own."""
+    run_quietly(script("generate_synthetic_patients.py", "-n", patients, "-o", path, "-s", seed))
     return path
 
 

@@ -1,6 +1,6 @@
 """Show what starting codes from their relatives buys, on embeddings of the code trees and the synthetic population.
 
-    python benchmarks/novel_codes.py                    # all three, half an hour
+    python benchmarks/novel_codes.py                    # all three, a quarter of an hour
     python benchmarks/novel_codes.py --parts truth      # one of truth, convergence, novel
     python benchmarks/novel_codes.py --quick            # a check of the program itself, keeps no results
 
@@ -11,7 +11,7 @@ trees along which codes are estimated. A figure's samples are one a seed, its in
   to its true vector. Beside it: the vector of the nearest ancestor alone, the mean of the siblings alone, the vector of
   any code. Who has no answer for a code (no ancestor, no sibling) scores 0.
 * convergence: pretraining on 1 %, 10 % and 100 % of 20,000 patients from a random start and from the embeddings, with
-  the demonstration's model, and the validation loss on 1,000 other patients 50 times a run. The figure is the step at
+  the demonstration's model, and the validation loss on 1,000 other patients 30 times a run. The figure is the step at
   which the second run first reaches the loss with which the first one ends, as a share of that run's steps;
   interpolated between evaluations; 1 where it never does, and how often that is.
 * novel: pretraining on 2,000 patients, and what the model then says at masked novel codes of the 18,000 others, by how
@@ -39,10 +39,11 @@ from scipy.stats import t as student
 PARTS = ("truth", "convergence", "novel")
 MODEL = Model(DEMO.layers, DEMO.hidden, DEMO.heads, DEMO.feed_forward, batch=16)
 PATIENTS, MAX_LENGTH = 20_000, 80
-STEPS = {0.01: 1500, 0.1: 3000, 1.0: 6000}  # of the share of the patients that is trained on
+POPULATION = 7  # seed; what the start does by default was chosen on the population of seed 42
+STEPS = {0.01: 600, 0.1: 1500, 1.0: 3000}  # of the share of the patients that is trained on
 SEEDS = {0.01: 5, 0.1: 5, 1.0: 3}
 OTHERS = 5000  # patients beyond those trained on
-EVALUATIONS = 50
+EVALUATIONS = 30
 OCCURRENCES = {"0": (0, 0), "1-2": (1, 2), "3-10": (3, 10)}
 WAYS = ("random", "hierarchical", "hierarchical, head drawn apart")
 
@@ -81,7 +82,10 @@ def truth(seed: int) -> dict[str, dict[str, float]]:
     ours[ids] = vectors
     nothing = np.zeros(table.shape[1], np.float32)
     ancestor = np.array(
-        [table[row[system, o.ancestor]] if o.ancestor else nothing for (system, _), o in zip(held, origins, strict=True)]
+        [
+            table[row[system, origin.ancestor]] if origin.ancestor else nothing
+            for (system, _), origin in zip(held, origins, strict=True)
+        ]
     )
     families = [children.get((system, parent(code, system))) if parent(code, system) else None for system, code in held]
     siblings = np.array([table[rows].mean(axis=0) if rows else nothing for rows in families])
@@ -230,7 +234,8 @@ def novel(job: tuple[str, int], folder: Path, paths: dict[str, Path], quick: boo
         result[f"{name} top 10"] = float((found.ranks[chosen] < 10).mean())
         result[f"{name} loss"] = float(found.losses[chosen].mean())
     others = ~is_novel
-    result |= {"others top 1": float((found.ranks[others] < 1).mean()), "others loss": float(found.losses[others].mean())}
+    result["others top 1"] = float((found.ranks[others] < 1).mean())
+    result["others loss"] = float(found.losses[others].mean())
     return result | {"all loss": float(found.losses.mean())}
 
 
@@ -284,7 +289,7 @@ def main() -> None:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate(folder / "patients.jsonl", patients + OTHERS)
+        generate(folder / "patients.jsonl", patients + OTHERS, POPULATION)
         if set(parts) & {"convergence", "novel"}:
             from exmed_bert.clinvec.hierarchy import make, write
 

@@ -199,19 +199,29 @@ class CodePredictionHead(nn.Module):
         self.transform = BertPredictionHeadTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.code_vocab_size)
         self.register_buffer("held_back", None, persistent=False)
+        self.register_buffer("lowered", None, persistent=False)
 
-    def hold_back(self, ids: Tensor) -> None:
-        """Leave codes out of the guesses in training, so that it does not push them down; evaluation has them all."""
-        held_back = torch.zeros_like(self.decoder.bias.detach())
-        held_back[ids] = -torch.inf
-        self.held_back = held_back
+    def hold_back(self, ids: Tensor, lowered: Tensor, by: float) -> None:
+        """Leave codes out of the guesses in training, so that it does not push them down; evaluation has them all.
+
+        Args:
+            ids: (k,) the codes.
+            lowered: (l,) those of them whose rows mean nothing yet; evaluation lowers their scores.
+            by: how much, in nats.
+        """
+        nothing = torch.zeros_like(self.decoder.bias.detach())
+        self.held_back = nothing.index_fill(0, ids, -torch.inf)
+        self.lowered = nothing.index_fill(0, lowered, -by)
+
+    def release(self) -> None:
+        """Let all codes be guessed at again."""
+        self.held_back = self.lowered = None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., hidden) -> (..., V)."""
         states, bias = self.transform(hidden), self.decoder.bias
-        if self.training and self.held_back is not None:
-            bias = bias + self.held_back
-        return F.linear(states, self.decoder.weight, bias)
+        offset = self.held_back if self.training else self.lowered
+        return F.linear(states, self.decoder.weight, bias if offset is None else bias + offset)
 
 
 class CodeClassifier(nn.Module):

@@ -19,6 +19,7 @@ from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, STATE_TOKENS, CodeV
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 
 _HEAD_WIDTH = 48  # dimensions a head in the original's configuration: 288 over 6 heads
+_VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction
 _ALIGNED_SCORE = 8.0  # score that the head first gives a code whose embedding is what a position holds
 CODE_TABLES = (  # the embeddings first
     "bert.embeddings.code_embeddings.weight",
@@ -118,12 +119,14 @@ def start_from_clinvec(
 ) -> CodeInitialisation:
     """Give codes the ClinVec vector of their own or an estimate from their relatives', and return what was done.
 
-    The rows get the mean norm that the initialisation gave the code embeddings.
+    A row is the sum of the vector and of what the initialisation drew, each with half of the squared norm: vectors of
+    relatives are so alike that by themselves a model learns to tell the codes apart later than from a random start.
     """
     table = model.bert.embeddings.code_embeddings.weight
-    row_norm = float(table.norm(dim=1).mean())
+    row_norm = float(table.norm(dim=1).mean()) * math.sqrt(_VECTOR_SHARE)
     start = initialise_codes(code_keys(vocabulary), settings, model.config.hidden_size, row_norm, settings.seed)
-    table[torch.from_numpy(start.ids)] = torch.from_numpy(start.vectors)
+    ids = torch.from_numpy(start.ids)
+    table[ids] = math.sqrt(1 - _VECTOR_SHARE) * table[ids] + torch.from_numpy(start.vectors)
     for warning in start.warnings:
         console.warn(warning)
     if not len(start.ids):
