@@ -13,8 +13,8 @@ from typing import Any
 
 from common import HEADER, RESULTS, ROOT, Figure, shown
 
-NAMES = ("conversion", "loading", "generation", "demo")
-LONG = ("pretraining", "scaling", "population", "generation_at_size", "learnability")
+NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
+LONG = ("pretraining", "scaling", "population", "generation_at_size", "learnability", "novel_codes")
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 

@@ -1,5 +1,6 @@
 """The parts of training that need no training: checkpoints, run folders, plans, metrics, where a model starts."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +21,8 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.training import checkpoints, metrics
 from exmed_bert.training.plan import make_plan
 from exmed_bert.training.run_folder import open_run
-from exmed_bert.training.start import default_heads, new_model
+from exmed_bert.training.start import code_keys, default_heads, estimate_codes, new_model
+from exmed_bert.training.unseen import UnseenCodes
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------
 
@@ -259,6 +261,54 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
     assert norms.item() == pytest.approx(
         plain.bert.embeddings.code_embeddings.weight.norm(dim=1).mean().item(), rel=0.1
     )
+
+
+def test_codes_that_never_occur_are_left_out_of_the_guesses_and_take_their_relatives_place(info: Any) -> None:
+    model = new_model(PretrainSettings(**SMALL), info, plos=False).model
+    head = model.code_classifier.predictions
+    with torch.no_grad():
+        head.decoder.bias.normal_()
+    keys = code_keys(info.vocabulary)
+    novel = next(i for i, key in enumerate(keys) if key and key[0] == "icd" and (key[0], key[1][:-1]) in keys)
+    counts = np.array([key is not None for key in keys]).astype(int) * 5
+    counts[novel] = 0
+    states = torch.randn(20, model.config.hidden_size)
+    before = head.eval()(states).detach()
+
+    unseen = UnseenCodes(model, keys, counts)
+    assert unseen.ids.tolist() == [novel]
+    others = torch.arange(len(keys)) != novel
+    trained = head.train()(states)
+    assert torch.isneginf(trained[:, novel]).all() and torch.equal(trained[:, others], before[:, others])
+    trained[:, others].sum().backward()
+    assert torch.isfinite(head.decoder.weight.grad).all()
+    evaluated = head.eval()(states)
+    assert torch.allclose(evaluated[:, novel], before[:, novel] - 5) and torch.equal(
+        evaluated[:, others], before[:, others]
+    )
+
+    unseen.place(model, seed=0)
+    assert torch.isfinite(head.train()(states)).all(), "guessed at again"
+    expected = estimate_codes(copy.deepcopy(model), keys, [i for i, n in enumerate(counts) if n], 0)
+    row = model.bert.embeddings.code_embeddings.weight[novel]
+    assert torch.allclose(row, torch.from_numpy(expected.vectors[expected.ids == novel][0]))
+    family = model.bert.embeddings.code_embeddings.weight[keys.index(("icd", keys[novel][1][:-1]))]
+    assert torch.cosine_similarity(row, family, dim=0) > 0.5
+
+
+def test_a_pretrained_code_keeps_its_rows_where_it_does_not_occur(info: Any) -> None:
+    model = new_model(PretrainSettings(**SMALL), info, plos=False).model
+    keys = code_keys(info.vocabulary)
+    token = len(keys) - 1
+    counts = np.array([key is not None for key in keys]).astype(int)
+    counts[token] = 0
+    before = copy.deepcopy(model.state_dict())
+    states = torch.randn(4, model.config.hidden_size)
+    scores = model.code_classifier.predictions.eval()(states).detach()
+    unseen = UnseenCodes(model, keys, counts, pretrained=[token])
+    assert torch.equal(model.code_classifier.predictions(states), scores), "evaluations take it as it is"
+    unseen.place(model, seed=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_code_that_a_pretrained_model_lacks_starts_from_its_family(info: Any, tmp_path: Path) -> None:
