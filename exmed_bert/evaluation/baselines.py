@@ -113,6 +113,8 @@ def fit(
     best: tuple[Trial, Any] | None = None
     for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" settings"):
         model = _model(name, settings, len(train_rows), seed).fit(train, train_labels)
+        if name == "rf":
+            model.set_params(n_jobs=1)  # threads add the trees up in any order, which changes the last bits
         rounds = (
             Trial(settings | more, Predictions(labels, probabilities).measure()["auroc"])
             for more, probabilities in _predictions(name, model, validation)
