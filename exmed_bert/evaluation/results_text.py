@@ -13,7 +13,7 @@ BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
 
 _LOWER_IS_BETTER = ("brier", "calibration_error")
 _NO_DIRECTION = ("calibration_slope", "calibration_intercept")  # 1 and 0 are best; a difference says little
-_IN_GROUPS = ("auroc", "auprc", "brier", "calibration_intercept", "calibration_error", "sensitivity_at_90")
+_IN_GROUPS = ("auroc", "auprc", "brier", "calibration_intercept", "calibration_error")
 _CODES = 50  # rows of attributions
 
 
