@@ -1,6 +1,5 @@
 """The words and tables of an evaluation, from `Results` to parts that the page and results.md show alike."""
 
-
 from exmed_bert.evaluation.bootstrap import Figure
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.groups import LEAST_EVENTS
