@@ -126,7 +126,9 @@ def mean_figures(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> l
              for start in range(0, resamples, _RESAMPLES_AT_ONCE)]  # fmt: skip
     means = np.concatenate(drawn)
     # The interval of a single code would be a point, and say nothing.
-    return [figure_of(float(mean), of if n > 1 else None) for mean, of in zip(values.mean(axis=0), means.T, strict=True)]
+    return [
+        figure_of(float(mean), of if n > 1 else None) for mean, of in zip(values.mean(axis=0), means.T, strict=True)
+    ]
 
 
 def rank_figures(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int) -> RankFigures:

@@ -76,6 +76,19 @@ def tree_correlations(
     return found
 
 
+def cosine_by_distance(families: CodeFamilies, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return for each distance in the tree the quartiles of the cosines of its pairs, (distances, 4).
+
+    A row is the distance, in steps, and the lower quartile, median and upper quartile.
+    """
+    unit = unit_rows(vectors[rows])
+    upper = np.triu(np.ones((len(rows), len(rows)), dtype=bool), 1)
+    tree, cosine = families.tree_distances(rows)[upper], (unit @ unit.T)[upper]
+    steps = np.unique(tree[tree > 0])
+    quartiles = [(step, *np.quantile(cosine[tree == step], (0.25, 0.5, 0.75))) for step in steps]
+    return np.array(quartiles, dtype=np.float64).reshape(-1, 4)
+
+
 def _scopes(
     families: CodeFamilies, rows: np.ndarray, novel: np.ndarray, tree: np.ndarray
 ) -> Iterator[tuple[str, str, np.ndarray]]:

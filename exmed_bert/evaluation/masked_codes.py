@@ -5,7 +5,7 @@ code that is rare is rarely masked, so here every code of every patient is maske
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -144,6 +144,7 @@ def by_frequency(
     matched = None
     if both.any():
         matched = _figures("matched", codes[both].sum(axis=0), *(_matched(s[..., both, :, :]) for s in (sums, drawn)))
+        matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
     return MaskedFigures(len(distinct), len(found.labels), made, matched)
 
 
@@ -165,7 +166,8 @@ def _resampled(of_patient: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     chunk = max(_CELLS // max(n, 1), 1)
     flat = of_patient.reshape(n, -1)
     parts = [
-        draw_counts(generator, min(chunk, resamples - start), n) @ flat for start in range(0, resamples if n else 0, chunk)
+        draw_counts(generator, min(chunk, resamples - start), n) @ flat
+        for start in range(0, resamples if n else 0, chunk)
     ]
     return np.concatenate([np.empty((0, flat.shape[1])), *parts]).reshape(-1, *of_patient.shape[1:])
 

@@ -20,9 +20,9 @@ from exmed_bert.data.vocabulary import ENTITY_ID, SEX_TOKENS, SPECIAL_TOKENS, ST
 from exmed_bert.evaluation.code_families import CodeFamilies, CodeKey
 from exmed_bert.files import read_json
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training.pretrain import START_EMBEDDINGS
 
 BEFORE, AFTER = "before", "after"
-START_EMBEDDINGS = "start_embeddings.safetensors"
 
 
 @dataclass(frozen=True)
@@ -242,9 +242,7 @@ def _named_training_data(folder: Path) -> Path | None:
     return named if named.is_file() else None
 
 
-def _novel(
-    vocabulary: CodeVocabulary, dataset: PatientDataset, counts: np.ndarray | None
-) -> tuple[np.ndarray, str]:
+def _novel(vocabulary: CodeVocabulary, dataset: PatientDataset, counts: np.ndarray | None) -> tuple[np.ndarray, str]:
     """Return which ids of the model are novel, (V,) bool, and what makes them so."""
     listed = [vocabulary.ids[name] for name in dataset.info.novel_codes if name in vocabulary.ids]
     novel = np.zeros(len(vocabulary), dtype=bool)
@@ -252,6 +250,9 @@ def _novel(
     if dataset.info.novel_codes:
         return novel, "the dataset lists the codes that the generator made"
     if counts is None:
-        return novel, "the dataset lists none, and the training data that could show which codes it lacks is not at hand"
+        return (
+            novel,
+            "the dataset lists none, and the training data that could show which codes it lacks is not at hand",
+        )
     novel[len(SPECIAL_TOKENS) :] = counts[len(SPECIAL_TOKENS) :] == 0
     return novel, "the dataset lists none, so the codes of the model that occur nowhere in its training data"
