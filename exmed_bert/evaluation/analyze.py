@@ -122,8 +122,8 @@ def _sampled(codes: int, on_map: int) -> list[str]:
     if codes <= MOST_IN_PAIRS:
         return []
     return [
-        f"Of {codes:,} codes, {MOST_IN_PAIRS:,} drawn at random are compared in pairs (tree distances, silhouettes), and "
-        f"{on_map:,} are on the maps, novel ones and their parents first."
+        f"Of {codes:,} codes, {MOST_IN_PAIRS:,} drawn at random are compared in pairs (tree distances, silhouettes), "
+        f"and {on_map:,} are on the maps, novel ones and their parents first."
     ]
 
 

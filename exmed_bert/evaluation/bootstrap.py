@@ -162,3 +162,38 @@ def figure_of(value: float, drawn: np.ndarray | None) -> Figure:
         return Figure(value)
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Figure(value, float(low), float(high))
+
+
+def share_of(value: float, drawn: np.ndarray | None, n: int) -> Figure:
+    """Return a share with the percentile interval of its resamples; of none or all, the exact interval.
+
+    Where none of n has something, none of a resample has: the resamples would say that it cannot be. Clopper and
+    Pearson's interval is taken there, "The use of confidence or fiducial limits", Biometrika 26 (1934).
+
+    Args:
+        value: 0 to 1.
+        drawn: (R,) the same of each resample.
+        n: independent units that the share is of.
+
+    >>> share_of(0.0, None, 36)
+    Figure(value=0.0, low=0.0, high=0.09739375660184204)
+    """
+    if value in (0.0, 1.0) and n:
+        far = ((1 - LEVEL) / 2) ** (1 / n)
+        return Figure(value, 0.0, 1 - far) if value == 0 else Figure(value, far, 1.0)
+    return figure_of(value, drawn)
+
+
+def difference_of(ours: Figure, theirs: Figure, drawn: np.ndarray | None) -> Figure:
+    """Return the difference of two shares of `share_of` with the percentile interval of its resamples, (R,).
+
+    Where one is 0 or 1, the interval is made of theirs: Newcombe, "Interval estimation for the difference between
+    independent proportions", Statistics in Medicine 17 (1998), method 10.
+    """
+    value = ours.value - theirs.value
+    certain = any(figure.value in (0.0, 1.0) for figure in (ours, theirs))
+    if not certain or None in (ours.low, theirs.low):
+        return figure_of(value, drawn)
+    below = np.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    above = np.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    return Figure(value, float(value - below), float(value + above))

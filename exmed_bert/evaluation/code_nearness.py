@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exmed_bert.console import progress
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of, share_of
 from exmed_bert.evaluation.code_families import CodeFamilies
 
 HITS = (1, 5, 10)
@@ -115,20 +115,18 @@ def mean_figure(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tu
     values = values[np.isfinite(values)]
     if not len(values):
         return 0, None
-    return len(values), mean_figures(values[:, None], seed, resamples)[0]
+    # The interval of a single code would be a point, and say nothing.
+    drawn = _resampled_means(values[:, None], seed, resamples)[:, 0] if len(values) > 1 else None
+    return len(values), figure_of(float(values.mean()), drawn)
 
 
-def mean_figures(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Figure]:
-    """Return the mean of each column of (n, k) values; the columns are resampled together, n is at least 1."""
+def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Return the means of (n, k) values over each resample of the rows, (R, k)."""
     n = len(values)
     generator = np.random.default_rng(seed)
-    drawn = [draw_counts(generator, min(_RESAMPLES_AT_ONCE, resamples - start), n) @ values / n
-             for start in range(0, resamples, _RESAMPLES_AT_ONCE)]  # fmt: skip
-    means = np.concatenate(drawn)
-    # The interval of a single code would be a point, and say nothing.
-    return [
-        figure_of(float(mean), of if n > 1 else None) for mean, of in zip(values.mean(axis=0), means.T, strict=True)
-    ]
+    starts = range(0, resamples, _RESAMPLES_AT_ONCE)
+    drawn = (draw_counts(generator, min(_RESAMPLES_AT_ONCE, resamples - start), n) @ values / n for start in starts)
+    return np.concatenate([np.empty((0, values.shape[1])), *drawn])
 
 
 def rank_figures(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int) -> RankFigures:
@@ -146,12 +144,16 @@ def rank_figures(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int
     if not len(ranks):
         return RankFigures(0, None, {}, {})
     values = np.column_stack([*(ranks <= top for top in HITS), 1 / ranks]).astype(np.float64)
+    means = _resampled_means(values, seed, RESAMPLES)
+    *hits, mrr = zip(names, values.mean(axis=0).tolist(), means.T, strict=True)
+    figures = {name: share_of(mean, drawn, len(ranks)) for name, mean, drawn in hits}
+    figures[mrr[0]] = figure_of(mrr[1], mrr[2])
     kinds, number = np.unique(relatives, return_counts=True)
     chance = number @ np.array([chance_of(int(kind), codes - 1) for kind in kinds]) / number.sum()
     return RankFigures(
         len(ranks),
         float(np.median(ranks)),
-        dict(zip(names, mean_figures(values, seed), strict=True)),
+        figures,
         dict(zip(names, chance.tolist(), strict=True)),
     )
 

@@ -4,7 +4,7 @@ A novel code is rare, and rare codes are hard to guess; only codes of the same f
 code that is rare is rarely masked, so here every code of every patient is masked once, a part of the codes at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from exmed_bert.data.dataset import PaddedBatch, PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.randomness import mix
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, difference_of, draw_counts, figure_of, share_of
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.metrics import TOP, MaskedCodePredictions, predict
 
@@ -33,7 +33,8 @@ class BandFigures:
 
     Attributes:
         band: ``0``, ``1-2``, ... occurrences in training; ``any`` where these are not known.
-        codes, positions: for ``novel`` and ``other``: distinct codes, and masked positions that the figures are of.
+        codes, positions, patients: for ``novel`` and ``other``: distinct codes, the masked positions that the figures
+            are of, and whose they are.
         figures: for ``novel`` and ``other`` by name: ``top1`` to ``top10``, the share among so many first guesses, and
             ``loss``, nats a position. Empty without positions.
         differences: novel minus other, on the same resamples; empty where one has no positions.
@@ -42,6 +43,7 @@ class BandFigures:
     band: str
     codes: dict[str, int]
     positions: dict[str, int]
+    patients: dict[str, int]
     figures: dict[str, dict[str, Figure]]
     differences: dict[str, Figure]
 
@@ -97,7 +99,7 @@ def predict_all_codes(
 
 
 def _deal(batch: PaddedBatch, seed: int, parts: int) -> np.ndarray:
-    """Return the part of each token, (B, L), -1 for padding and special tokens; it depends on seed and patient alone."""
+    """Return the part of each token, (B, L), -1 for padding and specials; it depends on seed and patient alone."""
     draws = mix(mix(seed, batch.keys)[:, None], np.arange(batch.codes.shape[1]))
     candidate = batch.codes >= len(SPECIAL_TOKENS)
     order = np.argsort(np.where(candidate, draws, np.uint64(2**64 - 1)), axis=1, kind="stable")
@@ -139,11 +141,14 @@ def by_frequency(
     sums = of_patient.sum(axis=0)
     drawn = _resampled(of_patient, seed, resamples)
     codes = np.stack([_distinct_codes(found.labels[cell == i]) for i in range(shape[1])]).reshape(-1, 2)
-    made = [_figures(name, codes[i], sums[i], drawn[:, i]) for i, name in enumerate(names)]
+    has = of_patient[..., -1] > 0
+    patients = has.sum(axis=0)
+    made = [_figures(name, codes[i], patients[i], sums[i], drawn[:, i]) for i, name in enumerate(names)]
     both = (sums[:, :, -1] > 0).all(axis=1)
     matched = None
     if both.any():
-        matched = _figures("matched", codes[both].sum(axis=0), *(_matched(s[..., both, :, :]) for s in (sums, drawn)))
+        weighted = (_matched(s[..., both, :, :]) for s in (sums, drawn))
+        matched = _figures("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
         matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
     return MaskedFigures(len(distinct), len(found.labels), made, matched)
 
@@ -186,29 +191,28 @@ def _matched(sums: np.ndarray) -> np.ndarray:
     return np.stack([novel.sum(axis=-2), weighted.sum(axis=-2)], axis=-2)
 
 
-def _figures(name: str, codes: Sequence[int], sums: np.ndarray, drawn: np.ndarray) -> BandFigures:
+def _figures(name: str, codes: np.ndarray, patients: np.ndarray, sums: np.ndarray, drawn: np.ndarray) -> BandFigures:
     """Return the figures of (2, measures + 1) sums and of their resamples, (R, 2, measures + 1)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value, resampled = sums[:, :-1] / sums[:, -1:], drawn[..., :-1] / drawn[..., -1:]
     kinds = ("novel", "other")
-    figures = {
-        kind: {m: figure_of(float(value[i, j]), _column(resampled, i, j)) for j, m in enumerate(MEASURES)}
-        for i, kind in enumerate(kinds)
-        if sums[i, -1] > 0
-    }
-    difference = resampled[:, 0] - resampled[:, 1]
-    return BandFigures(
-        name,
-        {kind: int(number) for kind, number in zip(kinds, codes, strict=True)},
-        {kind: round(float(number)) for kind, number in zip(kinds, sums[:, -1], strict=True)},
-        figures,
-        {m: figure_of(float(value[0, j] - value[1, j]), difference[:, j] if len(drawn) else None)
-         for j, m in enumerate(MEASURES)} if len(figures) == 2 else {},
-    )  # fmt: skip
-
-
-def _column(resampled: np.ndarray, kind: int, measure: int) -> np.ndarray | None:
-    return resampled[:, kind, measure] if len(resampled) else None
+    figures: dict[str, dict[str, Figure]] = {}
+    for i, kind in enumerate(kinds):
+        if sums[i, -1] > 0:
+            of_kind = zip(MEASURES, value[i].tolist(), resampled[:, i].T, strict=True)
+            figures[kind] = {
+                measure: figure_of(mean, column) if measure == "loss" else share_of(mean, column, int(patients[i]))
+                for measure, mean, column in of_kind
+            }
+    differences = {}
+    if len(figures) == 2:
+        for measure, column in zip(MEASURES, (resampled[:, 0] - resampled[:, 1]).T, strict=True):
+            differences[measure] = difference_of(*(figures[kind][measure] for kind in kinds), column)
+    whole = [
+        {kind: round(float(number)) for kind, number in zip(kinds, numbers, strict=True)}
+        for numbers in (codes, sums[:, -1], patients)
+    ]
+    return BandFigures(name, *whole, figures, differences)
 
 
 def _distinct_codes(labels: np.ndarray) -> int:

@@ -80,8 +80,8 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     dataset, unknown = in_ids_of(vocabulary, original)
     if unknown.codes:
         notes.append(
-            f"{unknown.codes:,} codes of the dataset ({unknown.events:,} events) are not in the model's vocabulary: the "
-            "model sees them as UNK, and they are neither placed nor predicted."
+            f"{unknown.codes:,} codes of the dataset ({unknown.events:,} events) are not in the model's vocabulary: "
+            "the model sees them as UNK, and they are neither placed nor predicted."
         )
     if not (dataset.columns["codes"] >= len(SPECIAL_TOKENS)).any():
         raise InputError(f"{settings.dataset}: holds no code that the model {settings.model_dir} knows")

@@ -68,7 +68,7 @@ def cosines(results: NovelResults) -> Figure:
 
 def ranks(results: NovelResults) -> Figure | None:
     """Share of the first group's codes whose parent or nearest sibling has at most a rank."""
-    table, group = results.table, results.groups[0]
+    table = results.table
     member = table.novel if table.novel.any() else np.ones(len(table.novel), dtype=bool)
     siblings = np.array([len(found) for found in table.families.siblings])
     panels = []
@@ -96,9 +96,9 @@ def ranks(results: NovelResults) -> Figure | None:
         axes.plot(at, 100 * (1 - none_yet.mean(axis=0)), color=INK, linewidth=1, linestyle="--", label="by chance")
         axes.set(xscale="log", xlabel="rank up to", ylim=(0, 101), xlim=(1, most))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_title(f"{title}, {has.sum():,} {group.name.split(',')[0]}")
+        axes.set_title(f"{title}, {has.sum():,} codes")
     figure.axes[0].set_ylabel("% of the codes")
-    figure.axes[0].legend(loc="upper left", fontsize=8.5)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
 
 
@@ -197,8 +197,8 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
             axes.scatter(*at[member].T, s=13, color=colour, linewidths=0, alpha=0.85, zorder=3)
             if member.any():
                 label = families.chapter_names[chapter][1].split()[0]
-                axes.annotate(label, np.median(at[member], axis=0), fontsize=9, fontweight="bold", zorder=5,
-                              bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.85})  # fmt: skip
+                box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.85}
+                axes.annotate(label, np.median(at[member], axis=0), fontsize=9, fontweight="bold", zorder=5, bbox=box)
         ring = {"s": 42, "edgecolors": INK, "linewidths": 0.9, "zorder": 4}
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():

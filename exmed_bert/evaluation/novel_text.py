@@ -6,11 +6,11 @@ import numpy as np
 
 from exmed_bert.codes import ATC
 from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.code_nearness import HITS, RankFigures
+from exmed_bert.evaluation.code_nearness import HITS
 from exmed_bert.evaluation.code_structure import ALL, BETWEEN, NOVEL, WITHIN, TreeCorrelation
 from exmed_bert.evaluation.masked_codes import MEASURES, BandFigures
 from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_results import OTHER_UNSEEN, NovelResults
+from exmed_bert.evaluation.novel_results import NOVEL_UNSEEN, OTHER_UNSEEN, NovelResults
 from exmed_bert.evaluation.parts import Part, Table, shown
 
 MOST_ROWS = 100  # codes of a kind on the page; codes.csv has them all
@@ -30,20 +30,9 @@ _SYSTEMS = {ALL: "both", "icd": "ICD-10-CM", ATC: "ATC"}
 
 def headline(results: NovelResults) -> list[tuple[str, str]]:
     """Return the figures that matter most, a name and a value each, for the terminal."""
-    lead, rows = results.groups[0], []
-    for relative, name in _RELATIVES.items():
-        ranks = lead.ranks[AFTER][relative]
-        if ranks.codes:
-            rows.append((f"{name} among the 10 nearest, {ranks.codes:,} codes", _against_chance(ranks)))
-    within = _correlation(results, AFTER, WITHIN)
-    if within is not None and within.correlation is not None:
-        rows.append(("tree against cosine distance, within chapters", shown(within.correlation)))
-    matched = results.masked.matched
-    if matched is not None:
-        for kind, name in (("novel", "novel codes"), ("other", "others as rare")):
-            positions = matched.positions[kind]
-            rows.append((f"{name} among 10 guesses, {positions:,} masked", percent(matched.figures[kind]["top10"])))
-    return rows
+    return [
+        (name, after if chance == "–" else f"{after}; by chance {chance}") for name, _, after, chance in _main(results)
+    ]
 
 
 def parts(results: NovelResults) -> list[Part]:
@@ -84,56 +73,74 @@ def _points(share: float) -> str:
     return text.replace("-", "−")
 
 
-def _against_chance(ranks: RankFigures) -> str:
-    return f"{percent(ranks.hits['hit@10'])}; {_points(ranks.by_chance['hit@10'])} % by chance"
-
-
 def _correlation(results: NovelResults, time: str, pairs_of: str, system: str = ALL) -> TreeCorrelation | None:
     found = results.correlations.get(time, [])
     return next((one for one in found if (one.system, one.pairs_of) == (system, pairs_of)), None)
 
 
-def _what_came_out(results: NovelResults) -> Part:
-    lead = results.groups[0]
-    text = []
-    for relative, name in _RELATIVES.items():
-        after = lead.ranks[AFTER][relative]
-        if not after.codes:
+def _main(results: NovelResults) -> list[tuple[str, str, str, str]]:
+    """Return the name of a figure, what it is before and after training, and by chance."""
+    rows = []
+    for group in results.groups:
+        if group is not results.groups[0] and group.name != NOVEL_UNSEEN:
             continue
-        before = lead.ranks[BEFORE][relative].hits["hit@10"] if BEFORE in lead.ranks else None
-        earlier = "" if before is None else f", {percent(before)} before training"
-        text.append(
-            f"Where they lie: the {name} is among the 10 nearest of all codes for {_against_chance(after)}{earlier} "
-            f"({after.codes:,} {lead.name} that have one). Far above chance, the model knows where a code belongs."
-        )
-    within = _correlation(results, AFTER, WITHIN)
-    if within is not None and within.correlation is not None:
-        before = _correlation(results, BEFORE, WITHIN)
-        earlier = f", {shown(before.correlation)} before training" if before else ""
-        text.append(
-            f"Tree: over pairs of codes of one chapter, Spearman's correlation of their distance in the tree and of their "
-            f"embeddings is {shown(within.correlation)}{earlier}. At 1 the embeddings order the codes as the tree does, "
-            "at 0 they know nothing of it."
-        )
+        for relative, label in _RELATIVES.items():
+            found = {time: group.ranks[time][relative] for time in results.times}
+            if found[AFTER].codes:
+                before, after = (percent(found[t].hits["hit@10"]) if t in found else "–" for t in (BEFORE, AFTER))
+                name = f"{_capital(label)} among the 10 nearest codes, {found[AFTER].codes:,} {group.name}"
+                rows.append((name, before, after, f"{_points(found[AFTER].by_chance['hit@10'])} %"))
+    within = {time: _correlation(results, time, WITHIN) for time in (BEFORE, AFTER)}
+    if within[AFTER] is not None and within[AFTER].correlation is not None:
+        before, after = (shown(one.correlation if one else None) for one in within.values())
+        rows.append(("Spearman's correlation of tree and embedding, within chapters", before, after, "0"))
+    return rows + _main_guesses(results)
+
+
+def _main_guesses(results: NovelResults) -> list[tuple[str, str, str, str]]:
+    chance = f"{_points(min(10 / len(results.table.novel), 1))} %"
+    guesses = "Masked, among the first 10 guesses: "
+    shown_bands = [
+        ("novel codes never in training", "novel", band) for band in results.masked.bands if band.band == "0"
+    ]
     matched = results.masked.matched
     if matched is not None:
-        text.append(
-            "Guessing: a masked novel code is among the model's first 10 guesses at "
-            f"{percent(matched.figures['novel']['top10'])} of {matched.positions['novel']:,} positions, others that are "
-            f"as rare in training at {percent(matched.figures['other']['top10'])} of {matched.positions['other']:,}. Rare "
-            "codes are hard to guess; what counts is the difference, "
-            f"{percent(matched.differences['top10'])} points: at 0 being novel costs nothing beyond being rare."
-        )
-    else:
-        text.append(
-            "Guessing: no frequency in training has masked positions of novel codes and of others, so the two cannot be "
-            "held against each other."
-        )
-    text.append(
-        f"95 % intervals: percentiles of {results.resamples:,} bootstrap resamples, of the codes for what is said of "
-        "embeddings, of the patients for what is said of guesses. One training run: its own chance is not in them."
+        shown_bands += [("novel codes", "novel", matched), ("other codes, as rare", "other", matched)]
+    return [
+        (f"{guesses}{label}, {band.positions[kind]:,} positions", "–", percent(band.figures[kind]["top10"]), chance)
+        for label, kind, band in shown_bands
+        if kind in band.figures
+    ]
+
+
+def _what_came_out(results: NovelResults) -> Part:
+    matched = results.masked.matched
+    guessing = (
+        "The model's guesses cover no frequency at which novel codes and others were masked: there is no other code as "
+        "rare as the novel ones, and nothing fair to hold them against. More patients would have some."
     )
-    return Part("headline", "What came out", text)
+    if matched is not None:
+        guessing = (
+            "Rare codes are hard to guess; what counts is the difference to others that are as rare in training: "
+            f"{percent(matched.differences['top10'])} points. At 0 being novel costs nothing beyond being rare."
+        )
+    return Part(
+        "headline",
+        "What came out",
+        [
+            "Parent and siblings: far above chance, the model knows where in the code tree a code belongs.",
+            "Correlation: at 1 the embeddings order the codes of a chapter as the tree does, at 0 not at all.",
+            f"Guessing: {guessing[0].lower()}{guessing[1:]}",
+        ],
+        tables=[
+            Table(("Figure", _TIMES[BEFORE], _TIMES[AFTER], "By chance"), _main(results), (0,), (0,)),
+        ],
+        notes=[
+            f"95 % intervals: percentiles of {results.resamples:,} bootstrap resamples, of the codes for what is said "
+            "of embeddings, of the patients for what is said of guesses; where a share is 0 or 100 %, the exact "
+            "interval of Clopper and Pearson. It is one training run: how another seed would end is not in them.",
+        ],
+    )
 
 
 def _cosines(results: NovelResults) -> Part:
@@ -145,19 +152,20 @@ def _cosines(results: NovelResults) -> Part:
             if count:
                 cells = [shown(group.cosines[time][relation][1], sign=time == "change") for time in times]
                 rows.append((_capital(group.name), name, f"{count:,}", *cells))
+    columns = ("Codes", "To", "Number", *(_TIMES[time] for time in times))
     return Part(
         "cosines",
         "How near codes lie to their relatives",
         [
-            "Cosine of a code's embedding to that of its parent, mean cosine to its siblings, to the rest of its chapter "
-            "and to any other code; the mean over codes. 1 is the same direction. Embeddings may all lean the same way, so "
-            "hold each line against “any other code”.",
+            "Cosine of a code's embedding to that of its parent, mean cosine to its siblings, to the rest of its "
+            "chapter and to any other code; the mean over codes. 1 is the same direction. Embeddings may all lean the "
+            "same way, so hold each line against “any other code”.",
             "The parent is the code one level up, or its nearest ancestor that the model knows; siblings have the same "
-            "parent. Codes that never occur in training get their place from their relatives where training was started "
-            "with --use-hierarchical-init: there nearness is what was put in, and the guesses further down are the test.",
+            "parent. Codes that never occur in training get their place from their relatives where training was "
+            "started with --use-hierarchical-init: there nearness is what was put in, and the guesses further down are the test.",
         ],
         plots=["cosines"],
-        tables=[Table(("Codes", "To", "Number", *(_TIMES[time] for time in times)), rows, (0, 1))],
+        folded=[("The figures of the plot", Table(columns, rows, (0, 1), (0,)))],
     )
 
 
@@ -186,12 +194,12 @@ def _ranks(results: NovelResults) -> Part | None:
         "The relatives' rank among all codes",
         [
             "All codes are ordered by their cosine to a code, the nearest first; the rank of its parent, and of its "
-            "nearest sibling, says whether relatives come before strangers. hit@10 is the share of codes whose relative "
-            "has a rank up to 10, MRR the mean of 1 / rank. By chance: what a random order would give; a code with many "
-            "siblings meets one early.",
+            "nearest sibling, says whether relatives come before strangers. hit@10 is the share of codes whose "
+            "relative has a rank up to 10, MRR the mean of 1 / rank. By chance: what a random order would give; a code "
+            "with many siblings meets one early.",
         ],
         plots=["ranks"],
-        tables=[Table((*columns, "hit@10 by chance"), short, (0, 1))],
+        tables=[Table((*columns, "hit@10 by chance"), short, (0, 1), (0,))],
         folded=[
             (
                 "hit@1, hit@5, hit@10 and MRR",
@@ -199,6 +207,7 @@ def _ranks(results: NovelResults) -> Part | None:
                     ("Codes", "Relative", "Number", "Figure", *(_TIMES[t] for t in results.times), "By chance"),
                     rows,
                     (0, 1, 3),
+                    (0,),
                 ),
             )
         ],
@@ -235,12 +244,12 @@ def _masked(results: NovelResults) -> Part:
         "masked",
         "Guessing masked codes, novel against equally rare",
         [
-            f"Every code of {masked.patients:,} patients was masked once, about a seventh of a patient's codes at a time "
-            f"(training masks 15 %): {masked.positions:,} positions. Top 10: the share at which the true code is among "
-            "the ten that the model finds most likely, out of all that it knows.",
-            "Codes are compared within bands of how often they occur in training. Matched: the bands that both have, the "
-            "others weighted to the novel codes' positions. Intervals are wide where positions are few; a patient who has "
-            "a code tends to have it again, which the resampling of patients takes into account.",
+            f"Every code of {masked.patients:,} patients was masked once, about a seventh of a patient's codes at a "
+            f"time (training masks 15 %): {masked.positions:,} positions. Top 10: the share at which the true code is "
+            "among the ten that the model finds most likely, out of all that it knows.",
+            "Codes are compared within bands of how often they occur in training. Matched: the bands that both have, "
+            "the others weighted to the novel codes' positions. Intervals are wide where positions are few; a patient "
+            "who has a code tends to have it again, which the resampling of patients takes into account.",
         ],
         plots=["masked"],
         tables=[table("top10")],
@@ -262,11 +271,11 @@ def _structure(results: NovelResults) -> Part | None:
         "structure",
         "Do distances follow the tree?",
         [
-            "Distance in the tree counts the steps from code to code: E11.8 and E11.9 are 2 apart, by way of E11. Above "
-            "the categories stand ICD-10-CM's chapters, or ATC's anatomical groups, and the top of the system. Diagnoses "
-            "and drugs are never paired.",
-            "Over pairs in different chapters the tree's distance only says how deep both codes lie, so no correlation is "
-            "to be expected there. The plot shows all pairs: quartiles of the cosine at each distance.",
+            "Distance in the tree counts the steps from code to code: E11.8 and E11.9 are 2 apart, by way of E11. "
+            "Above the categories stand ICD-10-CM's chapters, or ATC's anatomical groups, and the top of the system. "
+            "Diagnoses and drugs are never paired.",
+            "Over pairs in different chapters the tree's distance only says how deep both codes lie, so no correlation "
+            "is to be expected there. The plot shows all pairs: quartiles of the cosine at each distance.",
         ],
         plots=["distances"],
         tables=[
@@ -301,8 +310,8 @@ def _chapters(results: NovelResults) -> Part | None:
         "Do chapters keep together?",
         [
             "The silhouette of a code compares its mean distance to its own chapter with that to the nearest other "
-            "chapter: near 1 the chapters are islands, at 0 they overlap, below it codes are nearer to another chapter. "
-            "What is found together in patients crosses chapters, so training need not raise it.",
+            "chapter: near 1 the chapters are islands, at 0 they overlap, below it codes are nearer to another "
+            "chapter. What is found together in patients crosses chapters, so training need not raise it.",
         ],
         plots=["silhouettes"],
         tables=[Table(columns, systems)],
@@ -315,11 +324,11 @@ def _maps(results: NovelResults) -> Part:
         "maps",
         "Maps",
         [
-            "A point is a code, its colour and number the chapter (letters: ATC's anatomical groups). Novel codes have a "
-            "black ring, filled where they never occur in training; a line leads to the parent.",
+            "A point is a code, its colour and number the chapter (letters: ATC's anatomical groups). Novel codes have "
+            "a black ring, filled where they never occur in training; a line leads to the parent.",
             f"t-SNE (perplexity {results.perplexity:g}) shows who are neighbours; distances between islands and their "
-            "sizes mean nothing. Principal components show the two directions of most variance and keep distances as far "
-            "as two dimensions can. TensorBoard's projector shows the same embeddings in three dimensions.",
+            "sizes mean nothing. Principal components show the two directions of most variance and keep distances as "
+            "far as two dimensions can. TensorBoard's projector shows the same embeddings in three dimensions.",
         ],
         plots=[f"map_{kind}_{time}" for kind in ("tsne", "pca") for time in results.times],
     )
@@ -373,7 +382,7 @@ def code_table(results: NovelResults, rows: np.ndarray) -> Table:
         "Nearest codes": lambda row: " ".join(keys[i][1] for i in near.nearest[row][:3]),
     }
     words = [i for i, name in enumerate(columns) if name in ("Code", "Name", "Parent", "Nearest codes")]
-    return Table(tuple(columns), [tuple(cell(row) for cell in columns.values()) for row in rows.tolist()], words)
+    return Table(tuple(columns), [tuple(cell(row) for cell in columns.values()) for row in rows.tolist()], words, (1,))
 
 
 def _short(name: str) -> str:

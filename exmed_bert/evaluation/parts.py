@@ -13,16 +13,20 @@ Plots = Mapping[str, tuple[bytes, str]]
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as a reader sees them; ``words`` are the columns that hold no numbers."""
+    """Cells as a reader sees them; ``words`` are the columns that hold no numbers, ``wide`` those that may wrap."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: Sequence[int] = (0,)
+    wide: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the report: paragraphs, then plots by name, then tables. ``folded`` tables come last and shut."""
+    """A part of the report: paragraphs, then plots by name, then tables. ``folded`` tables come last and shut.
+
+    ``notes`` stand below the tables that are open, in small print.
+    """
 
     key: str
     title: str
@@ -30,6 +34,7 @@ class Part:
     plots: Sequence[str] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[tuple[str, Table]] = ()
+    notes: Sequence[str] = ()
 
 
 def shown(figure: Figure | None, sign: bool = False) -> str:
@@ -62,6 +67,7 @@ def section(part: Part, plots: Plots, pills: Mapping[str, str] | None = None) ->
     elif pictures:
         words += f'\n<div class="pair">{"".join(pictures)}</div>'
     tables = [_table(table, pills or {}) for table in part.tables]
+    tables += [f'<p class="soft">{escape(note)}</p>' for note in part.notes]
     tables += [
         f"<details><summary>{escape(name)}</summary>\n{_table(table, pills or {})}\n</details>"
         for name, table in part.folded
@@ -74,7 +80,8 @@ def section(part: Part, plots: Plots, pills: Mapping[str, str] | None = None) ->
 
 
 def _table(table: Table, pills: Mapping[str, str]) -> str:
-    classes = [' class="short"' if i in table.words else ' class="n"' for i in range(len(table.columns))]
+    names = ["wide" if i in table.wide else "short" if i in table.words else "n" for i in range(len(table.columns))]
+    classes = [f' class="{name}"' for name in names]
     head = "".join(f"<th{style}>{escape(name)}</th>" for name, style in zip(table.columns, classes, strict=True))
     body = "\n".join(
         "<tr>"
