@@ -193,13 +193,23 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
         ]
         axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.6, alpha=0.6, zorder=2))
         for colour, chapter in zip(colours, chapters, strict=True):
-            member = own & (families.chapters[rows] == chapter)
+            member = np.flatnonzero(own & (families.chapters[rows] == chapter))
+            if not len(member):
+                continue
             axes.scatter(*at[member].T, s=13, color=colour, linewidths=0, alpha=0.85, zorder=3)
-            if member.any():
-                label = families.chapter_names[chapter][1].split()[0]
-                box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.85}
-                axes.annotate(label, np.median(at[member], axis=0), fontsize=9, fontweight="bold", zorder=5, bbox=box)
-        ring = {"s": 42, "edgecolors": INK, "linewidths": 0.9, "zorder": 4}
+            away = np.linalg.norm(at[member] - np.median(at[member], axis=0), axis=1)
+            label = families.chapter_names[chapter][1].split()[0]
+            box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": colour, "alpha": 0.85}
+            axes.annotate(
+                label,
+                at[member[away.argmin()]],
+                textcoords="offset points",
+                xytext=(7, 6),
+                fontsize=8,
+                zorder=5,
+                bbox=box,
+            )
+        ring = {"s": 30, "edgecolors": INK, "linewidths": 0.7, "zorder": 4}
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():
             axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")

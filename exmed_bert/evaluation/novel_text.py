@@ -116,12 +116,12 @@ def _main_guesses(results: NovelResults) -> list[tuple[str, str, str, str]]:
 def _what_came_out(results: NovelResults) -> Part:
     matched = results.masked.matched
     guessing = (
-        "The model's guesses cover no frequency at which novel codes and others were masked: there is no other code as "
-        "rare as the novel ones, and nothing fair to hold them against. More patients would have some."
+        "no other code is as rare in training as the novel codes that were masked, so there is nothing fair to hold "
+        "them against; more patients would have some."
     )
     if matched is not None:
         guessing = (
-            "Rare codes are hard to guess; what counts is the difference to others that are as rare in training: "
+            "rare codes are hard to guess; what counts is the difference to others that are as rare in training: "
             f"{percent(matched.differences['top10'])} points. At 0 being novel costs nothing beyond being rare."
         )
     return Part(
@@ -130,7 +130,7 @@ def _what_came_out(results: NovelResults) -> Part:
         [
             "Parent and siblings: far above chance, the model knows where in the code tree a code belongs.",
             "Correlation: at 1 the embeddings order the codes of a chapter as the tree does, at 0 not at all.",
-            f"Guessing: {guessing[0].lower()}{guessing[1:]}",
+            f"Guessing: {guessing}",
         ],
         tables=[
             Table(("Figure", _TIMES[BEFORE], _TIMES[AFTER], "By chance"), _main(results), (0,), (0,)),
@@ -162,7 +162,8 @@ def _cosines(results: NovelResults) -> Part:
             "same way, so hold each line against “any other code”.",
             "The parent is the code one level up, or its nearest ancestor that the model knows; siblings have the same "
             "parent. Codes that never occur in training get their place from their relatives where training was "
-            "started with --use-hierarchical-init: there nearness is what was put in, and the guesses further down are the test.",
+            "started with --use-hierarchical-init: there nearness is what was put in, and the guesses further down are "
+            "the test.",
         ],
         plots=["cosines"],
         folded=[("The figures of the plot", Table(columns, rows, (0, 1), (0,)))],
