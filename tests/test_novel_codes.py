@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import pytest
 import torch
 from conftest import assert_one_line_error, run_script
 
-from exmed_bert.config import AnalyzeSettings
+from exmed_bert.config import AnalyzeSettings, PretrainSettings, resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
+from exmed_bert.evaluation.analyze import analyze
 from exmed_bert.evaluation.bootstrap import Figure, difference_of, share_of
 from exmed_bert.evaluation.code_families import CodeFamilies
 from exmed_bert.evaluation.code_maps import principal_components, tsne
@@ -25,8 +27,10 @@ from exmed_bert.evaluation.code_nearness import chance_of, nearness, rank_figure
 from exmed_bert.evaluation.code_structure import ALL, WITHIN, silhouettes, tree_correlations
 from exmed_bert.evaluation.masked_codes import by_frequency, predict_all_codes
 from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE, in_ids_of, load
+from exmed_bert.evaluation.novel_page import write_report
 from exmed_bert.evaluation.novel_results import members
 from exmed_bert.training.metrics import MaskedCodePredictions
+from exmed_bert.training.pretrain import run as pretrain
 
 SCRIPT = "analyze_novel_codes.py"
 
@@ -154,6 +158,7 @@ def test_codes_are_matched_by_frequency() -> None:
     assert bands["1-2"].figures["novel"]["top10"].value == 0.0 < bands["1-2"].figures["novel"]["top10"].high
     assert bands["over 100"].differences == {} and "novel" not in bands["over 100"].figures
     # Over all positions others look far better; at equal frequency there is no difference.
+    assert found.whole.differences["top10"].low > -0.95 and found.whole.differences["top10"].high < -0.7
     assert found.matched.figures["novel"]["top10"].value == pytest.approx(0.1)
     assert found.matched.figures["other"]["top10"].value == pytest.approx(0.1)
     assert found.matched.positions == {"novel": 100, "other": 80}
@@ -229,15 +234,21 @@ def test_codes_are_matched_by_name(small_datasets: Path) -> None:
 def pretrained(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny model that was trained for a few steps."""
     folder = tmp_path_factory.mktemp("pretrained")
-    result = run_script(
-        "pretrain-exmed-bert-clinvec.py",
-        *("--training-data", small_datasets / "small_train.pt", "--validation-data", small_datasets / "small_val.pt"),
-        *("--output-dir", folder / "model", "--output-data-dir", folder / "data"),
-        *("--hidden-size", 16, "--num-hidden-layers", 1, "--num-attention-heads", 2, "--intermediate-size", 32),
-        *("--train-batch-size", 8, "--max-steps", 12, "--save-steps", 12, "--eval-steps", 12, "--max-seq-length", 30),
-        cwd=folder,
-    )
-    assert result.returncode == 0, result.stderr
+    given = {
+        "training_data": small_datasets / "small_train.pt",
+        "validation_data": small_datasets / "small_val.pt",
+        "output_dir": folder / "model",
+        "output_data_dir": folder / "data",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "train_batch_size": 8,
+        "max_steps": 12,
+        "save_steps": 12,
+        "eval_steps": 12,
+    }
+    pretrain(resolve(PretrainSettings, given))
     return folder / "model"
 
 
@@ -320,8 +331,6 @@ def test_the_page_is_whole_and_self_contained(analysed: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_figures(analysed: Path, pretrained: Path, small_datasets: Path) -> None:
-    from exmed_bert.evaluation.analyze import analyze
-
     settings = AnalyzeSettings(model_dir=pretrained, dataset=small_datasets / "small_val.pt", output_dir=analysed)
     again = json.loads(json.dumps(analyze(load(settings), settings).to_dict()))
     assert again == json.loads((analysed / "results.json").read_text())
@@ -329,17 +338,12 @@ def test_the_same_seed_gives_the_same_figures(analysed: Path, pretrained: Path, 
 
 def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
     """Codes that occur nowhere in training take their place; without training data nothing is novel, and says so."""
-    from dataclasses import replace
-
     dataset = PatientDataset.load(small_datasets / "small_val.pt")
     PatientDataset(replace(dataset.info, novel_codes=()), dataset.columns).save(tmp_path / "real.pt")
     settings = AnalyzeSettings(model_dir=pretrained, dataset=tmp_path / "real.pt")
     inputs = load(settings)
     assert inputs.novel[inputs.ids].sum() == (inputs.counts[inputs.ids] == 0).sum() > 0
     assert "nowhere in its training data" in inputs.novel_by
-
-    from exmed_bert.evaluation.analyze import analyze
-    from exmed_bert.evaluation.novel_page import write_report
 
     model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
     for name in ("settings.json", "start_embeddings.safetensors"):

@@ -50,18 +50,26 @@ class BandFigures:
 
 @dataclass(frozen=True)
 class MaskedFigures:
-    """The bands, and the whole: others weighted to the frequencies of the novel codes' positions.
+    """The bands, all of them together, and novel codes against others of the same frequencies.
 
     Attributes:
         patients, positions: what was looked at.
         bands: in the order of `BANDS`.
-        matched: over the bands that both occur in, as one band; None where there is none.
+        whole: all bands as one.
+        matched: the bands that both occur in as one, others weighted to the novel codes' positions in each band; None
+            where there is no such band.
     """
 
     patients: int
     positions: int
     bands: list[BandFigures]
+    whole: BandFigures
     matched: BandFigures | None
+
+    def rows(self) -> list[BandFigures]:
+        """Return the bands that have positions, their whole, and the matched one."""
+        found = [*self.bands, self.whole, *([self.matched] if self.matched else [])]
+        return [band for band in found if band.figures]
 
 
 def predict_all_codes(
@@ -144,13 +152,14 @@ def by_frequency(
     has = of_patient[..., -1] > 0
     patients = has.sum(axis=0)
     made = [_figures(name, codes[i], patients[i], sums[i], drawn[:, i]) for i, name in enumerate(names)]
+    whole = _figures("all", codes.sum(axis=0), has.any(axis=1).sum(axis=0), sums.sum(axis=0), drawn.sum(axis=1))
     both = (sums[:, :, -1] > 0).all(axis=1)
     matched = None
     if both.any():
         weighted = (_matched(s[..., both, :, :]) for s in (sums, drawn))
         matched = _figures("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
         matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
-    return MaskedFigures(len(distinct), len(found.labels), made, matched)
+    return MaskedFigures(len(distinct), len(found.labels), made, whole, matched)
 
 
 def band_name(low: int, high: int | None) -> str:

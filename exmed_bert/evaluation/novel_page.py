@@ -108,7 +108,7 @@ def _relatives(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
 def _masked(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
     masked = results.masked
     rows = []
-    for band in [*masked.bands, *([masked.matched] if masked.matched else [])]:
+    for band in masked.rows():
         for kind, figures in band.figures.items():
             for name, value in figures.items():
                 rows.append([band.band, kind, band.codes[kind], band.positions[kind], name, *_cells(value)])

@@ -191,7 +191,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
             for row in rows[novel].tolist()
             if (parent := int(families.parents[row])) in place
         ]
-        axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.6, alpha=0.6, zorder=2))
+        axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.5, alpha=0.3, zorder=2))
         for colour, chapter in zip(colours, chapters, strict=True):
             member = np.flatnonzero(own & (families.chapters[rows] == chapter))
             if not len(member):

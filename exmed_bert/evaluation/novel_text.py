@@ -30,9 +30,7 @@ _SYSTEMS = {ALL: "both", "icd": "ICD-10-CM", ATC: "ATC"}
 
 def headline(results: NovelResults) -> list[tuple[str, str]]:
     """Return the figures that matter most, a name and a value each, for the terminal."""
-    return [
-        (name, after if chance == "–" else f"{after}; by chance {chance}") for name, _, after, chance in _main(results)
-    ]
+    return [(name, f"{after}; by chance {chance}") for name, after, chance, _ in _main(results)]
 
 
 def parts(results: NovelResults) -> list[Part]:
@@ -73,13 +71,23 @@ def _points(share: float) -> str:
     return text.replace("-", "−")
 
 
+def _difference(figure: Figure) -> str:
+    """Return a difference of shares in percentage points.
+
+    >>> _difference(Figure(-0.31, -0.53, -0.019))
+    '−31 (−53 to −1.9) percentage points'
+    """
+    interval = "" if figure.low is None else f" ({_points(figure.low)} to {_points(figure.high)})"
+    return f"{_points(figure.value)}{interval} percentage points"
+
+
 def _correlation(results: NovelResults, time: str, pairs_of: str, system: str = ALL) -> TreeCorrelation | None:
     found = results.correlations.get(time, [])
     return next((one for one in found if (one.system, one.pairs_of) == (system, pairs_of)), None)
 
 
 def _main(results: NovelResults) -> list[tuple[str, str, str, str]]:
-    """Return the name of a figure, what it is before and after training, and by chance."""
+    """Return the name of a figure, what it is after training, by chance, and before training."""
     rows = []
     for group in results.groups:
         if group is not results.groups[0] and group.name != NOVEL_UNSEEN:
@@ -88,29 +96,31 @@ def _main(results: NovelResults) -> list[tuple[str, str, str, str]]:
             found = {time: group.ranks[time][relative] for time in results.times}
             if found[AFTER].codes:
                 before, after = (percent(found[t].hits["hit@10"]) if t in found else "–" for t in (BEFORE, AFTER))
-                name = f"{_capital(label)} among the 10 nearest codes, {found[AFTER].codes:,} {group.name}"
-                rows.append((name, before, after, f"{_points(found[AFTER].by_chance['hit@10'])} %"))
+                name = f"{_capital(label)} among the 10 nearest, {found[AFTER].codes:,} {group.name}"
+                rows.append((name, after, f"{_points(found[AFTER].by_chance['hit@10'])} %", before))
     within = {time: _correlation(results, time, WITHIN) for time in (BEFORE, AFTER)}
     if within[AFTER] is not None and within[AFTER].correlation is not None:
         before, after = (shown(one.correlation if one else None) for one in within.values())
-        rows.append(("Spearman's correlation of tree and embedding, within chapters", before, after, "0"))
+        rows.append(("Spearman's correlation of tree and embeddings, within chapters", after, "0", before))
     return rows + _main_guesses(results)
 
 
 def _main_guesses(results: NovelResults) -> list[tuple[str, str, str, str]]:
     chance = f"{_points(min(10 / len(results.table.novel), 1))} %"
-    guesses = "Masked, among the first 10 guesses: "
-    shown_bands = [
-        ("novel codes never in training", "novel", band) for band in results.masked.bands if band.band == "0"
-    ]
-    matched = results.masked.matched
-    if matched is not None:
-        shown_bands += [("novel codes", "novel", matched), ("other codes, as rare", "other", matched)]
-    return [
-        (f"{guesses}{label}, {band.positions[kind]:,} positions", "–", percent(band.figures[kind]["top10"]), chance)
-        for label, kind, band in shown_bands
-        if kind in band.figures
-    ]
+    masked = results.masked
+    lines = [("novel codes", "novel", masked.whole), ("other codes", "other", masked.whole)]
+    lines += [("novel codes, never in training", "novel", band) for band in masked.bands if band.band == "0"]
+    if masked.matched is not None:
+        lines += [
+            ("novel codes, as common as some others", "novel", masked.matched),
+            ("these others, equally common", "other", masked.matched),
+        ]
+    found = []
+    for label, kind, band in lines:
+        if kind in band.figures:
+            name = f"Among 10 guesses, {band.positions[kind]:,} masked {label}"
+            found.append((name, percent(band.figures[kind]["top10"]), chance, "–"))
+    return found
 
 
 def _what_came_out(results: NovelResults) -> Part:
@@ -121,8 +131,8 @@ def _what_came_out(results: NovelResults) -> Part:
     )
     if matched is not None:
         guessing = (
-            "rare codes are hard to guess; what counts is the difference to others that are as rare in training: "
-            f"{percent(matched.differences['top10'])} points. At 0 being novel costs nothing beyond being rare."
+            "rare codes are hard to guess; what counts is the difference to others that are as rare in training, "
+            f"{_difference(matched.differences['top10'])}. At 0 being novel costs nothing beyond being rare."
         )
     return Part(
         "headline",
@@ -133,7 +143,7 @@ def _what_came_out(results: NovelResults) -> Part:
             f"Guessing: {guessing}",
         ],
         tables=[
-            Table(("Figure", _TIMES[BEFORE], _TIMES[AFTER], "By chance"), _main(results), (0,), (0,)),
+            Table(("Figure", _TIMES[AFTER], "By chance", _TIMES[BEFORE]), _main(results), (0,), (0,)),
         ],
         notes=[
             f"95 % intervals: percentiles of {results.resamples:,} bootstrap resamples, of the codes for what is said "
@@ -217,12 +227,9 @@ def _ranks(results: NovelResults) -> Part | None:
 
 def _masked(results: NovelResults) -> Part:
     masked = results.masked
-    bands = [band for band in masked.bands if band.figures]
-    if masked.matched is not None:
-        bands.append(masked.matched)
 
     def row(band: BandFigures, measure: str) -> tuple[str, ...]:
-        cells: list[str] = ["matched" if band.band == "matched" else band.band]
+        cells: list[str] = [band.band]
         for kind in ("novel", "other"):
             found = band.figures.get(kind)
             cells += [f"{band.codes[kind]:,}", f"{band.positions[kind]:,}", shown(found[measure]) if found else "–"]
@@ -239,7 +246,7 @@ def _masked(results: NovelResults) -> Part:
             "Positions",
             f"Others, {of}",
         )
-        return Table((*columns, "Novel minus others"), [row(band, measure) for band in bands])
+        return Table((*columns, "Novel minus others"), [row(band, measure) for band in masked.rows()])
 
     return Part(
         "masked",
