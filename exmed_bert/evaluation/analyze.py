@@ -11,10 +11,10 @@ from exmed_bert.evaluation.code_maps import perplexity_for, principal_components
 from exmed_bert.evaluation.code_nearness import nearness
 from exmed_bert.evaluation.code_structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.evaluation.masked_codes import MaskedFigures, by_frequency, predict_all_codes
+from exmed_bert.evaluation.novel_headline import headline
 from exmed_bert.evaluation.novel_inputs import AFTER, NovelInputs, descriptions, load
 from exmed_bert.evaluation.novel_page import write_report
 from exmed_bert.evaluation.novel_results import CodeTable, NovelResults, group_results, members
-from exmed_bert.evaluation.novel_text import headline
 from exmed_bert.evaluation.projector import write_projector
 from exmed_bert.files import make_folder
 from exmed_bert.training.trainer import evaluation_sample

@@ -175,8 +175,8 @@ def share_of(value: float, drawn: np.ndarray | None, n: int) -> Figure:
         drawn: (R,) the same of each resample.
         n: independent units that the share is of.
 
-    >>> share_of(0.0, None, 36)
-    Figure(value=0.0, low=0.0, high=0.09739375660184204)
+    >>> round(share_of(0.0, None, 36).high, 4), share_of(0.5, None, 36)
+    (0.0974, Figure(value=0.5, low=None, high=None))
     """
     if value in (0.0, 1.0) and n:
         far = ((1 - LEVEL) / 2) ** (1 / n)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from exmed_bert import console
 from exmed_bert.clinvec.hierarchy import code_names
-from exmed_bert.codes import ancestors
+from exmed_bert.codes import ICD, ancestors
 from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
@@ -191,7 +191,10 @@ def descriptions(keys: Sequence[CodeKey]) -> list[str]:
         if (system, code) in names:
             return names[system, code]
         above = next((a for a in ancestors(code, system) if (system, a) in names), None)
-        return f"in no code list, under {above}: {names[system, above]}" if above else "in no code list"
+        if above is None:
+            return "in no code list"
+        # A group of ATC has no name of its own here.
+        return f"in no code list, under {above}" + (f": {names[system, above]}" if system == ICD else "")
 
     return [describe(system, code) for system, code in keys]
 

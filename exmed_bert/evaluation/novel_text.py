@@ -7,17 +7,16 @@ import numpy as np
 from exmed_bert.codes import ATC
 from exmed_bert.evaluation.bootstrap import Figure
 from exmed_bert.evaluation.code_nearness import HITS
-from exmed_bert.evaluation.code_structure import ALL, BETWEEN, NOVEL, WITHIN, TreeCorrelation
+from exmed_bert.evaluation.code_structure import ALL, BETWEEN, NOVEL, WITHIN
 from exmed_bert.evaluation.masked_codes import MEASURES, BandFigures
+from exmed_bert.evaluation.novel_headline import RELATIVES, TIMES, capital, correlation_of, what_came_out
 from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_results import NOVEL_UNSEEN, OTHER_UNSEEN, NovelResults
+from exmed_bert.evaluation.novel_results import OTHER_UNSEEN, NovelResults
 from exmed_bert.evaluation.parts import Part, Table, shown
 
 MOST_ROWS = 100  # codes of a kind on the page; codes.csv has them all
 
 _RELATIONS = {"parent": "parent", "siblings": "siblings", "chapter": "rest of the chapter", "any": "any other code"}
-_RELATIVES = {"parent": "parent", "sibling": "nearest sibling"}
-_TIMES = {BEFORE: "Before training", AFTER: "After training", "change": "Change"}
 _PAIRS = {
     ALL: "all pairs",
     WITHIN: "within a chapter",
@@ -28,15 +27,10 @@ _MEASURES = {"top1": "top 1", "top5": "top 5", "top10": "top 10", "loss": "loss,
 _SYSTEMS = {ALL: "both", "icd": "ICD-10-CM", ATC: "ATC"}
 
 
-def headline(results: NovelResults) -> list[tuple[str, str]]:
-    """Return the figures that matter most, a name and a value each, for the terminal."""
-    return [(name, f"{after}; by chance {chance}") for name, after, chance, _ in _main(results)]
-
-
 def parts(results: NovelResults) -> list[Part]:
     """Return the parts of the report in their order; what there is nothing for is left out."""
     found = [
-        _what_came_out(results),
+        what_came_out(results),
         _cosines(results),
         _ranks(results),
         _masked(results),
@@ -48,111 +42,6 @@ def parts(results: NovelResults) -> list[Part]:
     return [part for part in found if part is not None]
 
 
-def percent(figure: Figure | None) -> str:
-    """Return a share with its interval.
-
-    >>> percent(Figure(0.5, 0.25, 0.751)), percent(Figure(0.034)), percent(None)
-    ('50 % (25 to 75 %)', '3.4 %', '–')
-    """
-    if figure is None:
-        return "–"
-    if figure.low is None or figure.high is None:
-        return f"{_points(figure.value)} %"
-    return f"{_points(figure.value)} % ({_points(figure.low)} to {_points(figure.high)} %)"
-
-
-def _points(share: float) -> str:
-    """Return percent, with a decimal where small.
-
-    >>> _points(0.5), _points(0.034), _points(-0.12), _points(0)
-    ('50', '3.4', '−12', '0')
-    """
-    text = f"{100 * share:.1f}" if 0 < abs(share) < 0.0995 else f"{100 * share:.0f}"
-    return text.replace("-", "−")
-
-
-def _difference(figure: Figure) -> str:
-    """Return a difference of shares in percentage points.
-
-    >>> _difference(Figure(-0.31, -0.53, -0.019))
-    '−31 (−53 to −1.9) percentage points'
-    """
-    interval = "" if figure.low is None else f" ({_points(figure.low)} to {_points(figure.high)})"
-    return f"{_points(figure.value)}{interval} percentage points"
-
-
-def _correlation(results: NovelResults, time: str, pairs_of: str, system: str = ALL) -> TreeCorrelation | None:
-    found = results.correlations.get(time, [])
-    return next((one for one in found if (one.system, one.pairs_of) == (system, pairs_of)), None)
-
-
-def _main(results: NovelResults) -> list[tuple[str, str, str, str]]:
-    """Return the name of a figure, what it is after training, by chance, and before training."""
-    rows = []
-    for group in results.groups:
-        if group is not results.groups[0] and group.name != NOVEL_UNSEEN:
-            continue
-        for relative, label in _RELATIVES.items():
-            found = {time: group.ranks[time][relative] for time in results.times}
-            if found[AFTER].codes:
-                before, after = (percent(found[t].hits["hit@10"]) if t in found else "–" for t in (BEFORE, AFTER))
-                name = f"{_capital(label)} among the 10 nearest, {found[AFTER].codes:,} {group.name}"
-                rows.append((name, after, f"{_points(found[AFTER].by_chance['hit@10'])} %", before))
-    within = {time: _correlation(results, time, WITHIN) for time in (BEFORE, AFTER)}
-    if within[AFTER] is not None and within[AFTER].correlation is not None:
-        before, after = (shown(one.correlation if one else None) for one in within.values())
-        rows.append(("Spearman's correlation of tree and embeddings, within chapters", after, "0", before))
-    return rows + _main_guesses(results)
-
-
-def _main_guesses(results: NovelResults) -> list[tuple[str, str, str, str]]:
-    chance = f"{_points(min(10 / len(results.table.novel), 1))} %"
-    masked = results.masked
-    lines = [("novel codes", "novel", masked.whole), ("other codes", "other", masked.whole)]
-    lines += [("novel codes, never in training", "novel", band) for band in masked.bands if band.band == "0"]
-    if masked.matched is not None:
-        lines += [
-            ("novel codes, as common as some others", "novel", masked.matched),
-            ("these others, equally common", "other", masked.matched),
-        ]
-    found = []
-    for label, kind, band in lines:
-        if kind in band.figures:
-            name = f"Among 10 guesses, {band.positions[kind]:,} masked {label}"
-            found.append((name, percent(band.figures[kind]["top10"]), chance, "–"))
-    return found
-
-
-def _what_came_out(results: NovelResults) -> Part:
-    matched = results.masked.matched
-    guessing = (
-        "no other code is as rare in training as the novel codes that were masked, so there is nothing fair to hold "
-        "them against; more patients would have some."
-    )
-    if matched is not None:
-        guessing = (
-            "rare codes are hard to guess; what counts is the difference to others that are as rare in training, "
-            f"{_difference(matched.differences['top10'])}. At 0 being novel costs nothing beyond being rare."
-        )
-    return Part(
-        "headline",
-        "What came out",
-        [
-            "Parent and siblings: far above chance, the model knows where in the code tree a code belongs.",
-            "Correlation: at 1 the embeddings order the codes of a chapter as the tree does, at 0 not at all.",
-            f"Guessing: {guessing}",
-        ],
-        tables=[
-            Table(("Figure", _TIMES[AFTER], "By chance", _TIMES[BEFORE]), _main(results), (0,), (0,)),
-        ],
-        notes=[
-            f"95 % intervals: percentiles of {results.resamples:,} bootstrap resamples, of the codes for what is said "
-            "of embeddings, of the patients for what is said of guesses; where a share is 0 or 100 %, the exact "
-            "interval of Clopper and Pearson. It is one training run: how another seed would end is not in them.",
-        ],
-    )
-
-
 def _cosines(results: NovelResults) -> Part:
     rows = []
     times = [*results.times, *(["change"] if BEFORE in results.times else [])]
@@ -161,8 +50,8 @@ def _cosines(results: NovelResults) -> Part:
             count = group.cosines[AFTER][relation][0]
             if count:
                 cells = [shown(group.cosines[time][relation][1], sign=time == "change") for time in times]
-                rows.append((_capital(group.name), name, f"{count:,}", *cells))
-    columns = ("Codes", "To", "Number", *(_TIMES[time] for time in times))
+                rows.append((capital(group.name), name, f"{count:,}", *cells))
+    columns = ("Codes", "To", "Number", *(TIMES[time] for time in times))
     return Part(
         "cosines",
         "How near codes lie to their relatives",
@@ -184,12 +73,12 @@ def _ranks(results: NovelResults) -> Part | None:
     short, rows = [], []
     names = [*(f"hit@{top}" for top in HITS), "mrr"]
     for group in results.groups:
-        for relative, label in _RELATIVES.items():
+        for relative, label in RELATIVES.items():
             found = {time: group.ranks[time][relative] for time in results.times}
             after = found[AFTER]
             if not after.codes:
                 continue
-            start = (_capital(group.name), label, f"{after.codes:,}")
+            start = (capital(group.name), label, f"{after.codes:,}")
             medians = [f"{found[time].median:,.0f}" for time in results.times]
             hits = [shown(found[time].hits["hit@10"]) for time in results.times]
             short.append((*start, *medians, *hits, f"{after.by_chance['hit@10']:.3f}"))
@@ -198,7 +87,7 @@ def _ranks(results: NovelResults) -> Part | None:
                 rows.append((*start, name.upper() if name == "mrr" else name, *cells, f"{after.by_chance[name]:.3f}"))
     if not short:
         return None
-    moments = [_TIMES[time].lower() for time in results.times]
+    moments = [TIMES[time].lower() for time in results.times]
     columns = ("Codes", "Relative", "Number", *(f"Median rank {m}" for m in moments), *(f"hit@10 {m}" for m in moments))
     return Part(
         "ranks",
@@ -215,7 +104,7 @@ def _ranks(results: NovelResults) -> Part | None:
             (
                 "hit@1, hit@5, hit@10 and MRR",
                 Table(
-                    ("Codes", "Relative", "Number", "Figure", *(_TIMES[t] for t in results.times), "By chance"),
+                    ("Codes", "Relative", "Number", "Figure", *(TIMES[t] for t in results.times), "By chance"),
                     rows,
                     (0, 1, 3),
                     (0,),
@@ -261,7 +150,7 @@ def _masked(results: NovelResults) -> Part:
         ],
         plots=["masked"],
         tables=[table("top10")],
-        folded=[(_capital(_MEASURES[measure]), table(measure)) for measure in MEASURES if measure != "top10"],
+        folded=[(capital(_MEASURES[measure]), table(measure)) for measure in MEASURES if measure != "top10"],
     )
 
 
@@ -270,7 +159,7 @@ def _structure(results: NovelResults) -> Part | None:
     for one in results.correlations[AFTER]:
         if one.correlation is None:
             continue
-        found = [_correlation(results, time, one.pairs_of, one.system) for time in results.times]
+        found = [correlation_of(results, time, one.pairs_of, one.system) for time in results.times]
         cells = [shown(f.correlation if f else None, sign=True) for f in found]
         rows.append((_SYSTEMS[one.system], _PAIRS[one.pairs_of], f"{one.pairs:,}", *cells))
     if not rows:
@@ -288,7 +177,7 @@ def _structure(results: NovelResults) -> Part | None:
         plots=["distances"],
         tables=[
             Table(
-                ("Code system", "Pairs", "Number", *(f"Spearman, {_TIMES[t].lower()}" for t in results.times)),
+                ("Code system", "Pairs", "Number", *(f"Spearman, {TIMES[t].lower()}" for t in results.times)),
                 rows,
                 (0, 1),
             )
@@ -312,7 +201,7 @@ def _chapters(results: NovelResults) -> Part | None:
     systems, chapters = rows([ALL, *families.system_names]), rows([f"{s} {c}" for s, c in families.chapter_names])
     if not systems:
         return None
-    columns = ("Codes", "Number", *(_TIMES[time] for time in results.times))
+    columns = ("Codes", "Number", *(TIMES[time] for time in results.times))
     return Part(
         "chapters",
         "Do chapters keep together?",
@@ -348,7 +237,7 @@ def _codes(results: NovelResults) -> Part | None:
     lists = {
         "Novel codes, never in training": table.novel & unseen,
         "Novel codes, in training" if table.in_training is not None else "Novel codes": table.novel & ~unseen,
-        _capital(OTHER_UNSEEN): ~table.novel & unseen,
+        capital(OTHER_UNSEEN): ~table.novel & unseen,
     }
     folded = []
     for name, member in lists.items():
@@ -382,7 +271,7 @@ def code_table(results: NovelResults, rows: np.ndarray) -> Table:
         "Name": lambda row: _short(table.names[row]),
         "In training": lambda row: "–" if table.in_training is None else f"{table.in_training[row]:,}",
         "Parent": lambda row: keys[parent][1] if (parent := table.families.parents[row]) >= 0 else "–",
-        **{f"Cosine {_TIMES[t].lower()}": (lambda row, t=t: cosine(t, row)) for t in results.times},
+        **{f"Cosine {TIMES[t].lower()}": (lambda row, t=t: cosine(t, row)) for t in results.times},
         "Parent's rank": lambda row: rank(near.parent_ranks, row),
         "Nearest sibling's rank": lambda row: rank(near.sibling_ranks, row),
         "Masked": lambda row: f"{table.masked[row]:,}",
@@ -395,7 +284,3 @@ def code_table(results: NovelResults, rows: np.ndarray) -> Table:
 
 def _short(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:59].rstrip()}…"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
