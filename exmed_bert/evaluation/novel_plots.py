@@ -146,7 +146,7 @@ def distances(results: NovelResults) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(xlabel="steps in the tree", ylabel="cosine of two codes")
-    axes.legend(loc="upper right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 

@@ -155,15 +155,17 @@ def _masked(results: NovelResults) -> Part:
 
 
 def _structure(results: NovelResults) -> Part | None:
-    rows = []
+    rows, by_system = [], []
     for one in results.correlations[AFTER]:
         if one.correlation is None:
             continue
         found = [correlation_of(results, time, one.pairs_of, one.system) for time in results.times]
         cells = [shown(f.correlation if f else None, sign=True) for f in found]
-        rows.append((_SYSTEMS[one.system], _PAIRS[one.pairs_of], f"{one.pairs:,}", *cells))
+        listed = rows if one.system == ALL else by_system
+        listed.append((_SYSTEMS[one.system], _PAIRS[one.pairs_of], f"{one.pairs:,}", *cells))
     if not rows:
         return None
+    columns = ("Code system", "Pairs", "Number", *(f"Spearman, {TIMES[time].lower()}" for time in results.times))
     return Part(
         "structure",
         "Do distances follow the tree?",
@@ -175,13 +177,8 @@ def _structure(results: NovelResults) -> Part | None:
             "is to be expected there. The plot shows all pairs: quartiles of the cosine at each distance.",
         ],
         plots=["distances"],
-        tables=[
-            Table(
-                ("Code system", "Pairs", "Number", *(f"Spearman, {TIMES[t].lower()}" for t in results.times)),
-                rows,
-                (0, 1),
-            )
-        ],
+        tables=[Table(columns, rows, (0, 1))],
+        folded=[("By code system", Table(columns, by_system, (0, 1)))],
     )
 
 
