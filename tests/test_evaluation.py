@@ -265,6 +265,17 @@ def test_baselines_learn_a_planted_rule_and_never_see_test_labels(name: baseline
     assert np.array_equal(again.probabilities, result.probabilities)
 
 
+def test_a_search_on_some_of_the_patients_ends_with_a_fit_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    patients = planted()
+    train, validation, test = (patients.rows(split) for split in (TRAIN, VALIDATION, TEST))
+    everyone = baselines.fit("logreg", patients, train, validation, seed=0)
+    monkeypatch.setattr(baselines, "_SEARCH_PATIENTS", 100)
+    monkeypatch.setitem(baselines._GRIDS, "logreg", [everyone.settings])
+    searched = baselines.fit("logreg", patients, train, validation, seed=0)
+    assert [trial.patients for trial in searched.trials] == [100]
+    assert np.array_equal(searched.probabilities[test], everyone.probabilities[test])
+
+
 def test_a_baseline_needs_both_classes() -> None:
     patients = planted(100)
     without = np.flatnonzero((patients.labels == 0) & (patients.splits == TRAIN))

@@ -1,7 +1,7 @@
 """From the scores of several models to `Results`: recalibrate on validation, measure on test."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class ModelScores:
         """Take a baseline as `baselines.fit` returns it."""
         details = {
             "settings": result.settings,
-            "trials": [{"settings": t.settings, "validation_auroc": t.validation_auroc} for t in result.trials],
+            "trials": [asdict(trial) for trial in result.trials],
             "columns": result.columns,
             "seconds": result.seconds,
         }
