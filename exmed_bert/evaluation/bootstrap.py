@@ -10,7 +10,7 @@ from exmed_bert.evaluation.metrics import FIGURES, Predictions
 RESAMPLES = 1000
 LEVEL = 0.95
 
-_CELLS = 2_000_000  # weights that are in memory at a time
+_CELLS = 250_000  # weights at a time: what a processor keeps close
 _USABLE = 0.9  # an interval needs so many resamples in which the figure is defined
 
 
