@@ -68,7 +68,7 @@ def with_intervals(
     drawn = _gather(
         predictions.figures(weights, values) for weights in _weights([_rows(keys, len(predictions))], resamples, seed)
     )
-    return {name: _figure(value, drawn.get(name)) for name, value in values.items()}
+    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
 
 
 def paired_difference(
@@ -132,7 +132,7 @@ def mean_paired_differences(
         return {name: np.mean([ours[name] - theirs[name] for ours, theirs in found], axis=0) for name in values}
 
     drawn = _gather(map(differences, _weights(rows, resamples, seed)))
-    return {name: _figure(value, drawn.get(name)) for name, value in values.items()}
+    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
 
 
 def _rows(keys: np.ndarray | None, n: int) -> np.ndarray | int:
@@ -157,11 +157,11 @@ def _weights(endpoints: list[np.ndarray | int], resamples: int, seed: int) -> It
     chunk = max(1, _CELLS // max(len(row), 1))
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
-        drawn = [_counts(generator, count, n) for n in populations if n]
+        drawn = [draw_counts(generator, count, n) for n in populations if n]
         yield np.concatenate(drawn, axis=1)[:, row]
 
 
-def _counts(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+def draw_counts(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:
     """Return how often each of n patients is drawn in n draws, (resamples, n)."""
     drawn = generator.integers(n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
@@ -172,7 +172,8 @@ def _gather(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def _figure(value: float, drawn: np.ndarray | None) -> Figure:
+def figure_of(value: float, drawn: np.ndarray | None) -> Figure:
+    """Return a figure with the percentile interval of its resamples, (R,)."""
     if drawn is None or np.isfinite(drawn).mean() < _USABLE:
         return Figure(value)
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
