@@ -3,14 +3,12 @@
 from exmed_bert.evaluation.bootstrap import Figure
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.groups import LEAST_EVENTS
-from exmed_bert.evaluation.metrics import BINS, FIGURES
+from exmed_bert.evaluation.metrics import BINS, FIGURES, LOWER_IS_BETTER
 from exmed_bert.evaluation.parts import Part, Table, shown
 from exmed_bert.evaluation.results import Difference, ModelResults, Results
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
 
-_LOWER_IS_BETTER = ("brier", "calibration_error")
-_NO_DIRECTION = ("calibration_slope", "calibration_intercept")  # 1 and 0 are best; a difference says little
 _IN_GROUPS = ("auroc", "auprc", "brier", "calibration_intercept", "calibration_error")
 _CODES = 50  # rows of attributions
 
@@ -37,7 +35,7 @@ def verdict(difference: Difference) -> str:
     found = difference.difference
     if not found.excludes_zero:
         return UNCLEAR
-    return BETTER if (found.value > 0) != (difference.figure in _LOWER_IS_BETTER) else WORSE
+    return BETTER if (found.value > 0) != (difference.figure in LOWER_IS_BETTER) else WORSE
 
 
 def _headline(results: Results) -> Part:
@@ -55,9 +53,7 @@ def _headline(results: Results) -> Part:
     ]
     names = {model.name: model.label for model in results.models}
     rows = [
-        (names[d.theirs], FIGURES[d.figure], shown(d.difference, sign=True), verdict(d))
-        for d in results.differences
-        if d.figure not in _NO_DIRECTION
+        (names[d.theirs], FIGURES[d.figure], shown(d.difference, sign=True), verdict(d)) for d in results.differences
     ]
     short = [row for row in rows if row[1] in (FIGURES["auroc"], FIGURES["auprc"], FIGURES["brier"])]
     columns = ("Against", "Figure", f"{first.label.capitalize()} minus the other", "Verdict")
