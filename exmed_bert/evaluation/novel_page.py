@@ -12,7 +12,7 @@ from exmed_bert.evaluation.code_nearness import RELATIONS
 from exmed_bert.evaluation.novel_plots import draw
 from exmed_bert.evaluation.novel_results import NovelResults
 from exmed_bert.evaluation.novel_text import parts
-from exmed_bert.evaluation.parts import section
+from exmed_bert.evaluation.parts import section, write_plots
 from exmed_bert.files import make_folder, whole_file, write_json
 from exmed_bert.page import document
 
@@ -32,11 +32,7 @@ def write_report(folder: Path, results: NovelResults) -> list[Path]:
     plots = draw(results)
     page, figures = folder / "report.html", folder / "results.json"
     page.unlink(missing_ok=True)  # where there is a page, the rest belongs to it
-    pictures = []
-    for name, (png, _) in plots.items():
-        pictures.append(folder / f"{name}.png")
-        with whole_file(pictures[-1]) as part:
-            part.write_bytes(png)
+    pictures = write_plots(folder, plots)
     tables = {
         "codes.csv": codes_table(results, np.arange(len(results.table.novel))),
         "novel_codes.csv": codes_table(results, np.flatnonzero(results.table.novel)),

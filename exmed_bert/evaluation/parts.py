@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from exmed_bert.evaluation.bootstrap import Figure
+from exmed_bert.files import whole_file
 from exmed_bert.page import image, pill
 
 Plots = Mapping[str, tuple[bytes, str]]
@@ -77,6 +79,20 @@ def section(part: Part, plots: Plots, pills: Mapping[str, str] | None = None) ->
         + "\n".join(tables)
         + "\n</section>"
     )
+
+
+def write_plots(folder: Path, plots: Plots) -> list[Path]:
+    """Write each plot as ``<name>.png`` and return the files.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    paths = []
+    for name, (png, _) in plots.items():
+        paths.append(folder / f"{name}.png")
+        with whole_file(paths[-1]) as part:
+            part.write_bytes(png)
+    return paths
 
 
 def _table(table: Table, pills: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from exmed_bert.evaluation.parts import Part, Table, section
+from exmed_bert.evaluation.parts import Part, Table, section, write_plots
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_plots import draw
 from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, WORSE, parts
@@ -26,11 +26,7 @@ def write_report(folder: Path, results: Results) -> list[Path]:
     content, plots = parts(results), draw(results)
     page, text, figures = folder / "report.html", folder / "results.md", folder / "results.json"
     page.unlink(missing_ok=True)  # where there is a page, the rest belongs to it
-    pictures = []
-    for name, (png, _) in plots.items():
-        pictures.append(folder / f"{name}.png")
-        with whole_file(pictures[-1]) as part:
-            part.write_bytes(png)
+    pictures = write_plots(folder, plots)
     write_json(figures, results.to_dict())
     for path, written in ((text, markdown(results, content, plots)), (page, html(results, content, plots))):
         with whole_file(path) as part:
