@@ -41,7 +41,8 @@ figure{margin:0}
 img{display:block;width:100%;max-width:620px;height:auto}
 summary{cursor:pointer;color:#1c4a76;padding:.2rem 0}
 a{color:#1c4a76}
-@media(min-width:960px){.pair{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:1.6rem}}
+@media(min-width:960px){.pair{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:1.6rem}
+.even{grid-template-columns:repeat(2,minmax(0,1fr))}}
 @media(max-width:520px){body{font-size:15px}main{padding:.6rem .5rem 2rem}section,header{padding:.8rem .7rem}
 th,td{padding:.3rem .45rem}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.35rem}
 td.wide{min-width:7rem}

@@ -21,15 +21,16 @@ GREY = "#a9afb8"
 
 _COLOURS = {BEFORE: GREY, AFTER: BLUE}
 _LABELS = {BEFORE: "before training", AFTER: "after training"}
+_MAPS = {"tsne": "t-SNE", "pca": "principal components"}
 _FURTHEST_RANK = 100
 
 
 def draw(results: NovelResults) -> dict[str, tuple[bytes, str]]:
     """Return by name the plots that the results have something for: the PNG, and the text that stands for it."""
     plots = dict(_PLOTS)
-    for kind, name in (("tsne", "t-SNE"), ("pca", "Principal components")):
+    for kind, name in _MAPS.items():
         for time in results.times:
-            words = f"{name} of the codes' embeddings {_LABELS[time]}, coloured by chapter, novel codes ringed."
+            words = f"Map by {name} of the codes' embeddings {_LABELS[time]}, coloured by chapter, novel codes ringed."
             plots[f"map_{kind}_{time}"] = partial(map_of, kind=kind, time=time), words
     drawn = {}
     with style():
@@ -213,7 +214,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():
             axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")
-        axes.set_title(f"{'ICD-10-CM' if system == ICD else 'ATC'}, {_LABELS[time]}")
+        axes.set_title(f"{'ICD-10-CM' if system == ICD else 'ATC'}, {_MAPS[kind]} {_LABELS[time]}")
         axes.set(xticks=[], yticks=[])
         axes.margins(0.04)
     if table.novel.any():

@@ -67,7 +67,7 @@ def section(part: Part, plots: Plots, pills: Mapping[str, str] | None = None) ->
     if len(pictures) == 1:
         words = f'<div class="pair"><div>\n{words}\n</div>\n{pictures[0]}</div>'
     elif pictures:
-        words += f'\n<div class="pair">{"".join(pictures)}</div>'
+        words += f'\n<div class="pair even">{"".join(pictures)}</div>'
     tables = [_table(table, pills or {}) for table in part.tables]
     tables += [f'<p class="soft">{escape(note)}</p>' for note in part.notes]
     tables += [
