@@ -229,6 +229,28 @@ class ReportSettings(Section):
     )
 
 
+class AnalyzeSettings(Section):
+    """scripts/analyze_novel_codes.py: what a model makes of codes that it has hardly or never seen."""
+
+    section = "analyze"
+
+    model_dir: FilePath = Field(Path("output/synthetic_pretrain"), description="Folder of a pretrained model.")
+    dataset: FilePath = Field(
+        Path("pretrain_stuff/synthetic_val.pt"),
+        description="Dataset made by step 2 whose codes are masked; patients that the model was not trained on.",
+    )
+    training_data: FilePath | None = Field(
+        None,
+        description="Dataset that the model was trained on, for how often each code occurs there; not given: the one "
+        "that the model's settings.json names, if it is still there.",
+    )
+    output_dir: FilePath = Field(
+        Path("output/novel_codes"), description="Folder of report.html, results.json, the tables, plots and projector."
+    )
+    max_patients: int = Field(5000, ge=1, description="Most patients of the dataset whose codes are masked.")
+    seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
+
+
 SECTIONS: tuple[type[Section], ...] = (
     GenerateSettings,
     ConvertSettings,
@@ -236,6 +258,7 @@ SECTIONS: tuple[type[Section], ...] = (
     PretrainSettings,
     ReportSettings,
     HierarchySettings,
+    AnalyzeSettings,
 )
 _SHARED_OWNER = ConvertSettings  # the class whose fields give the shared keys their type and limits
 

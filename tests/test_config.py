@@ -12,6 +12,7 @@ from conftest import ROOT, assert_one_line_error, run_script
 from exmed_bert.config import (
     DEFAULT_CONFIG,
     SECTIONS,
+    AnalyzeSettings,
     ClinVecSettings,
     ConvertSettings,
     GenerateSettings,
@@ -27,6 +28,7 @@ STEPS = {
     "report_synthetic_data.py": ReportSettings,
     "convert_synthetic_to_dataset.py": ConvertSettings,
     "pretrain-exmed-bert-clinvec.py": PretrainSettings,
+    "analyze_novel_codes.py": AnalyzeSettings,
 }
 
 

@@ -84,31 +84,43 @@ class HierarchyEmbeddings:
     held_out: np.ndarray
 
 
-def build_graph() -> tuple[Graph, dict[Node, str]]:
-    """Return the graph, and the name of each code in it."""
+def code_names() -> dict[Node, str]:
+    """Return the name of each ICD-10-CM code, of each drug of the reference tables and of the ATC groups above it."""
     import simple_icd_10_cm  # takes two seconds
 
-    graph = Graph()
     names: dict[Node, str] = {}
     for code in simple_icd_10_cm.get_all_codes(True):
-        is_code = normalise(code, ICD) == code  # and no chapter or block
+        if normalise(code, ICD) == code:  # and no chapter or block
+            names[ICD, code] = simple_icd_10_cm.get_description(code)
+    drugs = load().drugs
+    for code, name in zip(drugs.codes, drugs.names, strict=True):
+        names[ATC, code] = name
+        for above in ancestors(code, ATC):
+            names.setdefault((ATC, above), f"ATC group {above}")
+    return names
+
+
+def build_graph() -> tuple[Graph, dict[Node, str]]:
+    """Return the graph, and the name of each code in it."""
+    import simple_icd_10_cm
+
+    graph = Graph()
+    names = {key: name for key, name in code_names().items() if len(key[1]) <= _LONGEST_ICD}
+    for code in simple_icd_10_cm.get_all_codes(True):
+        is_code = normalise(code, ICD) == code
         if len(code) > _LONGEST_ICD and is_code:
             continue
         above = simple_icd_10_cm.get_parent(code)
-        node = (ICD if is_code else "group", code)
         if above:
             below_category = is_code and len(code) > _CATEGORY  # a block of one category has its name
+            node = (ICD if is_code else "group", code)
             graph.add(node, (ICD if below_category else "group", above), 1.0)
-        if is_code:
-            names[node] = simple_icd_10_cm.get_description(code)
     tables = load()
-    for code, name in zip(tables.drugs.codes, tables.drugs.names, strict=True):
-        names[ATC, code] = name
+    for code in tables.drugs.codes:
         below = code
         for above in ancestors(code, ATC):
             if (ATC, below) not in graph.ids or (ATC, above) not in graph.ids:
                 graph.add((ATC, below), (ATC, above), 1.0)
-            names.setdefault((ATC, above), f"ATC group {above}")
             below = above
     drugs, diagnoses = tables.drugs, tables.diagnoses
     for drug, diagnosis, probability in zip(drugs.link_drug, drugs.link_diagnosis, drugs.link_probability, strict=True):

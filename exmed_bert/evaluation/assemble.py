@@ -1,0 +1,129 @@
+"""From the scores of several models to `Results`: recalibrate on validation, measure on test."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from exmed_bert.console import progress
+from exmed_bert.data.labelled import SPLITS, TEST, VALIDATION, LabelledPatients
+from exmed_bert.evaluation import calibration
+from exmed_bert.evaluation.baselines import LABELS, BaselineResult
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Comparison, mean_paired_differences, with_intervals
+from exmed_bert.evaluation.groups import by_group, groups
+from exmed_bert.evaluation.metrics import FIGURES, WITHOUT_DIRECTION, logit, measure, sigmoid
+from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
+from exmed_bert.evaluation.series import calibration_error_by_chance, plot_series
+
+_COMPARED = tuple(name for name in FIGURES if name not in WITHOUT_DIRECTION)
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """What a model says of all N patients.
+
+    Attributes:
+        name, label: key of the model, and its name for people.
+        logits: (N,) log odds of label 1, not recalibrated; `metrics.logit` makes them of probabilities.
+        budget: what training and search took, in a line.
+        details: goes into results.json as it is.
+    """
+
+    name: str
+    label: str
+    logits: np.ndarray
+    budget: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_baseline(cls, result: BaselineResult) -> "ModelScores":
+        """Take a baseline as `baselines.fit` returns it."""
+        details = {
+            "settings": result.settings,
+            "trials": [asdict(trial) for trial in result.trials],
+            "columns": result.columns,
+            "seconds": result.seconds,
+        }
+        return cls(result.name, LABELS[result.name], logit(result.probabilities), result.budget, details)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results, and by model the recalibrated probabilities of all N patients."""
+
+    results: Results
+    probabilities: dict[str, np.ndarray]
+
+
+def assemble(
+    patients: LabelledPatients,
+    models: Sequence[ModelScores],
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]] = (),
+    cohort: Sequence[tuple[str, int]] = (),
+    notes: Sequence[str] = (),
+    curve: Sequence[CurvePoint] = (),
+    attributions: Sequence[CodeAttribution] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Evaluation:
+    """Recalibrate every model on the validation patients and compute all figures on the test patients.
+
+    Args:
+        patients: N histories with labels and splits.
+        models: the first is held against each of the others.
+        title, facts, cohort, notes, curve, attributions: as in `Results`.
+        resamples, seed: of the bootstrap by patient.
+
+    Raises:
+        ValueError: no test patient, or a score that is not finite.
+    """
+    validation, test = patients.rows(VALIDATION), patients.rows(TEST)
+    labels = patients.labels[test]
+    keys = patients.dataset.columns["keys"].numpy()[test]
+    parts = groups(patients, test)
+    probabilities: dict[str, np.ndarray] = {}
+    found: list[ModelResults] = []
+    differences: list[Difference] = []
+    for model in progress(models, label="Measuring", unit=" models"):
+        if not np.isfinite(model.logits).all():
+            raise ValueError(f"{model.label}: a score is not finite")
+        fitted = calibration.fit(patients.labels[validation], model.logits[validation])
+        probabilities[model.name] = fitted.probabilities(model.logits)
+        ours = probabilities[model.name][test]
+        found.append(
+            ModelResults(
+                name=model.name,
+                label=model.label,
+                budget=model.budget,
+                figures=with_intervals(labels, ours, keys, resamples, seed),
+                before=measure(labels, sigmoid(model.logits[test])),
+                calibration=fitted,
+                by_chance=calibration_error_by_chance(ours, seed),
+                groups=by_group(labels, ours, parts, keys, resamples, seed),
+                series=plot_series(labels, ours) if 0 < labels.sum() < len(labels) else None,
+                details=model.details,
+            )
+        )
+        if len(found) > 1:
+            both = Comparison(labels, probabilities[models[0].name][test], ours, keys)
+            differing = mean_paired_differences([both], _COMPARED, resamples, seed)
+            differences += [Difference(models[0].name, model.name, *item) for item in differing.items()]
+    results = Results(
+        title=title,
+        facts=tuple(facts),
+        cohort=tuple(cohort),
+        splits=tuple(
+            SplitCount(name, len(rows), int(patients.labels[rows].sum()))
+            for name, rows in ((name, patients.rows(split)) for split, name in enumerate(SPLITS))
+        ),
+        models=tuple(found),
+        differences=tuple(differences),
+        notes=tuple(notes),
+        resamples=resamples,
+        curve=tuple(curve),
+        attributions=tuple(attributions),
+    )
+    return Evaluation(results, probabilities)

@@ -1,0 +1,215 @@
+"""Confidence intervals by resampling patients, and paired differences between two models on the same resamples."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exmed_bert.evaluation.metrics import FIGURES, Predictions
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+_CELLS = 250_000  # weights at a time: what a processor keeps close
+_USABLE = 0.9  # an interval needs so many resamples in which the figure is defined
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its percentile interval; no interval where too few resamples define the figure."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models' probabilities for the same patients of one endpoint.
+
+    Attributes:
+        labels, ours, theirs: (N,) labels and probabilities.
+        keys: (N,) whom each row is of, as `exmed_bert.data.randomness.patient_keys` gives; None: all different.
+    """
+
+    labels: np.ndarray
+    ours: np.ndarray
+    theirs: np.ndarray
+    keys: np.ndarray | None = None
+
+
+def with_intervals(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    keys: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    names: Iterable[str] = FIGURES,
+) -> dict[str, Figure]:
+    """Return the defined figures with the 95 % percentile interval of a bootstrap by patient.
+
+    All rows of a patient are drawn together. The bins of the calibration error are those of the sample.
+
+    Args:
+        labels, probabilities: (N,) as in `metrics.measure`.
+        keys: (N,) whom each row is of; None where no patient has two rows.
+        resamples: how many; 0 gives figures without intervals.
+        seed: of the draws.
+        names: keys of `FIGURES`.
+    """
+    names = tuple(names)
+    predictions = Predictions(labels, probabilities)
+    values = {name: value for name, value in predictions.measure().items() if name in names}
+    drawn = _gather(
+        predictions.figures(weights, values) for weights in _weights([_rows(keys, len(predictions))], resamples, seed)
+    )
+    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
+
+
+def paired_difference(
+    labels: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    figure: str = "auroc",
+    keys: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Figure | None:
+    """Return ours minus theirs with its interval: both models are measured on the same resamples.
+
+    Returns:
+        The difference, None where the figure is not defined. Arguments as in `with_intervals`.
+    """
+    return mean_paired_difference([Comparison(labels, ours, theirs, keys)], figure, resamples, seed)
+
+
+def mean_paired_difference(
+    endpoints: Sequence[Comparison], figure: str = "auroc", resamples: int = RESAMPLES, seed: int = 0
+) -> Figure | None:
+    """Return the mean over endpoints of ours minus theirs with its interval, None where it is not defined.
+
+    Resampled as in `mean_paired_differences`.
+    """
+    return mean_paired_differences(endpoints, (figure,), resamples, seed).get(figure)
+
+
+def mean_paired_differences(
+    endpoints: Sequence[Comparison],
+    names: Iterable[str] = FIGURES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Figure]:
+    """Return the mean over endpoints of ours minus theirs in several figures, with intervals.
+
+    Patients are resampled once: who is drawn twice counts twice in every endpoint that has them, so what the
+    endpoints have in common is not taken for independent evidence. Endpoints without keys are resampled apart.
+
+    Args:
+        endpoints: one or more.
+        names: keys of `FIGURES`; those that an endpoint does not define are left out.
+        resamples, seed: as in `with_intervals`.
+    """
+    both = [(Predictions(e.labels, e.ours), Predictions(e.labels, e.theirs)) for e in endpoints]
+    measured = [(ours.measure(), theirs.measure()) for ours, theirs in both]
+    values = {
+        name: float(np.mean([ours[name] - theirs[name] for ours, theirs in measured]))
+        for name in names
+        if all(name in ours and name in theirs for ours, theirs in measured)
+    }
+    rows = [_rows(e.keys, len(e.labels)) for e in endpoints]
+    ends = np.cumsum([len(e.labels) for e in endpoints])[:-1]
+
+    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = [
+            (ours.figures(own, values), theirs.figures(own, values))
+            for (ours, theirs), own in zip(both, np.split(weights, ends, axis=1), strict=True)
+        ]
+        return {name: np.mean([ours[name] - theirs[name] for ours, theirs in found], axis=0) for name in values}
+
+    drawn = _gather(map(differences, _weights(rows, resamples, seed)))
+    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
+
+
+def _rows(keys: np.ndarray | None, n: int) -> np.ndarray | int:
+    """Return the keys of the rows, or how many rows of different patients there are."""
+    return n if keys is None else np.asarray(keys)
+
+
+def _weights(endpoints: list[np.ndarray | int], resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each row of all endpoints, one after another, is drawn, (a few resamples, rows)."""
+    with_keys = [keys for keys in endpoints if not isinstance(keys, int)]
+    distinct = np.unique(np.concatenate(with_keys)) if with_keys else np.empty(0)
+    # A patient that is drawn apart from all others is one of an own population: its number is added to the others'.
+    populations, rows = [len(distinct)], []
+    for keys in endpoints:
+        if isinstance(keys, int):
+            rows.append(sum(populations) + np.arange(keys))
+            populations.append(keys)
+        else:
+            rows.append(np.searchsorted(distinct, keys))
+    row = np.concatenate(rows)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _CELLS // max(len(row), 1))
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        drawn = [draw_counts(generator, count, n) for n in populations if n]
+        yield np.concatenate(drawn, axis=1)[:, row]
+
+
+def draw_counts(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """Return how often each of n patients is drawn in n draws, (resamples, n)."""
+    drawn = generator.integers(n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
+
+
+def _gather(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    parts = list(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def figure_of(value: float, drawn: np.ndarray | None) -> Figure:
+    """Return a figure with the percentile interval of its resamples, (R,)."""
+    if drawn is None or np.isfinite(drawn).mean() < _USABLE:
+        return Figure(value)
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Figure(value, float(low), float(high))
+
+
+def share_of(value: float, drawn: np.ndarray | None, n: int) -> Figure:
+    """Return a share with the percentile interval of its resamples; of none or all, the exact interval.
+
+    Where none of n has something, none of a resample has: the resamples would say that it cannot be. Clopper and
+    Pearson's interval is taken there, "The use of confidence or fiducial limits", Biometrika 26 (1934).
+
+    Args:
+        value: 0 to 1.
+        drawn: (R,) the same of each resample.
+        n: independent units that the share is of.
+
+    >>> round(share_of(0.0, None, 36).high, 4), share_of(0.5, None, 36)
+    (0.0974, Figure(value=0.5, low=None, high=None))
+    """
+    if value in (0.0, 1.0) and n:
+        far = ((1 - LEVEL) / 2) ** (1 / n)
+        return Figure(value, 0.0, 1 - far) if value == 0 else Figure(value, far, 1.0)
+    return figure_of(value, drawn)
+
+
+def difference_of(ours: Figure, theirs: Figure, drawn: np.ndarray | None) -> Figure:
+    """Return the difference of two shares of `share_of` with the percentile interval of its resamples, (R,).
+
+    Where one is 0 or 1, the interval is made of theirs: Newcombe, "Interval estimation for the difference between
+    independent proportions", Statistics in Medicine 17 (1998), method 10.
+    """
+    value = ours.value - theirs.value
+    certain = any(figure.value in (0.0, 1.0) for figure in (ours, theirs))
+    if not certain or None in (ours.low, theirs.low):
+        return figure_of(value, drawn)
+    below = np.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    above = np.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    return Figure(value, float(value - below), float(value + above))

@@ -1,0 +1,61 @@
+"""Recalibration: one scale and one shift of the logits, fitted on validation patients."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from exmed_bert.evaluation.metrics import sigmoid
+
+_LEAST_SCALE = 0.05  # a model that ranks validation patients the wrong way round keeps its ranking
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature scaling with a bias: ``logit / temperature + bias``.
+
+    The bias is there because class weights shift all logits by a constant, which no temperature undoes. Ranks, and so
+    every AUROC, stay as they are.
+    """
+
+    temperature: float = 1.0
+    bias: float = 0.0
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """Return recalibrated logits."""
+        return np.asarray(logits, dtype=np.float64) / self.temperature + self.bias
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return recalibrated probabilities of label 1."""
+        return sigmoid(self.apply(logits))
+
+
+def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
+    """Fit temperature and bias by likelihood.
+
+    The labels are drawn towards each other as by Platt ("Probabilistic outputs for support vector machines", 1999):
+    1 becomes (n1 + 1) / (n1 + 2) and 0 becomes 1 / (n0 + 2), so that a few patients, or classes that the logits
+    separate, give finite values. Where one class alone occurs there is nothing to fit, and logits stay as they are.
+
+    Args:
+        labels: (N,) 0 or 1, of patients the model was not trained on.
+        logits: (N,) of label 1, uncalibrated.
+    """
+    labels, logits = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
+    events = labels.sum()
+    if not 0 < events < len(labels) or np.ptp(logits) == 0:
+        return Calibration()
+    target = np.where(labels == 1, (events + 1) / (events + 2), 1 / (len(labels) - events + 2))
+    # Fitted on standardised logits: the same answer, found in a few steps whatever their size.
+    centre, spread = logits.mean(), logits.std()
+    z = (logits - centre) / spread
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, shift = parameters
+        eta = scale * z + shift
+        residual = sigmoid(eta) - target
+        return float((np.logaddexp(0, eta) - target * eta).mean()), np.array([(residual * z).mean(), residual.mean()])
+
+    bounds = [(_LEAST_SCALE * spread, None), (None, None)]
+    scale, shift = minimize(loss, [max(1.0, bounds[0][0]), 0.0], jac=True, method="L-BFGS-B", bounds=bounds).x
+    return Calibration(float(spread / scale), float(shift - scale * centre / spread))

@@ -1,0 +1,90 @@
+"""Groups of patients, and the figures of a model within each: sex, age at the index date, length of the history."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from exmed_bert.data.labelled import LabelledPatients
+from exmed_bert.data.vocabulary import SEX_TOKENS, UNK
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, with_intervals
+from exmed_bert.evaluation.features import age_at_index
+from exmed_bert.evaluation.metrics import FIGURES
+
+LEAST_EVENTS = 5  # of either class, or a group shows its counts alone
+
+_AGE_STARTS = (40, 65, 80)
+_AGES = ("under 40", "40-64", "65-79", "80 and over")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of the patients.
+
+    Attributes:
+        kind, name: what it is divided by, and which part: ``("sex", "female")``.
+        member: (N,) bool.
+    """
+
+    kind: str
+    name: str
+    member: np.ndarray
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """A group, its size, and a model's figures in it; none where a class has fewer than `LEAST_EVENTS` patients."""
+
+    kind: str
+    name: str
+    patients: int
+    events: int
+    figures: dict[str, Figure]
+
+
+def groups(patients: LabelledPatients, rows: np.ndarray) -> list[Group]:
+    """Return the groups of the patients in ``rows``: by sex, age at the index date and number of codes.
+
+    Codes are divided at the terciles of ``rows``; a group that nobody is in is left out.
+    """
+    sexes = patients.dataset.columns["sexes"].numpy()[rows]
+    found = [Group("sex", SEX_TOKENS[i].lower() if i != UNK else "unknown", sexes == i) for i in np.unique(sexes)]
+    band = np.searchsorted(_AGE_STARTS, age_at_index(patients)[rows], side="right")
+    found += [Group("age", name, band == i) for i, name in enumerate(_AGES)]
+    lengths = patients.dataset.lengths[rows]
+    found += [Group("codes", name, member) for name, member in _thirds(lengths)]
+    return [group for group in found if group.member.any()]
+
+
+def by_group(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    parts: Iterable[Group],
+    keys: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    names: Iterable[str] = FIGURES,
+) -> list[GroupFigures]:
+    """Return the figures within each group, with intervals; arguments as in `bootstrap.with_intervals`."""
+    names, found = tuple(names), []
+    for part in parts:
+        own = part.member
+        patients, events = int(own.sum()), int(labels[own].sum())
+        figures = {}
+        if min(events, patients - events) >= LEAST_EVENTS:
+            own_keys = None if keys is None else keys[own]
+            figures = with_intervals(labels[own], probabilities[own], own_keys, resamples, seed, names)
+        found.append(GroupFigures(part.kind, part.name, patients, events, figures))
+    return found
+
+
+def _thirds(lengths: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Divide whole numbers at their terciles, ties together."""
+    low, high = (int(value) for value in np.quantile(lengths, (1 / 3, 2 / 3), method="inverted_cdf"))
+    if low == high:
+        return [(f"up to {low}", lengths <= low), (f"over {low}", lengths > low)]
+    return [
+        (f"up to {low}", lengths <= low),
+        (f"{low + 1} to {high}", (lengths > low) & (lengths <= high)),
+        (f"over {high}", lengths > high),
+    ]

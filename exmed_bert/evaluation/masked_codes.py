@@ -1,0 +1,228 @@
+"""Masked-code prediction by how often a code occurs in training: novel codes against others that are as rare.
+
+A novel code is rare, and rare codes are hard to guess; only codes of the same frequency are a fair comparison. And a
+code that is rare is rarely masked, so here every code of every patient is masked once, a part of the codes at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from exmed_bert.console import progress
+from exmed_bert.data.batches import MaskedCodeCollator
+from exmed_bert.data.dataset import PaddedBatch, PatientDataset
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.randomness import mix
+from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, difference_of, draw_counts, figure_of, share_of
+from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training.metrics import TOP, MaskedCodePredictions, predict
+
+BANDS = ((0, 0), (1, 2), (3, 10), (11, 30), (31, 100), (101, None))  # occurrences in training, both ends included
+MEASURES = (*(f"top{top}" for top in TOP), "loss")
+
+_BATCH = 64  # patients
+_CELLS = 20_000_000  # draws that are in memory at a time
+
+
+@dataclass(frozen=True)
+class BandFigures:
+    """What a model says at the masked positions of novel and of other codes that are equally common in training.
+
+    Attributes:
+        band: ``0``, ``1-2``, ... occurrences in training; ``any`` where these are not known.
+        codes, positions, patients: for ``novel`` and ``other``: distinct codes, the masked positions that the figures
+            are of, and whose they are.
+        figures: for ``novel`` and ``other`` by name: ``top1`` to ``top10``, the share among so many first guesses, and
+            ``loss``, nats a position. Empty without positions.
+        differences: novel minus other, on the same resamples; empty where one has no positions.
+    """
+
+    band: str
+    codes: dict[str, int]
+    positions: dict[str, int]
+    patients: dict[str, int]
+    figures: dict[str, dict[str, Figure]]
+    differences: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class MaskedFigures:
+    """The bands, all of them together, and novel codes against others of the same frequencies.
+
+    Attributes:
+        patients, positions: what was looked at.
+        bands: in the order of `BANDS`.
+        whole: all bands as one.
+        matched: the bands that both occur in as one, others weighted to the novel codes' positions in each band; None
+            where there is no such band.
+    """
+
+    patients: int
+    positions: int
+    bands: list[BandFigures]
+    whole: BandFigures
+    matched: BandFigures | None
+
+    def rows(self) -> list[BandFigures]:
+        """Return the bands that have positions, their whole, and the matched one."""
+        found = [*self.bands, self.whole, *([self.matched] if self.matched else [])]
+        return [band for band in found if band.figures]
+
+
+def predict_all_codes(
+    model: ExMedBertForMaskedLM, dataset: PatientDataset, patients: np.ndarray, device: torch.device
+) -> tuple[MaskedCodePredictions, np.ndarray]:
+    """Mask each code of the patients once and return what the model says, and whose each position is, (n,).
+
+    A patient's codes are dealt into so many parts that each is about the share that training masks (15 %: seven). The
+    codes of a part show MASK, all others stand as they are.
+    """
+    parts = max(round(1 / dataset.info.masking.probability), 2)
+    order = patients[np.argsort(dataset.lengths[patients], kind="stable")]
+    collator = MaskedCodeCollator(dataset.info, plos=False)
+    owners: list[np.ndarray] = []
+
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        chunks = np.array_split(order, max(-(-len(order) // _BATCH), 1))
+        bar = progress(total=len(order), label="Masked codes", unit=" patients")
+        for rows in chunks:
+            batch = dataset.__getitems__(rows)
+            part_of = _deal(batch, dataset.info.masking.seed, parts)
+            fields = collator(batch)
+            for part in range(parts):
+                masked = part_of == part
+                if masked.any():
+                    owners.append(rows[np.nonzero(masked)[0]])
+                    shown = np.where(masked, MASK, batch.codes).astype(np.int64)
+                    labels = np.where(masked, batch.codes, IGNORED).astype(np.int64)
+                    yield fields | {"input_ids": torch.from_numpy(shown), "code_labels": torch.from_numpy(labels)}
+            bar.update(len(rows))
+        bar.close()
+
+    found = predict(model, batches(), device)
+    return found, np.concatenate([np.empty(0, dtype=np.int64), *owners])
+
+
+def _deal(batch: PaddedBatch, seed: int, parts: int) -> np.ndarray:
+    """Return the part of each token, (B, L), -1 for padding and specials; it depends on seed and patient alone."""
+    draws = mix(mix(seed, batch.keys)[:, None], np.arange(batch.codes.shape[1]))
+    candidate = batch.codes >= len(SPECIAL_TOKENS)
+    order = np.argsort(np.where(candidate, draws, np.uint64(2**64 - 1)), axis=1, kind="stable")
+    place = np.argsort(order, axis=1, kind="stable")  # of each token in its patient's order
+    return np.where(candidate, place % parts, -1)
+
+
+def by_frequency(
+    found: MaskedCodePredictions,
+    owners: np.ndarray,
+    novel: np.ndarray,
+    counts: np.ndarray | None,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> MaskedFigures:
+    """Compare novel codes with others by how often they occur in training; intervals by a bootstrap over patients.
+
+    Args:
+        found: n masked positions.
+        owners: (n,) whose each position is.
+        novel: (V,) bool by code id.
+        counts: (V,) occurrences in training; None where they are not known, which makes one band of all.
+        seed: of the draws.
+        resamples: how many.
+    """
+    bands = [(0, None)] if counts is None else BANDS
+    names = ["any"] if counts is None else [band_name(*band) for band in bands]
+    occurrences = np.zeros(len(found.labels), dtype=np.int64) if counts is None else counts[found.labels]
+    band_of = np.searchsorted([low for low, _ in bands], occurrences, side="right") - 1
+    cell = 2 * band_of + ~novel[found.labels]  # novel and other of a band next to each other
+    values = np.column_stack([*(found.ranks < top for top in TOP), found.losses, np.ones(len(cell))])
+    distinct, patient = np.unique(owners, return_inverse=True)
+    shape = (len(distinct), 2 * len(bands))
+    where = patient * shape[1] + cell
+    # (patients, bands, novel or other, measures and the number of positions)
+    of_patient = np.stack(
+        [np.bincount(where, weights=column, minlength=shape[0] * shape[1]) for column in values.T], axis=-1
+    ).reshape(shape[0], len(bands), 2, len(MEASURES) + 1)
+    sums = of_patient.sum(axis=0)
+    drawn = _resampled(of_patient, seed, resamples)
+    codes = np.stack([_distinct_codes(found.labels[cell == i]) for i in range(shape[1])]).reshape(-1, 2)
+    has = of_patient[..., -1] > 0
+    patients = has.sum(axis=0)
+    made = [_figures(name, codes[i], patients[i], sums[i], drawn[:, i]) for i, name in enumerate(names)]
+    whole = _figures("all", codes.sum(axis=0), has.any(axis=1).sum(axis=0), sums.sum(axis=0), drawn.sum(axis=1))
+    both = (sums[:, :, -1] > 0).all(axis=1)
+    matched = None
+    if both.any():
+        weighted = (_matched(s[..., both, :, :]) for s in (sums, drawn))
+        matched = _figures("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
+        matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
+    return MaskedFigures(len(distinct), len(found.labels), made, whole, matched)
+
+
+def band_name(low: int, high: int | None) -> str:
+    """Return how a band is called.
+
+    >>> band_name(0, 0), band_name(3, 10), band_name(101, None)
+    ('0', '3-10', 'over 100')
+    """
+    if high is None:
+        return f"over {low - 1}"
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _resampled(of_patient: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Return the sums over each resample of the patients, (R, bands, 2, measures + 1)."""
+    n = len(of_patient)
+    generator = np.random.default_rng(seed)
+    chunk = max(_CELLS // max(n, 1), 1)
+    flat = of_patient.reshape(n, -1)
+    parts = [
+        draw_counts(generator, min(chunk, resamples - start), n) @ flat
+        for start in range(0, resamples if n else 0, chunk)
+    ]
+    return np.concatenate([np.empty((0, flat.shape[1])), *parts]).reshape(-1, *of_patient.shape[1:])
+
+
+def _matched(sums: np.ndarray) -> np.ndarray:
+    """Return the sums over bands with the others weighted to as many positions in each band as the novel codes have.
+
+    Args:
+        sums: (..., bands, 2, measures + 1).
+    """
+    novel, other = sums[..., 0, :], sums[..., 1, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weighted = other * (novel[..., -1:] / other[..., -1:])
+    # A band that a resample has no novel codes of counts for nothing; one without others leaves it undefined.
+    weighted = np.where((novel[..., -1:] == 0), 0, weighted)
+    return np.stack([novel.sum(axis=-2), weighted.sum(axis=-2)], axis=-2)
+
+
+def _figures(name: str, codes: np.ndarray, patients: np.ndarray, sums: np.ndarray, drawn: np.ndarray) -> BandFigures:
+    """Return the figures of (2, measures + 1) sums and of their resamples, (R, 2, measures + 1)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value, resampled = sums[:, :-1] / sums[:, -1:], drawn[..., :-1] / drawn[..., -1:]
+    kinds = ("novel", "other")
+    figures: dict[str, dict[str, Figure]] = {}
+    for i, kind in enumerate(kinds):
+        if sums[i, -1] > 0:
+            of_kind = zip(MEASURES, value[i].tolist(), resampled[:, i].T, strict=True)
+            figures[kind] = {
+                measure: figure_of(mean, column) if measure == "loss" else share_of(mean, column, int(patients[i]))
+                for measure, mean, column in of_kind
+            }
+    differences = {}
+    if len(figures) == 2:
+        for measure, column in zip(MEASURES, (resampled[:, 0] - resampled[:, 1]).T, strict=True):
+            differences[measure] = difference_of(*(figures[kind][measure] for kind in kinds), column)
+    whole = [
+        {kind: round(float(number)) for kind, number in zip(kinds, numbers, strict=True)}
+        for numbers in (codes, sums[:, -1], patients)
+    ]
+    return BandFigures(name, *whole, figures, differences)
+
+
+def _distinct_codes(labels: np.ndarray) -> int:
+    return len(np.unique(labels))

@@ -1,0 +1,261 @@
+"""What an analysis of novel codes looks at: a model, its codes before and after training, and patients in its ids."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from exmed_bert import console
+from exmed_bert.clinvec.hierarchy import code_names
+from exmed_bert.codes import ICD, ancestors
+from exmed_bert.config import AnalyzeSettings
+from exmed_bert.console import InputError
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.vocabulary import ENTITY_ID, SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
+from exmed_bert.evaluation.code_families import CodeFamilies, CodeKey
+from exmed_bert.files import read_json
+from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training.pretrain import START_EMBEDDINGS
+
+BEFORE, AFTER = "before", "after"
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Codes of a dataset that the model does not know: how many, and how many events they are."""
+
+    codes: int
+    events: int
+
+
+@dataclass(frozen=True)
+class NovelInputs:
+    """A model with V ids, N of them codes, and a dataset in the model's ids.
+
+    Attributes:
+        model: in evaluation mode.
+        vocabulary: the model's.
+        ids: (N,) int64, the ids that are codes.
+        families: the N codes.
+        embeddings: ``before`` (absent where the folder does not hold it) and ``after`` training, (N, d) float32.
+        dataset: whose codes are masked; codes that the model does not know are UNK.
+        unknown: what became UNK.
+        counts: (V,) int64, how often each id occurs in training; None where the training data is not at hand.
+        training_data: where the counts come from.
+        novel: (V,) bool.
+        novel_by: what makes a code novel here, for the reader.
+        notes: what the reader has to know.
+    """
+
+    model: ExMedBertForMaskedLM
+    vocabulary: CodeVocabulary
+    ids: np.ndarray
+    families: CodeFamilies
+    embeddings: dict[str, np.ndarray]
+    dataset: PatientDataset
+    unknown: Unknown
+    counts: np.ndarray | None
+    training_data: Path | None
+    novel: np.ndarray
+    novel_by: str
+    notes: list[str]
+
+
+def load(settings: AnalyzeSettings) -> NovelInputs:
+    """Open the model and the datasets and bring them to the model's ids.
+
+    Raises:
+        InputError: a file is missing or damaged, or model and dataset do not fit.
+    """
+    notes: list[str] = []
+    vocabulary = read_vocabulary(settings.model_dir)
+    model = read_model(settings.model_dir, vocabulary)
+    original = PatientDataset.load(settings.dataset)
+    _check_fit(model, original, settings)
+    dataset, unknown = in_ids_of(vocabulary, original)
+    if unknown.codes:
+        notes.append(
+            f"{unknown.codes:,} codes of the dataset ({unknown.events:,} events) are not in the model's vocabulary: "
+            "the model sees them as UNK, and they are neither placed nor predicted."
+        )
+    if not (dataset.columns["codes"] >= len(SPECIAL_TOKENS)).any():
+        raise InputError(f"{settings.dataset}: holds no code that the model {settings.model_dir} knows")
+
+    ids = np.arange(len(SPECIAL_TOKENS), len(vocabulary))
+    embeddings = {AFTER: model.get_input_embeddings().weight.detach().float().cpu().numpy()[ids]}
+    start = read_start(settings.model_dir, tuple(model.get_input_embeddings().weight.shape))
+    if start is None:
+        notes.append(f"The model's folder holds no {START_EMBEDDINGS}, so nothing is said of the time before training.")
+    else:
+        embeddings = {BEFORE: start[ids]} | embeddings
+
+    counts, training_data = _training_counts(settings, vocabulary, original, notes)
+    novel, novel_by = _novel(vocabulary, original, counts)
+    if not novel.any():
+        notes.append(f"There is no novel code here: {novel_by}. What follows is about all codes of the model.")
+    systems = vocabulary.systems()
+    families = CodeFamilies([(systems[i], vocabulary.code(i)) for i in ids.tolist()])  # type: ignore[misc]
+    return NovelInputs(
+        model, vocabulary, ids, families, embeddings, dataset, unknown, counts, training_data, novel, novel_by, notes
+    )
+
+
+def read_vocabulary(folder: Path) -> CodeVocabulary:
+    """Read ``vocab.json``, ``{"code": {"id": number, "entity": "icd"}}``.
+
+    Raises:
+        InputError: it is missing or damaged, ids are not 0, 1, 2 and so on, or the first six are not ours.
+    """
+    path = folder / "vocab.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: --model-dir: holds no vocab.json, expected the folder of a pretrained model")
+    content = read_json(path)
+    try:
+        entries = sorted(content.items(), key=lambda item: item[1]["id"])
+        ids = [entry["id"] for _, entry in entries]
+        entities = np.array([ENTITY_ID[entry["entity"]] for _, entry in entries], dtype=np.uint8)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "icd"}}}}') from None
+    labels, special = tuple(name for name, _ in entries), len(SPECIAL_TOKENS)
+    if labels[:special] != SPECIAL_TOKENS or entities[:special].any() or not entities[special:].all():
+        raise InputError(f"{path}: expected ids 0 to 5 to be {' '.join(SPECIAL_TOKENS)}, and all others to be codes")
+    if ids != list(range(len(ids))):
+        raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
+    return CodeVocabulary(labels, entities)
+
+
+def read_model(folder: Path, vocabulary: CodeVocabulary) -> ExMedBertForMaskedLM:
+    """Load a pretrained model for evaluation.
+
+    Raises:
+        InputError: it cannot be loaded, has no head that predicts codes, or another number of codes than vocab.json.
+    """
+    try:
+        model, found = ExMedBertForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
+    missing = sorted(name for name in found["missing_keys"] if "predictions" in name or "embeddings" in name)
+    if missing:
+        raise InputError(f"{folder}: --model-dir: has no weights for {missing[0]}, expected a pretrained model")
+    if len(vocabulary) != model.config.code_vocab_size:
+        raise InputError(
+            f"{folder / 'vocab.json'}: has {len(vocabulary):,} codes, the model {model.config.code_vocab_size:,}"
+        )
+    return model.eval()
+
+
+def read_start(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the code embeddings before training, (V, d) float32, None where the folder does not hold them.
+
+    Raises:
+        InputError: the file is damaged, or of another model.
+    """
+    path = folder / START_EMBEDDINGS
+    if not path.is_file():
+        return None
+    try:
+        table = load_file(path)["code_embeddings"].float().numpy()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: is damaged ({error}), expected a tensor 'code_embeddings'") from None
+    if table.shape != shape:
+        raise InputError(f"{path}: has shape {table.shape}, the model's code embeddings {shape}")
+    return table
+
+
+def in_ids_of(vocabulary: CodeVocabulary, dataset: PatientDataset) -> tuple[PatientDataset, Unknown]:
+    """Return the dataset in the ids of another vocabulary, matched by name; codes that it lacks become UNK."""
+    labels = dataset.info.vocabulary.labels
+    if labels == vocabulary.labels:
+        return dataset, Unknown(0, 0)
+    of_id = np.array([vocabulary.ids.get(name, UNK) for name in labels], dtype=np.int32)
+    lost = of_id[len(SPECIAL_TOKENS) :] == UNK
+    counts = dataset.code_counts[len(SPECIAL_TOKENS) :]
+    columns = dict(dataset.columns)
+    for name in ("codes", "shown_codes"):
+        if name in columns:
+            columns[name] = torch.from_numpy(of_id[columns[name].numpy()])
+    mapped = PatientDataset(replace(dataset.info, vocabulary=vocabulary), columns)
+    return mapped, Unknown(int((lost & (counts > 0)).sum()), int(counts[lost].sum()))
+
+
+def descriptions(keys: Sequence[CodeKey]) -> list[str]:
+    """Return the name of each code; of one that is in no code list, the name of what it stands under."""
+    names = code_names()
+
+    def describe(system: str, code: str) -> str:
+        if (system, code) in names:
+            return names[system, code]
+        above = next((a for a in ancestors(code, system) if (system, a) in names), None)
+        if above is None:
+            return "in no code list"
+        # A group of ATC has no name of its own here.
+        return f"in no code list, under {above}" + (f": {names[system, above]}" if system == ICD else "")
+
+    return [describe(system, code) for system, code in keys]
+
+
+def _check_fit(model: ExMedBertForMaskedLM, dataset: PatientDataset, settings: AnalyzeSettings) -> None:
+    config = model.config
+    positions = int(dataset.columns["positions"].max()) + 1 if len(dataset.columns["positions"]) else 0
+    if config.age_vocab_size != dataset.info.age_vocabulary_size:
+        raise InputError(
+            f"{settings.dataset}: has ages in {dataset.info.age_unit} ({dataset.info.age_vocabulary_size:,} ids), the "
+            f"model {config.age_vocab_size:,} ids; convert again with the --age-unit that the model was trained with"
+        )
+    for name, have, need in (
+        ("sex ids", config.sex_vocab_size, len(SEX_TOKENS)),
+        ("state ids", config.region_vocab_size, len(STATE_TOKENS)),
+        ("visit positions", config.max_position_embedding, positions),
+    ):
+        if have < need:
+            raise InputError(f"{settings.dataset}: needs {need} {name}, the model {settings.model_dir} has {have}")
+
+
+def _training_counts(
+    settings: AnalyzeSettings, vocabulary: CodeVocabulary, dataset: PatientDataset, notes: list[str]
+) -> tuple[np.ndarray | None, Path | None]:
+    """Return how often each id of the model occurs in training, and the file that says so."""
+    path = settings.training_data or _named_training_data(settings.model_dir)
+    if path is None:
+        notes.append(
+            "The data that the model was trained on is not at hand (--training-data), so nothing is said of how often "
+            "a code occurs there."
+        )
+        return None, None
+    train = PatientDataset.load(path)
+    both = len(np.intersect1d(train.columns["keys"].numpy(), dataset.columns["keys"].numpy()))
+    if both:
+        note = f"{both:,} patients of the dataset are in the training data: the model has seen what it guesses here."
+        console.warn(note)
+        notes.append(note)
+    return in_ids_of(vocabulary, train)[0].code_counts, path
+
+
+def _named_training_data(folder: Path) -> Path | None:
+    """Return the training data that the model's settings name, None where it is not there."""
+    try:
+        named = Path(json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]["training_data"])
+    except (OSError, ValueError, KeyError, TypeError):  # a model from elsewhere has no such file
+        return None
+    return named if named.is_file() else None
+
+
+def _novel(vocabulary: CodeVocabulary, dataset: PatientDataset, counts: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Return which ids of the model are novel, (V,) bool, and what makes them so."""
+    listed = [vocabulary.ids[name] for name in dataset.info.novel_codes if name in vocabulary.ids]
+    novel = np.zeros(len(vocabulary), dtype=bool)
+    novel[listed] = True
+    if dataset.info.novel_codes:
+        return novel, "the dataset lists the codes that the generator made"
+    if counts is None:
+        return (
+            novel,
+            "the dataset lists none, and the training data that could show which codes it lacks is not at hand",
+        )
+    novel[len(SPECIAL_TOKENS) :] = counts[len(SPECIAL_TOKENS) :] == 0
+    return novel, "the dataset lists none, so the codes of the model that occur nowhere in its training data"

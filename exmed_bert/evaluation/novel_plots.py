@@ -1,0 +1,237 @@
+"""The plots of an analysis of novel codes: one function a plot, each from `NovelResults` to a figure."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from exmed_bert.codes import ATC, ICD
+from exmed_bert.evaluation.code_nearness import RELATIONS
+from exmed_bert.evaluation.masked_codes import BandFigures
+from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
+from exmed_bert.evaluation.novel_results import NovelResults
+from exmed_bert.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
+
+GREY = "#a9afb8"
+
+_COLOURS = {BEFORE: GREY, AFTER: BLUE}
+_LABELS = {BEFORE: "before training", AFTER: "after training"}
+_MAPS = {"tsne": "t-SNE", "pca": "principal components"}
+_FURTHEST_RANK = 100
+
+
+def draw(results: NovelResults) -> dict[str, tuple[bytes, str]]:
+    """Return by name the plots that the results have something for: the PNG, and the text that stands for it."""
+    plots = dict(_PLOTS)
+    for kind, name in _MAPS.items():
+        for time in results.times:
+            words = f"Map by {name} of the codes' embeddings {_LABELS[time]}, coloured by chapter, novel codes ringed."
+            plots[f"map_{kind}_{time}"] = partial(map_of, kind=kind, time=time), words
+    drawn = {}
+    with style():
+        for name, (plot, alternative) in plots.items():
+            figure = plot(results)
+            if figure is not None:
+                drawn[name] = png(figure), alternative
+    return drawn
+
+
+def cosines(results: NovelResults) -> Figure:
+    """Mean cosine to each kind of relative, a panel for each group of codes."""
+    groups = results.groups
+    figure = Figure(figsize=(WIDTH, 0.7 + 1.25 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False).ravel()
+    names = ["parent", "siblings", "chapter", "any code"]
+    for axes, group in zip(panels, groups, strict=True):
+        for time, shift in zip(results.times, (-0.13, 0.13) if len(results.times) == 2 else (0.0,), strict=True):
+            found = [(y, group.cosines[time][relation][1]) for y, relation in enumerate(RELATIONS)]
+            found = [(y, value) for y, value in found if value is not None]
+            for y, value in found:
+                if value.low is not None:
+                    axes.hlines(y + shift, value.low, value.high, color=_COLOURS[time], linewidth=2, alpha=0.6)
+            y, x = [y + shift for y, _ in found], [value.value for _, value in found]
+            axes.scatter(x, y, s=28, color=_COLOURS[time], zorder=3, label=_LABELS[time])
+        axes.set_title(f"{group.name} ({group.codes:,})")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.grid(axis="y", visible=False)
+    panels[-1].set_xlabel("mean cosine")
+    if len(results.times) > 1:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def ranks(results: NovelResults) -> Figure | None:
+    """Share of the first group's codes whose parent or nearest sibling has at most a rank."""
+    table = results.table
+    member = table.novel if table.novel.any() else np.ones(len(table.novel), dtype=bool)
+    siblings = np.array([len(found) for found in table.families.siblings])
+    panels = []
+    for title, field, relatives in (
+        ("parent", "parent_ranks", np.ones(len(member), dtype=int)),
+        ("nearest sibling", "sibling_ranks", siblings),
+    ):
+        has = member & (getattr(table.nearness[AFTER], field) > 0)
+        if has.any():
+            panels.append((title, field, has, relatives))
+    if not panels:
+        return None
+    most = min(_FURTHEST_RANK, len(member) - 1)
+    at = np.arange(1, most + 1)
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    for axes, (title, field, has, relatives) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False).ravel(), panels, strict=True
+    ):
+        for time in results.times:
+            of_codes = getattr(table.nearness[time], field)[has]
+            share = (of_codes[:, None] <= at).mean(axis=0)
+            axes.step(at, 100 * share, where="post", color=_COLOURS[time], linewidth=1.8, label=_LABELS[time])
+        others = len(member) - 1
+        none_yet = np.cumprod(np.clip(1 - relatives[has][:, None] / (others - at + 1), 0, 1), axis=1)
+        axes.plot(at, 100 * (1 - none_yet.mean(axis=0)), color=INK, linewidth=1, linestyle="--", label="by chance")
+        axes.set(xscale="log", xlabel="rank up to", ylim=(0, 101), xlim=(1, most))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_title(f"{title}, {has.sum():,} codes")
+    figure.axes[0].set_ylabel("% of the codes")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def masked(results: NovelResults) -> Figure | None:
+    """Top-10 accuracy by frequency in training, novel codes and others, with the number of positions."""
+    bands = [band for band in results.masked.bands if band.figures]
+    if not bands:
+        return None
+    figure, axes = one_axes(3.6)
+    kinds = [("novel", -0.12, ORANGE), ("other", 0.12, BLUE)]
+    for kind, shift, colour in kinds:
+        found = [(x + shift, band) for x, band in enumerate(bands) if kind in band.figures]
+        for x, band in found:
+            _interval(axes, x, band, kind, colour)
+        x, y = [x for x, _ in found], [100 * band.figures[kind]["top10"].value for _, band in found]
+        axes.scatter(x, y, s=34, color=colour, zorder=3, label=f"{kind} codes")
+    names = [f"{band.band}\n{band.positions['novel']:,}\n{band.positions['other']:,}" for band in bands]
+    axes.set_xticks(range(len(bands)), names)
+    axes.set_xlim(-0.5, len(bands) - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="x", visible=False)
+    axes.set(
+        ylabel="among the first 10 guesses, %", xlabel="occurrences in training; masked positions, novel and other"
+    )
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _interval(axes: Axes, x: float, band: BandFigures, kind: str, colour: str) -> None:
+    found = band.figures[kind]["top10"]
+    if found.low is not None:
+        axes.vlines(x, 100 * found.low, 100 * found.high, color=colour, linewidth=2, alpha=0.6)
+
+
+def distances(results: NovelResults) -> Figure | None:
+    """Quartiles of the cosine of two codes at each distance in the tree."""
+    spread = results.table.cosine_quartiles
+    if not any(len(found) for found in spread.values()):
+        return None
+    figure, axes = one_axes(3.8)
+    for time, shift in zip(results.times, (-0.13, 0.13) if len(results.times) == 2 else (0.0,), strict=True):
+        steps, low, middle, high = spread[time].T
+        axes.vlines(steps + shift, low, high, color=_COLOURS[time], linewidth=5, alpha=0.5)
+        axes.scatter(steps + shift, middle, s=26, color=_COLOURS[time], zorder=3, label=_LABELS[time])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set(xlabel="steps in the tree", ylabel="cosine of two codes")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def silhouettes(results: NovelResults) -> Figure | None:
+    """Mean silhouette of each chapter."""
+    families = results.table.families
+    names = [(s, c) for s, c in families.chapter_names if results.silhouettes[AFTER].figures[f"{s} {c}"][0]]
+    if not names:
+        return None
+    names.sort(key=lambda name: (name[0], int(name[1].split()[0]) if name[0] == ICD else 0, name[1]))
+    figure, axes = one_axes(0.9 + 0.21 * len(names))
+    at = np.arange(len(names))
+    for time in results.times:
+        found = results.silhouettes[time].figures
+        means = [found[f"{system} {name}"][1].value for system, name in names]
+        axes.scatter(means, at, s=26, color=_COLOURS[time], zorder=3, label=_LABELS[time])
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(at, [name for _, name in names], fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("mean silhouette")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def map_of(results: NovelResults, kind: str, time: str) -> Figure:
+    """Two dimensions of the embeddings, a panel for each code system; the other system's codes are pale."""
+    table, rows = results.table, results.table.on_map
+    families = table.families
+    at = table.maps[kind][time]
+    place = {row: i for i, row in enumerate(rows.tolist())}
+    unseen = np.zeros(len(rows), dtype=bool) if table.in_training is None else table.in_training[rows] == 0
+    systems = [name for name in (ICD, ATC) if name in families.system_names]
+    figure = Figure(figsize=(WIDTH, 4.4 * len(systems)), layout="constrained")
+    for axes, system in zip(figure.subplots(len(systems), 1, squeeze=False).ravel(), systems, strict=True):
+        own = families.systems[rows] == families.system_names.index(system)
+        axes.scatter(*at[~own].T, s=4, color="#e3e5e9", linewidths=0)
+        chapters = [i for i in range(len(families.chapter_names)) if families.chapter_names[i][0] == system]
+        colours = colormaps["turbo"](np.linspace(0.05, 0.95, max(len(chapters), 2)))
+        novel = own & table.novel[rows]
+        lines = [
+            (at[place[row]], at[place[parent]])
+            for row in rows[novel].tolist()
+            if (parent := int(families.parents[row])) in place
+        ]
+        axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.5, alpha=0.3, zorder=2))
+        for colour, chapter in zip(colours, chapters, strict=True):
+            member = np.flatnonzero(own & (families.chapters[rows] == chapter))
+            if not len(member):
+                continue
+            axes.scatter(*at[member].T, s=13, color=colour, linewidths=0, alpha=0.85, zorder=3)
+            away = np.linalg.norm(at[member] - np.median(at[member], axis=0), axis=1)
+            label = families.chapter_names[chapter][1].split()[0]
+            box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": colour, "alpha": 0.85}
+            axes.annotate(
+                label,
+                at[member[away.argmin()]],
+                textcoords="offset points",
+                xytext=(7, 6),
+                fontsize=8,
+                zorder=5,
+                bbox=box,
+            )
+        ring = {"s": 30, "edgecolors": INK, "linewidths": 0.7, "zorder": 4}
+        axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
+        if (novel & unseen).any():
+            axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")
+        axes.set_title(f"{'ICD-10-CM' if system == ICD else 'ATC'}, {_MAPS[kind]} {_LABELS[time]}")
+        axes.set(xticks=[], yticks=[])
+        axes.margins(0.04)
+    if table.novel.any():
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+_PLOTS: dict[str, tuple[Callable[[NovelResults], Figure | None], str]] = {
+    "cosines": (
+        cosines,
+        "Mean cosine of codes to their parent, siblings, chapter and any code, before and after training.",
+    ),
+    "ranks": (ranks, "Share of the codes whose parent, or nearest sibling, has at most a rank, beside chance."),
+    "masked": (
+        masked,
+        "Share of masked codes among the first 10 guesses by occurrences in training, novel and other codes.",
+    ),
+    "distances": (distances, "Quartiles of the cosine of two codes at each distance in the tree."),
+    "silhouettes": (silhouettes, "Mean silhouette of each chapter before and after training."),
+}

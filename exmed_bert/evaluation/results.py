@@ -1,0 +1,148 @@
+"""What an evaluation found: the content of results.json, enough to write the tables and draw every plot again."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from exmed_bert.evaluation.bootstrap import Figure
+from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.evaluation.groups import GroupFigures
+
+FORMAT, VERSION = "exmed-bert-evaluation", 1
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """Patients of a split, and how many of them have the outcome."""
+
+    split: str
+    patients: int
+    events: int
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Patients whose probabilities are neighbours: mean probability and share with the outcome."""
+
+    patients: int
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class PlotSeries:
+    """What the plots of one model on the test patients are drawn from.
+
+    Attributes:
+        roc: (false-positive rate, sensitivity), at most a few hundred points from (0, 0) to (1, 1).
+        precision_recall: (recall, precision).
+        bins: of equal numbers, by rising probability.
+        histogram: (upper end, patients) of equal steps from 0 to the highest probability.
+        net_benefit: (threshold, net benefit) of the decision curve.
+    """
+
+    roc: Sequence[tuple[float, float]]
+    precision_recall: Sequence[tuple[float, float]]
+    bins: Sequence[CalibrationBin]
+    histogram: Sequence[tuple[float, int]]
+    net_benefit: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """One model on the test patients.
+
+    Attributes:
+        name: key of the model, such as ``fine-tuned`` or ``logreg``.
+        label: its name for people.
+        budget: what its training and search took, in a line.
+        figures: of the recalibrated probabilities, with intervals.
+        before: the figures of the probabilities as the model gave them; recalibration leaves ranks alone.
+        calibration: fitted on validation patients.
+        by_chance: the mean expected calibration error of a model whose probabilities are right, on so many patients.
+        groups: figures by group.
+        series: for the plots; None where the test patients are of one class.
+        details: whatever else is worth keeping, such as hyper-parameters and the grid that was tried.
+    """
+
+    name: str
+    label: str
+    budget: str
+    figures: dict[str, Figure]
+    before: dict[str, float]
+    calibration: Calibration
+    by_chance: float
+    groups: list[GroupFigures]
+    series: PlotSeries | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first model minus another in one figure, on the same resamples."""
+
+    ours: str
+    theirs: str
+    figure: str
+    difference: Figure
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One training run of the label-efficiency curve: AUROC of the test patients after so many training labels."""
+
+    model: str
+    labels: int
+    seed: int
+    auroc: float
+
+
+@dataclass(frozen=True)
+class CodeAttribution:
+    """What a code added to the logit, over the patients who have it.
+
+    Attributes:
+        code, entity: the code and its system.
+        patients: who have it among those explained.
+        mean: mean over these patients of the sum of its attributions.
+        mean_absolute: the same of the absolute sums.
+    """
+
+    code: str
+    entity: str
+    patients: int
+    mean: float
+    mean_absolute: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """The whole of an evaluation; everything is computed on the test patients unless it says otherwise.
+
+    Attributes:
+        title: heading of the page.
+        facts: names and values: the task, the model, the files.
+        cohort: the flow from all patients to those with a label: what was counted, how many.
+        splits: sizes.
+        models: the first is the one that the others are held against.
+        differences: the first model minus each other.
+        notes: what a reader has to know before the figures.
+        resamples: of every interval.
+        curve: the label-efficiency curve; empty where there is none.
+        attributions: by code, largest first; empty where nothing was explained.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    cohort: Sequence[tuple[str, int]]
+    splits: Sequence[SplitCount]
+    models: Sequence[ModelResults]
+    differences: Sequence[Difference]
+    notes: Sequence[str]
+    resamples: int
+    curve: Sequence[CurvePoint] = ()
+    attributions: Sequence[CodeAttribution] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of results.json."""
+        return {"format": FORMAT, "version": VERSION} | asdict(self)

@@ -1,0 +1,385 @@
+"""The analysis of novel codes: planted embeddings give known answers, and a tiny model goes through the script."""
+
+import csv
+import json
+import shutil
+from base64 import b64decode
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_one_line_error, run_script
+
+from exmed_bert.config import AnalyzeSettings, PretrainSettings, resolve
+from exmed_bert.console import InputError
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
+from exmed_bert.evaluation.analyze import analyze
+from exmed_bert.evaluation.bootstrap import Figure, difference_of, share_of
+from exmed_bert.evaluation.code_families import CodeFamilies
+from exmed_bert.evaluation.code_maps import principal_components, tsne
+from exmed_bert.evaluation.code_nearness import chance_of, nearness, rank_figures
+from exmed_bert.evaluation.code_structure import ALL, WITHIN, silhouettes, tree_correlations
+from exmed_bert.evaluation.masked_codes import by_frequency, predict_all_codes
+from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE, in_ids_of, load
+from exmed_bert.evaluation.novel_page import write_report
+from exmed_bert.evaluation.novel_results import members
+from exmed_bert.training.metrics import MaskedCodePredictions
+from exmed_bert.training.pretrain import run as pretrain
+
+SCRIPT = "analyze_novel_codes.py"
+
+
+def tree_codes() -> list[tuple[str, str]]:
+    """Categories of three chapters with two codes each, and three codes below each of these; two families of drugs."""
+    keys = []
+    for category in ("E10", "E11", "E13", "I10", "I20", "I25", "M16", "M17"):
+        keys.append(("icd", category))
+        for branch in "12":
+            keys += [("icd", f"{category}.{branch}{leaf}") for leaf in ("", "3", "4", "7")]
+    return keys + [("atc", f"C10AA0{i}") for i in range(1, 6)] + [("atc", f"N02BE0{i}") for i in range(1, 6)]
+
+
+def tree_vectors(families: CodeFamilies) -> np.ndarray:
+    """Return vectors that follow the tree: the sum of a direction of its own for each node of a code's path."""
+    paths = families.paths
+    directions = np.eye(paths.max() + 1)
+    # A lower node weighs less, so that a code lies nearest to its parent.
+    weights = 0.8 ** np.arange(paths.shape[1])
+    return np.stack([sum(weights[d] * directions[node] for d, node in enumerate(path) if node >= 0) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def families() -> CodeFamilies:
+    return CodeFamilies(tree_codes())
+
+
+def test_parents_siblings_and_distances() -> None:
+    keys = [("icd", "E11"), ("icd", "E11.9"), ("icd", "E11.8"), ("icd", "I10"), ("icd", "E11.621")]
+    found = CodeFamilies([*keys, ("atc", "C10AA05"), ("atc", "C10AA07")])
+    assert found.parents.tolist() == [-1, 0, 0, -1, 0, -1, -1]
+    assert found.direct.tolist() == [False, True, True, False, False, False, False]
+    assert [siblings.tolist() for siblings in found.siblings] == [[], [2], [1], [], [], [6], [5]]
+    distances = found.tree_distances(np.arange(7))
+    assert (distances == distances.T).all() and (np.diag(distances) == 0).all()
+    assert distances[0, [1, 4]].tolist() == [1, 3]  # E11.6 and E11.62 lie between
+    assert distances[1, 2] == 2 and distances[0, 3] == 4 and distances[5, 6] == 2
+    assert (distances[:5, 5:] == -1).all()
+
+
+def test_tree_shaped_vectors_are_recognised(families: CodeFamilies) -> None:
+    vectors = tree_vectors(families)
+    found = nearness(families, vectors)
+    leaf = np.array([families.parents[row] >= 0 and len(code) == 6 for row, (_, code) in enumerate(families.keys)])
+    assert (found.parent_ranks[leaf] == 1).all()
+    ranks = rank_figures(found.parent_ranks[leaf], np.ones(leaf.sum(), dtype=int), len(families), seed=0)
+    assert ranks.hits["hit@1"].value == ranks.hits["mrr"].value == 1.0
+    assert 0.9 < ranks.hits["hit@1"].low < 1.0  # of 48 codes, the exact interval
+    assert (found.cosines["parent"][leaf] > found.cosines["siblings"][leaf]).all()
+    assert (found.cosines["siblings"][leaf] > found.cosines["chapter"][leaf]).all()
+    assert (found.cosines["chapter"][leaf] > found.cosines["any"][leaf]).all()
+
+    rows, novel = np.arange(len(families)), np.zeros(len(families), dtype=bool)
+    correlations = tree_correlations(families, vectors, rows, novel, seed=0, resamples=50)
+    within = next(one for one in correlations if (one.system, one.pairs_of) == (ALL, WITHIN))
+    assert within.correlation.value > 0.9 and within.correlation.low > 0.85
+    islands = silhouettes(families, vectors, rows, seed=0)
+    assert islands.figures["icd"][1].value > 0.2 and islands.figures["atc"][1].value > 0.5
+
+
+def test_random_vectors_give_chance(families: CodeFamilies) -> None:
+    rng = np.random.default_rng(0)
+    hits, correlations, means = [], [], []
+    rows, novel = np.arange(len(families)), np.zeros(len(families), dtype=bool)
+    for _ in range(30):
+        vectors = rng.standard_normal((len(families), 32))
+        found = nearness(families, vectors)
+        siblings = np.array([len(of_code) for of_code in families.siblings])
+        for ranks, relatives in ((found.parent_ranks, np.ones_like(siblings)), (found.sibling_ranks, siblings)):
+            figures = rank_figures(ranks, relatives, len(families), seed=0)
+            hits.append([figures.hits[name].value - figures.by_chance[name] for name in ("hit@5", "hit@10", "mrr")])
+        all_pairs = tree_correlations(families, vectors, rows, novel, seed=0, resamples=0)[0]
+        correlations.append(all_pairs.correlation.value)
+        means.append(np.nanmean(found.cosines["parent"]))
+    assert np.abs(np.mean(hits, axis=0)).max() < 0.02
+    assert abs(np.mean(correlations)) < 0.02 and abs(np.mean(means)) < 0.02
+
+
+def test_the_cosines_are_those_of_a_loop(families: CodeFamilies) -> None:
+    vectors = np.random.default_rng(1).standard_normal((len(families), 8))
+    found = nearness(families, vectors)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for row in (0, 2, 5, 40):
+        cosine = unit @ unit[row]
+        relatives = {row, int(families.parents[row]), *families.siblings[row].tolist()}
+        others = [i for i in range(len(families)) if families.chapters[i] == families.chapters[row]]
+        rest = [cosine[i] for i in others if i not in relatives]
+        assert found.cosines["chapter"][row] == pytest.approx(np.mean(rest), abs=1e-5)
+        assert found.cosines["any"][row] == pytest.approx(np.mean(np.delete(cosine, row)), abs=1e-5)
+        assert found.nearest[row].tolist() == [i for i in np.argsort(-cosine) if i != row][:5]
+
+
+def test_chance_is_that_of_shuffled_orders() -> None:
+    rng = np.random.default_rng(2)
+    first = np.array([rng.permutation(40)[:3].min() + 1 for _ in range(20_000)])
+    expected = [(first <= 1).mean(), (first <= 5).mean(), (first <= 10).mean(), (1 / first).mean()]
+    assert chance_of(3, 40) == pytest.approx(expected, abs=0.01)
+
+
+def test_intervals_of_none_and_all_are_exact() -> None:
+    nothing = np.zeros(100)
+    none, everyone = share_of(0.0, nothing, 30), share_of(1.0, nothing + 1, 30)
+    assert (none.low, everyone.high) == (0.0, 1.0)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 30)) and everyone.low == pytest.approx(1 - none.high)
+    difference = difference_of(none, Figure(0.4, 0.3, 0.5), np.full(100, -0.4))
+    assert difference.low == pytest.approx(-0.5) and difference.high == pytest.approx(-0.4 + np.hypot(none.high, 0.1))
+
+
+def predictions(labels: Any, ranks: Any) -> MaskedCodePredictions:
+    labels, ranks = np.array(labels), np.array(ranks)
+    empty = np.empty(0)
+    return MaskedCodePredictions(labels, ranks, ranks.astype(float), empty.astype(int), empty.reshape(0, 2))
+
+
+def test_codes_are_matched_by_frequency() -> None:
+    """Rare codes are never right and common ones always: novel codes are as good as others of their frequency."""
+    counts = np.array([0] * 6 + [2, 2, 50, 50, 5000])  # of each id; ids 6 and 8 are novel
+    novel = np.isin(np.arange(11), (6, 8))
+    labels = np.repeat([6, 7, 8, 9, 10], [90, 40, 10, 40, 400])
+    ranks = np.where(counts[labels] > 10, 0, 20)
+    found = by_frequency(predictions(labels, ranks), np.arange(len(labels)) % 60, novel, counts, seed=0, resamples=200)
+    bands = {band.band: band for band in found.bands}
+    assert bands["1-2"].positions == {"novel": 90, "other": 40} and bands["31-100"].codes == {"novel": 1, "other": 1}
+    assert bands["1-2"].figures["novel"]["top10"].value == 0.0 < bands["1-2"].figures["novel"]["top10"].high
+    assert bands["over 100"].differences == {} and "novel" not in bands["over 100"].figures
+    # Over all positions others look far better; at equal frequency there is no difference.
+    assert found.whole.differences["top10"].low > -0.95 and found.whole.differences["top10"].high < -0.7
+    assert found.matched.figures["novel"]["top10"].value == pytest.approx(0.1)
+    assert found.matched.figures["other"]["top10"].value == pytest.approx(0.1)
+    assert found.matched.positions == {"novel": 100, "other": 80}
+    assert found.matched.differences["top10"].low <= 0 <= found.matched.differences["top10"].high
+
+
+def test_without_training_counts_there_is_one_band() -> None:
+    novel = np.isin(np.arange(9), 8)
+    found = by_frequency(predictions([6, 7, 8], [0, 20, 3]), np.array([0, 1, 1]), novel, None, seed=0, resamples=20)
+    assert [band.band for band in found.bands] == ["any"]
+    assert found.bands[0].figures["other"]["top5"].value == 0.5 and found.bands[0].positions["novel"] == 1
+
+
+def test_groups_keep_novel_and_unseen_apart() -> None:
+    found = members(np.array([True, True, False, False]), np.array([0, 3, 0, 7]))
+    assert [member.tolist() for member in found.values()] == [
+        [True, True, False, False], [True, False, False, False], [False, True, False, False],
+        [False, False, True, False], [False, False, False, True],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_maps_of_few_codes(n: int) -> None:
+    vectors = np.random.default_rng(0).standard_normal((n, 6))
+    for at in (principal_components(vectors), tsne(vectors, seed=1)):
+        assert at.shape == (n, 2) and np.isfinite(at).all()
+    assert (tsne(vectors, seed=1) == tsne(vectors, seed=1)).all()
+
+
+class RecordingModel(torch.nn.Module):
+    """Keeps the batches it is given and finds all codes equally likely."""
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.codes, self.batches = codes, []
+
+    def forward(self, **batch: torch.Tensor) -> Any:
+        self.batches.append(batch)
+        masked = int((batch["code_labels"] != IGNORED).sum())
+        return type("Output", (), {"logits": torch.zeros(masked, self.codes), "plos_logits": None})
+
+
+def test_every_code_is_masked_once(small_datasets: Path) -> None:
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    model = RecordingModel(len(dataset.info.vocabulary))
+    patients = np.arange(len(dataset))
+    found, owners = predict_all_codes(model, dataset, patients, torch.device("cpu"))
+    codes = dataset.columns["codes"].numpy()
+    assert sorted(found.labels.tolist()) == sorted(codes[codes >= len(SPECIAL_TOKENS)].tolist())
+    assert (np.bincount(owners, minlength=len(dataset)) == dataset.lengths).all()
+    for batch in model.batches:
+        masked = batch["code_labels"] != IGNORED
+        assert (batch["input_ids"][masked] == MASK).all() and (batch["input_ids"][~masked] != MASK).all()
+        lengths = batch["attention_mask"].sum(dim=1)
+        assert (masked.sum(dim=1) <= -(-lengths // 7)).all()
+
+
+def test_codes_are_matched_by_name(small_datasets: Path) -> None:
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    labels, entities = dataset.info.vocabulary.labels, dataset.info.vocabulary.entities
+    lost, other = 8, list(reversed(range(len(SPECIAL_TOKENS), len(labels))))
+    order = [*range(len(SPECIAL_TOKENS)), *(i for i in other if i != lost)]
+    vocabulary = CodeVocabulary(tuple(labels[i] for i in order), entities[order])
+    mapped, unknown = in_ids_of(vocabulary, dataset)
+    before, after = dataset.columns["codes"].numpy(), mapped.columns["codes"].numpy()
+    assert (after[before == lost] == UNK).all() and unknown.events == (before == lost).sum()
+    kept = before != lost
+    assert [labels[i] for i in before[kept]] == [vocabulary.labels[i] for i in after[kept]]
+    assert in_ids_of(dataset.info.vocabulary, dataset)[0] is dataset
+
+
+@pytest.fixture(scope="module")
+def pretrained(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model that was trained for a few steps."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    given = {
+        "training_data": small_datasets / "small_train.pt",
+        "validation_data": small_datasets / "small_val.pt",
+        "output_dir": folder / "model",
+        "output_data_dir": folder / "data",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "train_batch_size": 8,
+        "max_steps": 12,
+        "save_steps": 12,
+        "eval_steps": 12,
+    }
+    pretrain(resolve(PretrainSettings, given))
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def analysed(small_datasets: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that the script wrote; what it printed stands in ``printed.txt``."""
+    folder = tmp_path_factory.mktemp("analysed")
+    arguments = ("--model-dir", pretrained, "--dataset", small_datasets / "small_val.pt", "--output-dir", folder)
+    result = run_script(SCRIPT, *arguments, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    (folder / "printed.txt").write_text(result.stdout)
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_script_leaves_everything(analysed: Path, pretrained: Path, small_datasets: Path) -> None:
+    vocabulary = json.loads((pretrained / "vocab.json").read_text())
+    codes = {row["code"]: row for row in rows_of(analysed / "codes.csv")}
+    assert len(codes) == len(vocabulary) - len(SPECIAL_TOKENS)
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    novel = {code for code, row in codes.items() if row["novel"] == "yes"}
+    assert novel == set(dataset.info.novel_codes) & set(vocabulary)
+    assert {row["code"] for row in rows_of(analysed / "novel_codes.csv")} == novel
+    train = PatientDataset.load(small_datasets / "small_train.pt")
+    for code, row in list(codes.items())[::20]:
+        token = vocabulary[code]["id"]
+        assert int(row["events_in_training"]) == train.code_counts[token]
+        assert int(row["masked_positions"]) == int(row["events_in_dataset"]) == dataset.code_counts[token]
+
+    results = json.loads((analysed / "results.json").read_text())
+    groups = {group["name"]: group["codes"] for group in results["groups"]}
+    assert groups["novel codes"] == len(novel)
+    assert groups["novel codes, never in training"] + groups["novel codes, in training"] == len(novel)
+    assert results["masked_codes"]["positions"] == int(dataset.lengths.sum())
+    assert set(results["tree_correlations"]) == {BEFORE, AFTER}
+    printed = (analysed / "printed.txt").read_text()
+    assert f"tensorboard --logdir {analysed / 'projector'}" in printed and "report.html" in printed
+    assert json.loads((analysed / "settings.json").read_text())["step"] == "analyze"
+
+
+def test_the_projector_has_every_code(analysed: Path, pretrained: Path) -> None:
+    codes = len(json.loads((pretrained / "vocab.json").read_text())) - len(SPECIAL_TOKENS)
+    config = (analysed / "projector" / "projector_config.pbtxt").read_text()
+    for folder in ("00000/before_training", "00001/after_training"):
+        assert folder in config
+        metadata = (analysed / "projector" / folder / "metadata.tsv").read_text().splitlines()
+        assert metadata[0].split("\t") == ["code", "description", "system", "chapter", "novel", "in_training"]
+        assert len(metadata) == codes + 1 and {len(line.split("\t")) for line in metadata} == {6}
+        tensors = np.loadtxt(analysed / "projector" / folder / "tensors.tsv", delimiter="\t")
+        assert tensors.shape == (codes, 16)
+    assert "Essential (primary) hypertension" in "\n".join(metadata)
+
+
+class Page(HTMLParser):
+    """Collects headings, pictures and whatever a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.pictures, self.links = [], [], []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.tags.append(tag)
+        if tag == "img":
+            self.pictures.append(given["src"])
+        self.links += [value for name, value in attributes if name in ("href", "src") and not value.startswith("data:")]
+
+
+def test_the_page_is_whole_and_self_contained(analysed: Path) -> None:
+    page = Page()
+    page.feed((analysed / "report.html").read_text())
+    assert page.links == [] and "script" not in page.tags
+    files = {path.read_bytes() for path in analysed.glob("*.png")}
+    pictures = {b64decode(source.removeprefix("data:image/png;base64,")) for source in page.pictures}
+    assert pictures == files and len(files) == 9
+
+
+def test_the_same_seed_gives_the_same_figures(analysed: Path, pretrained: Path, small_datasets: Path) -> None:
+    settings = AnalyzeSettings(model_dir=pretrained, dataset=small_datasets / "small_val.pt", output_dir=analysed)
+    again = json.loads(json.dumps(analyze(load(settings), settings).to_dict()))
+    assert again == json.loads((analysed / "results.json").read_text())
+
+
+def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
+    """Codes that occur nowhere in training take their place; without training data nothing is novel, and says so."""
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    PatientDataset(replace(dataset.info, novel_codes=()), dataset.columns).save(tmp_path / "real.pt")
+    settings = AnalyzeSettings(model_dir=pretrained, dataset=tmp_path / "real.pt")
+    inputs = load(settings)
+    assert inputs.novel[inputs.ids].sum() == (inputs.counts[inputs.ids] == 0).sum() > 0
+    assert "nowhere in its training data" in inputs.novel_by
+
+    model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    for name in ("settings.json", "start_embeddings.safetensors"):
+        (model / name).unlink()
+    settings = AnalyzeSettings(model_dir=model, dataset=tmp_path / "real.pt")
+    results = analyze(load(settings), settings)
+    assert [group.name for group in results.groups] == ["other codes"] and results.times == [AFTER]
+    text = write_report(tmp_path / "out", results)[0].read_text()
+    assert "no novel code" in text and "not at hand" in text and "start_embeddings.safetensors" in text
+
+
+def test_errors_are_one_line(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
+    val = small_datasets / "small_val.pt"
+    result = run_script(SCRIPT, "--model-dir", tmp_path, "--dataset", val, "--output-dir", tmp_path / "o", cwd=tmp_path)
+    assert_one_line_error(result, 1, str(tmp_path), "vocab.json", "pretrained model")
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
+    val = small_datasets / "small_val.pt"
+    model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    with pytest.raises(InputError, match=r"missing\.pt: file not found"):
+        load(AnalyzeSettings(model_dir=model, dataset=tmp_path / "missing.pt"))
+    with pytest.raises(InputError, match=r"missing\.pt: file not found"):
+        load(AnalyzeSettings(model_dir=model, dataset=val, training_data=tmp_path / "missing.pt"))
+
+    start = (model / "start_embeddings.safetensors").read_bytes()
+    (model / "start_embeddings.safetensors").write_bytes(start[:50])
+    with pytest.raises(InputError, match=r"start_embeddings\.safetensors: is damaged"):
+        load(AnalyzeSettings(model_dir=model, dataset=val))
+    (model / "start_embeddings.safetensors").write_bytes(start)
+
+    vocabulary = json.loads((model / "vocab.json").read_text())
+    fewer = dict(list(vocabulary.items())[:-1])
+    (model / "vocab.json").write_text(json.dumps(fewer))
+    with pytest.raises(InputError, match=rf"has {len(fewer)} codes, the model {len(vocabulary)}"):
+        load(AnalyzeSettings(model_dir=model, dataset=val))
+    (model / "vocab.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"vocab\.json: is damaged"):
+        load(AnalyzeSettings(model_dir=model, dataset=val))
