@@ -19,16 +19,16 @@ from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
-from exmed_bert.evaluation.analyze import analyze
 from exmed_bert.evaluation.bootstrap import Figure, difference_of, share_of
-from exmed_bert.evaluation.code_families import CodeFamilies
-from exmed_bert.evaluation.code_maps import principal_components, tsne
-from exmed_bert.evaluation.code_nearness import chance_of, nearness, rank_figures
-from exmed_bert.evaluation.code_structure import ALL, WITHIN, silhouettes, tree_correlations
-from exmed_bert.evaluation.masked_codes import by_frequency, predict_all_codes
-from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE, in_ids_of, load
-from exmed_bert.evaluation.novel_page import write_report
-from exmed_bert.evaluation.novel_results import members
+from exmed_bert.evaluation.novel_codes.analyze import analyze
+from exmed_bert.evaluation.novel_codes.families import CodeFamilies
+from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE, in_ids_of, load
+from exmed_bert.evaluation.novel_codes.maps import principal_components, tsne
+from exmed_bert.evaluation.novel_codes.masked_codes import by_frequency, predict_all_codes
+from exmed_bert.evaluation.novel_codes.nearness import chance_of, nearness, rank_figures
+from exmed_bert.evaluation.novel_codes.page import write_report
+from exmed_bert.evaluation.novel_codes.results import members
+from exmed_bert.evaluation.novel_codes.structure import ALL, WITHIN, silhouettes, tree_correlations
 from exmed_bert.training.metrics import MaskedCodePredictions
 from exmed_bert.training.pretrain import run as pretrain
 

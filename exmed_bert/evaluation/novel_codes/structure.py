@@ -7,8 +7,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of
-from exmed_bert.evaluation.code_families import CodeFamilies
-from exmed_bert.evaluation.code_nearness import mean_figure, unit_rows
+from exmed_bert.evaluation.novel_codes.families import CodeFamilies
+from exmed_bert.evaluation.novel_codes.nearness import mean_figure, unit_rows
 
 WITHIN, BETWEEN, ALL, NOVEL = "within chapters", "between chapters", "all", "with a novel code"
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure
-from exmed_bert.evaluation.code_families import CodeFamilies
-from exmed_bert.evaluation.code_nearness import RELATIONS, Nearness, RankFigures, mean_figure, rank_figures
-from exmed_bert.evaluation.code_structure import Silhouettes, TreeCorrelation
-from exmed_bert.evaluation.masked_codes import MaskedFigures
-from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
+from exmed_bert.evaluation.novel_codes.families import CodeFamilies
+from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.evaluation.novel_codes.masked_codes import MaskedFigures
+from exmed_bert.evaluation.novel_codes.nearness import RELATIONS, Nearness, RankFigures, mean_figure, rank_figures
+from exmed_bert.evaluation.novel_codes.structure import Silhouettes, TreeCorrelation
 
 FORMAT, VERSION = "exmed_bert.novel_codes", 1
 NOVEL = "novel codes"

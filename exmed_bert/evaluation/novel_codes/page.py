@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.code_nearness import RELATIONS
-from exmed_bert.evaluation.novel_plots import draw
-from exmed_bert.evaluation.novel_results import NovelResults
-from exmed_bert.evaluation.novel_text import parts
+from exmed_bert.evaluation.novel_codes.nearness import RELATIONS
+from exmed_bert.evaluation.novel_codes.plots import draw
+from exmed_bert.evaluation.novel_codes.results import NovelResults
+from exmed_bert.evaluation.novel_codes.text import parts
 from exmed_bert.evaluation.parts import section, write_plots
 from exmed_bert.files import make_folder, whole_file, write_json
 from exmed_bert.page import document

@@ -7,15 +7,15 @@ from transformers import logging as transformers_logging
 from exmed_bert import console
 from exmed_bert.config import AnalyzeSettings, Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
-from exmed_bert.evaluation.code_maps import perplexity_for, principal_components, tsne
-from exmed_bert.evaluation.code_nearness import nearness
-from exmed_bert.evaluation.code_structure import cosine_by_distance, silhouettes, tree_correlations
-from exmed_bert.evaluation.masked_codes import MaskedFigures, by_frequency, predict_all_codes
-from exmed_bert.evaluation.novel_headline import headline
-from exmed_bert.evaluation.novel_inputs import AFTER, NovelInputs, descriptions, load
-from exmed_bert.evaluation.novel_page import write_report
-from exmed_bert.evaluation.novel_results import CodeTable, NovelResults, group_results, members
-from exmed_bert.evaluation.projector import write_projector
+from exmed_bert.evaluation.novel_codes.headline import headline
+from exmed_bert.evaluation.novel_codes.inputs import AFTER, NovelInputs, descriptions, load
+from exmed_bert.evaluation.novel_codes.maps import perplexity_for, principal_components, tsne
+from exmed_bert.evaluation.novel_codes.masked_codes import MaskedFigures, by_frequency, predict_all_codes
+from exmed_bert.evaluation.novel_codes.nearness import nearness
+from exmed_bert.evaluation.novel_codes.page import write_report
+from exmed_bert.evaluation.novel_codes.projector import write_projector
+from exmed_bert.evaluation.novel_codes.results import CodeTable, NovelResults, group_results, members
+from exmed_bert.evaluation.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.files import make_folder
 from exmed_bert.training.trainer import evaluation_sample
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from exmed_bert.evaluation.code_nearness import unit_rows
+from exmed_bert.evaluation.novel_codes.nearness import unit_rows
 
 _PERPLEXITY = 30.0  # scikit-learn's default
 

@@ -1,9 +1,9 @@
 """The figures of an analysis of novel codes that matter most, in words."""
 
 from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.code_structure import ALL, WITHIN, TreeCorrelation
-from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_results import NOVEL_UNSEEN, NovelResults
+from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.evaluation.novel_codes.results import NOVEL_UNSEEN, NovelResults
+from exmed_bert.evaluation.novel_codes.structure import ALL, WITHIN, TreeCorrelation
 from exmed_bert.evaluation.parts import Part, Table, shown
 
 RELATIVES = {"parent": "parent", "sibling": "nearest sibling"}

@@ -6,12 +6,12 @@ import numpy as np
 
 from exmed_bert.codes import ATC
 from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.code_nearness import HITS
-from exmed_bert.evaluation.code_structure import ALL, BETWEEN, NOVEL, WITHIN
-from exmed_bert.evaluation.masked_codes import MEASURES, BandFigures
-from exmed_bert.evaluation.novel_headline import RELATIVES, TIMES, capital, correlation_of, what_came_out
-from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_results import OTHER_UNSEEN, NovelResults
+from exmed_bert.evaluation.novel_codes.headline import RELATIVES, TIMES, capital, correlation_of, what_came_out
+from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.evaluation.novel_codes.masked_codes import MEASURES, BandFigures
+from exmed_bert.evaluation.novel_codes.nearness import HITS
+from exmed_bert.evaluation.novel_codes.results import OTHER_UNSEEN, NovelResults
+from exmed_bert.evaluation.novel_codes.structure import ALL, BETWEEN, NOVEL, WITHIN
 from exmed_bert.evaluation.parts import Part, Table, shown
 
 MOST_ROWS = 100  # codes of a kind on the page; codes.csv has them all

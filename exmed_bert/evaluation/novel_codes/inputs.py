@@ -17,7 +17,7 @@ from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import ENTITY_ID, SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
-from exmed_bert.evaluation.code_families import CodeFamilies, CodeKey
+from exmed_bert.evaluation.novel_codes.families import CodeFamilies, CodeKey
 from exmed_bert.files import read_json
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.pretrain import START_EMBEDDINGS

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exmed_bert.codes import ATC, ICD
-from exmed_bert.evaluation.code_nearness import RELATIONS
-from exmed_bert.evaluation.masked_codes import BandFigures
-from exmed_bert.evaluation.novel_inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_results import NovelResults
+from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.evaluation.novel_codes.masked_codes import BandFigures
+from exmed_bert.evaluation.novel_codes.nearness import RELATIONS
+from exmed_bert.evaluation.novel_codes.results import NovelResults
 from exmed_bert.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
 
 GREY = "#a9afb8"

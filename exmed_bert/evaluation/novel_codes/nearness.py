@@ -6,7 +6,7 @@ import numpy as np
 
 from exmed_bert.console import progress
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of, share_of
-from exmed_bert.evaluation.code_families import CodeFamilies
+from exmed_bert.evaluation.novel_codes.families import CodeFamilies
 
 HITS = (1, 5, 10)
 NEAREST = 5  # neighbours that are kept for reading
