@@ -1,4 +1,4 @@
-"""Batches for pretraining: which patients go together, and the tensors the model takes."""
+"""Batches: which patients go together, and the tensors that the models take."""
 
 from collections.abc import Iterator
 
@@ -82,16 +82,25 @@ class MaskedCodeCollator:
             inputs, labels = mask_batch(
                 batch.codes, batch.lengths, batch.keys, self.masking, self.epoch, self.vocabulary_size
             )
-        fields = {
-            "input_ids": inputs,
-            "entity_ids": batch.entities,
-            "age_ids": batch.ages,
-            "sex_ids": batch.sexes[:, None],
-            "state_ids": batch.states[:, None],
-            "position_ids": batch.positions,
-            "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
-            "code_labels": labels,
-        }
+        fields = model_fields(batch, inputs) | {"code_labels": labels}
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
-        return {name: torch.from_numpy(np.asarray(values, dtype=np.int64)) for name, values in fields.items()}
+        return as_tensors(fields)
+
+
+def model_fields(batch: PaddedBatch, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what every model takes of a padded batch: (B, L) a token, (B, 1) for sex and state."""
+    return {
+        "input_ids": codes,
+        "entity_ids": batch.entities,
+        "age_ids": batch.ages,
+        "sex_ids": batch.sexes[:, None],
+        "state_ids": batch.states[:, None],
+        "position_ids": batch.positions,
+        "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
+    }
+
+
+def as_tensors(fields: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return the same as int64 tensors."""
+    return {name: torch.from_numpy(np.asarray(values, dtype=np.int64)) for name, values in fields.items()}
