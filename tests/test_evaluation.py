@@ -1,6 +1,9 @@
 """Figures against scikit-learn and by hand, intervals by simulation, baselines on a planted rule, attributions."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from exmed_bert.data.labelled import TEST, TRAIN, VALIDATION, LabelledPatients
 from exmed_bert.data.masking import Masking
 from exmed_bert.data.vocabulary import SEX_TOKENS, STATE_TOKENS, CodeVocabulary
 from exmed_bert.evaluation import baselines, calibration
+from exmed_bert.evaluation.assemble import Evaluation, ModelScores, assemble
 from exmed_bert.evaluation.bootstrap import (
     Comparison,
     mean_paired_difference,
@@ -24,6 +28,9 @@ from exmed_bert.evaluation.explain import TOLERANCE, by_code, integrated_gradien
 from exmed_bert.evaluation.features import RECENCY_DAYS, features, groups_of
 from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
 from exmed_bert.evaluation.metrics import FIGURES, Predictions, logit, measure, sigmoid
+from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
+from exmed_bert.evaluation.results_page import write_report
+from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, parts, verdict
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
 
 VOCABULARY = CodeVocabulary.build(["C10AA05", "C10AA01", "A10BA02"], ["E11.9", "E11.65", "I10", "J06.9", "M54.50"])
@@ -206,14 +213,14 @@ def test_net_benefit_by_hand() -> None:
     benefit = net_benefit(labels, probabilities, np.array([0.5, 0.95]))
     assert benefit.tolist() == [1 / 4 - 1 / 4 * 0.5 / 0.5, 0]
     series = plot_series(labels, probabilities)
-    assert series.roc[0] == (0, 0) and series.roc[-1] == (1, 1) and sum(series.histogram) == 4
+    assert series.roc[0] == (0, 0) and series.roc[-1] == (1, 1) and sum(count for _, count in series.histogram) == 4
 
 
 def test_groups_with_few_events_show_their_counts_alone() -> None:
     patients = planted(200)
     rows = patients.rows(TEST)
     parts = groups(patients, rows)
-    for kind in ("sex", "age", "codes in the history"):
+    for kind in ("sex", "age", "codes"):
         assert sum(part.member for part in parts if part.kind == kind).tolist() == [1] * len(rows)
     labels = np.zeros(len(rows), dtype=int)
     labels[np.flatnonzero(parts[0].member)[: LEAST_EVENTS - 1]] = 1
@@ -301,3 +308,80 @@ def test_attributions_by_code() -> None:
         ("E11.65", "icd", 2, 2.0, 2.0),
         ("I10", "icd", 2, 0.0, 0.5),
     ]
+
+
+HOSTILE = '<script src="https://example.org/x.js">|'
+
+
+def evaluated(patients: LabelledPatients, **more: object) -> Evaluation:
+    """Return an evaluation of a model that knows much, the same with noise, and a guess."""
+    rng = np.random.default_rng(0)
+    known = 4 * patients.labels + rng.normal(size=len(patients)) + 3.0
+    models = [
+        ModelScores("fine-tuned", HOSTILE, known, "1 run"),
+        ModelScores("noisy", "with noise", known + 0.3 * rng.normal(size=len(patients))),
+        ModelScores("guess", "a guess", rng.normal(size=len(patients))),
+    ]
+    return assemble(patients, models, title=HOSTILE, resamples=100, **more)
+
+
+def test_everything_is_measured_on_test_and_recalibrated_on_validation() -> None:
+    patients = planted()
+    results, probabilities = (found := evaluated(patients)).results, found.probabilities
+    test = patients.rows(TEST)
+    first = results.models[0]
+    assert first.figures["auroc"].value == measure(patients.labels[test], probabilities["fine-tuned"][test])["auroc"]
+    assert first.figures["calibration_error"].value < first.before["calibration_error"] / 2
+    assert first.figures["auroc"].value == first.before["auroc"]
+    assert [(s.split, s.patients) for s in results.splits] == [
+        (name, len(patients.rows(split))) for split, name in enumerate(("train", "validation", "test"))
+    ]
+    verdicts = {d.theirs: verdict(d) for d in results.differences if d.figure == "auroc"}
+    assert verdicts["guess"] == BETTER
+    brier = next(d for d in results.differences if d.theirs == "guess" and d.figure == "brier")
+    assert brier.difference.value < 0 and verdict(brier) == BETTER  # less is more
+    same = replace(brier, difference=replace(brier.difference, low=-0.1, high=0.1))
+    assert verdict(same) == UNCLEAR
+
+    labels = patients.labels.copy()
+    labels[test] = 1 - labels[test]
+    again = evaluated(replace(patients, labels=labels))
+    assert again.results.models[2].calibration == results.models[2].calibration  # a guess does not read the labels
+
+
+def test_the_report_is_whole_and_needs_nothing_but_itself(tmp_path: Path) -> None:
+    curve = [CurvePoint("fine-tuned", n, seed, 0.7 + 0.01 * seed) for n in (100, 300) for seed in (0, 1)]
+    attributions = [CodeAttribution("E11.65", "icd", 40, 1.5, 1.6), CodeAttribution("I10", "icd", 3, -0.2, 0.3)]
+    cohort, facts = [(HOSTILE, 700)], [("task", HOSTILE)]
+    results = evaluated(
+        planted(), curve=curve, attributions=attributions, cohort=cohort, facts=facts, notes=[HOSTILE]
+    ).results
+    written = write_report(tmp_path / "report", results)
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in written)
+
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    plots = [path for path in written if path.suffix == ".png"]
+    assert len(plots) == 7 == page.count('src="data:image/png;base64,')
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots)
+    loaded = re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:|#)([^"'> ]+)""", re.sub(r"&lt;.*?&gt;", "", page))
+    assert loaded == [] and "<script" not in page and "url(" not in page
+
+    text = (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
+    assert all(f"]({path.name})" in text for path in plots)
+    content = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
+    assert content["models"][0]["figures"]["auroc"]["low"] > 0.5 and content["cohort"] == [[HOSTILE, 700]]
+    json.dumps(content, allow_nan=False)
+    for part in parts(results):
+        for table in (*part.tables, *(folded for _, folded in part.folded)):
+            assert all(len(row) == len(table.columns) for row in table.rows), part.key
+
+
+def test_a_report_without_any_event_still_says_what_it_can(tmp_path: Path) -> None:
+    patients = planted(120)
+    labels = patients.labels.copy()
+    labels[patients.rows(TEST)] = 0
+    results = evaluated(replace(patients, labels=labels)).results
+    assert "auroc" not in results.models[0].figures and results.models[0].series is None
+    assert all(difference.figure in ("brier", "calibration_error") for difference in results.differences)
+    page = write_report(tmp_path, results)[0].read_text(encoding="utf-8")
+    assert "no ranking can be measured" in page and list(tmp_path.glob("*.png")) == []

@@ -14,7 +14,7 @@ import numpy as np
 
 from exmed_bert.console import InputError, progress
 from exmed_bert.data.labelled import LabelledPatients
-from exmed_bert.evaluation.features import features
+from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used
 from exmed_bert.evaluation.metrics import Predictions
 
 BaselineName = Literal["logreg", "rf", "hgb"]
@@ -23,23 +23,27 @@ LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "booste
 
 _TREES = 300
 _TREE_PATIENTS = 20_000  # most patients that one tree of a forest sees
-_ROUNDS = 300  # of boosting; the best number is found on validation
+_ROUNDS = 200  # of boosting; the best number is found on validation
 _ROUNDS_STEP = 10
 _DENSE_COLUMNS = 300  # boosted trees take dense columns: those that most training patients have
 
+# What is tried. ``columns`` is a set of `features`: the groups above the codes help some outcomes and harm others.
 _GRIDS: dict[str, list[dict[str, Any]]] = {
     "logreg": [
-        {"penalty": penalty, "C": strength}
-        for penalty, strengths in (
-            ("l2", (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),
-            ("l1", (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
+        {"columns": columns, "penalty": penalty, "C": strength}
+        for penalty, sets, strengths in (
+            ("l2", COLUMN_SETS, (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),
+            ("l1", COLUMN_SETS[1:], (0.03, 0.1, 0.3, 1.0, 3.0)),
         )
-        for strength in strengths
+        for columns, strength in product(sets, strengths)
     ],
-    "rf": [{"min_samples_leaf": leaf, "max_features": share} for leaf, share in product((1, 3, 10, 30), ("sqrt", 0.1))],
-    "hgb": [
-        {"learning_rate": rate, "max_leaf_nodes": leaves, "l2_regularization": ridge}
-        for rate, leaves, ridge in product((0.03, 0.1), (4, 16), (0.0, 10.0))
+    "rf": [
+        {"columns": columns, "min_samples_leaf": leaf, "max_features": "sqrt"}
+        for columns, leaf in product(COLUMN_SETS[1:], (3, 10, 30))
+    ],
+    "hgb": [  # the rate and the number of rounds make up for each other, so the rounds alone are tuned
+        {"columns": columns, "learning_rate": 0.05, "max_leaf_nodes": leaves}
+        for columns, leaves in product(COLUMN_SETS[1:], (4, 16))
     ],
 }
 
@@ -61,7 +65,7 @@ class BaselineResult:
         probabilities: (N,) float64 of label 1 for all patients, not yet recalibrated.
         settings: the hyper-parameters that were chosen.
         trials: everything that was tried, in order.
-        columns: features it was given.
+        columns: how many columns the chosen setting has.
         seconds: features, search and predictions together.
     """
 
@@ -105,27 +109,30 @@ def fit(
             )
     started = time.perf_counter()
     table = features(patients, train_rows)
-    inputs: Any = table.dense(_DENSE_COLUMNS, train_rows) if name == "hgb" else table.matrix
-    train, validation = inputs[train_rows], inputs[validation_rows]
+    inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
+    if name == "hgb":
+        inputs = {columns: most_used(matrix, train_rows, _DENSE_COLUMNS) for columns, matrix in inputs.items()}
     train_labels, labels = patients.labels[train_rows], patients.labels[validation_rows]
 
     trials: list[Trial] = []
     best: tuple[Trial, Any] | None = None
     for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" settings"):
-        model = _model(name, settings, len(train_rows), seed).fit(train, train_labels)
+        own = inputs[settings["columns"]]
+        model = _model(name, settings, len(train_rows), seed).fit(own[train_rows], train_labels)
         if name == "rf":
             model.set_params(n_jobs=1)  # threads add the trees up in any order, which changes the last bits
         rounds = (
             Trial(settings | more, Predictions(labels, probabilities).measure()["auroc"])
-            for more, probabilities in _predictions(name, model, validation)
+            for more, probabilities in _predictions(name, model, own[validation_rows])
         )
         # Of boosting the best number of rounds; of the others there is one.
         trials.append(max(rounds, key=lambda trial: trial.validation_auroc))
         if best is None or trials[-1].validation_auroc > best[0].validation_auroc:
             best = trials[-1], model
     trial, model = best
-    _, probabilities = next(_predictions(name, model, inputs, trial.settings.get("rounds")))
-    return BaselineResult(name, probabilities, trial.settings, trials, inputs.shape[1], time.perf_counter() - started)
+    own = inputs[trial.settings["columns"]]
+    _, probabilities = next(_predictions(name, model, own, trial.settings.get("rounds")))
+    return BaselineResult(name, probabilities, trial.settings, trials, own.shape[1], time.perf_counter() - started)
 
 
 def _model(name: BaselineName, settings: dict[str, Any], n: int, seed: int) -> Any:
@@ -133,17 +140,15 @@ def _model(name: BaselineName, settings: dict[str, Any], n: int, seed: int) -> A
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
 
-    if name == "logreg":
-        lasso = settings["penalty"] == "l1"
-        # liblinear shrinks the intercept too, unless its column is large.
-        solver = {"solver": "liblinear", "intercept_scaling": 10} if lasso else {"solver": "lbfgs"}
-        return LogisticRegression(
-            C=settings["C"], l1_ratio=1.0 if lasso else 0.0, max_iter=1000, random_state=seed, **solver
-        )
+    own = {setting: value for setting, value in settings.items() if setting != "columns"}
     if name == "rf":
         drawn = None if n <= _TREE_PATIENTS else _TREE_PATIENTS
-        return RandomForestClassifier(_TREES, max_samples=drawn, random_state=seed, n_jobs=-1, **settings)
-    return HistGradientBoostingClassifier(max_iter=_ROUNDS, early_stopping=False, random_state=seed, **settings)
+        return RandomForestClassifier(_TREES, max_samples=drawn, random_state=seed, n_jobs=-1, **own)
+    if name == "hgb":
+        return HistGradientBoostingClassifier(max_iter=_ROUNDS, early_stopping=False, random_state=seed, **own)
+    if own.pop("penalty") == "l1":  # liblinear shrinks the intercept too, unless its column is large
+        own |= {"l1_ratio": 1.0, "solver": "liblinear", "intercept_scaling": 10}
+    return LogisticRegression(max_iter=1000, random_state=seed, **own)
 
 
 def _predictions(

@@ -4,6 +4,7 @@ Nothing but a history up to the index date enters; columns are chosen by the tra
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import sparse
@@ -18,23 +19,33 @@ LEAST_PATIENTS = 2  # training patients who have a code or group, or it gets no 
 _DECADES = 10  # 0-9 years to 90 and over
 
 
+ColumnSet = Literal["person", "codes", "groups"]
+COLUMN_SETS: tuple[ColumnSet, ...] = get_args(ColumnSet)  # each holds the ones before it
+
+
 @dataclass(frozen=True)
 class Features:
     """N rows of C columns.
 
     Attributes:
         matrix: (N, C) float32; counts as log(1 + n), presence 0 or 1, recency exp(-days / 180), the rest near [0, 1].
-        names: C names, such as ``E11.9 count``.
+        names: C names, such as ``icd:E11.9 count``.
+        sets: (C,) the set that each column comes with, an index into `COLUMN_SETS`.
     """
 
     matrix: sparse.csr_array
     names: list[str]
+    sets: np.ndarray
 
-    def dense(self, most: int, rows: np.ndarray) -> np.ndarray:
-        """Return the columns that most of ``rows`` have a value in, at most ``most``, as an (N, most) array."""
-        used = np.bincount(self.matrix[rows].indices, minlength=self.matrix.shape[1])
-        chosen = np.sort(np.argsort(-used, kind="stable")[:most])
-        return self.matrix[:, chosen].toarray()
+    def of(self, name: ColumnSet) -> sparse.csr_array:
+        """Return the columns of a set: who the patient is; the codes too; the groups above the codes too."""
+        return _narrow(self.matrix[:, np.flatnonzero(self.sets <= COLUMN_SETS.index(name))])
+
+
+def most_used(matrix: sparse.csr_array, rows: np.ndarray, most: int) -> np.ndarray:
+    """Return the columns that most of ``rows`` have a value in, at most ``most``, as a dense (N, most) array."""
+    used = np.bincount(matrix[rows].indices, minlength=matrix.shape[1])
+    return matrix[:, np.sort(np.argsort(-used, kind="stable")[:most])].toarray()
 
 
 def features(patients: LabelledPatients, train_rows: np.ndarray) -> Features:
@@ -75,9 +86,11 @@ def features(patients: LabelledPatients, train_rows: np.ndarray) -> Features:
         for values in bags.values()
     ]
     who, who_names = _who(patients, patient, day)
-    matrix = sparse.csr_array(sparse.hstack([*blocks, sparse.csr_array(who)], format="csr"))
-    matrix.indices, matrix.indptr = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)  # for liblinear
-    return Features(matrix, [f"{names[c]} {kind}" for kind in bags for c in kept] + who_names)
+    matrix = _narrow(sparse.csr_array(sparse.hstack([*blocks, sparse.csr_array(who)], format="csr")))
+    own = {f"{system}:{vocabulary.code(token)}" for token, system in enumerate(vocabulary.systems()) if system}
+    is_group = np.array([names[c] not in own for c in kept], dtype=bool)
+    sets = np.concatenate([*(np.where(is_group, 2, 1) for _ in bags), np.zeros(len(who_names), dtype=np.int64)])
+    return Features(matrix, [f"{names[c]} {kind}" for kind in bags for c in kept] + who_names, sets)
 
 
 def groups_of(vocabulary: CodeVocabulary) -> tuple[list[str], np.ndarray]:
@@ -115,6 +128,12 @@ def age_at_index(patients: LabelledPatients) -> np.ndarray:
     """Return the age in years, (N,): the calendar year of the index date minus the year of birth."""
     years = patients.index_days.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
     return years - patients.dataset.columns["birth_years"].numpy()
+
+
+def _narrow(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Return the matrix with indices of 32 bits, which scikit-learn's liblinear and trees insist on."""
+    matrix.indices, matrix.indptr = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
+    return matrix
 
 
 def _who(patients: LabelledPatients, patient: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -43,7 +43,7 @@ class GroupFigures:
 
 
 def groups(patients: LabelledPatients, rows: np.ndarray) -> list[Group]:
-    """Return the groups of the patients in ``rows``: by sex, age at the index date and codes in the history.
+    """Return the groups of the patients in ``rows``: by sex, age at the index date and number of codes.
 
     Codes are divided at the terciles of ``rows``; a group that nobody is in is left out.
     """
@@ -52,7 +52,7 @@ def groups(patients: LabelledPatients, rows: np.ndarray) -> list[Group]:
     band = np.searchsorted(_AGE_STARTS, age_at_index(patients)[rows], side="right")
     found += [Group("age", name, band == i) for i, name in enumerate(_AGES)]
     lengths = patients.dataset.lengths[rows]
-    found += [Group("codes in the history", name, member) for name, member in _thirds(lengths)]
+    found += [Group("codes", name, member) for name, member in _thirds(lengths)]
     return [group for group in found if group.member.any()]
 
 

@@ -18,7 +18,7 @@ SPECIFICITIES = (0.80, 0.90, 0.95)
 FIGURES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
-    "partial_auroc": "partial AUROC, up to 20 % false positives",
+    "partial_auroc": "partial AUROC, false positives up to 20 %",
     "brier": "Brier score",
     "calibration_slope": "calibration slope",
     "calibration_intercept": "calibration intercept",

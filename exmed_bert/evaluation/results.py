@@ -37,14 +37,14 @@ class PlotSeries:
         roc: (false-positive rate, sensitivity), at most a few hundred points from (0, 0) to (1, 1).
         precision_recall: (recall, precision).
         bins: of equal numbers, by rising probability.
-        histogram: patients with a probability of 0-5 %, 5-10 % and so on.
+        histogram: (upper end, patients) of equal steps from 0 to the highest probability.
         net_benefit: (threshold, net benefit) of the decision curve.
     """
 
     roc: Sequence[tuple[float, float]]
     precision_recall: Sequence[tuple[float, float]]
     bins: Sequence[CalibrationBin]
-    histogram: Sequence[int]
+    histogram: Sequence[tuple[float, int]]
     net_benefit: Sequence[tuple[float, float]]
 
 

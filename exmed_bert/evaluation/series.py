@@ -7,7 +7,8 @@ from exmed_bert.evaluation.results import CalibrationBin, PlotSeries
 
 _POINTS = 300  # of a drawn curve
 _SIMULATED = 200  # sets of labels behind the calibration error by chance
-_THRESHOLDS = np.arange(0.01, 1.0, 0.01)
+_STEPS = 25  # of a histogram
+_THRESHOLDS = np.arange(1, 200) / 200
 
 
 def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> float:
@@ -26,6 +27,7 @@ def plot_series(labels: np.ndarray, probabilities: np.ndarray) -> PlotSeries:
     predictions = Predictions(labels, probabilities)
     curve = predictions.curve(np.ones((1, len(predictions))))
     x, y, precision = curve.false_positives[0], curve.sensitivity[0], curve.precision[0]
+    counts, edges = np.histogram(probabilities, bins=_STEPS, range=(0, max(probabilities.max(), 1e-6)))
     members = (predictions.bins == b for b in range(BINS))
     return PlotSeries(
         roc=_thinned(x, y),
@@ -35,7 +37,7 @@ def plot_series(labels: np.ndarray, probabilities: np.ndarray) -> PlotSeries:
             for own in members
             if own.any()
         ),
-        histogram=tuple(np.histogram(probabilities, bins=20, range=(0, 1))[0].tolist()),
+        histogram=tuple(zip(edges[1:].tolist(), counts.tolist(), strict=True)),
         net_benefit=tuple(
             (float(t), float(value)) for t, value in zip(_THRESHOLDS, net_benefit(labels, probabilities), strict=True)
         ),

@@ -1,58 +1,35 @@
 """The plots of a report: one function a section, each from the section's rows to a figure, all in one style."""
 
-import io
 from collections.abc import Callable
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from exmed_bert.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
 from exmed_bert.synthetic.report.findings import BANDS, Section
 from exmed_bert.synthetic.report.histories import LONGEST_GAP
 
-GENERATED, SECOND, PUBLISHED = "#2f6f9f", "#d9822b", "#222222"
+GENERATED, SECOND, PUBLISHED = BLUE, ORANGE, INK
 BAND_COLOURS = ("#e3a52c", "#3a9d7c", "#2f6f9f", "#8a4f9e")
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a8f98",
-    "axes.labelcolor": "#333333",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8eb",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "legend.handletextpad": 0.4,
-}
-_WIDTH, _DPI = 5.4, 160  # inches: labels stay readable on a telephone
 _THERAPIES = 6  # long-term drugs whose refills are drawn
 
 
 def draw(sections: list[Section]) -> dict[str, tuple[bytes, str]]:
     """Return for the key of each section that has a plot the PNG and the text that stands for it."""
     drawn = {}
-    with matplotlib.rc_context(_STYLE):
+    with style():
         for section in sections:
             if section.key in _PLOTS and section.rows:
                 plot, alternative = _PLOTS[section.key]
-                content = io.BytesIO()
-                plot(section).savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
-                drawn[section.key] = content.getvalue(), alternative
+                drawn[section.key] = png(plot(section)), alternative
     return drawn
 
 
 def pyramid(section: Section) -> Figure:
     """Age brackets upwards, men to the left, women to the right; published shares as outlines."""
-    figure, axes = _figure(4.6)
+    figure, axes = one_axes(4.6)
     for sex, side, colour in (("male", -1, GENERATED), ("female", 1, SECOND)):
         rows = np.array(section.column("sex")) == sex
         level = np.arange(rows.sum())
@@ -79,7 +56,7 @@ def pyramid(section: Section) -> Figure:
 
 def states(section: Section) -> Figure:
     """Published against generated share, one point a state."""
-    figure, axes = _figure(4.4)
+    figure, axes = one_axes(4.4)
     published, generated = (100 * section.numbers(key) for key in ("published", "generated"))
     axes.scatter(published, generated, s=24, color=GENERATED, alpha=0.85, linewidths=0)
     _diagonal(axes, published, generated, log=True)
@@ -92,7 +69,7 @@ def states(section: Section) -> Figure:
 
 def prevalence(section: Section) -> Figure:
     """Published against generated prevalence by age band; cells with few expected cases are pale."""
-    figure, axes = _figure(4.8)
+    figure, axes = one_axes(4.8)
     published, generated, expected = (section.numbers(key) for key in ("published", "generated", "expected"))
     band, shown = np.array(section.column("band")), (published > 0) & (generated > 0)
     for name, colour in zip(BANDS, BAND_COLOURS, strict=True):
@@ -108,7 +85,7 @@ def prevalence(section: Section) -> Figure:
 
 def comorbidity(section: Section) -> Figure:
     """Published against generated odds ratio of each pair, with one standard error."""
-    figure, axes = _figure(4.6)
+    figure, axes = one_axes(4.6)
     published, generated, deviation = (section.numbers(key) for key in ("published", "generated", "deviation"))
     shown = (generated > 0) & np.isfinite(deviation)
     published, generated, deviation = published[shown], generated[shown], deviation[shown]
@@ -123,7 +100,7 @@ def comorbidity(section: Section) -> Figure:
 
 def drugs_given_diagnoses(section: Section) -> Figure:
     """Published against generated P(drug | diagnosis); the area of a point grows with the patients."""
-    figure, axes = _figure(4.6)
+    figure, axes = one_axes(4.6)
     published, generated = (100 * section.numbers(key) for key in ("published", "generated"))
     shown = np.isfinite(generated)
     patients = section.numbers("patients")[shown]
@@ -136,7 +113,7 @@ def drugs_given_diagnoses(section: Section) -> Figure:
 
 def drug_users(section: Section) -> Figure:
     """Published against generated share of users, within five years and within one."""
-    figure, axes = _figure(4.6)
+    figure, axes = one_axes(4.6)
     everything = []
     for label, suffix, colour in (("five years", "", GENERATED), ("one year", "_1yr", SECOND)):
         published, generated = (100 * section.numbers(key + suffix) for key in ("published", "generated"))
@@ -154,7 +131,7 @@ def refills(section: Section) -> Figure:
     rows = [row for row in section.rows if row[2] == "long-term" and row[3]][:_THERAPIES]
     columns = 2
     lines = max(1, -(-len(rows) // columns))
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.45 * lines), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.45 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
     keys = [column.key for column in section.columns]
     for axes, row in zip(panels, rows, strict=False):
@@ -177,7 +154,7 @@ def refills(section: Section) -> Figure:
 
 def visits(section: Section) -> Figure:
     """Visits a person-year by age and sex, the published ones as marks."""
-    figure, axes = _figure(3.8)
+    figure, axes = one_axes(3.8)
     sex, age = np.array(section.column("sex")), section.column("age")
     groups = list(dict.fromkeys(age))
     place = np.array([groups.index(name) for name in age])
@@ -200,7 +177,7 @@ def visits(section: Section) -> Figure:
 def seasons(section: Section) -> Figure:
     """Events by calendar month of a code of an epidemic and of codes with a season."""
     months, events = section.series["months"], section.series["events"]
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.5 * max(1, len(events))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.5 * max(1, len(events))), layout="constrained")
     panels = figure.subplots(max(1, len(events)), 1, sharex=True, squeeze=False).ravel()
     code, label, published = section.column("code"), section.column("month"), section.numbers("published")
     for axes, (name, counts) in zip(panels, events.items(), strict=False):
@@ -226,7 +203,7 @@ def seasons(section: Section) -> Figure:
 
 def lengths(section: Section) -> Figure:
     """Histograms of the codes a visit and of the visits, diagnoses and prescriptions a patient."""
-    figure = Figure(figsize=(_WIDTH, 4.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     panels = figure.subplots(2, 2).ravel()
     for axes, (name, counts) in zip(panels, section.series["histograms"].items(), strict=True):
         share = 100 * np.array(counts, dtype=float) / max(sum(counts), 1)
@@ -241,7 +218,7 @@ def lengths(section: Section) -> Figure:
 
 def prolonged_stay(section: Section) -> Figure:
     """Share with a prolonged stay by age band beside what the log odds imply."""
-    figure, axes = _figure(3.4)
+    figure, axes = one_axes(3.4)
     bands = section.column("band")
     generated, modelled = (100 * section.numbers(key) for key in ("generated", "modelled"))
     place = np.arange(len(bands))
@@ -293,11 +270,6 @@ _PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
         "Bar chart: share of the labelled patients with a prolonged stay by age band, with what log odds imply.",
     ),
 }
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
 
 
 def _diagonal(axes: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:

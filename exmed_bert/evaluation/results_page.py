@@ -1,0 +1,104 @@
+"""results.json, results.md, report.html and the plots of an evaluation."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from exmed_bert.evaluation.results import Results
+from exmed_bert.evaluation.results_plots import draw
+from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, WORSE, Part, Table, parts
+from exmed_bert.files import make_folder, whole_file, write_json
+from exmed_bert.page import document, image, pill
+
+_PILLS = {BETTER: "met", WORSE: "missed", UNCLEAR: "none"}  # the page's classes of verdicts
+
+
+def write_report(folder: Path, results: Results) -> list[Path]:
+    """Write an evaluation; each file whole or not at all, the page last.
+
+    Returns:
+        The page, results.md, results.json and the plots.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    make_folder(folder)
+    content, plots = parts(results), draw(results)
+    page, text, figures = folder / "report.html", folder / "results.md", folder / "results.json"
+    page.unlink(missing_ok=True)  # where there is a page, the rest belongs to it
+    pictures = []
+    for name, (png, _) in plots.items():
+        pictures.append(folder / f"{name}.png")
+        with whole_file(pictures[-1]) as part:
+            part.write_bytes(png)
+    write_json(figures, results.to_dict())
+    for path, written in ((text, markdown(results, content, plots)), (page, html(results, content, plots))):
+        with whole_file(path) as part:
+            part.write_text(written, encoding="utf-8")
+    return [page, text, figures, *pictures]
+
+
+def html(results: Results, content: Sequence[Part], plots: dict[str, tuple[bytes, str]]) -> str:
+    """Return the page: one file that loads nothing but what it holds."""
+    return document(results.title, results.facts, results.notes, [_section(part, plots) for part in content])
+
+
+def markdown(results: Results, content: Sequence[Part], plots: dict[str, tuple[bytes, str]]) -> str:
+    """Return the same as text; plots are linked as the files beside it."""
+    lines = [f"# {results.title}", ""]
+    lines += [f"- {name}: {value}" for name, value in results.facts]
+    lines += [f"\n> {note}" for note in results.notes]
+    for part in content:
+        lines += ["", f"## {part.title}"]
+        lines += [f"\n{paragraph}" for paragraph in part.text]
+        lines += [f"\n![{plots[name][1]}]({name}.png)" for name in part.plots if name in plots]
+        for table in part.tables:
+            lines += ["", *_markdown_rows(table)]
+        for caption, table in part.folded:
+            lines += ["", f"{caption}:", "", *_markdown_rows(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_rows(table: Table) -> list[str]:
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---" if i in table.words else "---:" for i in range(len(table.columns))]
+    return [row(table.columns), row(rule), *map(row, table.rows)]
+
+
+def _section(part: Part, plots: dict[str, tuple[bytes, str]]) -> str:
+    words = "\n".join(f"<p>{escape(paragraph)}</p>" for paragraph in part.text)
+    pictures = [image(*plots[name]) for name in part.plots if name in plots]
+    if len(pictures) == 1:
+        words = f'<div class="pair"><div>\n{words}\n</div>\n{pictures[0]}</div>'
+    elif pictures:
+        words += f'\n<div class="pair">{"".join(pictures)}</div>'
+    tables = [_table(table) for table in part.tables]
+    tables += [
+        f"<details><summary>{escape(name)}</summary>\n{_table(table)}\n</details>" for name, table in part.folded
+    ]
+    return (
+        f'<section id="{escape(part.key, quote=True)}">\n<h2>{escape(part.title)}</h2>\n{words}\n'
+        + "\n".join(tables)
+        + "\n</section>"
+    )
+
+
+def _table(table: Table) -> str:
+    classes = [' class="short"' if i in table.words else ' class="n"' for i in range(len(table.columns))]
+    head = "".join(f"<th{style}>{escape(name)}</th>" for name, style in zip(table.columns, classes, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{style}>{_cell(cell)}</td>" for cell, style in zip(row, classes, strict=True)) + "</tr>"
+        for row in table.rows
+    )
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    if text in _PILLS:
+        return pill(text, _PILLS[text])
+    value, bracket, interval = text.partition(" (")
+    if bracket and " to " in interval:  # the interval under its figure keeps a table of models narrow
+        return f'{escape(value)}<br><span class="soft">{escape(bracket[1:] + interval)}</span>'
+    return escape(text)

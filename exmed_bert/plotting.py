@@ -1,0 +1,50 @@
+"""The one style of all plots."""
+
+import io
+from contextlib import AbstractContextManager
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, INK = "#2f6f9f", "#d9822b", "#222222"
+WIDTH = 5.4  # inches: labels stay readable on a telephone
+
+_DPI = 160
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.labelcolor": "#333333",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8eb",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "legend.handletextpad": 0.4,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Return a context in which figures are made and written in the style."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def one_axes(height: float) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; the height is in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
+    return content.getvalue()
