@@ -201,6 +201,11 @@ class PretrainSettings(ClinVecSettings):
     max_masked: int | None = Field(
         None, ge=1, description="Most codes masked of a patient (dynamic masking); not given: the dataset's."
     )
+    ahead_prob: Probability = Field(
+        0.0,
+        description="Share of the patients, each epoch anew, whose history is cut at a visit to predict a code that is "
+        "new in the year after; for fine-tuning to first occurrences.",
+    )
     plos: bool | None = Field(
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
     )

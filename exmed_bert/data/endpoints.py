@@ -51,13 +51,17 @@ class Endpoint:
         Raises:
             OptionError: something in it is no code, no prefix and no name.
         """
-        self.text = text
         terms = named[text] if text in named else [part for part in text.split(",") if part.strip()]
         if not terms:
             raise OptionError(f"--endpoint: {text!r} names no code, expected for instance I50.9, E11* or E11.9,E11.65")
         self._terms = [_term(str(term).strip(), named) for term in terms]
         self.found: set[CodeKey] = set()
         self._known: dict[CodeKey, bool] = {}
+
+    @property
+    def texts(self) -> list[str]:
+        """The codes and prefixes, a name spelled out."""
+        return [term.text for term in self._terms]
 
     def among(self, table: Iterable[str], system: codes.CodeSystem) -> np.ndarray:
         """Return which of the codes, as they are spelled in a file, belong to the endpoint, (table,) bool."""

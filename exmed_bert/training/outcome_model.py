@@ -1,4 +1,4 @@
-"""Where fine-tuning starts: a pretrained model, its vocabulary grown by the cohort's new codes, and its first answer."""
+"""Where fine-tuning starts: a pretrained model, grown by the cohort's new codes, and its first answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from exmed_bert.clinvec.initialise import CodeInitialisation
+from exmed_bert.clinvec.initialise import initialise_from
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation.calibration import Calibration
@@ -22,27 +22,26 @@ class Pretrained:
     Attributes:
         model: with ``vocabulary``.
         vocabulary: the model's own, with the cohort's new codes at its end.
-        new: what the new codes start from; None where there are none.
+        new: how many codes the model had never seen.
+        estimated: how many of these have relatives to start from; the others are drawn.
     """
 
     model: ExMedBertForMaskedLM
     vocabulary: CodeVocabulary
-    new: CodeInitialisation | None
-
-    @property
-    def estimated(self) -> int:
-        """How many new codes have relatives to start from."""
-        return 0 if self.new is None else len(self.new.ids_of("parent and siblings")) + 0
+    new: int
+    estimated: int
 
 
 def grow(model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int) -> Pretrained:
     """Give a pretrained model the codes of a cohort; those it never saw start from their relatives."""
     grown, shared = with_vocabulary(model, known.ids, vocabulary)
     if len(vocabulary) == len(known):
-        return Pretrained(grown, vocabulary, None)
+        return Pretrained(grown, vocabulary, 0, 0)
     keys = code_keys(vocabulary)
-    new = estimate_codes(grown, keys, [token for token in shared if keys[token] is not None], seed)
-    return Pretrained(grown, vocabulary, new)
+    known_ids = [token for token in shared if keys[token] is not None]
+    start = estimate_codes(grown, keys, known_ids, seed)
+    placed = np.setdiff1d(start.ids, known_ids)
+    return Pretrained(grown, vocabulary, len(vocabulary) - len(known), len(placed))
 
 
 @torch.no_grad()
@@ -116,3 +115,29 @@ def predict(
         logits[rows] = model(**batch).logits.double().cpu().numpy()
     model.train(was_training)
     return logits
+
+
+@torch.no_grad()
+def grow_outcome(
+    model: ExMedBertForSequenceClassification, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
+) -> tuple[ExMedBertForSequenceClassification, int]:
+    """Give a fine-tuned model the codes of new patients, and return how many of the new ones have relatives.
+
+    The code head gets no new codes: its answers keep the scale that they were fine-tuned with.
+    """
+    if len(vocabulary) == len(known):
+        return model.eval(), 0
+    size = len(known)
+    old = model.get_input_embeddings().weight
+    keys = code_keys(vocabulary)
+    medical = [token for token in range(size) if keys[token] is not None]
+    ids, (vectors,), _, _ = initialise_from(
+        keys, [keys[token] for token in medical], [old[torch.tensor(medical)].numpy()], True, seed
+    )
+    table = torch.nn.Embedding(len(vocabulary), old.shape[1])
+    torch.nn.init.normal_(table.weight)
+    table.weight[:size] = old
+    new = ids >= size
+    table.weight[torch.from_numpy(ids[new])] = torch.from_numpy(vectors[new])
+    model.set_input_embeddings(table)
+    return model.eval(), int(new.sum())

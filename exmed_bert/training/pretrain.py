@@ -108,7 +108,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             say_finished(settings, plan)
         return
-    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen)
+    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.ahead_prob)
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
             _write_start(start, train, folder, settings)

@@ -169,6 +169,7 @@ class PretrainingTrainer(PatientTrainer):
         eval_dataset: PatientDataset,
         eval_max_patients: int,
         unseen: UnseenCodes | None = None,
+        ahead: float = 0.0,
     ) -> None:
         """Take what a Trainer takes.
 
@@ -176,12 +177,13 @@ class PretrainingTrainer(PatientTrainer):
             model, args, train_dataset, eval_dataset: as a Trainer takes them.
             eval_max_patients: how many validation patients an evaluation during training looks at.
             unseen: codes that take their place when training ends.
+            ahead: share of the patients who are asked what comes.
         """
         self._unseen = unseen
         plos = bool(model.config.predict_los)
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
-        collator = MaskedCodeCollator(train_dataset.info, plos)
+        collator = MaskedCodeCollator(train_dataset.info, plos, ahead=ahead, seed=args.seed)
         super().__init__(model, args, train_dataset, eval_dataset, collator, collator)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
