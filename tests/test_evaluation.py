@@ -265,6 +265,17 @@ def test_baselines_learn_a_planted_rule_and_never_see_test_labels(name: baseline
     assert np.array_equal(again.probabilities, result.probabilities)
 
 
+def test_a_search_on_some_of_the_patients_ends_with_a_fit_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    patients = planted()
+    train, validation, test = (patients.rows(split) for split in (TRAIN, VALIDATION, TEST))
+    everyone = baselines.fit("logreg", patients, train, validation, seed=0)
+    monkeypatch.setattr(baselines, "_SEARCH_PATIENTS", 100)
+    monkeypatch.setitem(baselines._GRIDS, "logreg", [everyone.settings])
+    searched = baselines.fit("logreg", patients, train, validation, seed=0)
+    assert [trial.patients for trial in searched.trials] == [100]
+    assert np.array_equal(searched.probabilities[test], everyone.probabilities[test])
+
+
 def test_a_baseline_needs_both_classes() -> None:
     patients = planted(100)
     without = np.flatnonzero((patients.labels == 0) & (patients.splits == TRAIN))
@@ -294,6 +305,14 @@ def test_attributions_add_up_to_the_difference_in_logit() -> None:
     assert len(set(found.steps.tolist())) > 1  # only who needs more points gets them
     coarse = integrated_gradients(logit_of, embedded, baseline, real, most_steps=8)
     assert not coarse.complete.all()  # and says so
+
+    equal_steps = torch.zeros(patients)
+    for at in (torch.arange(32) + 0.5) / 32:
+        point = (at * embedded).requires_grad_()
+        (gradient,) = torch.autograd.grad(logit_of(point, torch.arange(patients)).sum(), point)
+        equal_steps += (gradient * embedded).sum(dim=(1, 2)) / 32
+    sixteen = integrated_gradients(logit_of, embedded, baseline, real, most_steps=16)
+    assert sixteen.gap.abs().median() < (equal_steps - sums).abs().median()  # with half the points
 
 
 def test_attributions_by_code() -> None:

@@ -1,7 +1,7 @@
 """From the scores of several models to `Results`: recalibrate on validation, measure on test."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ from exmed_bert.console import progress
 from exmed_bert.data.labelled import SPLITS, TEST, VALIDATION, LabelledPatients
 from exmed_bert.evaluation import calibration
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
-from exmed_bert.evaluation.bootstrap import RESAMPLES, paired_difference, with_intervals
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Comparison, mean_paired_differences, with_intervals
 from exmed_bert.evaluation.groups import by_group, groups
-from exmed_bert.evaluation.metrics import FIGURES, logit, measure, sigmoid
+from exmed_bert.evaluation.metrics import FIGURES, WITHOUT_DIRECTION, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
 from exmed_bert.evaluation.series import calibration_error_by_chance, plot_series
+
+_COMPARED = tuple(name for name in FIGURES if name not in WITHOUT_DIRECTION)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class ModelScores:
         """Take a baseline as `baselines.fit` returns it."""
         details = {
             "settings": result.settings,
-            "trials": [{"settings": t.settings, "validation_auroc": t.validation_auroc} for t in result.trials],
+            "trials": [asdict(trial) for trial in result.trials],
             "columns": result.columns,
             "seconds": result.seconds,
         }
@@ -109,11 +111,9 @@ def assemble(
             )
         )
         if len(found) > 1:
-            first = probabilities[models[0].name][test]
-            for figure in FIGURES:
-                difference = paired_difference(labels, first, ours, figure, keys, resamples, seed)
-                if difference is not None:
-                    differences.append(Difference(models[0].name, model.name, figure, difference))
+            both = Comparison(labels, probabilities[models[0].name][test], ours, keys)
+            differing = mean_paired_differences([both], _COMPARED, resamples, seed)
+            differences += [Difference(models[0].name, model.name, *item) for item in differing.items()]
     results = Results(
         title=title,
         facts=tuple(facts),

@@ -21,6 +21,7 @@ BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "boosted trees"}
 
+_SEARCH_PATIENTS = 10_000  # of more training patients the search sees so many; the chosen setting is fitted on all
 _TREES = 300
 _TREE_PATIENTS = 20_000  # most patients that one tree of a forest sees
 _ROUNDS = 200  # of boosting; the best number is found on validation
@@ -50,9 +51,10 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting that was tried, and the AUROC of the validation patients."""
+    """One setting that was tried on so many training patients, and the AUROC of the validation patients."""
 
     settings: dict[str, Any]
+    patients: int
     validation_auroc: float
 
 
@@ -81,8 +83,8 @@ class BaselineResult:
         """What was spent, in a line."""
         chosen = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return (
-            f"{len(self.trials)} settings tried on validation AUROC, {self.columns:,} columns, {self.seconds:.0f} s; "
-            f"chosen: {chosen}"
+            f"{len(self.trials)} settings on {self.trials[0].patients:,} patients tried by validation AUROC, "
+            f"{self.seconds:.0f} s; chosen: {chosen}, {self.columns:,} columns"
         )
 
 
@@ -112,27 +114,45 @@ def fit(
     inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
     if name == "hgb":
         inputs = {columns: most_used(matrix, train_rows, _DENSE_COLUMNS) for columns, matrix in inputs.items()}
-    train_labels, labels = patients.labels[train_rows], patients.labels[validation_rows]
+    labels = patients.labels[validation_rows]
 
-    trials: list[Trial] = []
-    best: tuple[Trial, Any] | None = None
-    for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" settings"):
+    def tried(settings: dict[str, Any], rows: np.ndarray) -> tuple[Trial, Any]:
         own = inputs[settings["columns"]]
-        model = _model(name, settings, len(train_rows), seed).fit(own[train_rows], train_labels)
+        model = _model(name, settings, len(rows), seed).fit(own[rows], patients.labels[rows])
         if name == "rf":
             model.set_params(n_jobs=1)  # threads add the trees up in any order, which changes the last bits
         rounds = (
-            Trial(settings | more, Predictions(labels, probabilities).measure()["auroc"])
+            Trial(settings | more, len(rows), Predictions(labels, probabilities).measure()["auroc"])
             for more, probabilities in _predictions(name, model, own[validation_rows])
         )
-        # Of boosting the best number of rounds; of the others there is one.
-        trials.append(max(rounds, key=lambda trial: trial.validation_auroc))
-        if best is None or trials[-1].validation_auroc > best[0].validation_auroc:
-            best = trials[-1], model
-    trial, model = best
-    own = inputs[trial.settings["columns"]]
-    _, probabilities = next(_predictions(name, model, own, trial.settings.get("rounds")))
-    return BaselineResult(name, probabilities, trial.settings, trials, own.shape[1], time.perf_counter() - started)
+        return max(rounds, key=_auroc), model  # of boosting the best number of rounds; of the others there is one
+
+    search_rows = _search_rows(train_rows, patients.labels[train_rows], seed)
+    trials: list[Trial] = []
+    chosen, model, best = None, None, {}
+    for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" fits"):
+        trial, fitted = tried(settings, search_rows)
+        trials.append(trial)
+        if chosen is None or _auroc(trial) > _auroc(chosen):
+            chosen, model, best = trial, fitted, settings
+    if len(search_rows) < len(train_rows):
+        chosen, model = tried(best, train_rows)
+    own = inputs[chosen.settings["columns"]]
+    _, probabilities = next(_predictions(name, model, own, chosen.settings.get("rounds")))
+    return BaselineResult(name, probabilities, chosen.settings, trials, own.shape[1], time.perf_counter() - started)
+
+
+def _search_rows(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return the rows the search sees: all, or `_SEARCH_PATIENTS` with events in proportion, one at the least."""
+    if len(rows) <= _SEARCH_PATIENTS:
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    order = order[np.argsort(labels[order], kind="stable")]
+    return rows[order[np.linspace(0, len(rows) - 1, _SEARCH_PATIENTS).astype(int)]]
+
+
+def _auroc(trial: Trial) -> float:
+    return trial.validation_auroc
 
 
 def _model(name: BaselineName, settings: dict[str, Any], n: int, seed: int) -> Any:

@@ -10,7 +10,7 @@ from exmed_bert.evaluation.metrics import FIGURES, Predictions
 RESAMPLES = 1000
 LEVEL = 0.95
 
-_CELLS = 2_000_000  # weights that are in memory at a time
+_CELLS = 250_000  # weights at a time: what a processor keeps close
 _USABLE = 0.9  # an interval needs so many resamples in which the figure is defined
 
 
@@ -68,7 +68,7 @@ def with_intervals(
     drawn = _gather(
         predictions.figures(weights, values) for weights in _weights([_rows(keys, len(predictions))], resamples, seed)
     )
-    return {name: _figure(value, drawn.get(name)) for name, value in values.items()}
+    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
 
 
 def paired_difference(
@@ -91,27 +91,48 @@ def paired_difference(
 def mean_paired_difference(
     endpoints: Sequence[Comparison], figure: str = "auroc", resamples: int = RESAMPLES, seed: int = 0
 ) -> Figure | None:
-    """Return the mean over endpoints of ours minus theirs, with its interval.
+    """Return the mean over endpoints of ours minus theirs with its interval, None where it is not defined.
+
+    Resampled as in `mean_paired_differences`.
+    """
+    return mean_paired_differences(endpoints, (figure,), resamples, seed).get(figure)
+
+
+def mean_paired_differences(
+    endpoints: Sequence[Comparison],
+    names: Iterable[str] = FIGURES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Figure]:
+    """Return the mean over endpoints of ours minus theirs in several figures, with intervals.
 
     Patients are resampled once: who is drawn twice counts twice in every endpoint that has them, so what the
     endpoints have in common is not taken for independent evidence. Endpoints without keys are resampled apart.
 
-    Returns:
-        The difference, None where the figure is not defined for an endpoint.
+    Args:
+        endpoints: one or more.
+        names: keys of `FIGURES`; those that an endpoint does not define are left out.
+        resamples, seed: as in `with_intervals`.
     """
     both = [(Predictions(e.labels, e.ours), Predictions(e.labels, e.theirs)) for e in endpoints]
-    values = [ours.measure().get(figure, np.nan) - theirs.measure().get(figure, np.nan) for ours, theirs in both]
-    if not np.isfinite(values).all():
-        return None
+    measured = [(ours.measure(), theirs.measure()) for ours, theirs in both]
+    values = {
+        name: float(np.mean([ours[name] - theirs[name] for ours, theirs in measured]))
+        for name in names
+        if all(name in ours and name in theirs for ours, theirs in measured)
+    }
     rows = [_rows(e.keys, len(e.labels)) for e in endpoints]
-    drawn = []
-    for weights in _split(_weights(rows, resamples, seed), [len(e.labels) for e in endpoints]):
-        differences = [
-            ours.figures(w, (figure,))[figure] - theirs.figures(w, (figure,))[figure]
-            for (ours, theirs), w in zip(both, weights, strict=True)
+    ends = np.cumsum([len(e.labels) for e in endpoints])[:-1]
+
+    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = [
+            (ours.figures(own, values), theirs.figures(own, values))
+            for (ours, theirs), own in zip(both, np.split(weights, ends, axis=1), strict=True)
         ]
-        drawn.append(np.mean(differences, axis=0))
-    return _figure(float(np.mean(values)), np.concatenate(drawn) if drawn else None)
+        return {name: np.mean([ours[name] - theirs[name] for ours, theirs in found], axis=0) for name in values}
+
+    drawn = _gather(map(differences, _weights(rows, resamples, seed)))
+    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
 
 
 def _rows(keys: np.ndarray | None, n: int) -> np.ndarray | int:
@@ -136,19 +157,14 @@ def _weights(endpoints: list[np.ndarray | int], resamples: int, seed: int) -> It
     chunk = max(1, _CELLS // max(len(row), 1))
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
-        drawn = [_counts(generator, count, n) for n in populations if n]
+        drawn = [draw_counts(generator, count, n) for n in populations if n]
         yield np.concatenate(drawn, axis=1)[:, row]
 
 
-def _counts(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+def draw_counts(generator: np.random.Generator, resamples: int, n: int) -> np.ndarray:
     """Return how often each of n patients is drawn in n draws, (resamples, n)."""
     drawn = generator.integers(n, size=(resamples, n)) + np.arange(resamples)[:, None] * n
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
-
-
-def _split(weights: Iterator[np.ndarray], lengths: list[int]) -> Iterator[list[np.ndarray]]:
-    for block in weights:
-        yield np.split(block, np.cumsum(lengths)[:-1], axis=1)
 
 
 def _gather(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -156,7 +172,8 @@ def _gather(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def _figure(value: float, drawn: np.ndarray | None) -> Figure:
+def figure_of(value: float, drawn: np.ndarray | None) -> Figure:
+    """Return a figure with the percentile interval of its resamples, (R,)."""
     if drawn is None or np.isfinite(drawn).mean() < _USABLE:
         return Figure(value)
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

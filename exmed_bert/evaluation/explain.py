@@ -19,7 +19,7 @@ TOLERANCE = 0.01  # of the difference in logit that attributions may miss
 FLOOR = 1e-3  # or so much in logits: the difference may itself be next to nothing
 
 _FIRST_STEPS, _MOST_STEPS = 8, 256
-_ROWS = 512  # sequences a pass, whatever the number of steps
+_TOKENS = 2**15  # a pass, whatever the number of steps: more would need much memory and be no faster
 
 LogitOf = Callable[[Tensor, Tensor], Tensor]
 """Embeddings (b, L, H) and which patients of the batch they are of (b,), to logits of label 1 (b,)."""
@@ -119,7 +119,7 @@ def _mean_gradient(logit_of: LogitOf, baseline: Tensor, way: Tensor, patients: T
     weight = torch.as_tensor(weights / 2, dtype=way.dtype, device=way.device)
     mean = torch.zeros_like(way[patients])
     rows = torch.arange(len(patients) * steps, device=way.device)
-    for block in rows.split(_ROWS):
+    for block in rows.split(max(1, _TOKENS // way.shape[1])):
         place, step = block // steps, block % steps
         who = patients[place]
         point = (baseline[who].detach() + at[step, None, None] * way[who]).requires_grad_()

@@ -25,10 +25,13 @@ FIGURES = {
     "calibration_error": "expected calibration error",
     **{f"sensitivity_at_{100 * s:.0f}": f"sensitivity at specificity {s:.2f}" for s in SPECIFICITIES},
 }
+LOWER_IS_BETTER = ("brier", "calibration_error")
+WITHOUT_DIRECTION = ("calibration_slope", "calibration_intercept")  # 1 and 0 are best; a difference says little
 _RANKING = ("auroc", "auprc", "partial_auroc", *(name for name in FIGURES if name.startswith("sensitivity")))
 
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their logit is taken
 _NEWTON_STEPS = 30
+_CLOSE = 1e-4  # a step of Newton's so short ends within about its square of the solution
 _STEEPEST = 50.0  # a calibration slope beyond is that of classes that the scores separate: it has no finite value
 
 
@@ -82,8 +85,9 @@ class Curve:
 
     @cached_property
     def precision(self) -> np.ndarray:
-        """(R, T) share of the alarms that are right, after the first threshold."""
-        return _ratio(self.hits[:, 1:], self.hits[:, 1:] + self.alarms[:, 1:])
+        """(R, T) share of the alarms that are right, from the first threshold on; 0 where there is none."""
+        all_alarms = self.hits[:, 1:] + self.alarms[:, 1:]
+        return self.hits[:, 1:] / np.maximum(all_alarms, 1e-300)
 
 
 class Predictions:
@@ -160,7 +164,7 @@ class Predictions:
             slope = ((p * (1 - p)) * weights).sum(axis=1)
             step = np.divide(events - (p * weights).sum(axis=1), slope, out=np.zeros_like(slope), where=slope > 0)
             intercept += np.clip(step, -2, 2)
-            if np.abs(step).max(initial=0) < 1e-8:
+            if np.abs(step).max(initial=0) < _CLOSE:
                 break
         return np.where(_both_classes(weights, self.labels), intercept, np.nan)
 
@@ -185,14 +189,15 @@ def _ranking(name: str, curve: Curve) -> np.ndarray:
     """Return a figure that depends on the order of the scores alone, (R,)."""
     x, y = curve.false_positives, curve.sensitivity
     if name == "auroc":
-        value = np.trapezoid(y, x, axis=1)
+        value = np.vecdot(np.diff(x, axis=1), y[:, 1:] + y[:, :-1]) / 2
     elif name == "auprc":  # average precision: no interpolation between thresholds, which would be optimistic
-        value = (np.diff(y, axis=1) * np.nan_to_num(curve.precision)).sum(axis=1)
+        value = np.vecdot(np.diff(y, axis=1), curve.precision)
     elif name == "partial_auroc":
         value = _partial_area(x, y, FALSE_POSITIVES)
     else:
         specificity = int(name.removeprefix("sensitivity_at_")) / 100
-        value = np.where(x <= 1 - specificity + 1e-12, y, 0).max(axis=1)
+        last = np.count_nonzero(x <= 1 - specificity + 1e-12, axis=1) - 1  # x and y never fall
+        value = y[np.arange(len(y)), last]
     defined = (curve.hits[:, -1] > 0) & (curve.alarms[:, -1] > 0)
     return np.where(defined, value, np.nan)
 
@@ -202,11 +207,13 @@ def _partial_area(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
 
     McClish, "Analyzing a portion of the ROC curve", Medical Decision Making 9 (1989); as ``max_fpr`` of scikit-learn.
     """
+    within = np.count_nonzero((x < limit).any(axis=0)) + 1  # columns with a part of any curve
+    x, y = x[:, :within], y[:, :within]
     left, right = np.minimum(x[:, :-1], limit), np.minimum(x[:, 1:], limit)
     width = np.diff(x, axis=1)
     share = np.divide(right - x[:, :-1], width, out=np.zeros_like(width), where=width > 0)
     height = y[:, :-1] + share * np.diff(y, axis=1)  # at the right end, which may lie within a segment
-    area = ((right - left) * (y[:, :-1] + height) / 2).sum(axis=1)
+    area = np.vecdot(right - left, y[:, :-1] + height) / 2
     lowest, highest = limit**2 / 2, limit
     return 0.5 * (1 + (area - lowest) / (highest - lowest))
 
@@ -230,9 +237,9 @@ def _newton(x: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: np.nd
             longest = np.abs(step).max(axis=1, keepdims=True)
             step *= np.minimum(1, 5 / np.maximum(longest, 1e-12))  # a far start may overshoot
             fitted += step
-            if not (longest > 1e-8).any():  # NaN has given up
+            if not (longest > _CLOSE).any():  # NaN has given up
                 break
-    return np.where(longest <= 1e-6, fitted, np.nan)
+    return np.where(longest <= _CLOSE, fitted, np.nan)
 
 
 def _both_classes(weights: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,14 +1,14 @@
 """results.json, results.md, report.html and the plots of an evaluation."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
+from exmed_bert.evaluation.parts import Part, Table, section
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_plots import draw
-from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, WORSE, Part, Table, parts
+from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, WORSE, parts
 from exmed_bert.files import make_folder, whole_file, write_json
-from exmed_bert.page import document, image, pill
+from exmed_bert.page import document
 
 _PILLS = {BETTER: "met", WORSE: "missed", UNCLEAR: "none"}  # the page's classes of verdicts
 
@@ -40,7 +40,7 @@ def write_report(folder: Path, results: Results) -> list[Path]:
 
 def html(results: Results, content: Sequence[Part], plots: dict[str, tuple[bytes, str]]) -> str:
     """Return the page: one file that loads nothing but what it holds."""
-    return document(results.title, results.facts, results.notes, [_section(part, plots) for part in content])
+    return document(results.title, results.facts, results.notes, [section(part, plots, _PILLS) for part in content])
 
 
 def markdown(results: Results, content: Sequence[Part], plots: dict[str, tuple[bytes, str]]) -> str:
@@ -65,40 +65,3 @@ def _markdown_rows(table: Table) -> list[str]:
 
     rule = ["---" if i in table.words else "---:" for i in range(len(table.columns))]
     return [row(table.columns), row(rule), *map(row, table.rows)]
-
-
-def _section(part: Part, plots: dict[str, tuple[bytes, str]]) -> str:
-    words = "\n".join(f"<p>{escape(paragraph)}</p>" for paragraph in part.text)
-    pictures = [image(*plots[name]) for name in part.plots if name in plots]
-    if len(pictures) == 1:
-        words = f'<div class="pair"><div>\n{words}\n</div>\n{pictures[0]}</div>'
-    elif pictures:
-        words += f'\n<div class="pair">{"".join(pictures)}</div>'
-    tables = [_table(table) for table in part.tables]
-    tables += [
-        f"<details><summary>{escape(name)}</summary>\n{_table(table)}\n</details>" for name, table in part.folded
-    ]
-    return (
-        f'<section id="{escape(part.key, quote=True)}">\n<h2>{escape(part.title)}</h2>\n{words}\n'
-        + "\n".join(tables)
-        + "\n</section>"
-    )
-
-
-def _table(table: Table) -> str:
-    classes = [' class="short"' if i in table.words else ' class="n"' for i in range(len(table.columns))]
-    head = "".join(f"<th{style}>{escape(name)}</th>" for name, style in zip(table.columns, classes, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f"<td{style}>{_cell(cell)}</td>" for cell, style in zip(row, classes, strict=True)) + "</tr>"
-        for row in table.rows
-    )
-    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
-
-
-def _cell(text: str) -> str:
-    if text in _PILLS:
-        return pill(text, _PILLS[text])
-    value, bracket, interval = text.partition(" (")
-    if bracket and " to " in interval:  # the interval under its figure keeps a table of models narrow
-        return f'{escape(value)}<br><span class="soft">{escape(bracket[1:] + interval)}</span>'
-    return escape(text)

@@ -156,7 +156,7 @@ def attributions(results: Results) -> Figure | None:
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="added to the log odds, mean over the patients who have the code")
+    axes.set(xlabel="mean added to the log odds")
     return figure
 
 

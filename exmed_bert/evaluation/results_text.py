@@ -1,41 +1,16 @@
 """The words and tables of an evaluation, from `Results` to parts that the page and results.md show alike."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from exmed_bert.evaluation.bootstrap import Figure
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.groups import LEAST_EVENTS
-from exmed_bert.evaluation.metrics import BINS, FIGURES
+from exmed_bert.evaluation.metrics import BINS, FIGURES, LOWER_IS_BETTER
+from exmed_bert.evaluation.parts import Part, Table, shown
 from exmed_bert.evaluation.results import Difference, ModelResults, Results
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
 
-_LOWER_IS_BETTER = ("brier", "calibration_error")
-_NO_DIRECTION = ("calibration_slope", "calibration_intercept")  # 1 and 0 are best; a difference says little
 _IN_GROUPS = ("auroc", "auprc", "brier", "calibration_intercept", "calibration_error")
 _CODES = 50  # rows of attributions
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as a reader sees them; ``words`` are the columns that hold no numbers."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: Sequence[int] = (0,)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the report: paragraphs, then plots by name, then tables. ``folded`` tables come last and shut."""
-
-    key: str
-    title: str
-    text: Sequence[str]
-    plots: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    folded: Sequence[tuple[str, Table]] = ()
 
 
 def parts(results: Results) -> list[Part]:
@@ -60,22 +35,7 @@ def verdict(difference: Difference) -> str:
     found = difference.difference
     if not found.excludes_zero:
         return UNCLEAR
-    return BETTER if (found.value > 0) != (difference.figure in _LOWER_IS_BETTER) else WORSE
-
-
-def shown(figure: Figure | None, sign: bool = False) -> str:
-    """Return a figure with its interval.
-
-    >>> shown(Figure(0.8123, 0.79, 0.8351)), shown(Figure(-0.02, -0.031, 0.004), sign=True), shown(None)
-    ('0.812 (0.790 to 0.835)', '−0.020 (−0.031 to +0.004)', '–')
-    """
-    if figure is None:
-        return "–"
-    form = "+.3f" if sign else ".3f"
-    text = f"{figure.value:{form}}"
-    if figure.low is not None:
-        text += f" ({figure.low:{form}} to {figure.high:{form}})"
-    return text.replace("-0.000", "0.000").replace("-", "−")
+    return BETTER if (found.value > 0) != (difference.figure in LOWER_IS_BETTER) else WORSE
 
 
 def _headline(results: Results) -> Part:
@@ -93,9 +53,7 @@ def _headline(results: Results) -> Part:
     ]
     names = {model.name: model.label for model in results.models}
     rows = [
-        (names[d.theirs], FIGURES[d.figure], shown(d.difference, sign=True), verdict(d))
-        for d in results.differences
-        if d.figure not in _NO_DIRECTION
+        (names[d.theirs], FIGURES[d.figure], shown(d.difference, sign=True), verdict(d)) for d in results.differences
     ]
     short = [row for row in rows if row[1] in (FIGURES["auroc"], FIGURES["auprc"], FIGURES["brier"])]
     columns = ("Against", "Figure", f"{first.label.capitalize()} minus the other", "Verdict")
