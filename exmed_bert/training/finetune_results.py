@@ -137,8 +137,7 @@ def _curve(
     labels = patients.labels[test]
     points = []
     for run, found in done.items():
-        scores = sigmoid(found.logits[np.isin(found.rows, test)])
-        points.append(CurvePoint(LABELS[run.kind], found.labels, run.seed, _auroc(labels, scores)))
+        points.append(CurvePoint(LABELS[run.kind], found.labels, run.seed, _auroc(labels, sigmoid(found.logits))))
     for run, fit in fitted.items():
         count = len(draw_subset(patients, run.size, run.seed).train)
         points.append(CurvePoint(baselines.LABELS[run.kind], count, run.seed, _auroc(labels, fit.probabilities[test])))

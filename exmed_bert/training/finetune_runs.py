@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError
-from exmed_bert.data.labelled import TEST, VALIDATION, LabelledPatients
+from exmed_bert.data.labelled import TEST, LabelledPatients
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.files import make_folder, whole_file, write_json
 from exmed_bert.models import ExMedBertForSequenceClassification
@@ -28,7 +28,7 @@ from exmed_bert.training.finetuning_trainer import BEST, FinetuningTrainer
 from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback
 
-SCORES = "scores.safetensors"  # of a finished run: rows and their logits
+SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,12 @@ class Finished:
     """A run that has ended.
 
     Attributes:
-        rows: (n,) whom it scored: validation and test patients.
-        logits: (n,) float64.
+        logits: (n,) float64, of the test patients.
         labels: how many it was trained on.
         budget: what it took, in a line.
         weights: its best weights.
     """
 
-    rows: np.ndarray
     logits: np.ndarray
     labels: int
     budget: str
@@ -118,7 +116,7 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
             f"{settings.input}: {int(labels.sum())} of {len(labels):,} training patients have the outcome, expected "
             "some with it and some without; take more patients or another endpoint"
         )
-    scored = np.concatenate((patients.rows(VALIDATION), patients.rows(TEST)))
+    scored = patients.rows(TEST)
     if (found := _finished(folder, scored)) is not None:
         return found
 
@@ -152,7 +150,7 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
     budget = (
         f"{len(train):,} labels, {len(validation):,} to validate on; at most {plan.total_steps:,} steps of "
         f"{settings.train_batch_size} patients, learning rate {plan.learning_rate:.2g} (head "
-        f"{plan.head_learning_rate:.2g}), one setting tried; the best of {trainer.state.global_step:,} steps was {best:,}"
+        f"{plan.head_learning_rate:.2g}), one setting tried; of {trainer.state.global_step:,} steps {best:,} was best"
     )
     write_json(
         folder / "budget.json", {"budget": budget, "labels": len(train), "seconds": output.metrics["train_runtime"]}
@@ -161,7 +159,7 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
         save_file({"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}, part)
     for old in checkpoints.checkpoints(folder):
         shutil.rmtree(old, ignore_errors=True)
-    return Finished(scored, logits, len(train), budget, folder / BEST)
+    return Finished(logits, len(train), budget, folder / BEST)
 
 
 def load_best(run: Finished, task: Task) -> ExMedBertForSequenceClassification:
@@ -181,7 +179,7 @@ def _finished(folder: Path, scored: np.ndarray) -> Finished | None:
         return None
     if not np.array_equal(found["rows"].numpy(), scored):
         return None
-    return Finished(scored, found["logits"].numpy(), budget["labels"], budget["budget"], folder / BEST)
+    return Finished(found["logits"].numpy(), budget["labels"], budget["budget"], folder / BEST)
 
 
 def _arguments(folder: Path, precision: str, seed: int, plan: FinetunePlan, settings: FinetuneSettings) -> Any:
