@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from exmed_bert import console
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.labelled import TEST, LabelledPatients
@@ -26,7 +27,7 @@ from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.finetune_plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.training.finetuning_trainer import BEST, FinetuningTrainer
 from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
-from exmed_bert.training.tracking import MetricsWriter, ReportCallback
+from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce
 
 SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits
 
@@ -143,7 +144,11 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
         patience=plan.patience,
     )
     trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described, prefix))
-    checkpoint, _damaged = checkpoints.last_whole(folder)
+    checkpoint, damaged = checkpoints.last_whole(folder)
+    for broken in damaged:
+        console.warn(f"{broken}: is damaged and passed over")
+    if checkpoint is not None:
+        announce(f"Going on from {checkpoint}")
     output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.restore_best()
     logits = trainer.predict_logits(LabelledRows(patients, scored))
