@@ -1,4 +1,4 @@
-"""Does pretraining pay? Fine-tune to outcomes with 300 and with all labels, against from-scratch training and baselines.
+"""Does pretraining pay? Fine-tune with 300 and with all labels, against training from scratch and baselines.
 
     python benchmarks/finetuning.py            # 60,000 patients, of whom 20,000 are pretrained on; about 40 minutes
     python benchmarks/finetuning.py --quick    # a check of the program itself, keeps no results
