@@ -18,6 +18,7 @@ _EXPORTS = {
     "ExMedBertConfig": "exmed_bert.models",
     "ExMedBertModel": "exmed_bert.models",
     "ExMedBertForMaskedLM": "exmed_bert.models",
+    "ExMedBertForSequenceClassification": "exmed_bert.models",
 }
 __all__ = ["__version__", *_EXPORTS]
 

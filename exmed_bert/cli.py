@@ -31,7 +31,7 @@ def command(cls: type[S], work: Callable[[Resolved[S]], None], summary: str, exa
 
     # The step's own options first, those of a section it includes after them.
     fields = sorted(cls.model_fields.items(), key=lambda item: item[0] not in cls.__annotations__)
-    parameters = [_option(name, field) for name, field in fields]
+    parameters = [_option(name, field) for name, field in fields if not _extra(field).get("file_only")]
     parameters.append(
         _parameter(
             "config", Path, "--config", help_text="Settings file.", default="config.yaml in the project's folder"
@@ -54,12 +54,17 @@ def _option(name: str, field: Any) -> inspect.Parameter:
     annotation = _without_none(field.annotation)
     if annotation is bool:
         spellings = [f"{flag(name)}/--no-{flag(name)[2:]}"]
-    if field.json_schema_extra:
-        spellings.append(field.json_schema_extra["short"])
+    if "short" in _extra(field):
+        spellings.append(_extra(field)["short"])
     if get_origin(annotation) is None and annotation not in (int, float, bool, Path):
         annotation = str
     shown = None if field.default is None else str(field.default).lower() if annotation is bool else field.default
     return _parameter(name, annotation, *spellings, help_text=field.description, default=shown)
+
+
+def _extra(field: Any) -> dict[str, Any]:
+    """Return what a field says of its option: ``short``, a second spelling; ``file_only``, it has none."""
+    return field.json_schema_extra or {}
 
 
 def _parameter(name: str, annotation: Any, *spellings: str, help_text: str, default: Any = None) -> inspect.Parameter:

@@ -201,6 +201,11 @@ class PretrainSettings(ClinVecSettings):
     max_masked: int | None = Field(
         None, ge=1, description="Most codes masked of a patient (dynamic masking); not given: the dataset's."
     )
+    ahead_prob: Probability = Field(
+        0.0,
+        description="Share of the patients, each epoch anew, whose history is cut at a visit to predict a code that is "
+        "new in the year after; for fine-tuning to first occurrences.",
+    )
     plos: bool | None = Field(
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
     )
@@ -212,6 +217,79 @@ class PretrainSettings(ClinVecSettings):
     )
     profile: int | None = Field(
         None, ge=1, description="Write a profiler's trace of this many steps, for TensorBoard or Perfetto."
+    )
+    overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
+
+
+class FinetuneSettings(Section):
+    """scripts/finetune-exmed-bert.py: from a pretrained model to an evaluated prediction."""
+
+    section = "finetune"
+
+    model_dir: FilePath = Field(
+        Path("output/synthetic_pretrain"),
+        description="Folder of the pretrained model; with --predict-only of the fine-tuned one.",
+    )
+    input: FilePath = Field(
+        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
+    )
+    output_dir: FilePath = Field(
+        Path("output/finetune"), description="Folder of the fine-tuned model, the results, TensorBoard and MLflow."
+    )
+    endpoint: str | None = Field(
+        None,
+        description="Predict the first occurrence of a code (I50.9), of what begins like it (E11*), of several, "
+        "separated by commas, or of a set named under `endpoints` in config.yaml.",
+    )
+    labels: FilePath | None = Field(
+        None,
+        description="Predict these labels: .csv or .parquet with subject_id, prediction_time, boolean_value (MEDS).",
+    )
+    task: Literal["plos"] | None = Field(None, description="plos: predict prolonged length of stay (had_plos).")
+    endpoints: dict[str, list[str]] = Field(
+        {}, description="Named sets of codes.", json_schema_extra={"file_only": True}
+    )
+    horizon_days: int = Field(365, ge=1, description="The endpoint counts up to so many days after the index date.")
+    washout_days: int = Field(
+        0, ge=0, description="Patients whose endpoint comes within so many days after the index date are left out."
+    )
+    index_date: str | None = Field(
+        None,
+        description="last-visit-before: the last visit that has the horizon behind it, the default; random: any of "
+        "these visits; fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
+    )
+    min_history: int = Field(5, ge=1, description="Patients with fewer codes up to the index date are left out.")
+    head: Literal["ffn", "gru", "lstm"] = Field(
+        "ffn", description="Head over the history: mean of the hidden states, or a recurrent network over them."
+    )
+    ask: bool = Field(
+        True, description="Also ask the pretrained code head how likely the endpoint is; it needs no label to answer."
+    )
+    freeze_encoder: bool = Field(False, description="Train the head alone.")
+    class_weights: bool = Field(
+        False, description="Weight patients with and without the outcome alike; better ranks at times, never odds."
+    )
+    from_scratch: bool = Field(False, description="Train the same network from random weights.")
+    train_sizes: str = Field(
+        "all", description="Numbers of training labels, separated by commas: 100,300,1000,all; the last is the model."
+    )
+    seeds: int = Field(1, ge=1, description="Runs for each number of labels, with seeds from --seed on.")
+    baselines: str = Field(
+        "logreg,rf,hgb,scratch",
+        description="What the model is held against: logreg, rf, hgb, and scratch, the network without pretraining; "
+        "or none.",
+    )
+    explain: int = Field(0, ge=0, description="Attribute the predictions of so many test patients to their codes.")
+    predict_only: bool = Field(False, description="Score the patients of --input with a fine-tuned model.")
+    train_batch_size: int = Field(32, ge=1, description="Patients a training step.")
+    eval_batch_size: int = Field(256, ge=1, description="Patients a step of prediction.")
+    epochs: int | None = Field(None, ge=1, description="Most passes over the labels; not given: by their number.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; not given: by the width of the model and the number of labels."
+    )
+    seed: int = Field(42, ge=0, description="Seed of subsets, order, dropout and heads.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Number format of matrix products; auto: bf16 where the machine is faster with it."
     )
     overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
 
@@ -256,6 +334,7 @@ SECTIONS: tuple[type[Section], ...] = (
     ConvertSettings,
     ClinVecSettings,
     PretrainSettings,
+    FinetuneSettings,
     ReportSettings,
     HierarchySettings,
     AnalyzeSettings,

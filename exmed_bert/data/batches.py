@@ -1,4 +1,4 @@
-"""Batches for pretraining: which patients go together, and the tensors the model takes."""
+"""Batches: which patients go together, and the tensors that the models take."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler
 
+from exmed_bert.data.ahead import Ahead, ask_ahead
 from exmed_bert.data.dataset import DatasetInfo, PaddedBatch
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
+from exmed_bert.data.vocabulary import MASK
 
 # Patients are sorted by length within pools of this many batches: enough to leave little padding, few enough that
 # which patients meet in a batch stays random.
@@ -57,14 +59,21 @@ class LengthGroupedBatchSampler(BatchSampler):
 class MaskedCodeCollator:
     """Turns a padded batch of columns into what `ExMedBertForMaskedLM` takes, codes masked."""
 
-    def __init__(self, info: DatasetInfo, plos: bool, validation: bool = False) -> None:
+    def __init__(
+        self, info: DatasetInfo, plos: bool, validation: bool = False, ahead: float = 0.0, seed: int = 0
+    ) -> None:
         """Set how to mask.
 
         Args:
             info: of the dataset: masking, vocabulary.
             plos: also give the length-of-stay labels.
             validation: use the fixed masks of validation.
+            ahead: share of the patients who are asked what comes (`ahead.ask_ahead`) in place of what is hidden.
+            seed: what these depend on.
         """
+        self.age_unit = info.age_unit
+        self.ahead = ahead
+        self.seed = seed
         self.masking = info.masking
         self.vocabulary_size = len(info.vocabulary)
         self.plos = plos
@@ -82,16 +91,49 @@ class MaskedCodeCollator:
             inputs, labels = mask_batch(
                 batch.codes, batch.lengths, batch.keys, self.masking, self.epoch, self.vocabulary_size
             )
-        fields = {
-            "input_ids": inputs,
-            "entity_ids": batch.entities,
-            "age_ids": batch.ages,
-            "sex_ids": batch.sexes[:, None],
-            "state_ids": batch.states[:, None],
-            "position_ids": batch.positions,
-            "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
-            "code_labels": labels,
-        }
+        fields = model_fields(batch, inputs) | {"code_labels": labels}
+        if self.ahead:
+            _put_ahead(fields, batch, ask_ahead(batch, self.ahead, self.seed, self.epoch, self.age_unit))
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
-        return {name: torch.from_numpy(np.asarray(values, dtype=np.int64)) for name, values in fields.items()}
+        return as_tensors(fields)
+
+
+def _put_ahead(fields: dict[str, np.ndarray], batch: PaddedBatch, asked: Ahead) -> None:
+    """Cut histories and put the question after the cut, in place."""
+    rows, cuts, targets = asked.rows, asked.cuts, asked.targets
+    seen = np.arange(batch.codes.shape[1]) < cuts[:, None]
+    for name, column in (
+        ("input_ids", batch.codes),
+        ("entity_ids", batch.entities),
+        ("age_ids", batch.ages),
+        ("position_ids", batch.positions),
+    ):
+        fields[name] = fields[name].astype(np.int64)  # a copy
+        fields[name][rows] = column[rows] * seen
+    fields["attention_mask"][rows] = seen
+    fields["code_labels"][rows] = IGNORED
+    fields["input_ids"][rows, cuts] = MASK
+    fields["entity_ids"][rows, cuts] = batch.entities[rows, targets]
+    fields["age_ids"][rows, cuts] = batch.ages[rows, cuts - 1]
+    fields["position_ids"][rows, cuts] = batch.positions[rows, cuts - 1].astype(np.int64) + 1
+    fields["attention_mask"][rows, cuts] = True
+    fields["code_labels"][rows, cuts] = batch.codes[rows, targets]
+
+
+def model_fields(batch: PaddedBatch, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what every model takes of a padded batch: (B, L) a token, (B, 1) for sex and state."""
+    return {
+        "input_ids": codes,
+        "entity_ids": batch.entities,
+        "age_ids": batch.ages,
+        "sex_ids": batch.sexes[:, None],
+        "state_ids": batch.states[:, None],
+        "position_ids": batch.positions,
+        "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
+    }
+
+
+def as_tensors(fields: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return the same as int64 tensors."""
+    return {name: torch.from_numpy(np.asarray(values, dtype=np.int64)) for name, values in fields.items()}

@@ -15,6 +15,7 @@ from exmed_bert.data.vocabulary import (
     AgeUnit,
     CodeVocabulary,
     age_ids,
+    label,
     sex_id,
     state_id,
 )
@@ -67,19 +68,26 @@ class Encoder:
     `vocabulary` returns the final one with the permutation that leads to it.
     """
 
-    def __init__(self, max_length: int, min_observations: int, age_unit: AgeUnit) -> None:
+    def __init__(
+        self, max_length: int, min_observations: int, age_unit: AgeUnit, known: CodeVocabulary | None = None
+    ) -> None:
         """Set the limits.
 
         Args:
             max_length: most tokens of a patient.
             min_observations: a patient with fewer codes, not counting repetitions within a visit, is left out.
             age_unit: unit of the age of a token.
+            known: codes that have ids already, a model's; they keep them.
         """
         self.max_length = max_length
         self.min_observations = min_observations
         self.age_unit: AgeUnit = age_unit
         self.summary = EncodingSummary()
+        self._known = known
         self._ids: dict[tuple[str, str], int] = {}
+        if known is not None:
+            systems = enumerate(known.systems())
+            self._ids = {(system, known.code(token)): token for token, system in systems if system is not None}
 
     def encode(self, patients: PatientColumns) -> TokenColumns:
         """Encode patients. A visit is a date; its codes keep their order, diagnoses before drugs."""
@@ -148,14 +156,24 @@ class Encoder:
                 start += 1
         return vocabulary, final
 
+    def extended_vocabulary(self) -> tuple[CodeVocabulary, np.ndarray]:
+        """Return the known vocabulary with the new codes at its end, and the final id of each provisional one."""
+        known = self._known or CodeVocabulary.build([], [])
+        new = list(self._ids)[len(known) - len(SPECIAL_TOKENS) :]
+        vocabulary = CodeVocabulary(
+            (*known.labels, *(label(code, system) for system, code in new)),  # type: ignore[arg-type]
+            np.concatenate((known.entities, np.array([ENTITY_ID[system] for system, _ in new], dtype=np.uint8))),
+        )
+        return vocabulary, np.arange(len(vocabulary), dtype=np.int32)
+
     def _code_ids(self, events: EventColumns, system: codes.CodeSystem) -> np.ndarray:
         """Return provisional ids, UNK for what is no code of the system. Works on the distinct codes."""
         ids = np.full(len(events.table), UNK, dtype=np.int32)
-        for i, text in enumerate(events.table):
-            code = codes.normalise(text, system)
+        counts = np.bincount(events.codes, minlength=len(ids))
+        for i in np.flatnonzero(counts).tolist():
+            code = codes.normalise(events.table[i], system)
             if code is not None:
                 ids[i] = self._ids.setdefault((system, code), len(SPECIAL_TOKENS) + len(self._ids))
-        counts = np.bincount(events.codes, minlength=len(ids))
         for i in np.flatnonzero((ids == UNK) & (counts > 0)).tolist():
             self.summary.unknown_codes[events.table[i]] += int(counts[i])
         return ids[events.codes]

@@ -1,7 +1,7 @@
 """From the scores of several models to `Results`: recalibrate on validation, measure on test."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ def assemble(
     notes: Sequence[str] = (),
     curve: Sequence[CurvePoint] = (),
     attributions: Sequence[CodeAttribution] = (),
+    shift: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -75,6 +76,7 @@ def assemble(
         patients: N histories with labels and splits.
         models: the first is held against each of the others.
         title, facts, cohort, notes, curve, attributions: as in `Results`.
+        shift: what the sampling of training and validation patients by outcome has added to the log odds.
         resamples, seed: of the bootstrap by patient.
 
     Raises:
@@ -91,6 +93,7 @@ def assemble(
         if not np.isfinite(model.logits).all():
             raise ValueError(f"{model.label}: a score is not finite")
         fitted = calibration.fit(patients.labels[validation], model.logits[validation])
+        fitted = replace(fitted, bias=fitted.bias - shift)
         probabilities[model.name] = fitted.probabilities(model.logits)
         ours = probabilities[model.name][test]
         found.append(

@@ -44,7 +44,7 @@ def _headline(results: Results) -> Part:
     text = [
         f"Of {test.patients:,} test patients {test.events:,} have the outcome, {_percent(test.events, test.patients)}. "
         + (
-            f"{first.label.capitalize()}: AUROC {shown(auroc)}, AUPRC {shown(auprc)}."
+            f"{_capital(first.label)}: AUROC {shown(auroc)}, AUPRC {shown(auprc)}."
             if auroc
             else "With one class alone no ranking can be measured."
         ),
@@ -56,7 +56,7 @@ def _headline(results: Results) -> Part:
         (names[d.theirs], FIGURES[d.figure], shown(d.difference, sign=True), verdict(d)) for d in results.differences
     ]
     short = [row for row in rows if row[1] in (FIGURES["auroc"], FIGURES["auprc"], FIGURES["brier"])]
-    columns = ("Against", "Figure", f"{first.label.capitalize()} minus the other", "Verdict")
+    columns = ("Against", "Figure", f"{_capital(first.label)} minus the other", "Verdict")
     return Part(
         "headline",
         "What came out",
@@ -201,13 +201,13 @@ def _groups(results: Results) -> Part | None:
         "groups",
         "By group of patients",
         [
-            f"{first.label.capitalize()}, measured within each group. A group with fewer than {LEAST_EVENTS} patients "
+            f"{_capital(first.label)}, measured within each group. A group with fewer than {LEAST_EVENTS} patients "
             "with or without the outcome shows its counts alone. Age is that at the index date; codes are those up to "
             "it, divided at the terciles of the test patients. results.json holds every figure."
         ],
         plots=["groups"],
         tables=[table(first)],
-        folded=[(f"{model.label.capitalize()} by group", table(model)) for model in others],
+        folded=[(f"{_capital(model.label)} by group", table(model)) for model in others],
     )
 
 
@@ -265,3 +265,8 @@ def _number(value: float | None, sign: bool = False) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def _capital(text: str) -> str:
+    """Return the text with its first letter as a capital and the others as they are."""
+    return text[:1].upper() + text[1:]

@@ -1,7 +1,8 @@
 """ExMed-BERT: configuration, embeddings, encoder and heads, registered with transformers' Auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+from exmed_bert.models.classification import ExMedBertForSequenceClassification, OutcomeOutput
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.model import (
     ExMedBertForMaskedLM,
@@ -13,11 +14,14 @@ from exmed_bert.models.model import (
 AutoConfig.register(ExMedBertConfig.model_type, ExMedBertConfig, exist_ok=True)
 AutoModel.register(ExMedBertConfig, ExMedBertModel, exist_ok=True)
 AutoModelForMaskedLM.register(ExMedBertConfig, ExMedBertForMaskedLM, exist_ok=True)
+AutoModelForSequenceClassification.register(ExMedBertConfig, ExMedBertForSequenceClassification, exist_ok=True)
 
 __all__ = [
     "ExMedBertConfig",
     "ExMedBertForMaskedLM",
+    "ExMedBertForSequenceClassification",
     "ExMedBertModel",
     "ExMedBertPreTrainedModel",
     "MaskedCodeOutput",
+    "OutcomeOutput",
 ]

@@ -69,6 +69,10 @@ class ExMedBertConfig(PretrainedConfig):
     predict_codes: bool = True
     predict_los: bool = False
     plos_weight: tuple[float, float] | list[float] | None = (0.25, 1.0)
+    classifier_head: str = "ffn"
+    question_codes: tuple[int, ...] | list[int] = ()
+    answer_scale: float = 1.0
+    answer_bias: float = 0.0
     # What transformers' BERT layers ask for.
     is_decoder: bool = False
     add_cross_attention: bool = False

@@ -96,11 +96,15 @@ class ExMedBertEmbeddings(nn.Module):
         sex_ids: Tensor | None,
         state_ids: Tensor | None,
         position_ids: Tensor | None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Return (B, L, hidden); ids are (B, L), those of sex and state may be (B, 1)."""
+        """Return (B, L, hidden); ids are (B, L), those of sex and state may be (B, 1).
+
+        ``inputs_embeds``, (B, L, hidden), stands in for the code embeddings alone.
+        """
         padding = torch.zeros_like(input_ids)
         embedded = (
-            self.code_embeddings(input_ids)
+            (self.code_embeddings(input_ids) if inputs_embeds is None else inputs_embeds)
             + self.entity_embeddings(entity_ids)
             + self.age_embeddings(padding if age_ids is None else age_ids)
             + self.positional_embeddings(padding if position_ids is None else position_ids)
@@ -174,6 +178,7 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         state_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> BaseModelOutput:
         """Encode patients.
 
@@ -182,11 +187,12 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             entity_ids: (B, L) entity types.
             age_ids, position_ids: (B, L); sex_ids, state_ids: (B, L) or (B, 1). None stands for padding everywhere.
             attention_mask: (B, L), 1 at real tokens, 0 at padding. None: nothing is padded.
+            inputs_embeds: (B, L, hidden), in place of the embeddings of the codes; the other five are added to it.
 
         Returns:
             ``last_hidden_state``, (B, L, hidden).
         """
-        embedded = self.embeddings(input_ids, entity_ids, age_ids, sex_ids, state_ids, position_ids)
+        embedded = self.embeddings(input_ids, entity_ids, age_ids, sex_ids, state_ids, position_ids, inputs_embeds)
         bias = attention_bias(self.config, attention_mask, position_ids, embedded)
         return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
 
@@ -245,10 +251,15 @@ class PlosClassifier(nn.Module):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """(B, L, hidden) -> (B, 2)."""
-        if attention_mask is None:
-            return self.los_classifier(hidden.mean(dim=1))
-        real = attention_mask[:, :, None].to(hidden.dtype)
-        return self.los_classifier((hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1))
+        return self.los_classifier(mean_of_real(hidden, attention_mask))
+
+
+def mean_of_real(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the mean hidden state of each patient's real tokens, (B, L, hidden) -> (B, hidden)."""
+    if attention_mask is None:
+        return hidden.mean(dim=1)
+    real = attention_mask[:, :, None].to(hidden.dtype)
+    return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
 
 def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:

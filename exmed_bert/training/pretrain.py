@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import PrinterCallback, TrainingArguments
+from transformers import TrainingArguments
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
@@ -17,9 +17,11 @@ from exmed_bert.config import PretrainSettings, Resolved, flag
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.files import fingerprint, whole_file
+from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.plan import Plan, make_plan
+from exmed_bert.training.pretrained import write_origin
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, say_done, say_finished, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
@@ -106,8 +108,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             say_finished(settings, plan)
         return
-    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen)
-    trainer.remove_callback(PrinterCallback)
+    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.ahead_prob)
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
             _write_start(start, train, folder, settings)
@@ -144,6 +145,7 @@ def _train_and_report(
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
         write_results(trainer, trainer.whole_state(), settings, results)
+        write_origin(settings.output_dir, trainer.train_dataset.info, settings.model_dir)
     folder.remember(finished_steps=plan.total_steps)
     say_done(settings, results, seconds)
 
@@ -209,35 +211,18 @@ def _check_match(resolved: Resolved[PretrainSettings], field: str, in_dataset: A
 
 
 def _training_arguments(settings: PretrainSettings, precision: str) -> TrainingArguments:
-    has_gpu = torch.cuda.is_available()
-    args = TrainingArguments(
-        output_dir=str(settings.output_dir),
+    return training_arguments(
+        settings.output_dir,
+        precision,
+        settings.seed,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps if settings.max_steps > 0 else -1,
         per_device_train_batch_size=settings.train_batch_size,
         per_device_eval_batch_size=settings.eval_batch_size or max(settings.train_batch_size, EVAL_BATCH),
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         weight_decay=WEIGHT_DECAY,
-        optim="adamw_torch_fused",
-        lr_scheduler_type="linear",
-        eval_strategy="steps",
-        save_strategy="steps",
-        save_total_limit=None,  # our own rotation counts whole checkpoints only
-        seed=settings.seed,
-        bf16=precision == "bf16",
-        use_cpu=not has_gpu,
-        dataloader_num_workers=2 * has_gpu if settings.num_workers is None else settings.num_workers,
-        dataloader_pin_memory=has_gpu,
-        ddp_find_unused_parameters=False,  # all are used at every step
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,  # a loss that is no number must be seen
-        report_to="none",
-        disable_tqdm=True,
+        dataloader_num_workers=2 * torch.cuda.is_available() if settings.num_workers is None else settings.num_workers,
     )
-    if args.n_gpu > 1:
-        console.warn(f"{args.n_gpu} GPUs are here and one is used; torchrun or accelerate launch use them all")
-        args._n_gpu = 1
-    return args
 
 
 def _apply_plan(args: TrainingArguments, plan: Plan) -> None:
@@ -274,8 +259,15 @@ def _open_reports(
     folder.remember(mlflow_key=key)
     writer = MetricsWriter(settings.output_data_dir, settings.output_dir.name, key, folder.first_step)
     writer.parameters(settings.model_dump(mode="json") | {f"plan_{k}": v for k, v in vars(plan).items()})
-    trainer.add_callback(ReportCallback(writer))
+    trainer.add_callback(ReportCallback(writer, "Pretraining", _described))
     return writer
+
+
+def _described(metrics: dict[str, float]) -> str:
+    return (
+        f"validation loss {metrics['eval_loss']:.3f}, accuracy top 1 {metrics.get('eval_accuracy_top1', 0.0):.3f}, "
+        f"top 10 {metrics.get('eval_accuracy_top10', 0.0):.3f}"
+    )
 
 
 def _announce_start(trainer: PretrainingTrainer, plan: Plan, notes: list[str], folder: RunFolder) -> None:

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,13 +149,34 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
 def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Start:
     """Load a pretrained model and give it the dataset's vocabulary; codes it knows keep their vectors."""
     folder: Path = settings.model_dir  # type: ignore[assignment]
+    old, known = load_pretrained(folder)
+    check_sizes(folder, old.config, info)
+    model, shared = with_vocabulary(old, known, info.vocabulary, predict_los=plos)
+    notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
+    if not settings.use_hierarchical_init:
+        return Start(model, notes)
+    keys = code_keys(info.vocabulary)
+    codes = estimate_codes(model, keys, [token for token in shared if keys[token] is not None], settings.seed)
+    return Start(model, notes + codes.notes, codes)
+
+
+def load_pretrained(folder: Path) -> tuple[ExMedBertForMaskedLM, dict[str, int]]:
+    """Load a pretrained model and its vocabulary, label to id.
+
+    Raises:
+        InputError: no model, or a damaged one.
+    """
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: --model-dir: holds no config.json, expected the folder of a pretrained ExMed-BERT")
     try:
-        config = ExMedBertConfig.from_pretrained(folder)
-        old = ExMedBertForMaskedLM.from_pretrained(folder)
+        model = ExMedBertForMaskedLM.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
+    return model, _saved_vocabulary(folder)
+
+
+def check_sizes(folder: Path, config: ExMedBertConfig, info: DatasetInfo) -> None:
+    """Raise an InputError where a pretrained model has fewer ids than a dataset needs."""
     for name, have, need in (
         ("age ids", config.age_vocab_size, info.age_vocabulary_size),
         ("sex ids", config.sex_vocab_size, len(SEX_TOKENS)),
@@ -163,25 +185,31 @@ def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) 
     ):
         if have < need:
             raise InputError(f"{folder}: --model-dir: the model has {have} {name}, the dataset needs {need}")
-    known = _saved_vocabulary(folder)
-    config.code_vocab_size = len(info.vocabulary)
-    config.predict_los = plos
+
+
+@torch.no_grad()
+def with_vocabulary(
+    old: ExMedBertForMaskedLM, known: Mapping[str, int], vocabulary: CodeVocabulary, **changes: Any
+) -> tuple[ExMedBertForMaskedLM, list[int]]:
+    """Return a pretrained model with another vocabulary, and the ids in it that the model knew.
+
+    Args:
+        old: the pretrained model.
+        known: its vocabulary, label to id.
+        vocabulary: the other one; codes that are new to the model are drawn at random.
+        changes: of the configuration.
+    """
+    config = ExMedBertConfig(**(old.config.to_dict() | {"code_vocab_size": len(vocabulary)} | changes))
     model = ExMedBertForMaskedLM(config)
-    shared = [(token, known[name]) for name, token in info.vocabulary.ids.items() if name in known]
+    shared = [(token, known[name]) for name, token in vocabulary.ids.items() if name in known]
     here, there = (torch.tensor(side) for side in zip(*shared, strict=True))
-    with torch.no_grad():
-        state, old_state = model.state_dict(), old.state_dict()
-        for name, tensor in state.items():
-            if name in CODE_TABLES:
-                tensor[here] = old_state[name][there]
-            elif name in old_state:
-                tensor.copy_(old_state[name])
-    notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
-    if not settings.use_hierarchical_init:
-        return Start(model, notes)
-    keys = code_keys(info.vocabulary)
-    codes = estimate_codes(model, keys, [token for token, _ in shared if keys[token] is not None], settings.seed)
-    return Start(model, notes + codes.notes, codes)
+    state, old_state = model.state_dict(), old.state_dict()
+    for name, tensor in state.items():
+        if name in CODE_TABLES:
+            tensor[here] = old_state[name][there]
+        elif name in old_state:
+            tensor.copy_(old_state[name])
+    return model, here.tolist()
 
 
 @torch.no_grad()

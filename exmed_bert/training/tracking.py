@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from exmed_bert import console
 from exmed_bert.config import PROJECT_ROOT
 
 LOGGER = logging.getLogger("exmed_bert")
-_EXPERIMENT = "exmed-bert-pretraining"
+PRETRAINING, FINETUNING = "exmed-bert-pretraining", "exmed-bert-finetuning"  # MLflow's experiments
 
 
 def open_log(path: Path) -> None:
@@ -48,7 +49,7 @@ class MetricsWriter:
     seconds from the training.
     """
 
-    def __init__(self, data_dir: Path, run_name: str, key: str, first_step: int) -> None:
+    def __init__(self, data_dir: Path, run_name: str, key: str, first_step: int, experiment: str = PRETRAINING) -> None:
         """Open both.
 
         Args:
@@ -56,6 +57,7 @@ class MetricsWriter:
             run_name: how MLflow shows the run.
             key: what a run that goes on is found by in MLflow.
             first_step: steps from here on that an earlier, killed process logged are dropped from TensorBoard.
+            experiment: MLflow's.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -64,7 +66,7 @@ class MetricsWriter:
         command = [sys.executable, "-m", "exmed_bert.training.mlflow_writer", database.as_posix(), artifacts.as_uri()]
         self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed with the writer
         self._process = subprocess.Popen(
-            [*command, _EXPERIMENT, run_name, key],
+            [*command, experiment, run_name, key],
             stdin=subprocess.PIPE,
             stderr=self._problems,  # a pipe that nobody reads would fill up
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])},
@@ -127,15 +129,28 @@ class MetricsWriter:
 class ReportCallback(TrainerCallback):
     """Passes the Trainer's metrics on, and shows progress on the terminal and in the log."""
 
-    def __init__(self, writer: MetricsWriter) -> None:
+    def __init__(
+        self, writer: MetricsWriter, label: str, describe: Callable[[dict[str, float]], str], prefix: str = ""
+    ) -> None:
+        """Set where and how to report.
+
+        Args:
+            writer: takes the metrics.
+            label: of the progress bar.
+            describe: an evaluation's metrics in a line.
+            prefix: of the metrics' names, where one writer serves several runs.
+        """
         self._writer = writer
+        self._label = label
+        self._describe = describe
+        self._prefix = prefix
         self._bar: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the progress bar."""
-        self._bar = console.progress(total=state.max_steps, label="Pretraining", unit=" steps")
+        self._bar = console.progress(total=state.max_steps, label=self._label, unit=" steps")
         self._bar.update(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -156,7 +171,7 @@ class ReportCallback(TrainerCallback):
         named = {
             name if name.startswith(("eval_", "train_")) else f"train_{name}": value for name, value in logs.items()
         }
-        self._writer.add(named, state.global_step)
+        self._writer.add({f"{self._prefix}{name}": value for name, value in named.items()}, state.global_step)
         if not evaluated:
             if "loss" in logs:
                 self._bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
@@ -164,9 +179,7 @@ class ReportCallback(TrainerCallback):
             return
         self._writer.flush()
         line = (
-            f"step {state.global_step:,} of {state.max_steps:,} (epoch {state.epoch:.1f}): "
-            f"validation loss {logs['eval_loss']:.3f}, accuracy top 1 {logs.get('eval_accuracy_top1', 0.0):.3f}, "
-            f"top 10 {logs.get('eval_accuracy_top10', 0.0):.3f}"
+            f"step {state.global_step:,} of {state.max_steps:,} (epoch {state.epoch or 0:.1f}): {self._describe(logs)}"
         )
         LOGGER.info(line)
         self._bar.clear()

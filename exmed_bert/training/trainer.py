@@ -1,9 +1,9 @@
-"""transformers' Trainer with our batches, our masked-code evaluation, and checkpoints that appear whole or not."""
+"""transformers' Trainer with our batches, our steps, our evaluation, and checkpoints that appear whole or not."""
 
 import itertools
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import TrainOutput
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
@@ -44,49 +52,36 @@ class _EpochCallback(TrainerCallback):
             listener.set_epoch(int(state.epoch or 0))
 
 
-class PretrainingTrainer(Trainer):
-    """Pretrains on a `PatientDataset`; also runs under torchrun and accelerate launch."""
+class PatientTrainer(Trainer):
+    """What pretraining and fine-tuning share: batches by length, the step, the checkpoints."""
 
     def __init__(
         self,
-        model: ExMedBertForMaskedLM,
+        model: PreTrainedModel,
         args: TrainingArguments,
-        train_dataset: PatientDataset,
-        eval_dataset: PatientDataset,
-        eval_max_patients: int,
-        unseen: UnseenCodes | None = None,
+        train_dataset: Any,
+        eval_dataset: Any,
+        collator: Callable[[Any], dict[str, torch.Tensor]],
+        *epoch_listeners: Any,
     ) -> None:
         """Take what a Trainer takes.
 
         Args:
-            model, args, train_dataset, eval_dataset: as a Trainer takes them.
-            eval_max_patients: how many validation patients an evaluation during training looks at.
-            unseen: codes that take their place when training ends.
+            model, args: as a Trainer takes them.
+            train_dataset, eval_dataset: with ``lengths``, the tokens of each patient, and ``__getitems__``.
+            collator: what a dataset gives for a batch to what the model takes.
+            epoch_listeners: told the number of each epoch before it begins, by ``set_epoch``.
         """
-        self._unseen = unseen
-        plos = bool(model.config.predict_los)
         self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
-        self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
-        self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            data_collator=MaskedCodeCollator(train_dataset.info, plos),
+            model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, data_collator=collator
         )
+        self.remove_callback(PrinterCallback)
         self._whole_model = self.accelerator.distributed_type in _EVERY_PROCESS_HAS_THE_MODEL
         if self._whole_model:
             self.optimizer_cls_and_kwargs = (FusedAdamW, {"lr": args.learning_rate})
-        self.add_callback(_EpochCallback(self.sampler, self.data_collator))
+        self.add_callback(_EpochCallback(self.sampler, *epoch_listeners))
         self.seconds_waiting = 0.0  # for batches
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, and give the codes that did not occur their place."""
-        output = super().train(*args, **kwargs)
-        if self._unseen is not None and self._whole_model:
-            self._unseen.place(self.model, self.args.seed)
-        return output
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the batches of an epoch, grouped by length; each process gets its share, on its device."""
@@ -135,6 +130,69 @@ class PretrainingTrainer(Trainer):
         """Return 0: the Trainer would count the parameters anew at each step, 5 % of a small model's time."""
         return 0
 
+    def whole_state(self) -> dict[str, torch.Tensor]:
+        """Return the model's parameters and buffers on the CPU; every process has to ask, the first one gets them."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        return {name: tensor.detach().cpu() for name, tensor in (state or {}).items()}
+
+    # Checkpoints: the Trainer writes to a staging folder; the finished checkpoint is renamed into place.
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(self.args.output_dir) / checkpoints.STAGING)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        run = Path(self.args.output_dir)
+        if self.args.should_save:
+            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process has written its random state
+        if self.args.should_save:
+            name = f"{checkpoints.PREFIX}{self.state.global_step}"
+            checkpoints.publish(run, name, KEPT_CHECKPOINTS)
+            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The Trainer would add its own arguments as a pickle, which nobody should have to open.
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
+
+class PretrainingTrainer(PatientTrainer):
+    """Pretrains on a `PatientDataset`; also runs under torchrun and accelerate launch."""
+
+    def __init__(
+        self,
+        model: ExMedBertForMaskedLM,
+        args: TrainingArguments,
+        train_dataset: PatientDataset,
+        eval_dataset: PatientDataset,
+        eval_max_patients: int,
+        unseen: UnseenCodes | None = None,
+        ahead: float = 0.0,
+    ) -> None:
+        """Take what a Trainer takes.
+
+        Args:
+            model, args, train_dataset, eval_dataset: as a Trainer takes them.
+            eval_max_patients: how many validation patients an evaluation during training looks at.
+            unseen: codes that take their place when training ends.
+            ahead: share of the patients who are asked what comes.
+        """
+        self._unseen = unseen
+        plos = bool(model.config.predict_los)
+        self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
+        self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
+        collator = MaskedCodeCollator(train_dataset.info, plos, ahead=ahead, seed=args.seed)
+        super().__init__(model, args, train_dataset, eval_dataset, collator, collator)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, and give the codes that did not occur their place."""
+        output = super().train(*args, **kwargs)
+        if self._unseen is not None and self._whole_model:
+            self._unseen.place(self.model, self.args.seed)
+        return output
+
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Evaluate on the sample of validation patients with their fixed masks; all processes get the same metrics."""
         start = time.perf_counter()
@@ -168,30 +226,3 @@ class PretrainingTrainer(Trainer):
         batches = -(-most // self.args.per_device_eval_batch_size)
         for batch in np.array_split(order[self.args.process_index :: self.args.world_size], max(batches, 1)):
             yield self._eval_collator(self.eval_dataset.__getitems__(batch))
-
-    def whole_state(self) -> dict[str, torch.Tensor]:
-        """Return the model's parameters and buffers on the CPU; every process has to ask, the first one gets them."""
-        state = self.accelerator.get_state_dict(self.model_wrapped)
-        return {name: tensor.detach().cpu() for name, tensor in (state or {}).items()}
-
-    # Checkpoints: the Trainer writes to a staging folder; the finished checkpoint is renamed into place.
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(self.args.output_dir) / checkpoints.STAGING)
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        run = Path(self.args.output_dir)
-        if self.args.should_save:
-            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every process has written its random state
-        if self.args.should_save:
-            name = f"{checkpoints.PREFIX}{self.state.global_step}"
-            checkpoints.publish(run, name, KEPT_CHECKPOINTS)
-            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # The Trainer would add its own arguments as a pickle, which nobody should have to open.
-        if self.args.should_save:
-            self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)

@@ -1,0 +1,111 @@
+"""From chunks of encoded patients to the columns of a dataset."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from exmed_bert.console import InputError
+from exmed_bert.data.encoding import TokenColumns
+from exmed_bert.data.io import read_patients
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.vocabulary import AgeUnit
+
+
+def select_piece(
+    patients: PatientColumns, tokens: TokenColumns, keys: np.ndarray, chosen: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the columns of the chosen patients; lengths stand for offsets until all pieces are joined."""
+    rows = tokens.rows[chosen]
+    lengths, visits = np.diff(tokens.offsets), np.diff(tokens.visit_offsets)
+    of_token, of_visit = np.repeat(chosen, lengths), np.repeat(chosen, visits)
+    ids = [patients.patient_ids[i] for i in rows.tolist()]
+    return {
+        "codes": tokens.codes[of_token],
+        "entities": tokens.entities[of_token].astype(np.uint8),
+        "ages": tokens.ages[of_token].astype(np.int16),
+        "positions": tokens.positions[of_token].astype(np.int16),
+        "visit_days": tokens.visit_days[of_visit],
+        "lengths": lengths[chosen],
+        "visits": visits[chosen],
+        "keys": keys[rows],
+        "birth_years": patients.birth_years[rows].astype(np.int16),
+        "sexes": tokens.sexes[chosen],
+        "states": tokens.states[chosen],
+        "plos": patients.plos[rows],
+        "ids": np.array(ids, dtype=object),
+    }
+
+
+def join_pieces(
+    parts: list[dict[str, np.ndarray]], final_id: np.ndarray, max_length: int, age_unit: AgeUnit, vocabulary_size: int
+) -> dict[str, torch.Tensor]:
+    """Join pieces into the columns of a dataset, in the smallest types that hold them; the pieces are used up.
+
+    Args:
+        parts: what `select_piece` returned.
+        final_id: (provisional ids,) the final id of each, as `Encoder.vocabulary` returns it.
+        max_length: most tokens of a patient.
+        age_unit: of the ages.
+        vocabulary_size: number of final ids.
+    """
+
+    def join(name: str) -> np.ndarray:
+        return np.concatenate([part.pop(name) for part in parts])
+
+    columns = {
+        "offsets": np.concatenate(([0], np.cumsum(join("lengths")))),
+        "visit_offsets": np.concatenate(([0], np.cumsum(join("visits")))),
+        "codes": final_id[join("codes")].astype(np.int16 if vocabulary_size <= 2**15 else np.int32),
+        "positions": join("positions").astype(np.uint8 if max_length < 2**8 else np.int16),
+        "ages": join("ages").astype(np.uint8 if age_unit == "years" else np.int16),
+        "visit_days": _smallest(join("visit_days")),
+        **{name: join(name) for name in ("entities", "keys", "birth_years", "sexes", "states", "plos")},
+        **_id_columns(join("ids").tolist()),
+    }
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _smallest(days: np.ndarray) -> np.ndarray:
+    """Return days since 1970 as int16, which reaches from 1880 to 2059, or as they are."""
+    fits = len(days) == 0 or (np.abs(days) < 2**15).all()
+    return days.astype(np.int16) if fits else days
+
+
+def _id_columns(ids: list[int | str]) -> dict[str, np.ndarray]:
+    """Return ids as one column of integers or, where any is a string, as UTF-8 bytes with offsets."""
+    if all(type(i) is int and -(2**63) <= i < 2**63 for i in ids):
+        return {"id_numbers": np.array(ids, dtype=np.int64)}
+    texts = [str(i).encode() for i in ids]
+    return {
+        "id_bytes": np.frombuffer(b"".join(texts), dtype=np.uint8).copy(),
+        "id_offsets": np.concatenate(([0], np.cumsum([len(text) for text in texts]))),
+    }
+
+
+def refuse_duplicates(path: Path, keys: np.ndarray) -> None:
+    """Raise an InputError that names the first record whose patient stands in the file before.
+
+    Args:
+        path: the file of patients.
+        keys: (N,) `randomness.patient_keys` of its patients, in order.
+    """
+    distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    if len(distinct) == len(keys):
+        return
+    row = int(first[counts > 1].min())
+    second = int(np.flatnonzero(keys == keys[row])[1])
+    patient_id = next(_ids_from(path, second))
+    raise InputError(
+        f"{path}: record {second + 1} (patient_id {patient_id!r}): patient_id: "
+        f"is that of record {row + 1} too, expected each patient once"
+    )
+
+
+def _ids_from(path: Path, row: int) -> Iterator[int | str]:
+    """Yield the patient ids of a file from row ``row`` on."""
+    start = 0
+    for patients in read_patients(path):
+        yield from patients.patient_ids[max(row - start, 0) :]
+        start += len(patients)

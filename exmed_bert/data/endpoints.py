@@ -1,0 +1,111 @@
+"""What is to be predicted: a code, what begins like one (``E11*``), or several of these."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exmed_bert import codes
+from exmed_bert.console import OptionError
+
+CodeKey = tuple[str, str]  # (code system, code)
+
+_SYSTEM = re.compile(r"(ICD|ATC)[^:]*:\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One code or prefix as it was given.
+
+    Attributes:
+        text: as given.
+        spelling: the code in capitals without its dot.
+        prefix: whether longer codes are meant too.
+        systems: where it is looked for.
+    """
+
+    text: str
+    spelling: str
+    prefix: bool
+    systems: tuple[codes.CodeSystem, ...]
+
+    def matches(self, code: str, system: codes.CodeSystem) -> bool:
+        spelling = code.replace(".", "")
+        return system in self.systems and (
+            spelling.startswith(self.spelling) if self.prefix else spelling == self.spelling
+        )
+
+
+class Endpoint:
+    """A set of codes, found among whatever codes there are."""
+
+    def __init__(self, text: str, named: Mapping[str, Sequence[str]] = {}) -> None:  # is only read
+        """Read an endpoint.
+
+        Args:
+            text: codes and prefixes, separated by commas, or the name of a set. ``ICD:C10`` and ``ATC:C10`` say which
+                is meant where a code is both.
+            named: the sets that a name stands for.
+
+        Raises:
+            OptionError: something in it is no code, no prefix and no name.
+        """
+        terms = named[text] if text in named else [part for part in text.split(",") if part.strip()]
+        if not terms:
+            raise OptionError(f"--endpoint: {text!r} names no code, expected for instance I50.9, E11* or E11.9,E11.65")
+        self._terms = [_term(str(term).strip(), named) for term in terms]
+        self.found: set[CodeKey] = set()
+        self._known: dict[CodeKey, bool] = {}
+
+    @property
+    def texts(self) -> list[str]:
+        """The codes and prefixes, a name spelled out."""
+        return [term.text for term in self._terms]
+
+    def among(self, table: Iterable[str], system: codes.CodeSystem) -> np.ndarray:
+        """Return which of the codes, as they are spelled in a file, belong to the endpoint, (table,) bool."""
+        return np.array([self._has(text, system) for text in table], dtype=bool)
+
+    def keys(self, known: Iterable[CodeKey | None]) -> list[int]:
+        """Return the indices of the codes that belong to the endpoint."""
+        return [i for i, key in enumerate(known) if key is not None and self._has(key[1], key[0])]
+
+    def refuse_ambiguous(self) -> None:
+        """Raise an OptionError where something that was given is a diagnosis as well as a drug among what was seen."""
+        for term in self._terms:
+            systems = {system for system, code in self.found if term.matches(code, system)}
+            if len(systems) > 1:
+                raise OptionError(
+                    f"--endpoint: {term.text!r} is a diagnosis and a drug here, expected ICD:{term.text} or "
+                    f"ATC:{term.text}"
+                )
+
+    def _has(self, text: str, system: codes.CodeSystem) -> bool:
+        if (system, text) not in self._known:
+            code = codes.normalise(text, system)
+            has = code is not None and any(term.matches(code, system) for term in self._terms)
+            self._known[system, text] = has
+            if has:
+                self.found.add((system, code))  # type: ignore[arg-type]
+        return self._known[system, text]
+
+
+def _term(text: str, named: Mapping[str, Sequence[str]]) -> _Term:
+    marked = _SYSTEM.match(text)
+    systems: tuple[codes.CodeSystem, ...] = (codes.ICD, codes.ATC)
+    if marked:
+        systems = (marked[1].lower(),)  # type: ignore[assignment]
+    rest = text[marked.end() :] if marked else text
+    spelling = rest.removesuffix("*").strip().upper().replace(".", "")
+    prefix = rest.endswith("*")
+    # A prefix may end anywhere in a code; a code must be one.
+    looks_right = (
+        bool(re.fullmatch(r"[A-Z][0-9A-Z]{0,6}", spelling))
+        if prefix
+        else any(codes.normalise(spelling, system) for system in systems)
+    )
+    if not looks_right:
+        sets = f", or a set of config.yaml: {', '.join(sorted(named))}" if named else ""
+        raise OptionError(f"--endpoint: {text!r} is no code, expected for instance I50.9 or E11*{sets}")
+    return _Term(text, spelling, prefix, systems)

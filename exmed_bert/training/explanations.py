@@ -1,0 +1,71 @@
+"""Why: the predictions of some test patients, attributed to their codes by integrated gradients.
+
+Only the codes are exchanged on the way from the baseline to the patient; ages, sex, state and visits stay. The baseline
+is the embedding of MASK at each code: what the model has learned to read as a code that is not known.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exmed_bert import console
+from exmed_bert.data.labelled import TEST
+from exmed_bert.data.questions import LabelledRows
+from exmed_bert.data.randomness import mix
+from exmed_bert.data.vocabulary import MASK
+from exmed_bert.evaluation.explain import by_code, integrated_gradients
+from exmed_bert.evaluation.results import CodeAttribution
+from exmed_bert.files import whole_file
+from exmed_bert.models import ExMedBertForSequenceClassification
+from exmed_bert.training.finetune_runs import Task
+
+_AT_ONCE = 16  # patients
+
+
+def explain(model: ExMedBertForSequenceClassification, task: Task, number: int, folder: Path) -> list[CodeAttribution]:
+    """Attribute the logits of test patients to their codes; write attributions.parquet, and return the sums by code."""
+    import pyarrow
+    import pyarrow.parquet
+
+    patients = task.patients
+    test = patients.rows(TEST)
+    keys = patients.dataset.columns["keys"].numpy()[test]
+    chosen = test[np.sort(np.argsort(mix(task.settings.seed, keys), kind="stable")[:number])]
+    rows = LabelledRows(patients, chosen)
+    model.eval()
+    found: dict[str, list[np.ndarray]] = {"row": [], "code": [], "value": []}
+    complete = 0
+    for start in console.progress(range(0, len(chosen), _AT_ONCE), label="Explaining", unit=" batches"):
+        batch = task.collator(rows.__getitems__(range(start, min(start + _AT_ONCE, len(chosen)))))
+        batch.pop("labels")
+        codes = batch["input_ids"]
+        with torch.no_grad():
+            embedded = model.get_input_embeddings()(codes)
+            baseline = model.get_input_embeddings()(torch.full_like(codes, MASK))
+
+        def logit_of(embeds: Tensor, which: Tensor, batch: dict[str, Tensor] = batch) -> Tensor:
+            return model(**{name: tensor[which] for name, tensor in batch.items()}, inputs_embeds=embeds).logits
+
+        real = batch["attention_mask"].bool()
+        attributions = integrated_gradients(logit_of, embedded, baseline, real)
+        complete += int(attributions.complete.sum())
+        shown = (real & (codes != MASK)).numpy()
+        row, _ = np.nonzero(shown)
+        found["row"].append(chosen[start + row])
+        found["code"].append(codes.numpy()[shown])
+        found["value"].append(attributions.tokens.numpy()[shown])
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    vocabulary = patients.dataset.info.vocabulary
+    ids = [str(patients.dataset.patient_id(row)) for row in joined["row"].tolist()]
+    content = {
+        "patient_id": ids,
+        "code": [vocabulary.labels[code] for code in joined["code"].tolist()],
+        "attribution": joined["value"],
+    }
+    with whole_file(folder / "attributions.parquet") as part:
+        pyarrow.parquet.write_table(pyarrow.table(content), part)
+    if complete < len(chosen):
+        console.warn(f"the attributions of {len(chosen) - complete:,} patients miss their logit by more than 1 %")
+    return by_code(joined["code"], joined["value"], joined["row"], vocabulary, least=min(3, number))

@@ -1,0 +1,233 @@
+"""Fine-tune a pretrained ExMed-BERT to an outcome, and hold it against what people trust."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from transformers import logging as transformers_logging
+
+from exmed_bert import console
+from exmed_bert.config import FinetuneSettings, Resolved
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.cohort import (
+    Cohort,
+    FirstOccurrence,
+    GivenLabels,
+    ModelInput,
+    ProlongedStay,
+    Question,
+    build,
+)
+from exmed_bert.data.endpoints import Endpoint
+from exmed_bert.data.index_dates import IndexRule
+from exmed_bert.data.label_file import read_labels
+from exmed_bert.data.labelled import SPLITS
+from exmed_bert.data.questions import QuestionCollator
+from exmed_bert.evaluation.baselines import BASELINES
+from exmed_bert.files import fingerprint
+from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.training.failures import failures_explained
+from exmed_bert.training.finetune_plan import train_sizes
+from exmed_bert.training.finetune_results import evaluate_and_write, say_cohort
+from exmed_bert.training.finetune_runs import Run, Task, train_one
+from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
+from exmed_bert.training.outcome_model import grow
+from exmed_bert.training.predict_only import predict_only
+from exmed_bert.training.pretrained import model_input
+from exmed_bert.training.run_folder import RunFolder, open_run
+from exmed_bert.training.start import code_keys, load_pretrained
+from exmed_bert.training.tracking import FINETUNING, MetricsWriter, announce, open_log
+
+SCRATCH = "scratch"
+
+# What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
+_NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite"}
+_ADDED = {"train_sizes", "seeds", "baselines", "explain"}
+
+
+@failures_explained()
+def run(resolved: Resolved[FinetuneSettings]) -> None:
+    """Fine-tune and evaluate, or go on where a killed run stopped; or predict with a fine-tuned model.
+
+    Raises:
+        InputError, OptionError: settings, files and model do not fit, or nobody is left to learn from.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    settings = resolved.settings
+    if settings.predict_only:
+        predict_only(settings)
+        return
+    sizes, compared = train_sizes(settings.train_sizes), baseline_names(settings.baselines)
+    question = asked_question(settings)
+    model, _ = load_pretrained(settings.model_dir)
+    form = model_input(settings.model_dir, model.config)
+    cohort = build(settings.input, question, form, settings.min_history, settings.seed)
+    if isinstance(question, GivenLabels):
+        _count_unknown_subjects(question, cohort)
+    refuse_unusable(settings, question, cohort)
+
+    folder = open_run(settings.output_dir, settings.output_dir, _identity(settings, model), 1, settings.overwrite)
+    wanted = settings.model_dump(mode="json", include=_ADDED)
+    if folder.state == "finished" and folder.manifest.get("added") == wanted:
+        console.say(
+            f"{settings.output_dir} already holds this run: nothing to do.\n"
+            "More --train-sizes, --seeds, --baselines or --explain are added to it; --overwrite trains anew."
+        )
+        return
+    resolved.save(settings.output_dir / "settings.json")
+    open_log(settings.output_dir / "output.log")
+    task, notes = make_task(settings, cohort, question, form, model)
+    shape = step_shape(settings, cohort, model)
+    with _reports(settings, folder) as writer, cpu_settings(shape, task.precision) as hardware_notes:
+        say_cohort(settings, cohort, task)
+        for note in notes + hardware_notes:
+            announce(f"  {note}")
+        runs = planned(settings, sizes, SCRATCH in compared)
+        done = {
+            one: train_one(one, task, settings.output_dir / "runs" / one.name, writer, "" if i == 0 else f"{one.name}/")
+            for i, one in enumerate(runs)
+        }
+        evaluate_and_write(task, cohort, form, question, done, compared)
+    folder.remember(finished_steps=1, added=wanted)
+
+
+def planned(settings: FinetuneSettings, sizes: list[int | None], scratch: bool) -> list[Run]:
+    """Return the runs in order, the one whose model is kept first: the largest number of labels, the first seed."""
+    kinds = [SCRATCH] if settings.from_scratch else ["fine-tuned", *([SCRATCH] if scratch else [])]
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    runs = [Run(kind, size, seed) for size in reversed(sizes) for seed in seeds for kind in kinds]
+    return runs
+
+
+def asked_question(settings: FinetuneSettings, outcomes: bool = True) -> Question:
+    """Return what --endpoint, --labels or --task ask for.
+
+    Raises:
+        InputError, OptionError: none or several of them are given, or what they say is wrong.
+    """
+    given = [name for name in ("endpoint", "labels", "task") if getattr(settings, name) is not None]
+    if len(given) != 1:
+        said = " and ".join(f"--{name}" for name in given) or "none of them"
+        raise OptionError(f"give one of --endpoint, --labels and --task plos, to say what is predicted; got {said}")
+    if settings.task == "plos":
+        return ProlongedStay(outcomes)
+    if settings.labels is not None:
+        return GivenLabels(read_labels(settings.labels))
+    if settings.washout_days >= settings.horizon_days:
+        raise OptionError(
+            f"--washout-days: {settings.washout_days} must be less than --horizon-days, {settings.horizon_days}"
+        )
+    rule = IndexRule.parse(settings.index_date or ("last-visit-before" if outcomes else "last-visit"))
+    if outcomes and rule.kind == "last-visit":
+        raise OptionError("--index-date: nothing is known after the last visit, expected last-visit-before to train")
+    endpoint = Endpoint(settings.endpoint, settings.endpoints)  # type: ignore[arg-type]
+    return FirstOccurrence(
+        endpoint, rule, settings.horizon_days, settings.washout_days if outcomes else 0, settings.seed, outcomes
+    )
+
+
+def baseline_names(text: str) -> list[str]:
+    """Read --baselines.
+
+    >>> baseline_names("logreg,scratch"), baseline_names("none")
+    (['logreg', 'scratch'], [])
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    names = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in (*BASELINES, SCRATCH):
+            raise OptionError(f"--baselines: {name!r}, expected {', '.join((*BASELINES, SCRATCH))} or none")
+    return list(dict.fromkeys(names))
+
+
+def refuse_unusable(settings: FinetuneSettings, question: Question, cohort: Cohort) -> None:
+    """Raise an InputError where no patient has the outcome, or a split is empty or of one class."""
+    if isinstance(question, FirstOccurrence):
+        question.endpoint.refuse_ambiguous()
+        if not question.endpoint.found:
+            raise InputError(f"{settings.input}: --endpoint {settings.endpoint}: no patient has such a code")
+    patients = cohort.patients
+    for number, name in enumerate(SPLITS):
+        rows = patients.rows(number)
+        events = int(patients.labels[rows].sum())
+        if not 0 < events < len(rows):
+            raise InputError(
+                f"{settings.input}: {events:,} of {len(rows):,} {name} patients have the outcome, expected some with "
+                "it and some without; use more patients, a wider --endpoint or a longer --horizon-days"
+            )
+
+
+def step_shape(settings: FinetuneSettings, cohort: Cohort, model: ExMedBertForMaskedLM) -> StepShape:
+    """Return what decides which way through a step is fastest."""
+    codes = settings.train_batch_size * float(cohort.patients.dataset.lengths.mean())
+    return StepShape(round(codes), model.config.hidden_size, model.config.intermediate_size)
+
+
+def make_task(
+    settings: FinetuneSettings, cohort: Cohort, question: Question, form: ModelInput, model: ExMedBertForMaskedLM
+) -> tuple[Task, list[str]]:
+    """Return what all runs share, and notes for the log."""
+    pretrained = grow(model, form.vocabulary, cohort.patients.dataset.info.vocabulary, settings.seed)
+    asked: list[int] = []
+    if isinstance(question, FirstOccurrence) and settings.ask:
+        asked = question.endpoint.keys(code_keys(pretrained.vocabulary))
+    shape = step_shape(settings, cohort, model)
+    precision = choose_precision(settings.precision, shape)
+    attention = choose_attention(model.config, precision.name)
+    entities = sorted({int(pretrained.vocabulary.entities[token]) for token in asked})
+    task = Task(
+        settings=settings,
+        patients=cohort.patients,
+        pretrained=pretrained,
+        question=asked,
+        plos=isinstance(question, ProlongedStay),
+        collator=QuestionCollator(entities, model.config.max_position_embedding - 1),
+        precision=precision.name,
+        attention=attention.name,
+    )
+    notes = [f"precision: {precision.name}, {precision.why}", f"attention: {attention.name}, {attention.why}"]
+    return task, notes
+
+
+def _count_unknown_subjects(question: GivenLabels, cohort: Cohort) -> None:
+    unknown = len(question.file.keys) - question.found
+    cohort.flow.insert(1, ("labels of patients who are not in the file", unknown))
+    if unknown:
+        console.warn(f"{unknown:,} labels are of patients who are not among the patients read")
+
+
+def _identity(settings: FinetuneSettings, model: ExMedBertForMaskedLM) -> dict[str, Any]:
+    """Return what decides the weights, as plain JSON values."""
+    identity = settings.model_dump(mode="json", exclude=_NOT_IDENTITY | _ADDED)
+    weights = ("model.safetensors", "pytorch_model.bin", "vocab.json")
+    found = [settings.model_dir / name for name in weights if (settings.model_dir / name).is_file()]
+    identity |= {"input": fingerprint(settings.input), "model": [fingerprint(path) for path in found]}
+    identity["codes"] = settings.endpoints.get(settings.endpoint or "")
+    if settings.labels is not None:
+        identity["labels"] = fingerprint(settings.labels)
+    return identity
+
+
+@contextlib.contextmanager
+def _reports(settings: FinetuneSettings, folder: RunFolder) -> Iterator[Callable[[], MetricsWriter]]:
+    """Yield what opens TensorBoard and MLflow, once, when the first run asks for it."""
+    with contextlib.ExitStack() as stack:
+        opened: list[MetricsWriter] = []
+
+        def writer() -> MetricsWriter:
+            if not opened:
+                key = folder.manifest.get("mlflow_key") or uuid.uuid4().hex
+                folder.remember(mlflow_key=key)
+                opened.append(
+                    stack.enter_context(
+                        MetricsWriter(settings.output_dir, settings.output_dir.name, key, 0, FINETUNING)
+                    )
+                )
+                opened[0].parameters(settings.model_dump(mode="json"))
+            return opened[0]
+
+        yield writer

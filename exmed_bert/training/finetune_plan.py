@@ -1,0 +1,127 @@
+"""How fine-tuning goes on so many labels: which patients, how many steps, which rates."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from exmed_bert.config import FinetuneSettings
+from exmed_bert.console import OptionError
+from exmed_bert.data.labelled import TRAIN, VALIDATION, LabelledPatients
+from exmed_bert.data.randomness import uniform
+from exmed_bert.training.plan import default_learning_rate
+
+_SUBSET_STREAM = 4
+_LEAST_SHARE = 0.1  # of a subset has the outcome, as far as there are so many
+_STEPS = (150, 1500)  # fewest and most, where enough labels are there for so many
+_EPOCHS = (3, 20)
+_EVALUATIONS = 12  # of a run
+_FIRST_EVALUATIONS_WITHOUT_GAIN = 5
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """Numbers of steps, and the peak learning rates."""
+
+    epochs: int
+    total_steps: int
+    warmup_steps: int
+    eval_steps: int
+    patience: int
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+
+
+def make_plan(settings: FinetuneSettings, labels: int, hidden_size: int, from_scratch: bool) -> FinetunePlan:
+    """Fill in what was not given.
+
+    Args:
+        settings: as given.
+        labels: training patients.
+        hidden_size: of the model.
+        from_scratch: whether the encoder has everything to learn.
+    """
+    per_epoch = math.ceil(labels / settings.train_batch_size)
+    epochs = settings.epochs or min(max(math.ceil(_STEPS[0] / per_epoch), _EPOCHS[0]), _EPOCHS[1])
+    total = epochs * per_epoch
+    fresh = default_learning_rate(hidden_size)
+    return FinetunePlan(
+        epochs=epochs,
+        total_steps=total,
+        warmup_steps=round(0.1 * total),
+        eval_steps=max(total // _EVALUATIONS, 1),
+        patience=_FIRST_EVALUATIONS_WITHOUT_GAIN,
+        learning_rate=settings.learning_rate or (fresh if from_scratch else 0.3 * fresh),
+        head_learning_rate=fresh,
+        weight_decay=0.01,
+    )
+
+
+def train_sizes(text: str) -> list[int | None]:
+    """Read --train-sizes; None stands for all.
+
+    >>> train_sizes("all,100,300")
+    [100, 300, None]
+
+    Raises:
+        OptionError: something in it is no number above 9 and not ``all``.
+    """
+    sizes = set()
+    for part in (part.strip() for part in text.split(",")):
+        if part != "all" and not (part.isdecimal() and int(part) >= 10):
+            raise OptionError(f"--train-sizes: {part!r}, expected numbers from 10 on and all, such as 100,300,1000,all")
+        sizes.add(None if part == "all" else int(part))
+    return sorted(sizes, key=lambda size: math.inf if size is None else size)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Labelled patients that a run may look at: (n,) rows to train on, (m,) to validate on, m not above n.
+
+    Attributes:
+        shift: what the sampling has added to the log odds of the outcome, of training and validation patients alike.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    shift: float
+
+
+def draw_subset(patients: LabelledPatients, size: int | None, seed: int) -> Subset:
+    """Draw training and at most as many validation patients, by a hash: smaller subsets lie within larger ones.
+
+    Where the outcome is rare, hundreds of patients hold hardly one. So at least a tenth of a subset have it, as in a
+    case-control study; what that adds to the log odds is known, and is taken off again after recalibration.
+
+    Args:
+        patients: all of them.
+        size: how many to train on; None takes all.
+        seed: another one draws others.
+    """
+    train, validation = patients.rows(TRAIN), patients.rows(VALIDATION)
+    if size is None or size >= len(train):
+        return Subset(train, _nested(patients, validation, len(train), seed, natural=True), 0.0)
+    chosen = _nested(patients, train, size, seed)
+    return Subset(
+        chosen,
+        _nested(patients, validation, size, seed),
+        _log_odds(patients.labels[chosen]) - _log_odds(patients.labels[train]),
+    )
+
+
+def _nested(patients: LabelledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:
+    if size >= len(rows):
+        return rows
+    keys = patients.dataset.columns["keys"].numpy()[rows]
+    order = rows[np.argsort(uniform(seed, _SUBSET_STREAM, keys, patients.index_days[rows]), kind="stable")]
+    cases, others = order[patients.labels[order] == 1], order[patients.labels[order] == 0]
+    share = len(cases) / len(rows)
+    wanted = round(size * (share if natural else max(share, _LEAST_SHARE)))
+    wanted = max(min(wanted, len(cases)), size - len(others))
+    return np.sort(np.concatenate((cases[:wanted], others[: size - wanted])))
+
+
+def _log_odds(labels: np.ndarray) -> float:
+    cases = float(labels.sum())
+    return math.log((cases + 0.5) / (len(labels) - cases + 0.5))

@@ -1,0 +1,213 @@
+"""One run of fine-tuning: train on a subset of the labels, keep the best weights, score whom is asked for.
+
+A command makes several (numbers of labels, seeds, with and without pretraining). Each has a folder of its own, so that
+a killed command goes on within the run that it was in, and never does one twice.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from exmed_bert import console
+from exmed_bert.config import FinetuneSettings
+from exmed_bert.console import InputError
+from exmed_bert.data.labelled import TEST, LabelledPatients
+from exmed_bert.data.questions import LabelledRows, QuestionCollator
+from exmed_bert.files import make_folder, whole_file, write_json
+from exmed_bert.models import ExMedBertForSequenceClassification
+from exmed_bert.training import checkpoints
+from exmed_bert.training.arguments import training_arguments
+from exmed_bert.training.finetune_plan import FinetunePlan, draw_subset, make_plan
+from exmed_bert.training.finetuning_trainer import BEST, FinetuningTrainer
+from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
+from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce
+
+SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of a command share.
+
+    Attributes:
+        settings: as given.
+        patients: the cohort.
+        pretrained: where runs start.
+        question: ids of the codes that the code head is asked about.
+        plos: whether prolonged stay is predicted.
+        collator: makes batches.
+        precision, attention: chosen for the machine.
+    """
+
+    settings: FinetuneSettings
+    patients: LabelledPatients
+    pretrained: Pretrained
+    question: list[int]
+    plos: bool
+    collator: QuestionCollator
+    precision: str
+    attention: str
+
+    def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
+        """Return the network before training."""
+        model = outcome_model(self.pretrained, self.settings.head, self.question, self.plos, from_scratch, seed)
+        model.set_attn_implementation(self.attention)
+        return model
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        kind: ``fine-tuned`` or ``scratch``.
+        size: training labels; None takes all.
+        seed: of subset, order, dropout and head.
+    """
+
+    kind: str
+    size: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.kind}-{self.size or 'all'}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended.
+
+    Attributes:
+        logits: (n,) float64, of the test patients.
+        labels: how many it was trained on.
+        budget: what it took, in a line.
+        weights: its best weights.
+    """
+
+    logits: np.ndarray
+    labels: int
+    budget: str
+    weights: Path
+
+
+def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWriter], prefix: str) -> Finished:
+    """Train, or go on, or read what an earlier process has finished.
+
+    Args:
+        run: which.
+        task: what all runs share.
+        folder: of this run.
+        writer: opens where metrics go.
+        prefix: of the metrics' names.
+    """
+    settings, patients = task.settings, task.patients
+    subset = draw_subset(patients, run.size, run.seed)
+    labels = patients.labels[subset.train]
+    if not 0 < labels.sum() < len(labels):
+        raise InputError(
+            f"{settings.input}: {int(labels.sum())} of {len(labels):,} training patients have the outcome, expected "
+            "some with it and some without; take more patients or another endpoint"
+        )
+    scored = patients.rows(TEST)
+    if (found := _finished(folder, scored)) is not None:
+        return found
+
+    model = task.new_model(run.kind == "scratch", run.seed)
+    train, validation = LabelledRows(patients, subset.train), LabelledRows(patients, subset.validation)
+    if run.kind != "scratch" and (task.question or task.plos):
+        first = predict(model, train, task.collator, settings.eval_batch_size)
+        fit_first_answer(model, labels, first)
+    if settings.freeze_encoder:
+        model.bert.requires_grad_(False)
+    if settings.class_weights:
+        share = float(labels.mean())
+        model.class_weights = (0.5 / (1 - share), 0.5 / share)
+    plan = make_plan(settings, len(train), model.config.hidden_size, run.kind == "scratch")
+    make_folder(folder)
+    args = _arguments(folder, task.precision, run.seed, plan, settings)
+    trainer = FinetuningTrainer(
+        model,
+        args,
+        train,
+        validation,
+        task.collator,
+        head_learning_rate=plan.head_learning_rate,
+        patience=plan.patience,
+    )
+    trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described, prefix))
+    checkpoint, damaged = checkpoints.last_whole(folder)
+    for broken in damaged:
+        console.warn(f"{broken}: is damaged and passed over")
+    if checkpoint is not None:
+        announce(f"Going on from {checkpoint}")
+    output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    best = trainer.restore_best()
+    logits = trainer.predict_logits(LabelledRows(patients, scored))
+    budget = (
+        f"{len(train):,} labels, {len(validation):,} to validate on; at most {plan.total_steps:,} steps of "
+        f"{settings.train_batch_size} patients, learning rate {plan.learning_rate:.2g} (head "
+        f"{plan.head_learning_rate:.2g}), one setting tried; of {trainer.state.global_step:,} steps {best:,} was best"
+    )
+    write_json(
+        folder / "budget.json", {"budget": budget, "labels": len(train), "seconds": output.metrics["train_runtime"]}
+    )
+    with whole_file(folder / SCORES) as part:
+        save_file({"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}, part)
+    for old in checkpoints.checkpoints(folder):
+        shutil.rmtree(old, ignore_errors=True)
+    return Finished(logits, len(train), budget, folder / BEST)
+
+
+def load_best(run: Finished, task: Task) -> ExMedBertForSequenceClassification:
+    """Return the network of a finished run, for predictions."""
+    model = task.new_model(from_scratch=True, seed=0)
+    model.load_state_dict(load_file(run.weights))
+    return model.eval()
+
+
+def _finished(folder: Path, scored: np.ndarray) -> Finished | None:
+    import json
+
+    try:
+        found = load_file(folder / SCORES)
+        budget: dict[str, Any] = json.loads((folder / "budget.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError):
+        return None
+    if not np.array_equal(found["rows"].numpy(), scored):
+        return None
+    return Finished(found["logits"].numpy(), budget["labels"], budget["budget"], folder / BEST)
+
+
+def _arguments(folder: Path, precision: str, seed: int, plan: FinetunePlan, settings: FinetuneSettings) -> Any:
+    args = training_arguments(
+        folder,
+        precision,
+        seed,
+        max_steps=plan.total_steps,
+        per_device_train_batch_size=settings.train_batch_size,
+        per_device_eval_batch_size=settings.eval_batch_size,
+        weight_decay=plan.weight_decay,
+        eval_on_start=True,
+    )
+    args.learning_rate = plan.learning_rate
+    args.warmup_steps = plan.warmup_steps
+    args.logging_steps = plan.eval_steps
+    args.eval_steps = args.save_steps = plan.eval_steps
+    return args
+
+
+def _described(metrics: dict[str, float]) -> str:
+    return ", ".join(
+        f"{label} {metrics[name]:.4f}"
+        for name, label in (("eval_loss", "validation loss"), ("eval_auroc", "AUROC"), ("eval_auprc", "AUPRC"))
+        if name in metrics
+    )

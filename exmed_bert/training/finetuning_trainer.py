@@ -1,0 +1,134 @@
+"""The Trainer of fine-tuning: pretraining's, with the outcome's metrics, early stopping and the best weights."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from exmed_bert.data.questions import LabelledRows, QuestionCollator
+from exmed_bert.evaluation.metrics import Predictions, sigmoid
+from exmed_bert.files import whole_file
+from exmed_bert.models import ExMedBertForSequenceClassification
+from exmed_bert.training.outcome_model import predict
+from exmed_bert.training.trainer import PatientTrainer
+
+BEST = "best.safetensors"  # the weights of the best evaluation so far
+_HEAD = ("classifier.", "summary.", "answer_scale")
+
+
+def best_step(state: TrainerState) -> tuple[int, dict[int, float]]:
+    """Return the step of the lowest validation loss, the earliest of several, and the loss of each evaluated step."""
+    found = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
+    return min(found, key=lambda step: (found[step], step)), found
+
+
+class _KeepBest(TrainerCallback):
+    """Writes the weights of the best evaluation and stops when no better one has come for a while.
+
+    The best is that of the lowest loss: with a handful of outcomes among the validation patients AUPRC jumps with each
+    of them, and the weights that it prefers rank no better. Everything follows from the history of evaluations, which
+    checkpoints hold, so a resume goes on alike.
+    """
+
+    def __init__(self, folder: Path, patience: int) -> None:
+        self._folder = folder
+        self._patience = patience
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        best, found = best_step(state)
+        if best == state.global_step:
+            with whole_file(self._folder / BEST) as part:
+                save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
+        if sum(step > best for step in found) >= self._patience:
+            control.should_training_stop = True
+
+
+class FinetuningTrainer(PatientTrainer):
+    """Trains an `ExMedBertForSequenceClassification` on labelled patients."""
+
+    def __init__(
+        self,
+        model: ExMedBertForSequenceClassification,
+        args: TrainingArguments,
+        train: LabelledRows,
+        validation: LabelledRows,
+        collator: QuestionCollator,
+        *,
+        head_learning_rate: float,
+        patience: int,
+    ) -> None:
+        """Take what a Trainer takes.
+
+        Args:
+            model, args: as a Trainer takes them; ``args.learning_rate`` is the encoder's.
+            train, validation: the patients.
+            collator: makes batches of both.
+            head_learning_rate: of what pretraining has not trained.
+            patience: evaluations without a better one, until training ends.
+        """
+        super().__init__(model, args, train, validation, collator)
+        self._head_learning_rate = head_learning_rate
+        self.add_callback(_KeepBest(Path(args.output_dir), patience))
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Return the optimiser, with a learning rate of its own for the head."""
+        if self.optimizer is None:
+            decaying = set(self.get_decay_parameter_names(self.model))
+            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((name.startswith(_HEAD), name in decaying), []).append(parameter)
+            kind, options = self.optimizer_cls_and_kwargs
+            rates = {True: self._head_learning_rate, False: self.args.learning_rate}
+            self.optimizer = kind(
+                [
+                    {
+                        "params": parameters,
+                        "lr": rates[is_head],
+                        "weight_decay": self.args.weight_decay if decays else 0.0,
+                    }
+                    for (is_head, decays), parameters in groups.items()
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Evaluate on the validation patients: loss (nats), AUROC and AUPRC where both classes occur."""
+        logits = self.predict_logits(self.eval_dataset)
+        labels = self.eval_dataset.labels
+        result = {f"{metric_key_prefix}_{name}": value for name, value in outcome_metrics(labels, logits).items()}
+        self.log(result)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
+        return result
+
+    def predict_logits(self, patients: LabelledRows) -> np.ndarray:
+        """Return the logit of each patient, (n,) float64."""
+        with self.accelerator.autocast():
+            return predict(
+                self.model, patients, self.data_collator, self.args.per_device_eval_batch_size, self.args.device
+            )
+
+    def restore_best(self) -> int:
+        """Give the model the weights of its best evaluation; return at which step that was."""
+        self.model.load_state_dict(load_file(Path(self.args.output_dir) / BEST))
+        return best_step(self.state)[0]
+
+
+def outcome_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Return the loss in nats and, where both classes occur, AUROC and AUPRC."""
+    found = {"loss": float(np.mean(np.logaddexp(0, logits) - labels * logits))}
+    if 0 < labels.sum() < len(labels):
+        measured = Predictions(labels, sigmoid(logits)).measure()
+        found |= {name: measured[name] for name in ("auroc", "auprc")}
+    return found

@@ -1,0 +1,143 @@
+"""Where fine-tuning starts: a pretrained model, grown by the cohort's new codes, and its first answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from exmed_bert.clinvec.initialise import initialise_from
+from exmed_bert.data.questions import LabelledRows, QuestionCollator
+from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.evaluation.calibration import fit as fit_scale
+from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.training.start import align_head, code_keys, estimate_codes, with_vocabulary
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained model that knows the codes of a cohort.
+
+    Attributes:
+        model: with ``vocabulary``.
+        vocabulary: the model's own, with the cohort's new codes at its end.
+        new: how many codes the model had never seen.
+        estimated: how many of these have relatives to start from; the others are drawn.
+    """
+
+    model: ExMedBertForMaskedLM
+    vocabulary: CodeVocabulary
+    new: int
+    estimated: int
+
+
+def grow(model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int) -> Pretrained:
+    """Give a pretrained model the codes of a cohort; those it never saw start from their relatives."""
+    grown, shared = with_vocabulary(model, known.ids, vocabulary)
+    if len(vocabulary) == len(known):
+        return Pretrained(grown, vocabulary, 0, 0)
+    keys = code_keys(vocabulary)
+    known_ids = [token for token in shared if keys[token] is not None]
+    start = estimate_codes(grown, keys, known_ids, seed)
+    placed = np.setdiff1d(start.ids, known_ids)
+    return Pretrained(grown, vocabulary, len(vocabulary) - len(known), len(placed))
+
+
+@torch.no_grad()
+def outcome_model(
+    pretrained: Pretrained, head: str, question: Sequence[int], plos: bool, from_scratch: bool, seed: int
+) -> ExMedBertForSequenceClassification:
+    """Return the network that is fine-tuned.
+
+    Args:
+        pretrained: gives the weights and the sizes.
+        head: ``ffn``, ``gru`` or ``lstm``.
+        question: ids of the codes to ask the code head about; none where nothing is asked.
+        plos: start the ffn head from the pretrained head of prolonged stays, where there is one.
+        from_scratch: draw the weights anew, as pretraining would; the sizes alone are the pretrained model's.
+        seed: of what is drawn.
+    """
+    torch.manual_seed(seed)
+    base = pretrained.model
+    if from_scratch:
+        base = ExMedBertForMaskedLM(base.config)
+        align_head(base)
+    config = ExMedBertConfig(**base.config.to_dict() | {"classifier_head": head, "question_codes": list(question)})
+    model = ExMedBertForSequenceClassification(config)
+    model.bert.load_state_dict(base.bert.state_dict())
+    if question:
+        model.code_classifier.load_state_dict(base.code_classifier.state_dict())
+    if plos and head == "ffn" and not from_scratch and base.config.predict_los:
+        scores = base.plos_classifier.los_classifier
+        model.classifier.weight[0, : config.hidden_size] = scores.weight[1] - scores.weight[0]
+        model.classifier.bias[0] = scores.bias[1] - scores.bias[0]
+    return model
+
+
+@torch.no_grad()
+def fit_first_answer(model: ExMedBertForSequenceClassification, labels: np.ndarray, logits: np.ndarray) -> Calibration:
+    """Fit scale and bias of what the model says before training to training labels, and return what was fitted.
+
+    Two numbers, fitted by likelihood: from there on training improves on an answer that is calibrated.
+
+    Args:
+        model: changed in place.
+        labels: (n,) of training patients.
+        logits: (n,) what the model says of them.
+    """
+    found = fit_scale(labels, logits)
+    scale = 1 / found.temperature
+    model.classifier.weight.mul_(scale)
+    model.classifier.bias.mul_(scale).add_(found.bias)
+    if model.config.question_codes:
+        model.answer_scale.mul_(scale)
+    return found
+
+
+@torch.no_grad()
+def predict(
+    model: ExMedBertForSequenceClassification,
+    patients: LabelledRows,
+    collator: QuestionCollator,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Return the logit of each patient, (n,) float64, without dropout; batches of like lengths, so little padding."""
+    was_training = model.training
+    model.eval()
+    order = np.argsort(patients.lengths, kind="stable")
+    logits = np.empty(len(order), dtype=np.float64)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = {name: tensor.to(device) for name, tensor in collator(patients.__getitems__(rows)).items()}
+        batch.pop("labels")
+        logits[rows] = model(**batch).logits.double().cpu().numpy()
+    model.train(was_training)
+    return logits
+
+
+@torch.no_grad()
+def grow_outcome(
+    model: ExMedBertForSequenceClassification, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
+) -> tuple[ExMedBertForSequenceClassification, int]:
+    """Give a fine-tuned model the codes of new patients, and return how many of the new ones have relatives.
+
+    The code head gets no new codes: its answers keep the scale that they were fine-tuned with.
+    """
+    if len(vocabulary) == len(known):
+        return model.eval(), 0
+    size = len(known)
+    old = model.get_input_embeddings().weight
+    keys = code_keys(vocabulary)
+    medical = [token for token in range(size) if keys[token] is not None]
+    ids, (vectors,), _, _ = initialise_from(
+        keys, [keys[token] for token in medical], [old[torch.tensor(medical)].numpy()], True, seed
+    )
+    table = torch.nn.Embedding(len(vocabulary), old.shape[1])
+    torch.nn.init.normal_(table.weight)
+    table.weight[:size] = old
+    new = ids >= size
+    table.weight[torch.from_numpy(ids[new])] = torch.from_numpy(vectors[new])
+    model.set_input_embeddings(table)
+    return model.eval(), int(new.sum())

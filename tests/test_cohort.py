@@ -1,0 +1,267 @@
+"""The cohort of a prediction: index dates, outcomes, who is left out, splits; nothing of the future is seen."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import record, write_records
+
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.cohort import (
+    FirstOccurrence,
+    GivenLabels,
+    ModelInput,
+    ProlongedStay,
+    Question,
+    build,
+    check_nothing_after_index,
+)
+from exmed_bert.data.endpoints import Endpoint
+from exmed_bert.data.index_dates import IndexRule
+from exmed_bert.data.label_file import read_labels
+from exmed_bert.data.labelled import TEST, TRAIN, VALIDATION
+from exmed_bert.data.randomness import patient_keys
+from exmed_bert.data.splits import SplitRule, assign_splits
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
+
+START = date(2020, 1, 1)
+FORM = ModelInput(CodeVocabulary.build(["C10AA05"], ["I10", "I50.9", "E11.9"]), 50, "years", [SplitRule(42, 0.5)])
+
+
+def patient(number: int, events: dict[int, list[str]], **changes: Any) -> dict[str, Any]:
+    """Return a record whose diagnoses come so many days after START."""
+    dates = [(START + timedelta(days=day)).isoformat().replace("-", "") for day, codes in events.items() for _ in codes]
+    codes = [code for codes in events.values() for code in codes]
+    return record(number, diagnoses=codes, diagnosis_dates=dates, drugs=[], prescription_dates=[]) | changes
+
+
+def first_occurrence(index: str = "last-visit-before", washout: int = 0, endpoint: str = "I50.9") -> FirstOccurrence:
+    return FirstOccurrence(Endpoint(endpoint), IndexRule.parse(index), 365, washout, seed=7)
+
+
+def built(tmp_path: Path, records: list[Any], question: Question, least: int = 1) -> Any:
+    return build(write_records(tmp_path / "patients.json", records), question, FORM, least, seed=1)
+
+
+def labels_of(cohort: Any) -> dict[int, int]:
+    patients = cohort.patients
+    return {patients.dataset.patient_id(i): int(patients.labels[i]) for i in range(len(patients))}
+
+
+class TestFirstOccurrence:
+    def test_case_control_and_who_is_left_out(self, tmp_path: Path) -> None:
+        cohort = built(
+            tmp_path,
+            [
+                patient(1, {0: ["I10"], 300: ["I50.9"], 400: ["I10"]}),  # index day 0, the endpoint 300 days later
+                patient(2, {0: ["I10"], 300: ["I10"], 400: ["I10"]}),  # nothing came
+                patient(3, {0: ["I50.9"], 400: ["I10"]}),  # has it already
+                patient(4, {0: ["I10"], 200: ["I10"]}),  # observed for 200 days
+                patient(5, {0: ["I10"], 30: ["I50.9"], 390: ["I10"]}),  # at day 30
+            ],
+            question := first_occurrence(washout=60),
+        )
+        assert labels_of(cohort) == {1: 1, 2: 0}
+        assert question.left_out == {
+            "no visit has the horizon behind it": 1,
+            "had the endpoint by the index date": 1,
+            "the endpoint came within the washout": 1,
+            "censored: observed for less than the horizon, without the endpoint": 0,
+        }
+        assert sum(question.left_out.values()) + len(cohort.patients) == 5
+
+    def test_a_fixed_date_censors_those_who_leave_without_it(self, tmp_path: Path) -> None:
+        cohort = built(
+            tmp_path,
+            [
+                patient(1, {0: ["I10"], 100: ["I50.9"]}),  # leaves early, with the endpoint
+                patient(2, {0: ["I10"], 100: ["I10"]}),  # leaves early, without
+                patient(3, {0: ["I10"], 376: ["I50.9"]}),  # a day after the horizon
+                patient(4, {0: ["I10"], 375: ["I50.9"]}),  # on its last day
+                patient(5, {20: ["I10"], 500: ["I10"]}),  # no history yet
+            ],
+            question := first_occurrence(f"fixed:{START + timedelta(days=10)}"),
+        )
+        assert labels_of(cohort) == {1: 1, 3: 0, 4: 1}
+        assert question.left_out["censored: observed for less than the horizon, without the endpoint"] == 1
+        assert ("left out: fewer than 1 codes by the index date", 1) in cohort.flow
+
+    @pytest.mark.parametrize("rule", ["last-visit-before", "random"])
+    def test_the_index_date_is_a_visit_with_the_horizon_behind_it_whatever_the_outcome(
+        self, tmp_path: Path, rule: str
+    ) -> None:
+        rng = np.random.default_rng(3)
+        days = [sorted(rng.choice(1500, size=rng.integers(3, 12), replace=False).tolist()) for _ in range(200)]
+        question = first_occurrence(rule)
+        plain = [patient(i, {d: ["I10"] for d in own}) for i, own in enumerate(days)]
+        # The same visits, with the endpoint at one of them.
+        ill = [
+            patient(i, {d: ["I50.9" if d == own[len(own) // 2] else "I10"] for d in own}) for i, own in enumerate(days)
+        ]
+        path = write_records(tmp_path / "plain.json", plain)
+        without = build(path, question, FORM, 1, seed=1).patients
+        with_it = build(write_records(tmp_path / "ill.json", ill), first_occurrence(rule), FORM, 1, seed=1).patients
+        same = np.isin(without.dataset.columns["keys"], with_it.dataset.columns["keys"])
+        assert (without.index_days[same] == with_it.index_days).all()
+        assert with_it.labels.sum() > without.labels.sum() == 0
+        offset = (START - date(1970, 1, 1)).days
+        for row in range(len(without)):
+            own = days[without.dataset.patient_id(row)]
+            index = without.index_days[row] - offset
+            assert index in own and index <= own[-1] - 365
+            if rule == "last-visit-before":
+                assert index == max(day for day in own if day <= own[-1] - 365)
+
+    def test_prefixes_sets_and_systems(self) -> None:
+        table = ["E119", "E11.65", "E10.9", "C10AA05", "E1165"]
+        assert Endpoint("E11*").among(table, "icd").tolist() == [True, True, False, False, True]
+        assert Endpoint("E11.65, E10.9").among(table, "icd").tolist() == [False, True, True, False, True]
+        assert Endpoint("statins", {"statins": ["C10AA*"]}).among(table, "atc").tolist() == [False] * 3 + [True, False]
+        assert not Endpoint("ICD:C10AA*").among(table, "atc").any()
+
+    @pytest.mark.parametrize("text", ["", "heart failure", "E11.9*9", "*"])
+    def test_what_is_no_endpoint_is_refused(self, text: str) -> None:
+        with pytest.raises(OptionError, match="--endpoint"):
+            Endpoint(text)
+
+    def test_a_code_of_both_systems_has_to_be_told_apart(self) -> None:
+        endpoint = Endpoint("C10")
+        endpoint.among(["C10"], "icd"), endpoint.among(["C10"], "atc")
+        with pytest.raises(OptionError, match="ICD:C10 or ATC:C10"):
+            endpoint.refuse_ambiguous()
+
+
+class TestNothingOfTheFuture:
+    """A code that spells out the label is planted on the days after the index date."""
+
+    def planted(self) -> list[Any]:
+        return [
+            patient(i, {0: ["I10"], 10: ["E11.9"]} | {11: ["Z99.9" if i % 2 else "I10"], 400 + i: ["I50.9"] * (i % 2)})
+            for i in range(40)
+        ]
+
+    def test_histories_end_with_the_index_date(self, tmp_path: Path) -> None:
+        index = START + timedelta(days=10)
+        patients = built(tmp_path, self.planted(), first_occurrence(f"fixed:{index}")).patients
+        leak = [patients.dataset.patient(i) for i in range(len(patients))]
+        assert len(leak) and all(max(who.diagnosis_dates) == index for who in leak)
+        assert not any("Z99.9" in who.diagnoses for who in leak)
+        assert "Z99.9" not in patients.dataset.info.vocabulary.ids  # not even its name
+
+    def test_the_check_sees_a_leak(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("exmed_bert.data.cohort.up_to", lambda patients, days: patients)
+        with pytest.raises(ValueError, match="reaches beyond the index date"):
+            built(tmp_path, self.planted(), first_occurrence(f"fixed:{START + timedelta(days=10)}"))
+
+    def test_what_comes_after_changes_no_history(self, tmp_path: Path) -> None:
+        index = f"fixed:{START + timedelta(days=10)}"
+        planted = built(tmp_path, self.planted(), first_occurrence(index)).patients
+        cut = [patient(i, {0: ["I10"], 10: ["E11.9"]}) for i in range(40)]
+        question = FirstOccurrence(Endpoint("I50.9"), IndexRule.parse(index), 365, 0, 7, outcomes=False)
+        alone = built(tmp_path, cut, question).patients
+        rows = np.flatnonzero(np.isin(alone.dataset.columns["keys"], planted.dataset.columns["keys"]))
+        alone_dataset = alone.dataset.subset(rows)
+        for name in ("codes", "entities", "ages", "positions", "visit_days", "sexes", "states"):
+            assert (alone_dataset.columns[name] == planted.dataset.columns[name]).all(), name
+
+    def test_the_check_looks_at_every_patient(self, tmp_path: Path) -> None:
+        patients = built(tmp_path, self.planted(), first_occurrence(f"fixed:{START + timedelta(days=10)}")).patients
+        patients.index_days[-1] -= 1
+        with pytest.raises(ValueError, match=str(patients.dataset.patient_id(len(patients) - 1))):
+            check_nothing_after_index(patients)
+
+
+class TestLabels:
+    def write(self, tmp_path: Path, *lines: str) -> Path:
+        path = tmp_path / "labels.csv"
+        path.write_text("\n".join(["subject_id,prediction_time,boolean_value", *lines]))
+        return path
+
+    def test_labels_of_ones_own(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "1,2020-01-11 12:00:00,true", "1,2020-02-20,False", "9,2020-01-01,1")
+        records = [patient(1, {0: ["I10"], 10: ["E11.9"], 60: ["I50.9"]}), patient(2, {0: ["I10"]})]
+        question = GivenLabels(read_labels(path))
+        cohort = built(tmp_path, records, question)
+        patients = cohort.patients
+        assert patients.labels.tolist() == [1, 0] and patients.dataset.lengths.tolist() == [2, 2]
+        assert len(set(patients.splits.tolist())) == 1  # one patient, one split
+        assert question.found == 2 and question.left_out["patients without a label"] == 1
+
+    def test_parquet_is_read_alike(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "1,2020-01-11,true", "2,2020-02-20,false")
+        table = {
+            "subject_id": [1, 2],
+            "prediction_time": [datetime(2020, 1, 11, 23, 59), datetime(2020, 2, 20)],
+            "boolean_value": [True, False],
+        }
+        pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "labels.parquet")
+        one, other = read_labels(path), read_labels(tmp_path / "labels.parquet")
+        assert all((getattr(one, name) == getattr(other, name)).all() for name in ("keys", "days", "labels"))
+
+    @pytest.mark.parametrize(
+        ("line", "parts"),
+        [
+            ("1,2020-13-01,true", ("row 1", "prediction_time", "2020-13-01")),
+            ("1,2020-01-01,maybe", ("row 1", "boolean_value", "maybe", "true or false")),
+            (",2020-01-01,true", ("row 1", "subject_id")),
+            ("1,2020-01-01,true\n1,2020-01-01,false", ("row 2", "one label a patient and day")),
+        ],
+    )
+    def test_a_wrong_value_is_named(self, tmp_path: Path, line: str, parts: tuple[str, ...]) -> None:
+        with pytest.raises(InputError) as raised:
+            read_labels(self.write(tmp_path, line))
+        assert all(part in str(raised.value) for part in parts), raised.value
+
+    def test_a_missing_column_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "labels.csv").write_text("subject_id,label\n1,1\n")
+        with pytest.raises(InputError, match="column prediction_time is missing"):
+            read_labels(tmp_path / "labels.csv")
+
+
+class TestSplits:
+    KEYS = patient_keys(range(20_000))
+
+    def test_nobody_whom_pretraining_saw_is_validated_or_tested_on(self) -> None:
+        rules = [SplitRule(42, 0.6), SplitRule(5, 0.3)]
+        splits = assign_splits(self.KEYS, rules, seed=1)
+        seen = rules[0].trains_on(self.KEYS) | rules[1].trains_on(self.KEYS)
+        assert ((splits == TRAIN) == seen).all()
+        assert abs((splits == VALIDATION).sum() / (~seen).sum() - 1 / 3) < 0.02
+
+    def test_it_is_the_rule_of_the_conversion(self, small_datasets: Path) -> None:
+        from exmed_bert.data.dataset import PatientDataset
+
+        train, val = (PatientDataset.load(small_datasets / f"small_{name}.pt") for name in ("train", "val"))
+        rule = SplitRule(train.info.split_seed, train.info.train_ratio)
+        assert rule.trains_on(train.columns["keys"].numpy()).all()
+        assert not rule.trains_on(val.columns["keys"].numpy()).any()
+
+    def test_shares_where_the_pretraining_is_unknown(self) -> None:
+        splits = assign_splits(self.KEYS, None, seed=1)
+        shares = [(splits == split).mean() for split in (TRAIN, VALIDATION, TEST)]
+        assert np.allclose(shares, [0.7, 0.1, 0.2], atol=0.01)
+
+
+def test_codes_keep_the_models_ids_and_new_ones_come_after(tmp_path: Path) -> None:
+    cohort = built(tmp_path, [patient(1, {0: ["I10", "E11.95"], 400: ["I10"]})], first_occurrence())
+    vocabulary = cohort.patients.dataset.info.vocabulary
+    assert vocabulary.labels[: len(FORM.vocabulary)] == FORM.vocabulary.labels
+    assert cohort.new_codes == ("E11.95",) and vocabulary.labels[-1] == "E11.95"
+    assert cohort.patients.dataset.columns["codes"].tolist() == [FORM.vocabulary.ids["I10"], len(FORM.vocabulary)]
+    assert vocabulary.labels[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS
+
+
+def test_prolonged_stay_takes_the_whole_history(tmp_path: Path) -> None:
+    records = [patient(i, {0: ["I10"], 90: ["E11.9"]}, had_plos=[True, False, None][i % 3]) for i in range(9)]
+    cohort = built(tmp_path, records, question := ProlongedStay())
+    assert labels_of(cohort) == {i: int(i % 3 == 0) for i in range(9) if i % 3 != 2}
+    assert question.left_out["length of stay not recorded"] == 3 and (cohort.patients.dataset.lengths == 2).all()
+
+
+def test_nobody_left_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nobody is left"):
+        built(tmp_path, [patient(1, {0: ["I10"]})], first_occurrence())

@@ -1,0 +1,362 @@
+"""Fine-tuning: the network, the question, the splits, and the script from end to end."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from conftest import ROOT, assert_one_line_error, run_script
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification
+
+from exmed_bert.data.ahead import ask_ahead
+from exmed_bert.data.batches import MaskedCodeCollator
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.labelled import TRAIN, VALIDATION, LabelledPatients
+from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.questions import LabelledRows, QuestionCollator
+from exmed_bert.data.randomness import patient_keys
+from exmed_bert.data.splits import SplitRule
+from exmed_bert.data.vocabulary import ENTITY_ID, MASK
+from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.training.finetune_plan import draw_subset
+from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
+
+SCRIPT = "finetune-exmed-bert.py"
+
+
+def config(**changes: object) -> ExMedBertConfig:
+    sizes = {"code_vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return ExMedBertConfig(**sizes | {"intermediate_size": 16, "visit_distance_bias": True} | changes)
+
+
+def batch(length: int = 5, padding: int = 0) -> dict[str, torch.Tensor]:
+    """Return three patients whose last real token is the question."""
+    torch.manual_seed(0)
+    codes = torch.randint(6, 40, (3, length))
+    codes[:, -1] = MASK
+    fields = {
+        "input_ids": codes,
+        "entity_ids": torch.ones_like(codes),
+        "age_ids": torch.full_like(codes, 50),
+        "position_ids": torch.arange(1, length + 1).repeat(3, 1),
+        "attention_mask": torch.ones_like(codes),
+    }
+    return {name: F.pad(tensor, (0, padding)) for name, tensor in fields.items()}
+
+
+class TestModel:
+    @pytest.mark.parametrize("head", ["ffn", "gru", "lstm"])
+    def test_padding_changes_nothing(self, head: str) -> None:
+        model = ExMedBertForSequenceClassification(config(classifier_head=head, question_codes=[7, 9])).eval()
+        torch.nn.init.normal_(model.classifier.weight)
+        plain, padded = model(**batch()), model(**batch(padding=4))
+        assert torch.allclose(plain.logits, padded.logits, atol=1e-5)
+        assert plain.logits.std() > 0
+
+    def test_training_starts_from_the_answer_of_the_code_head(self) -> None:
+        pretrained = ExMedBertForMaskedLM(config()).eval()
+        question = [7, 9]
+        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", question, False, False, seed=0).eval()
+        hidden = pretrained.bert(**batch()).last_hidden_state[:, -1]
+        expected = pretrained.code_classifier(hidden).softmax(dim=1)[:, question].sum(dim=1).log()
+        assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
+
+        fit_first_answer(model, np.array([0, 1, 0]), expected.detach().numpy())
+        logits = model(**batch()).logits
+        assert torch.allclose(logits, expected * model.answer_scale + model.classifier.bias, atol=1e-5)
+
+    def test_prolonged_stay_starts_from_the_pretrained_head(self) -> None:
+        pretrained = ExMedBertForMaskedLM(config(predict_los=True)).eval()
+        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", [], True, False, seed=0).eval()
+        scores = pretrained(**batch()).plos_logits
+        assert torch.allclose(model(**batch()).logits, scores[:, 1] - scores[:, 0], atol=1e-5)
+
+    def test_from_scratch_has_the_sizes_and_none_of_the_weights(self) -> None:
+        pretrained = Pretrained(ExMedBertForMaskedLM(config()), None, 0, 0)
+        tuned, scratch = (outcome_model(pretrained, "ffn", [7], False, scratch, seed=5) for scratch in (False, True))
+        shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (tuned, scratch)]
+        assert shapes[0] == shapes[1]
+        name = "bert.encoder.layer.0.attention.self.query.weight"
+        own, drawn = tuned.state_dict()[name], scratch.state_dict()[name]
+        assert torch.equal(own, pretrained.model.state_dict()[name]) and not torch.allclose(own, drawn)
+
+    def test_class_weights_and_loss(self) -> None:
+        model = ExMedBertForSequenceClassification(config()).eval()
+        labels = torch.tensor([1, 0, 0])
+        output = model(**batch(), labels=labels)
+        assert torch.isclose(output.loss, F.binary_cross_entropy_with_logits(output.logits, labels.float()))
+        model.class_weights = (1.0, 3.0)
+        weighted = F.binary_cross_entropy_with_logits(output.logits, labels.float(), torch.tensor([3.0, 1.0, 1.0]))
+        assert torch.isclose(model(**batch(), labels=labels).loss, weighted * 3 / 5)
+
+    def test_saved_and_loaded_by_the_auto_class(self, tmp_path: Path) -> None:
+        model = ExMedBertForSequenceClassification(config(classifier_head="gru", question_codes=[8])).eval()
+        model.save_pretrained(tmp_path)
+        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+        assert torch.equal(model(**batch()).logits, loaded(**batch()).logits)
+
+
+@pytest.fixture(scope="module")
+def labelled(small_datasets: Path) -> LabelledPatients:
+    """Return 160 patients with labels at random, one in ten of them 1."""
+    dataset = PatientDataset.load(small_datasets / "small_train.pt")
+    n = len(dataset)
+    rng = np.random.default_rng(0)
+    days = np.full(n, 20_454, dtype=np.int32)  # 2026-01-01
+    splits = np.where(np.arange(n) % 2 == 0, TRAIN, VALIDATION).astype(np.int8)
+    return LabelledPatients(dataset, (rng.random(n) < 0.1).astype(np.int8), days, splits)
+
+
+class TestQuestions:
+    def test_the_question_follows_the_history(self, labelled: LabelledPatients) -> None:
+        rows = LabelledRows(labelled, np.arange(len(labelled))[::-1])
+        collate = QuestionCollator([ENTITY_ID["icd"]], last_position=30)
+        made = collate(rows.__getitems__([0, 5, 9]))
+        dataset = labelled.dataset
+        for i, row in enumerate(rows.rows[[0, 5, 9]]):
+            length = int(dataset.lengths[row])
+            assert (made["input_ids"][i] == MASK).nonzero().tolist() == [[length]]
+            assert made["attention_mask"][i].sum() == length + 1 and made["labels"][i] == labelled.labels[row]
+            assert made["position_ids"][i, length] == min(int(made["position_ids"][i, length - 1]) + 1, 30)
+            assert made["age_ids"][i, length] == 2026 - int(dataset.columns["birth_years"][row]) + 6
+            history = dataset[int(row)]["input_ids"]
+            assert torch.equal(made["input_ids"][i, :length], history)
+
+    def test_predictions_do_not_depend_on_the_batch(self, labelled: LabelledPatients) -> None:
+        sizes = {"code_vocab_size": len(labelled.dataset.info.vocabulary), "question_codes": [9]}
+        model = ExMedBertForSequenceClassification(config(**sizes))
+        rows, collate = LabelledRows(labelled, np.arange(40)), QuestionCollator([2], 30)
+        one, many = (predict(model, rows, collate, size) for size in (1, 64))
+        assert np.allclose(one, many, atol=1e-5) and np.ptp(many) > 0
+
+
+class TestSubsets:
+    def test_smaller_ones_lie_within_larger_ones(self, labelled: LabelledPatients) -> None:
+        subsets = [draw_subset(labelled, size, seed=3) for size in (10, 20, 40, None)]
+        for small, large in itertools.pairwise(subsets):
+            assert set(small.train) <= set(large.train) and set(small.validation) <= set(large.validation)
+        assert [len(subset.train) for subset in subsets] == [10, 20, 40, len(labelled.rows(TRAIN))]
+        assert all(len(subset.validation) <= len(subset.train) for subset in subsets)
+        assert set(draw_subset(labelled, 20, seed=4).train) != set(subsets[1].train)
+
+    def test_a_tenth_has_the_outcome_and_its_odds_are_known(self, labelled: LabelledPatients) -> None:
+        rare = labelled.labels.copy()
+        rare[np.flatnonzero(rare)[6:]] = 0
+        patients = LabelledPatients(labelled.dataset, rare, labelled.index_days, np.zeros_like(labelled.splits))
+        subset = draw_subset(patients, 50, seed=0)
+        cases, all_cases, n = int(rare[subset.train].sum()), int(rare.sum()), len(patients)
+        assert cases == 5
+        expected = np.log(5.5 / 45.5) - np.log((all_cases + 0.5) / (n - all_cases + 0.5))
+        assert subset.shift == pytest.approx(expected)
+        assert draw_subset(patients, None, seed=0).shift == 0
+
+
+class TestAhead:
+    def test_what_is_asked_is_new_and_soon(self, small_datasets: Path) -> None:
+        dataset = PatientDataset.load(small_datasets / "small_train.pt")
+        padded = dataset.__getitems__(range(len(dataset)))
+        asked = ask_ahead(padded, 1.0, seed=1, epoch=2, unit="years")
+        assert len(asked.rows) > len(dataset) / 2
+        for row, cut, target in zip(asked.rows, asked.cuts, asked.targets, strict=True):
+            codes, ages = padded.codes[row], padded.ages[row].astype(int)
+            assert 0 < cut <= target < padded.lengths[row]
+            assert codes[target] not in codes[:cut] and 0 <= ages[target] - ages[cut - 1] <= 1
+            assert padded.positions[row, cut - 1] < padded.positions[row, cut]  # between visits
+        again = ask_ahead(dataset.__getitems__([*range(3, 20)]), 1.0, seed=1, epoch=2, unit="years")
+        of_whole = {row: (cut, target) for row, cut, target in zip(asked.rows, asked.cuts, asked.targets, strict=True)}
+        for row, cut, target in zip(again.rows, again.cuts, again.targets, strict=True):
+            assert of_whole[row + 3] == (cut, target)  # whatever the batch
+
+    def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
+        dataset = PatientDataset.load(small_datasets / "small_train.pt")
+        padded = dataset.__getitems__(range(64))
+        asked = ask_ahead(padded, 0.5, seed=4, epoch=0, unit="years")
+        made = MaskedCodeCollator(dataset.info, plos=False, ahead=0.5, seed=4)(padded)
+        usual = MaskedCodeCollator(dataset.info, plos=False)(padded)
+        others = np.setdiff1d(np.arange(64), asked.rows)
+        assert all(torch.equal(made[name][others], usual[name][others]) for name in made)
+        for row, cut, target in zip(asked.rows, asked.cuts, asked.targets, strict=True):
+            assert made["attention_mask"][row].sum() == cut + 1 and made["input_ids"][row, cut] == MASK
+            assert (made["input_ids"][row, cut + 1 :] == 0).all()
+            assert made["input_ids"][row, :cut].tolist() == padded.codes[row, :cut].tolist()
+            labels = made["code_labels"][row]
+            assert labels[cut] == padded.codes[row, target] and (labels != IGNORED).sum() == 1
+
+
+# The script ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with patients, a pretrained model and new patients who have a code that the model never saw."""
+    folder = tmp_path_factory.mktemp("finetuning")
+    sizes = ["--hidden-size", 16, "--num-hidden-layers", 1, "--train-batch-size", 32, "--epochs", 1]
+    data = ["--training-data", "d_train.pt", "--validation-data", "d_val.pt", "--ahead-prob", 0.5]
+    for script, arguments in (
+        ("generate_synthetic_patients.py", ["-n", 900, "-s", 5, "-o", "patients.json"]),
+        (
+            "convert_synthetic_to_dataset.py",
+            ["--input", "patients.json", "--output", "d.pt", "--max-length", 40, "--train-ratio", 0.5],
+        ),
+        (
+            "pretrain-exmed-bert-clinvec.py",
+            [*sizes, *data, "--output-dir", "model", "--output-data-dir", "data"],
+        ),
+    ):
+        result = run_script(script, *arguments, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    people = json.loads((folder / "patients.json").read_text())[:200]
+    for person in people:
+        person["diagnoses"].append("E11.8")
+        person["diagnosis_dates"].append(max(person["diagnosis_dates"], default="20240101"))
+    (folder / "new.json").write_text(json.dumps(people))
+    return folder
+
+
+def flags(world: Path, output: Path, *more: object) -> list[str]:
+    given = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", output]
+    return [str(flag) for flag in [*given, "--endpoint", "ICD:J*", "--epochs", 2, *more]]
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path) -> Path:
+    """The folder of a finished fine-tuning."""
+    output = world / "finetuned"
+    more = ["--train-sizes", "60,all", "--baselines", "logreg,scratch", "--explain", 4]
+    result = run_script(SCRIPT, *flags(world, output, *more), cwd=world)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_what_a_run_leaves(finished: Path, world: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert [model["name"] for model in results["models"]] == ["fine-tuned", "logreg", "scratch"]
+    assert len(results["curve"]) == 6
+    for name in ("report.html", "results.md", "vocab.json", "settings.json", "output.log", "logs", "mlruns.db"):
+        assert (finished / name).exists(), name
+    table = pyarrow.parquet.read_table(finished / "predictions.parquet")
+    assert table.column_names == ["patient_id", "index_date", "label", "probability", "split"]
+    probability = table["probability"].to_numpy()
+    assert ((probability > 0) & (probability < 1)).all()
+    attributed = pyarrow.parquet.read_table(finished / "attributions.parquet")
+    assert len(set(attributed["patient_id"].to_pylist())) == 4
+
+
+def test_nobody_whom_the_pretraining_saw_is_validated_or_tested_on(finished: Path, world: Path) -> None:
+    table = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
+    seen = SplitRule(42, 0.5).trains_on(patient_keys(table["patient_id"]))
+    trained_on = PatientDataset.load(world / "d_train.pt").columns["keys"].numpy()
+    in_pretraining = np.isin(patient_keys(table["patient_id"]), trained_on)
+    is_train = np.array(table["split"]) == "train"
+    assert (is_train == seen).all() and not (in_pretraining & ~is_train).any()
+    assert set(table["split"]) == {"train", "validation", "test"}
+
+
+def test_a_finished_run_is_not_trained_again(finished: Path, world: Path) -> None:
+    before = (finished / "results.json").stat().st_mtime_ns
+    more = ["--train-sizes", "60,all", "--baselines", "logreg,scratch", "--explain", 4]
+    result = run_script(SCRIPT, *flags(world, finished, *more), cwd=world)
+    assert result.returncode == 0 and "nothing to do" in result.stdout
+    assert (finished / "results.json").stat().st_mtime_ns == before
+
+
+def test_predictions_for_new_patients(finished: Path, world: Path, tmp_path: Path) -> None:
+    given = ["--predict-only", "--model-dir", finished, "--output-dir", tmp_path]
+    result = run_script(SCRIPT, *given, "--input", world / "new.json", cwd=world)
+    assert result.returncode == 0, result.stderr
+    assert "codes that the model never saw" in result.stdout and "with relatives to start from" in result.stdout
+    table = pyarrow.parquet.read_table(tmp_path / "predictions.parquet")
+    assert table.column_names == ["patient_id", "index_date", "probability"] and len(table) > 0
+
+    # The patients it was fine-tuned with get the same probabilities at the same index dates.
+    rule = ["--index-date", "last-visit-before", "--input", world / "patients.json"]
+    assert run_script(SCRIPT, *given, *rule, cwd=world).returncode == 0
+    now = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pydict()
+    then = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
+    of_now = dict(zip(now["patient_id"], now["probability"], strict=True))
+    assert set(then["patient_id"]) <= set(of_now)
+    assert np.allclose([of_now[i] for i in then["patient_id"]], then["probability"], atol=1e-6)
+
+
+_KILLER = """
+import os, runpy, signal, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+import exmed_bert.training.checkpoints as checkpoints
+publish = checkpoints.publish
+def publish_and_die(run, name, keep):
+    publish(run, name, keep)
+    if name == "checkpoint-8":
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoints.publish = publish_and_die
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / "whole", tmp_path / "killed"]
+    more = ["--baselines", "none", "--head", "gru"]
+    assert run_script(SCRIPT, *flags(world, outputs[0], *more), cwd=world).returncode == 0
+    command = [sys.executable, "-c", _KILLER, str(ROOT / "scripts" / SCRIPT), *flags(world, outputs[1], *more)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run_script(SCRIPT, *flags(world, outputs[1], *more), cwd=world)
+    assert resumed.returncode == 0 and "Going on from" in resumed.stdout, resumed.stderr
+    one, other = (load_file(output / "model.safetensors") for output in outputs)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "parts"),
+    [
+        (["--endpoint", "Q99.9"], 1, ("--endpoint Q99.9", "no patient has such a code")),
+        (["--endpoint", "nonsense"], 2, ("--endpoint", "nonsense", "heart_failure")),
+        (["--task", "plos"], 2, ("one of --endpoint, --labels and --task",)),
+        (["--index-date", "yesterday"], 2, ("--index-date", "fixed:YYYY-MM-DD")),
+        (["--washout-days", 400], 2, ("--washout-days", "365")),
+        (["--train-sizes", "few"], 2, ("--train-sizes", "few")),
+        (["--baselines", "svm"], 2, ("--baselines", "svm", "logreg")),
+        (["--model-dir", "nowhere"], 1, ("nowhere", "config.json")),
+        (["--predict-only"], 1, ("finetuning.json",)),
+    ],
+)
+def test_refusals_are_one_line(
+    world: Path, tmp_path: Path, more: list[object], code: int, parts: tuple[str, ...]
+) -> None:
+    result = run_script(SCRIPT, *flags(world, tmp_path / "out"), *more, cwd=world)
+    assert_one_line_error(result, code, *parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_unknown_origin_is_said_to_be_one(world: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.json"):
+        (model / name).write_bytes((world / "model" / name).read_bytes())
+    given = [
+        "--task",
+        "plos",
+        "--model-dir",
+        model,
+        "--input",
+        world / "patients.json",
+        "--output-dir",
+        tmp_path / "out",
+    ]
+    result = run_script(SCRIPT, *given, "--epochs", 1, "--baselines", "none", "--freeze-encoder", cwd=world)
+    assert result.returncode == 0, result.stderr
+    assert "is unknown" in json.loads((tmp_path / "out" / "results.json").read_text())["notes"][0]
+    before = load_file(model / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(before[name], after[name])  # the encoder was frozen
