@@ -24,7 +24,7 @@ from exmed_bert.training.explanations import explain
 from exmed_bert.training.finetune_plan import Subset, draw_subset
 from exmed_bert.training.finetune_runs import Finished, Run, Task, load_best
 from exmed_bert.training.outcome_model import predict
-from exmed_bert.training.tracking import announce
+from exmed_bert.training.tracking import LOGGER
 
 FINETUNING = "finetuning.json"  # beside the model: what it predicts, and how its logits become probabilities
 LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}
@@ -243,4 +243,4 @@ def _say_done(settings: FinetuneSettings, results: Results) -> None:
             ("TensorBoard", f"tensorboard --logdir {settings.output_dir / 'logs'}"),
         ],
     )
-    announce("finished")
+    LOGGER.info("finished")
