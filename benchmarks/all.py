@@ -14,7 +14,7 @@ from typing import Any
 from common import HEADER, RESULTS, ROOT, Figure, shown
 
 NAMES = ("conversion", "loading", "generation", "demo")
-LONG = ("pretraining", "scaling", "population", "generation_at_size", "learnability")
+LONG = ("pretraining", "scaling", "population", "generation_at_size", "learnability", "finetuning")
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
