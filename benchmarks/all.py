@@ -14,7 +14,10 @@ from typing import Any
 from common import HEADER, RESULTS, ROOT, Figure, shown
 
 NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
-LONG = ("pretraining", "scaling", "population", "generation_at_size", "learnability", "novel_codes")
+LONG = (
+    *("pretraining", "scaling", "population", "generation_at_size", "learnability", "novel_codes"),
+    "finetuning",
+)
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
