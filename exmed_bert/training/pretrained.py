@@ -99,6 +99,8 @@ def read_vocabulary(folder: Path) -> CodeVocabulary:
         InputError: it is missing or damaged, ids are not 0, 1, 2 and so on, or the first six are not ours.
     """
     path = folder / "vocab.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: --model-dir: holds no vocab.json, expected the folder of a pretrained model")
     content = read_json(path)
     try:
         entries = sorted(content.items(), key=lambda item: item[1]["id"])

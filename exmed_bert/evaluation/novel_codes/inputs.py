@@ -16,11 +16,11 @@ from exmed_bert.codes import ICD, ancestors
 from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.vocabulary import ENTITY_ID, SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
+from exmed_bert.data.vocabulary import SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
 from exmed_bert.evaluation.novel_codes.families import CodeFamilies, CodeKey
-from exmed_bert.files import read_json
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.pretrain import START_EMBEDDINGS
+from exmed_bert.training.pretrained import read_vocabulary
 
 BEFORE, AFTER = "before", "after"
 
@@ -103,30 +103,6 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     return NovelInputs(
         model, vocabulary, ids, families, embeddings, dataset, unknown, counts, training_data, novel, novel_by, notes
     )
-
-
-def read_vocabulary(folder: Path) -> CodeVocabulary:
-    """Read ``vocab.json``, ``{"code": {"id": number, "entity": "icd"}}``.
-
-    Raises:
-        InputError: it is missing or damaged, ids are not 0, 1, 2 and so on, or the first six are not ours.
-    """
-    path = folder / "vocab.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: --model-dir: holds no vocab.json, expected the folder of a pretrained model")
-    content = read_json(path)
-    try:
-        entries = sorted(content.items(), key=lambda item: item[1]["id"])
-        ids = [entry["id"] for _, entry in entries]
-        entities = np.array([ENTITY_ID[entry["entity"]] for _, entry in entries], dtype=np.uint8)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "icd"}}}}') from None
-    labels, special = tuple(name for name, _ in entries), len(SPECIAL_TOKENS)
-    if labels[:special] != SPECIAL_TOKENS or entities[:special].any() or not entities[special:].all():
-        raise InputError(f"{path}: expected ids 0 to 5 to be {' '.join(SPECIAL_TOKENS)}, and all others to be codes")
-    if ids != list(range(len(ids))):
-        raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
-    return CodeVocabulary(labels, entities)
 
 
 def read_model(folder: Path, vocabulary: CodeVocabulary) -> ExMedBertForMaskedLM:
