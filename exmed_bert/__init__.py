@@ -31,6 +31,7 @@ def __getattr__(name: str) -> Any:
 
 _AUTO_CONFIG = "transformers.models.auto.configuration_auto"
 _AUTO_MODEL = "transformers.models.auto.modeling_auto"
+_BASE_MODEL = "transformers.modeling_utils"
 
 
 class _RegisterWithAutoClasses(importlib.abc.MetaPathFinder):
@@ -50,12 +51,18 @@ class _RegisterWithAutoClasses(importlib.abc.MetaPathFinder):
 
         def execute_then_register(module: Any) -> None:
             execute(module)
-            # The models' module imports the configurations' halfway; our own models need both whole.
-            if fullname == _AUTO_MODEL or _AUTO_MODEL not in sys.modules:
+            # The models' module imports the configurations' halfway, and so does the base of all models; our own
+            # need them whole. Who imports the base first, as the Trainer does, comes to the models' module later.
+            if not _is_halfway(_BASE_MODEL) and (fullname == _AUTO_MODEL or _AUTO_MODEL not in sys.modules):
                 importlib.import_module("exmed_bert.models")
 
         spec.loader.exec_module = execute_then_register  # type: ignore[method-assign]
         return spec
+
+
+def _is_halfway(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 if _AUTO_CONFIG in sys.modules:

@@ -278,6 +278,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         "import exmed_bert; from transformers import AutoModel",
         "from transformers import AutoModel; import exmed_bert",
         "import exmed_bert; from transformers import AutoConfig, AutoModel; AutoConfig.from_pretrained(folder)",
+        "import exmed_bert; from transformers import Trainer, AutoModel",
     ],
 )
 def test_the_auto_classes_know_the_model_in_either_order_of_imports(imports: str) -> None:
