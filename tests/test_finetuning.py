@@ -28,6 +28,7 @@ from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import ENTITY_ID, MASK
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.training.finetune_plan import draw_subset
+from exmed_bert.training.finetuning_trainer import outcome_metrics
 from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
 
 SCRIPT = "finetune-exmed-bert.py"
@@ -53,6 +54,17 @@ def batch(length: int = 5, padding: int = 0) -> dict[str, torch.Tensor]:
     return {name: F.pad(tensor, (0, padding)) for name, tensor in fields.items()}
 
 
+@pytest.fixture(scope="module")
+def labelled(small_datasets: Path) -> LabelledPatients:
+    """Return 160 patients with labels at random, one in ten of them 1."""
+    dataset = PatientDataset.load(small_datasets / "small_train.pt")
+    n = len(dataset)
+    rng = np.random.default_rng(0)
+    days = np.full(n, 20_454, dtype=np.int32)  # 2026-01-01
+    splits = np.where(np.arange(n) % 2 == 0, TRAIN, VALIDATION).astype(np.int8)
+    return LabelledPatients(dataset, (rng.random(n) < 0.1).astype(np.int8), days, splits)
+
+
 class TestModel:
     @pytest.mark.parametrize("head", ["ffn", "gru", "lstm"])
     def test_padding_changes_nothing(self, head: str) -> None:
@@ -70,9 +82,18 @@ class TestModel:
         expected = pretrained.code_classifier(hidden).softmax(dim=1)[:, question].sum(dim=1).log()
         assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
 
-        fit_first_answer(model, np.array([0, 1, 0]), expected.detach().numpy())
-        logits = model(**batch()).logits
-        assert torch.allclose(logits, expected * model.answer_scale + model.classifier.bias, atol=1e-5)
+    def test_labels_first_fit_what_single_codes_say(self, labelled: LabelledPatients) -> None:
+        dataset = labelled.dataset
+        code = int(dataset.code_counts[6:].argmax()) + 6
+        has = np.array([code in dataset[row]["input_ids"] for row in range(len(dataset))]).astype(np.int8)
+        patients = LabelledPatients(dataset, has, labelled.index_days, labelled.splits)
+        rows = [LabelledRows(patients, patients.rows(split)) for split in (TRAIN, VALIDATION)]
+        sizes = {"code_vocab_size": len(dataset.info.vocabulary), "hidden_size": 64, "question_codes": [9]}
+        model, collate = ExMedBertForSequenceClassification(config(**sizes)), QuestionCollator([2], 30)
+        before = outcome_metrics(rows[1].labels, predict(model, rows[1], collate, 64))
+        fit_first_answer(model, *rows, collate, 64)
+        after = outcome_metrics(rows[1].labels, predict(model, rows[1], collate, 64))
+        assert after["loss"] < before["loss"] and after["auroc"] > max(before["auroc"], 0.75)
 
     def test_prolonged_stay_starts_from_the_pretrained_head(self) -> None:
         pretrained = ExMedBertForMaskedLM(config(predict_los=True)).eval()
@@ -103,17 +124,6 @@ class TestModel:
         model.save_pretrained(tmp_path)
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
         assert torch.equal(model(**batch()).logits, loaded(**batch()).logits)
-
-
-@pytest.fixture(scope="module")
-def labelled(small_datasets: Path) -> LabelledPatients:
-    """Return 160 patients with labels at random, one in ten of them 1."""
-    dataset = PatientDataset.load(small_datasets / "small_train.pt")
-    n = len(dataset)
-    rng = np.random.default_rng(0)
-    days = np.full(n, 20_454, dtype=np.int32)  # 2026-01-01
-    splits = np.where(np.arange(n) % 2 == 0, TRAIN, VALIDATION).astype(np.int8)
-    return LabelledPatients(dataset, (rng.random(n) < 0.1).astype(np.int8), days, splits)
 
 
 class TestQuestions:

@@ -5,6 +5,10 @@ come can be put in its own words: a MASK is appended to the history, a visit lat
 asked how likely it is to be one of the codes in question (a cloze question, or prompt: Schick and Schütze, EACL 2021).
 That answer ranks patients before a single label was seen. Labels then teach its scale, a head beside it, and the
 encoder.
+
+Beside it stands what single codes and age say, in the head's first inputs: the sum of the embeddings of a history's
+codes, and age as a number (a wide part beside a deep one: Cheng et al., DLRS 2016). On a few labels they are worth as
+much as the encoder's states.
 """
 
 from dataclasses import dataclass
@@ -16,9 +20,12 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from exmed_bert.data.vocabulary import MASK
+from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.model import CodeClassifier, ExMedBertModel, ExMedBertPreTrainedModel, mean_of_real
+
+_CODES = 8.0  # about the square root of the codes of a history: their sum is divided by it
+_AGES = 10.0  # the ages of the vocabulary become 0 to so much
 
 
 @dataclass
@@ -29,11 +36,13 @@ class OutcomeOutput(ModelOutput):
         loss: scalar, mean cross-entropy in nats, weighted by the model's ``class_weights``, where labels were given.
         logits: (B,) log odds of the outcome.
         answers: (B,) log probability that the code head gives the codes in question; None without a question.
+        wide: (B, hidden + 1) the sum of the codes' embeddings, and age: the first inputs of the head.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     answers: Tensor | None = None
+    wide: Tensor | None = None
 
 
 class Recurrent(nn.Module):
@@ -55,11 +64,16 @@ class Recurrent(nn.Module):
         return (state[0] if isinstance(state, tuple) else state)[-1]
 
 
+class LastLayer(nn.Linear):
+    """From all that is known of a patient to the log odds; starts at zero."""
+
+
 class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
     """The encoder, a head over the history and, if ``config.question_codes``, the code head's answer.
 
-    The logit is ``scale * answer + bias + head(summary of the history, state of the question)``. The head's last layer
-    starts at zero, so that training starts from the answer alone.
+    The logit is ``scale * answer + bias + head(sum of the codes, age, summary of the history, state of the question)``.
+    The head's last layer starts at zero, so that training starts from the answer alone, or from what is fitted to the
+    first `wide` inputs beforehand.
     """
 
     def __init__(self, config: ExMedBertConfig) -> None:
@@ -68,8 +82,9 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         self.class_weights: tuple[float, float] | None = None  # of patients without and with the outcome, in the loss
         self.summary = None if config.classifier_head == "ffn" else Recurrent(config)
         asks = bool(config.question_codes)
+        self.wide = config.hidden_size + 1
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size * (2 if asks else 1), 1)
+        self.classifier = LastLayer(self.wide + config.hidden_size * (2 if asks else 1), 1)
         if asks:
             self.code_classifier = CodeClassifier(config)
             self.answer_scale = nn.Parameter(torch.empty(()))
@@ -77,12 +92,13 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, LastLayer):
+            init.zeros_(module.weight)
+            init.constant_(module.bias, self.config.answer_bias)
+            return
         super()._init_weights(module)
-        if isinstance(module, ExMedBertForSequenceClassification):
-            init.zeros_(module.classifier.weight)
-            init.constant_(module.classifier.bias, self.config.answer_bias)
-            if self.config.question_codes:
-                init.constant_(module.answer_scale, self.config.answer_scale)
+        if isinstance(module, ExMedBertForSequenceClassification) and self.config.question_codes:
+            init.constant_(module.answer_scale, self.config.answer_scale)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the code embeddings."""
@@ -124,13 +140,25 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             asked = hidden[input_ids == MASK].view(len(hidden), -1, hidden.shape[2])
             summary = torch.cat((summary, asked.mean(dim=1)), dim=1)
             answers = self._answers(asked)
-        logits = self.classifier(self.dropout(summary))[:, 0].float()
+        wide = self._wide_inputs(input_ids, age_ids, inputs_embeds)
+        logits = self.classifier(torch.cat((wide, self.dropout(summary)), dim=1))[:, 0].float()
         if answers is not None:
             logits = logits + self.answer_scale * answers
-        output = OutcomeOutput(logits=logits, answers=answers)
+        output = OutcomeOutput(logits=logits, answers=answers, wide=wide)
         if labels is not None:
             output.loss = self._loss(logits, labels)
         return output
+
+    def _wide_inputs(self, input_ids: Tensor, age_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """Return (B, hidden + 1): the sum of the embeddings of the codes, each counted once, and the last age."""
+        embedded = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        same = input_ids[:, :, None] == input_ids[:, None, :]
+        repeated = (same & torch.ones_like(same[0]).tril(-1)).any(dim=2)  # stands earlier in the history, too
+        counts = ~repeated & (input_ids >= len(SPECIAL_TOKENS))
+        codes = (embedded * counts[:, :, None]).sum(dim=1) / _CODES
+        ages = torch.zeros_like(input_ids) if age_ids is None else age_ids
+        age = ages.amax(dim=1, keepdim=True) * (_AGES / self.config.age_vocab_size)
+        return torch.cat((codes, age.to(codes.dtype)), dim=1)
 
     def _answers(self, asked: Tensor) -> Tensor:
         """(B, questions, hidden) -> (B,): log of the probability of all codes in question, over the questions."""

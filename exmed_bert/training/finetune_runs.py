@@ -26,7 +26,7 @@ from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.finetune_plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.training.finetuning_trainer import BEST, FinetuningTrainer
-from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
+from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce
 
 SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits
@@ -123,9 +123,8 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
 
     model = task.new_model(run.kind == "scratch", run.seed)
     train, validation = LabelledRows(patients, subset.train), LabelledRows(patients, subset.validation)
-    if run.kind != "scratch" and (task.question or task.plos):
-        first = predict(model, train, task.collator, settings.eval_batch_size)
-        fit_first_answer(model, labels, first)
+    if run.kind != "scratch":
+        fit_first_answer(model, train, validation, task.collator, settings.eval_batch_size)
     if settings.freeze_encoder:
         model.bert.requires_grad_(False)
     if settings.class_weights:

@@ -1,6 +1,6 @@
 """Where fine-tuning starts: a pretrained model, grown by the cohort's new codes, and its first answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,11 @@ import torch
 from exmed_bert.clinvec.initialise import initialise_from
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.data.vocabulary import CodeVocabulary
-from exmed_bert.evaluation.calibration import Calibration
-from exmed_bert.evaluation.calibration import fit as fit_scale
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.training.start import align_head, code_keys, estimate_codes, with_vocabulary
+
+_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
+_ANSWER_SPREAD = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,29 +71,76 @@ def outcome_model(
         model.code_classifier.load_state_dict(base.code_classifier.state_dict())
     if plos and head == "ffn" and not from_scratch and base.config.predict_los:
         scores = base.plos_classifier.los_classifier
-        model.classifier.weight[0, : config.hidden_size] = scores.weight[1] - scores.weight[0]
+        model.classifier.weight[0, model.wide : model.wide + config.hidden_size] = scores.weight[1] - scores.weight[0]
         model.classifier.bias[0] = scores.bias[1] - scores.bias[0]
     return model
 
 
 @torch.no_grad()
-def fit_first_answer(model: ExMedBertForSequenceClassification, labels: np.ndarray, logits: np.ndarray) -> Calibration:
-    """Fit scale and bias of what the model says before training to training labels, and return what was fitted.
+def fit_first_answer(
+    model: ExMedBertForSequenceClassification,
+    train: LabelledRows,
+    validation: LabelledRows,
+    collator: QuestionCollator,
+    batch_size: int,
+) -> float:
+    """Fit what the model says before training, and the wide part, to the labels; return the strength that was chosen.
 
-    Two numbers, fitted by likelihood: from there on training improves on an answer that is calibrated.
+    A ridge regression of the training labels on the first logit, the sum of the codes and age. Its strength is that of
+    the lowest loss on validation patients. The first logit has the spread of several inputs, so that the ridge hardly
+    touches it.
 
     Args:
         model: changed in place.
-        labels: (n,) of training patients.
-        logits: (n,) what the model says of them.
+        train, validation: patients with both outcomes among them.
+        collator: makes batches.
+        batch_size: of prediction.
     """
-    found = fit_scale(labels, logits)
-    scale = 1 / found.temperature
+    from sklearn.linear_model import LogisticRegression
+
+    inputs, held_out = (_first_inputs(model, rows, collator, batch_size) for rows in (train, validation))
+    centre, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / _ANSWER_SPREAD
+    for table in (inputs, held_out):
+        table[:, 0] = (table[:, 0] - centre) / spread
+    fits = {}
+    for strength in _STRENGTHS:
+        fit = LogisticRegression(C=strength, max_iter=1000).fit(inputs, train.labels)
+        logits = fit.decision_function(held_out)
+        fits[float(np.mean(np.logaddexp(0, logits) - validation.labels * logits))] = strength, fit
+    strength, fit = fits[min(fits)]
+    weights = fit.coef_[0]
+    scale = float(weights[0] / spread)
     model.classifier.weight.mul_(scale)
-    model.classifier.bias.mul_(scale).add_(found.bias)
+    model.classifier.weight[0, : model.wide] += torch.from_numpy(weights[1:]).to(model.classifier.weight)
+    model.classifier.bias.mul_(scale).add_(float(fit.intercept_[0] - scale * centre))
     if model.config.question_codes:
         model.answer_scale.mul_(scale)
-    return found
+    return strength
+
+
+def _first_inputs(
+    model: ExMedBertForSequenceClassification, rows: LabelledRows, collator: QuestionCollator, batch_size: int
+) -> np.ndarray:
+    """Return the first logit and the wide part of each patient, (n, hidden + 2) float64."""
+    model.eval()
+    table = np.empty((len(rows), model.wide + 1))
+    for order, batch in _batches(rows, collator, batch_size):
+        output = model(**batch)
+        table[order, 0] = output.logits.double().numpy()
+        table[order, 1:] = output.wide.double().numpy()
+    return table
+
+
+def _batches(
+    rows: LabelledRows, collator: QuestionCollator, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
+    """Yield indices and batches without labels, patients of like length together, so that there is little padding."""
+    order = np.argsort(rows.lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collator(rows.__getitems__(chosen))
+        batch.pop("labels")
+        yield chosen, batch
 
 
 @torch.no_grad()
@@ -103,16 +151,13 @@ def predict(
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Return the logit of each patient, (n,) float64, without dropout; batches of like lengths, so little padding."""
+    """Return the logit of each patient, (n,) float64, without dropout."""
     was_training = model.training
     model.eval()
-    order = np.argsort(patients.lengths, kind="stable")
-    logits = np.empty(len(order), dtype=np.float64)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = {name: tensor.to(device) for name, tensor in collator(patients.__getitems__(rows)).items()}
-        batch.pop("labels")
-        logits[rows] = model(**batch).logits.double().cpu().numpy()
+    logits = np.empty(len(patients), dtype=np.float64)
+    for rows, batch in _batches(patients, collator, batch_size):
+        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        logits[rows] = model(**on_device).logits.double().cpu().numpy()
     model.train(was_training)
     return logits
 
