@@ -28,9 +28,8 @@ def best_step(state: TrainerState) -> tuple[int, dict[int, float]]:
 class _KeepBest(TrainerCallback):
     """Writes the weights of the best evaluation and stops when no better one has come for a while.
 
-    The best is that of the lowest loss: with a handful of outcomes among the validation patients AUPRC jumps with each
-    of them, and the weights that it prefers rank no better. Everything follows from the history of evaluations, which
-    checkpoints hold, so a resume goes on alike.
+    The best is that of the lowest loss: with a handful of outcomes among the validation patients AUPRC rests on each
+    of them. Everything follows from the history of evaluations, which checkpoints hold, so a resume goes on alike.
     """
 
     def __init__(self, folder: Path, patience: int) -> None:
