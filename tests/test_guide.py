@@ -42,7 +42,10 @@ EXAMPLES = (  # headings of the blocks that the first user follows; all but the 
     *("Step 1: make up patients", "Step 2: turn them into datasets", "Step 3: pretrain"),
     *("Small test run", "Production run"),
 )
-CUT = {"max_steps: -1 ": "max_steps: 1 ", "eval_steps: null ": "eval_steps: 100 "}  # the last evaluation always comes
+CUT = {
+    **{"max_steps: -1 ": "max_steps: 1 ", "eval_steps: null ": "eval_steps: 100 "},  # the last evaluation always comes
+    "baselines: logreg,rf,hgb,scratch ": "baselines: logreg ",
+}
 WRAPPERS = {f"scripts/{name}" for name in ("train_on_synthetic_data", "run_tests", "setup_environment")}
 
 
@@ -153,7 +156,7 @@ class Session:
         )
 
     def cut(self) -> None:
-        """Cut every pretraining that is still to come."""
+        """Cut every training that is still to come."""
         config = self.root / "config.yaml"
         text = config.read_text()
         for long, short in CUT.items():
