@@ -1,6 +1,6 @@
 """Show what starting codes from their relatives buys, on embeddings of the code trees and the synthetic population.
 
-    python benchmarks/novel_codes.py                    # all three, a quarter of an hour
+    python benchmarks/novel_codes.py                    # all three, up to half an hour
     python benchmarks/novel_codes.py --parts truth      # one of truth, convergence, novel
     python benchmarks/novel_codes.py --quick            # a check of the program itself, keeps no results
 
@@ -14,7 +14,7 @@ trees along which codes are estimated. A figure's samples are one a seed, its in
   the demonstration's model, and the validation loss on 1,000 other patients 24 times a run. The figure is the step at
   which the second run first reaches the loss with which the first one ends, as a share of that run's steps;
   interpolated between evaluations; 1 where it never does, and how often that is.
-* novel: pretraining on 2,000 patients, and what the model then says at masked novel codes of the 18,000 others, by how
+* novel: pretraining on 2,000 patients, and what the model then says at masked novel codes of the 23,000 others, by how
   often the code occurs in training. Chance is 10 codes of the vocabulary.
 """
 

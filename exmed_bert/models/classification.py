@@ -7,8 +7,7 @@ That answer ranks patients before a single label was seen. Labels then teach its
 encoder.
 
 Beside it stands what single codes and age say, in the head's first inputs: the sum of the embeddings of a history's
-codes, and age as a number (a wide part beside a deep one: Cheng et al., DLRS 2016). On a few labels they are worth as
-much as the encoder's states.
+codes, and age as a number (a wide part beside a deep one: Cheng et al., DLRS 2016).
 """
 
 from dataclasses import dataclass

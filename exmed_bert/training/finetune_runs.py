@@ -4,6 +4,7 @@ A command makes several (numbers of labels, seeds, with and without pretraining)
 a killed command goes on within the run that it was in, and never does one twice.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,8 +175,6 @@ def load_best(run: Finished, task: Task) -> ExMedBertForSequenceClassification:
 
 
 def _finished(folder: Path, scored: np.ndarray) -> Finished | None:
-    import json
-
     try:
         found = load_file(folder / SCORES)
         budget: dict[str, Any] = json.loads((folder / "budget.json").read_text(encoding="utf-8"))
