@@ -1,7 +1,10 @@
 """What is chosen for a machine, on machines that are only pretended."""
 
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +97,29 @@ def test_small_models_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
             assert torch.get_num_threads() == 2, "what the user says holds"
     finally:
         torch.set_num_threads(before)
+
+
+PAGES = """
+import resource, torch
+from exmed_bert.training.hardware import StepShape, cpu_settings
+
+def step():
+    tensors = [torch.ones(8 << 20) for _ in range(4)]  # 32 MiB each
+
+with cpu_settings(StepShape(60, 64, 128), "fp32"):
+    for _ in range(3):  # until there is room for everything
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="concerns glibc's allocator")
+def test_steps_take_no_memory_from_the_system_anew() -> None:
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000, "page faults; a step that took its memory anew would have 32,768"
 
 
 def test_compiling_needs_a_compiler(small_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

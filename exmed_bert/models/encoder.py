@@ -106,7 +106,10 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, L, hidden) -> the same."""
+        """(B, L, hidden) -> the same; under autocast in its type."""
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):  # or each residual would be carried in fp32 and cast for each product
+            hidden = hidden.to(torch.get_autocast_dtype(device))
         for layer in self.layer:
             hidden = layer(hidden, bias)
         return hidden
