@@ -203,8 +203,8 @@ class PretrainSettings(ClinVecSettings):
     )
     ahead_prob: Probability = Field(
         0.0,
-        description="Share of the patients, each epoch anew, whose history is cut at a visit to predict a code that is "
-        "new in the year after; for fine-tuning to first occurrences.",
+        description="Share of the patients, each epoch anew, whose history is cut at a visit to predict which codes "
+        "come for the first time in the year after; for fine-tuning to first occurrences.",
     )
     plos: bool | None = Field(
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from exmed_bert.data.ahead import ask_ahead
+from exmed_bert.data.ahead import YEAR, ask_ahead
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.labelled import TRAIN, VALIDATION, LabelledPatients
@@ -25,7 +25,7 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.data.randomness import patient_keys
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.vocabulary import ENTITY_ID, MASK
+from exmed_bert.data.vocabulary import ENTITY_ID, MASK, SPECIAL_TOKENS
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.training.finetune_plan import draw_subset
 from exmed_bert.training.finetuning_trainer import outcome_metrics
@@ -74,12 +74,17 @@ class TestModel:
         assert torch.allclose(plain.logits, padded.logits, atol=1e-5)
         assert plain.logits.std() > 0
 
-    def test_training_starts_from_the_answer_of_the_code_head(self) -> None:
-        pretrained = ExMedBertForMaskedLM(config()).eval()
+    @pytest.mark.parametrize("ahead", [False, True])
+    def test_training_starts_from_the_answer_of_the_code_head(self, ahead: bool) -> None:
+        pretrained = ExMedBertForMaskedLM(config(predict_ahead=ahead)).eval()
         question = [7, 9]
-        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", question, False, False, seed=0).eval()
-        hidden = pretrained.bert(**batch()).last_hidden_state[:, -1]
-        expected = pretrained.code_classifier(hidden).softmax(dim=1)[:, question].sum(dim=1).log()
+        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", question, from_scratch=False, seed=0).eval()
+        codes, more = batch()["input_ids"], None
+        if ahead:
+            embedded = pretrained.get_input_embeddings()(codes)
+            more = pretrained.ahead_classifier(pretrained.bag(codes, embedded, batch()["age_ids"]))
+        scores = pretrained.code_classifier(pretrained.bert(**batch()).last_hidden_state[:, -1], more)
+        expected = (scores.exp() if ahead else scores.softmax(dim=1))[:, question].sum(dim=1).log()
         assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
 
     def test_labels_first_fit_what_single_codes_say(self, labelled: LabelledPatients) -> None:
@@ -95,15 +100,14 @@ class TestModel:
         after = outcome_metrics(rows[1].labels, predict(model, rows[1], collate, 64))
         assert after["loss"] < before["loss"] and after["auroc"] > max(before["auroc"], 0.75)
 
-    def test_prolonged_stay_starts_from_the_pretrained_head(self) -> None:
+    def test_prolonged_stay_starts_from_nothing(self) -> None:
         pretrained = ExMedBertForMaskedLM(config(predict_los=True)).eval()
-        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", [], True, False, seed=0).eval()
-        scores = pretrained(**batch()).plos_logits
-        assert torch.allclose(model(**batch()).logits, scores[:, 1] - scores[:, 0], atol=1e-5)
+        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", [], from_scratch=False, seed=0).eval()
+        assert (model(**batch()).logits == 0).all()
 
     def test_from_scratch_has_the_sizes_and_none_of_the_weights(self) -> None:
         pretrained = Pretrained(ExMedBertForMaskedLM(config()), None, 0, 0)
-        tuned, scratch = (outcome_model(pretrained, "ffn", [7], False, scratch, seed=5) for scratch in (False, True))
+        tuned, scratch = (outcome_model(pretrained, "ffn", [7], scratch, seed=5) for scratch in (False, True))
         shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (tuned, scratch)]
         assert shapes[0] == shapes[1]
         name = "bert.encoder.layer.0.attention.self.query.weight"
@@ -171,35 +175,46 @@ class TestSubsets:
 
 
 class TestAhead:
-    def test_what_is_asked_is_new_and_soon(self, small_datasets: Path) -> None:
+    def test_what_comes_is_new_and_soon_and_all_of_it(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.__getitems__(range(len(dataset)))
-        asked = ask_ahead(padded, 1.0, seed=1, epoch=2, unit="years")
-        assert len(asked.rows) > len(dataset) / 2
-        for row, cut, target in zip(asked.rows, asked.cuts, asked.targets, strict=True):
-            codes, ages = padded.codes[row], padded.ages[row].astype(int)
-            assert 0 < cut <= target < padded.lengths[row]
-            assert codes[target] not in codes[:cut] and 0 <= ages[target] - ages[cut - 1] <= 1
+        asked = ask_ahead(padded, 1.0, seed=1, epoch=2)
+        assert len(asked.rows) > len(dataset) / 3 and asked.coming.any(axis=1).mean() > 0.5
+        assert set(asked.entities.tolist()) == {ENTITY_ID["icd"], ENTITY_ID["atc"]}
+        for row, cut, coming in zip(asked.rows, asked.cuts, asked.coming, strict=True):
+            length = padded.lengths[row]
+            codes, days = padded.codes[row, :length].tolist(), padded.days[row, :length].tolist()
             assert padded.positions[row, cut - 1] < padded.positions[row, cut]  # between visits
-        again = ask_ahead(dataset.__getitems__([*range(3, 20)]), 1.0, seed=1, epoch=2, unit="years")
-        of_whole = {row: (cut, target) for row, cut, target in zip(asked.rows, asked.cuts, asked.targets, strict=True)}
-        for row, cut, target in zip(again.rows, again.cuts, again.targets, strict=True):
-            assert of_whole[row + 3] == (cut, target)  # whatever the batch
+            assert days[-1] >= days[cut - 1] + YEAR, "the year has passed"
+            soon = {code for code, day in zip(codes[cut:], days[cut:], strict=True) if day <= days[cut - 1] + YEAR}
+            expected = {code for code in soon - set(codes[:cut]) if code >= len(SPECIAL_TOKENS)}
+            assert sorted(padded.codes[row][coming].tolist()) == sorted(expected)
+
+    def test_a_question_depends_on_the_patient_alone(self, small_datasets: Path) -> None:
+        dataset = PatientDataset.load(small_datasets / "small_train.pt")
+        whole, part = (
+            ask_ahead(dataset.__getitems__(rows), 1.0, seed=1, epoch=2) for rows in (range(len(dataset)), range(3, 20))
+        )
+        of_whole = dict(zip(whole.rows.tolist(), zip(whole.cuts, whole.entities, strict=True), strict=True))
+        for row, cut, entity in zip(part.rows.tolist(), part.cuts, part.entities, strict=True):
+            assert of_whole[row + 3] == (cut, entity)
 
     def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.__getitems__(range(64))
-        asked = ask_ahead(padded, 0.5, seed=4, epoch=0, unit="years")
+        asked = ask_ahead(padded, 0.5, seed=4, epoch=0)
         made = MaskedCodeCollator(dataset.info, plos=False, ahead=0.5, seed=4)(padded)
         usual = MaskedCodeCollator(dataset.info, plos=False)(padded)
         others = np.setdiff1d(np.arange(64), asked.rows)
-        assert all(torch.equal(made[name][others], usual[name][others]) for name in made)
-        for row, cut, target in zip(asked.rows, asked.cuts, asked.targets, strict=True):
+        assert all(torch.equal(made[name][others], usual[name][others]) for name in usual)
+        assert (made["question_columns"][others] == IGNORED).all() and (made["coming_codes"][others] == IGNORED).all()
+        for row, cut, coming in zip(asked.rows, asked.cuts, asked.coming, strict=True):
             assert made["attention_mask"][row].sum() == cut + 1 and made["input_ids"][row, cut] == MASK
             assert (made["input_ids"][row, cut + 1 :] == 0).all()
             assert made["input_ids"][row, :cut].tolist() == padded.codes[row, :cut].tolist()
-            labels = made["code_labels"][row]
-            assert labels[cut] == padded.codes[row, target] and (labels != IGNORED).sum() == 1
+            assert made["question_columns"][row] == cut and (made["code_labels"][row] == IGNORED).all()
+            answers = made["coming_codes"][row]
+            assert answers[answers != IGNORED].tolist() == padded.codes[row][coming].tolist()
 
 
 # The script ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Questions about what comes: a history is cut at a visit, and a MASK after the cut stands for a code that is new then.
+"""Questions about what comes: a history is cut after a visit, and a MASK after the cut stands for the year after.
 
 Masked-code prediction hides codes in the middle of a history, where most stand elsewhere too; which code will come for
-the first time is seldom asked. Here it is asked in the very form in which fine-tuning asks it.
+the first time is seldom asked, and how likely any is to come, never. Here it is asked in the very form in which
+fine-tuning asks it, of all codes at once.
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ import numpy as np
 
 from exmed_bert.data.dataset import PaddedBatch
 from exmed_bert.data.randomness import mix, to_uniform
-from exmed_bert.data.vocabulary import SPECIAL_TOKENS, AgeUnit
+from exmed_bert.data.vocabulary import ENTITY_ID, SPECIAL_TOKENS
 
+YEAR = 365  # days
 _STREAM = 5
-_YEAR = {"years": 1, "months": 12}
+_ENTITIES = np.array([ENTITY_ID["icd"], ENTITY_ID["atc"]])
 
 
 @dataclass(frozen=True)
@@ -23,40 +25,43 @@ class Ahead:
     Attributes:
         rows: (n,) which.
         cuts: (n,) the first column that is cut off, where the question is put; never 0.
-        targets: (n,) the column of the code that is the answer.
+        entities: (n,) the entity type that the question shows, drawn: fine-tuning asks about either.
+        coming: (n, L) whether a column holds the first of a code that comes within a year.
     """
 
     rows: np.ndarray
     cuts: np.ndarray
-    targets: np.ndarray
+    entities: np.ndarray
+    coming: np.ndarray
 
 
-def ask_ahead(batch: PaddedBatch, share: float, seed: int, epoch: int, unit: AgeUnit) -> Ahead:
-    """Draw patients, visits and codes as a function of seed, epoch and patient alone.
+def ask_ahead(batch: PaddedBatch, share: float, seed: int, epoch: int) -> Ahead:
+    """Draw patients and visits as a function of seed, epoch and patient alone.
 
-    A visit after the first is drawn; the answer is one of the codes that come for the first time at it or within a
-    year of age later. Who has none is not asked.
+    One of the visits is drawn that have a year of the patient's own observation behind them, so that what did not come
+    is known not to have come. What comes are the codes that stand for the first time in that year. Who has no such
+    visit is not asked.
 
     Args:
         batch: B patients.
         share: of the patients, as far as they can be asked.
         seed, epoch: what is drawn depends on.
-        unit: of the ages.
     """
-    n, width = batch.codes.shape
+    width = batch.codes.shape[1]
     draws = mix(seed, _STREAM, epoch, batch.keys)
-    visits = np.where(batch.codes != 0, batch.positions, 0).astype(np.int64).max(axis=1, initial=0)
-    visit = 2 + (to_uniform(mix(draws, 1)) * np.maximum(visits - 1, 1)).astype(np.int64)
     real = np.arange(width) < batch.lengths[:, None]
-    cut = ((batch.positions < visit[:, None]) & real).sum(axis=1)  # tokens are in order of time
+    days = batch.days.astype(np.int64)
+    last_day = np.where(real, days, np.iinfo(np.int64).min).max(axis=1, initial=np.iinfo(np.int64).min)
+    followed = real & (days + YEAR <= last_day[:, None])
+    visits = np.where(followed, batch.positions, 0).astype(np.int64).max(axis=1, initial=0)
+    visit = 1 + (to_uniform(mix(draws, 1)) * visits).astype(np.int64)
+    rows = np.flatnonzero((visits > 0) & (to_uniform(mix(draws, 2)) < share))
 
+    real, codes, days = real[rows], batch.codes[rows], days[rows]
+    cuts = ((batch.positions[rows] <= visit[rows, None]) & real).sum(axis=1)  # tokens are in order of time
     earlier = np.tri(width, k=-1, dtype=bool)  # [j, i]: i before j
-    same = batch.codes[:, :, None] == batch.codes[:, None, :]
-    first = ~(same & earlier).any(axis=2) & real & (batch.codes >= len(SPECIAL_TOKENS))
-    age = batch.ages[np.arange(n), np.maximum(cut - 1, 0)].astype(np.int64)
-    soon = batch.ages <= age[:, None] + _YEAR[unit]
-    candidate = first & soon & (np.arange(width) >= cut[:, None])
-    asked = candidate.any(axis=1) & (cut > 0) & (to_uniform(mix(draws, 2)) < share)
-    order = np.where(candidate, mix(draws[:, None], 3, np.arange(width)), np.uint64(0))
-    rows = np.flatnonzero(asked)
-    return Ahead(rows, cut[rows], order[rows].argmax(axis=1))
+    first = ~((codes[:, :, None] == codes[:, None, :]) & earlier).any(axis=2) & (codes >= len(SPECIAL_TOKENS))
+    soon = days <= days[np.arange(len(rows)), cuts - 1][:, None] + YEAR
+    coming = first & soon & real & (np.arange(width) >= cuts[:, None])
+    entities = _ENTITIES[(mix(draws[rows], 3) % np.uint64(len(_ENTITIES))).astype(np.int64)]
+    return Ahead(rows, cuts, entities, coming)

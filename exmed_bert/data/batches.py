@@ -71,7 +71,6 @@ class MaskedCodeCollator:
             ahead: share of the patients who are asked what comes (`ahead.ask_ahead`) in place of what is hidden.
             seed: what these depend on.
         """
-        self.age_unit = info.age_unit
         self.ahead = ahead
         self.seed = seed
         self.masking = info.masking
@@ -84,7 +83,7 @@ class MaskedCodeCollator:
         self.epoch = epoch
 
     def __call__(self, batch: PaddedBatch) -> dict[str, torch.Tensor]:
-        """Return tensors, all int64: (B, L) a token, (B, 1) for sex and state, (B,) ``plos_label``."""
+        """Return tensors, all int64: (B, L) a token, (B, 1) for sex and state, (B,) a patient."""
         if self.masking.mode == "static":
             inputs, labels = batch.shown_codes, np.where(batch.masked, batch.codes, IGNORED)
         else:
@@ -93,15 +92,15 @@ class MaskedCodeCollator:
             )
         fields = model_fields(batch, inputs) | {"code_labels": labels}
         if self.ahead:
-            _put_ahead(fields, batch, ask_ahead(batch, self.ahead, self.seed, self.epoch, self.age_unit))
+            _put_ahead(fields, batch, ask_ahead(batch, self.ahead, self.seed, self.epoch))
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
         return as_tensors(fields)
 
 
 def _put_ahead(fields: dict[str, np.ndarray], batch: PaddedBatch, asked: Ahead) -> None:
-    """Cut histories and put the question after the cut, in place."""
-    rows, cuts, targets = asked.rows, asked.cuts, asked.targets
+    """Cut histories and put the question after the cut, in place; add what is to be answered."""
+    rows, cuts = asked.rows, asked.cuts
     seen = np.arange(batch.codes.shape[1]) < cuts[:, None]
     for name, column in (
         ("input_ids", batch.codes),
@@ -114,11 +113,14 @@ def _put_ahead(fields: dict[str, np.ndarray], batch: PaddedBatch, asked: Ahead) 
     fields["attention_mask"][rows] = seen
     fields["code_labels"][rows] = IGNORED
     fields["input_ids"][rows, cuts] = MASK
-    fields["entity_ids"][rows, cuts] = batch.entities[rows, targets]
+    fields["entity_ids"][rows, cuts] = asked.entities
     fields["age_ids"][rows, cuts] = batch.ages[rows, cuts - 1]
     fields["position_ids"][rows, cuts] = batch.positions[rows, cuts - 1].astype(np.int64) + 1
     fields["attention_mask"][rows, cuts] = True
-    fields["code_labels"][rows, cuts] = batch.codes[rows, targets]
+    fields["question_columns"] = np.full(len(batch.codes), IGNORED)
+    fields["question_columns"][rows] = cuts
+    fields["coming_codes"] = np.full(batch.codes.shape, IGNORED)
+    fields["coming_codes"][rows] = np.where(asked.coming, batch.codes[rows], IGNORED)
 
 
 def model_fields(batch: PaddedBatch, codes: np.ndarray) -> dict[str, np.ndarray]:

@@ -79,6 +79,7 @@ class PaddedBatch:
 
     Attributes:
         codes, entities, ages, positions: (B, L), 0 where padded.
+        days: (B, L) of the visits, since 1970-01-01; of no meaning where padded.
         lengths: (B,) tokens of each patient.
         keys, sexes, states, plos: (B,) one value a patient.
         shown_codes, masked: (B, L) the stored masks of a static dataset, else None.
@@ -88,6 +89,7 @@ class PaddedBatch:
     entities: np.ndarray
     ages: np.ndarray
     positions: np.ndarray
+    days: np.ndarray
     lengths: np.ndarray
     keys: np.ndarray
     sexes: np.ndarray
@@ -141,8 +143,11 @@ class PatientDataset(torch.utils.data.Dataset):
             column = self._arrays.get(name)
             return None if column is None else column[where] * real
 
+        tokens = {name: padded(name) for name in (*_TOKEN_COLUMNS, *_STATIC_COLUMNS)}
+        visits = self._arrays["visit_offsets"][rows, None] + np.maximum(tokens["positions"], 1) - 1
         return PaddedBatch(
-            **{name: padded(name) for name in (*_TOKEN_COLUMNS, *_STATIC_COLUMNS)},  # type: ignore[arg-type]
+            **tokens,  # type: ignore[arg-type]
+            days=self._arrays["visit_days"][np.where(real, visits, 0)],
             **{name: self._arrays[name][rows] for name in ("keys", "sexes", "states", "plos")},
             lengths=lengths,
         )

@@ -19,12 +19,16 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
+from exmed_bert.data.vocabulary import MASK
 from exmed_bert.models.config import ExMedBertConfig
-from exmed_bert.models.model import CodeClassifier, ExMedBertModel, ExMedBertPreTrainedModel, mean_of_real
-
-_CODES = 8.0  # about the square root of the codes of a history: their sum is divided by it
-_AGES = 10.0  # the ages of the vocabulary become 0 to so much
+from exmed_bert.models.model import (
+    AheadClassifier,
+    CodeClassifier,
+    ExMedBertModel,
+    ExMedBertPreTrainedModel,
+    HistoryBag,
+    mean_of_real,
+)
 
 
 @dataclass
@@ -34,7 +38,8 @@ class OutcomeOutput(ModelOutput):
     Attributes:
         loss: scalar, mean cross-entropy in nats, weighted by the model's ``class_weights``, where labels were given.
         logits: (B,) log odds of the outcome.
-        answers: (B,) log probability that the code head gives the codes in question; None without a question.
+        answers: (B,) what the code head says of the codes in question: the log odds that they come, where pretraining
+            has asked for them, else the log of their share among all codes; None without a question.
         wide: (B, hidden + 1) the sum of the codes' embeddings, and age: the first inputs of the head.
     """
 
@@ -81,11 +86,14 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         self.class_weights: tuple[float, float] | None = None  # of patients without and with the outcome, in the loss
         self.summary = None if config.classifier_head == "ffn" else Recurrent(config)
         asks = bool(config.question_codes)
+        self.bag = HistoryBag(config)
         self.wide = config.hidden_size + 1
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = LastLayer(self.wide + config.hidden_size * (2 if asks else 1), 1)
         if asks:
             self.code_classifier = CodeClassifier(config)
+            if config.predict_ahead:
+                self.ahead_classifier = AheadClassifier(config)
             self.answer_scale = nn.Parameter(torch.empty(()))
         self.post_init()
 
@@ -134,12 +142,14 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             inputs_embeds=inputs_embeds,
         ).last_hidden_state
         summary = mean_of_real(hidden, attention_mask) if self.summary is None else self.summary(hidden, attention_mask)
+        embedded = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        wide = self.bag(input_ids, embedded, age_ids)
         answers = None
         if self.config.question_codes:
             asked = hidden[input_ids == MASK].view(len(hidden), -1, hidden.shape[2])
             summary = torch.cat((summary, asked.mean(dim=1)), dim=1)
-            answers = self._answers(asked)
-        wide = self._wide_inputs(input_ids, age_ids, inputs_embeds)
+            more = self.ahead_classifier(wide) if self.config.predict_ahead else None
+            answers = self._answers(asked, more)
         logits = self.classifier(torch.cat((wide, self.dropout(summary)), dim=1))[:, 0].float()
         if answers is not None:
             logits = logits + self.answer_scale * answers
@@ -148,21 +158,12 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             output.loss = self._loss(logits, labels)
         return output
 
-    def _wide_inputs(self, input_ids: Tensor, age_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """Return (B, hidden + 1): the sum of the embeddings of the codes, each counted once, and the last age."""
-        embedded = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        same = input_ids[:, :, None] == input_ids[:, None, :]
-        repeated = (same & torch.ones_like(same[0]).tril(-1)).any(dim=2)  # stands earlier in the history, too
-        counts = ~repeated & (input_ids >= len(SPECIAL_TOKENS))
-        codes = (embedded * counts[:, :, None]).sum(dim=1) / _CODES
-        ages = torch.zeros_like(input_ids) if age_ids is None else age_ids
-        age = ages.amax(dim=1, keepdim=True) * (_AGES / self.config.age_vocab_size)
-        return torch.cat((codes, age.to(codes.dtype)), dim=1)
-
-    def _answers(self, asked: Tensor) -> Tensor:
-        """(B, questions, hidden) -> (B,): log of the probability of all codes in question, over the questions."""
-        log_probabilities = F.log_softmax(self.code_classifier(asked).float(), dim=-1)
-        return log_probabilities[:, :, list(self.config.question_codes)].logsumexp(dim=(1, 2))
+    def _answers(self, asked: Tensor, more: Tensor | None) -> Tensor:
+        """(B, questions, hidden), (B, hidden) -> (B,): log of the odds, or of the share, of all codes in question."""
+        scores = self.code_classifier(asked, None if more is None else more[:, None]).float()
+        if not self.config.predict_ahead:
+            scores = F.log_softmax(scores, dim=-1)
+        return scores[:, :, list(self.config.question_codes)].logsumexp(dim=(1, 2))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = None

@@ -6,6 +6,7 @@ computed where a label is.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,14 @@ from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.attention import attention_bias
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
 
+_CODES = 8.0  # about the square root of the codes of a history: their sum is divided by it
+_AGES = 10.0  # the ages of the vocabulary become 0 to so much
 _LOGITS_AT_ONCE = 2**24  # of a training step, 64 MiB; each is held several times on the way to the gradient
 
 
@@ -32,8 +36,11 @@ class MaskedCodeOutput(ModelOutput):
     """Output of `ExMedBertForMaskedLM`.
 
     Attributes:
-        loss: scalar, the sum of the losses below, where labels were given.
+        loss: scalar, where labels were given: the losses of codes, a mean over masked and coming ones, and that of
+            prolonged stays.
         code_loss: scalar, mean cross-entropy over the masked positions.
+        ahead_loss: scalar, where it was asked what comes: the cross-entropy of each code's coming or not, over the
+            codes that come.
         plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
         logits: (masked positions, V) in the order of ``code_labels != -100`` if code labels were given, else (B, L, V).
             None in training where they are so many that the loss is computed in chunks.
@@ -42,6 +49,7 @@ class MaskedCodeOutput(ModelOutput):
 
     loss: Tensor | None = None
     code_loss: Tensor | None = None
+    ahead_loss: Tensor | None = None
     plos_loss: Tensor | None = None
     logits: Tensor | None = None
     plos_logits: Tensor | None = None
@@ -197,6 +205,26 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
 
 
+class HistoryBag(nn.Module):
+    """What a history holds, whatever its order: the sum of its codes' embeddings, each code counted once, and its age.
+
+    Attention averages: what stands once among forty codes is a fortieth of what it gives. A sum keeps it.
+    """
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__()
+        self.age_scale = _AGES / config.age_vocab_size
+
+    def forward(self, input_ids: Tensor, embedded: Tensor, age_ids: Tensor | None) -> Tensor:
+        """(B, L) codes, (B, L, hidden) their embeddings, (B, L) ages or None -> (B, hidden + 1)."""
+        same = input_ids[:, :, None] == input_ids[:, None, :]
+        repeated = (same & torch.ones_like(same[0]).tril(-1)).any(dim=2)  # stands earlier in the history, too
+        counts = ~repeated & (input_ids >= len(SPECIAL_TOKENS))
+        codes = (embedded * counts[:, :, None]).sum(dim=1) / _CODES
+        ages = torch.zeros_like(input_ids) if age_ids is None else age_ids
+        return torch.cat((codes, ages.amax(dim=1, keepdim=True).to(codes.dtype) * self.age_scale), dim=1)
+
+
 class CodePredictionHead(nn.Module):
     """From hidden states to a score for each code."""
 
@@ -223,9 +251,10 @@ class CodePredictionHead(nn.Module):
         """Let all codes be guessed at again."""
         self.held_back = self.lowered = None
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., hidden) -> (..., V)."""
+    def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
+        """(..., hidden) -> (..., V); ``more``, (..., hidden), is added to what the codes are compared with."""
         states, bias = self.transform(hidden), self.decoder.bias
+        states = states if more is None else states + more
         offset = self.held_back if self.training else self.lowered
         return F.linear(states, self.decoder.weight, bias if offset is None else bias + offset)
 
@@ -237,9 +266,21 @@ class CodeClassifier(nn.Module):
         super().__init__()
         self.predictions = CodePredictionHead(config)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., hidden) -> (..., V)."""
-        return self.predictions(hidden)
+    def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
+        """(..., hidden) -> (..., V), as `CodePredictionHead.forward`."""
+        return self.predictions(hidden, more)
+
+
+class AheadClassifier(nn.Module):
+    """What a history holds, as far as it says which codes will come: what the code head takes beside a state."""
+
+    def __init__(self, config: ExMedBertConfig) -> None:
+        super().__init__()
+        self.history = nn.Linear(config.hidden_size + 1, config.hidden_size)
+
+    def forward(self, bag: Tensor) -> Tensor:
+        """(B, hidden + 1) as `HistoryBag` gives it -> (B, hidden)."""
+        return self.history(bag)
 
 
 class PlosClassifier(nn.Module):
@@ -267,6 +308,18 @@ def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="sum")
 
 
+def _summed_ahead_loss(logits: Tensor, known: Tensor, coming: Tensor) -> Tensor:
+    """(n, V) log odds, (n, L) codes of the history, (n, L) codes that come or -100 -> scalar.
+
+    What a history holds cannot come for the first time, so nothing is said of it.
+    """
+    logits = logits.float()
+    possible = torch.ones_like(logits).scatter_(1, known, 0.0)
+    comes = coming != IGNORED
+    of_coming = logits.gather(1, coming.clamp(min=0))
+    return (F.softplus(logits) * possible).sum() - of_coming[comes].sum()
+
+
 class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
     """Pretraining: predict masked codes, and prolonged length of stay where ``config.predict_los``."""
 
@@ -276,6 +329,9 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         self.code_classifier = CodeClassifier(config)
         if config.predict_los:
             self.plos_classifier = PlosClassifier(config)
+        if config.predict_ahead:
+            self.bag = HistoryBag(config)
+            self.ahead_classifier = AheadClassifier(config)
         self.post_init()
 
     def forward(
@@ -289,6 +345,8 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         code_labels: Tensor | None = None,
         plos_label: Tensor | None = None,
+        question_columns: Tensor | None = None,
+        coming_codes: Tensor | None = None,
     ) -> MaskedCodeOutput:
         """Predict codes and, if the model has that head, prolonged length of stay.
 
@@ -296,6 +354,8 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             input_ids ... attention_mask: as `ExMedBertModel.forward`.
             code_labels: (B, L), the original code at masked positions, -100 elsewhere.
             plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
+            question_columns: (B,) where a patient is asked what comes, -100 who is not asked.
+            coming_codes: (B, L) the codes that come, in any order, -100 elsewhere.
         """
         hidden = self.bert(
             input_ids=input_ids,
@@ -312,13 +372,21 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         else:
             masked = code_labels != IGNORED
             states, labels = hidden[masked], code_labels[masked]  # 15 % of the positions, and so of the head's work
-            if self.training and len(labels) * self.config.code_vocab_size > _LOGITS_AT_ONCE:
-                summed = self._summed_loss_in_chunks(states, labels)
+            if self._is_large(states):
+                summed = self._summed_in_chunks(_summed_loss, (states,), labels)
             else:
                 output.logits = self.code_classifier(states)
                 summed = _summed_loss(output.logits, labels)
-            output.code_loss = summed / max(len(labels), 1)
-            output.loss = output.code_loss
+            output.code_loss = output.loss = summed / max(len(labels), 1)
+            if question_columns is not None:
+                asked = question_columns != IGNORED
+                states, codes, coming = hidden[asked, question_columns[asked]], input_ids[asked], coming_codes[asked]
+                ages = None if age_ids is None else age_ids[asked]
+                more = self.ahead_classifier(self.bag(codes, self.get_input_embeddings()(codes), ages))
+                ahead = self._summed_in_chunks(_summed_ahead_loss, (states, more), codes, coming)
+                count = (coming != IGNORED).sum()
+                output.ahead_loss = ahead / count.clamp(min=1)
+                output.loss = (summed + ahead) / (len(labels) + count).clamp(min=1)
         if self.config.predict_los:
             output.plos_logits = self.plos_classifier(hidden, attention_mask)
             if plos_label is not None:
@@ -326,14 +394,19 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
                 output.loss = output.plos_loss if output.loss is None else output.loss + output.plos_loss
         return output
 
-    def _summed_loss_in_chunks(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Return what `_summed_loss` returns, without ever holding the logits of all positions."""
+    def _is_large(self, states: Tensor) -> bool:
+        return self.training and len(states) * self.config.code_vocab_size > _LOGITS_AT_ONCE
 
-        def chunk_loss(states: Tensor, labels: Tensor) -> Tensor:
-            return _summed_loss(self.code_classifier(states), labels)
+    def _summed_in_chunks(self, loss: Callable[..., Tensor], states: tuple[Tensor, ...], *labels: Tensor) -> Tensor:
+        """Return a summed loss of the codes' scores, without ever holding the scores of all positions."""
 
+        def chunk_loss(*chunk: Tensor) -> Tensor:
+            return loss(self.code_classifier(*chunk[: len(states)]), *chunk[len(states) :])
+
+        if not self._is_large(states[0]):
+            return chunk_loss(*states, *labels)
         size = max(_LOGITS_AT_ONCE // self.config.code_vocab_size, 1)
-        chunks = zip(states.split(size), labels.split(size), strict=True)
+        chunks = zip(*(tensor.split(size) for tensor in (*states, *labels)), strict=True)
         losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
         return torch.stack(losses).sum()
 

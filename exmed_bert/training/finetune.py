@@ -184,7 +184,6 @@ def make_task(
         patients=cohort.patients,
         pretrained=pretrained,
         question=asked,
-        plos=isinstance(question, ProlongedStay),
         collator=QuestionCollator(entities, model.config.max_position_embedding - 1),
         precision=precision.name,
         attention=attention.name,

@@ -117,7 +117,7 @@ def _nested(patients: LabelledPatients, rows: np.ndarray, size: int, seed: int, 
     order = rows[np.argsort(uniform(seed, _SUBSET_STREAM, keys, patients.index_days[rows]), kind="stable")]
     cases, others = order[patients.labels[order] == 1], order[patients.labels[order] == 0]
     share = len(cases) / len(rows)
-    wanted = round(size * (share if natural else max(share, _LEAST_SHARE)))
+    wanted = max(round(size * (share if natural else max(share, _LEAST_SHARE))), 1)
     wanted = max(min(wanted, len(cases)), size - len(others))
     return np.sort(np.concatenate((cases[:wanted], others[: size - wanted])))
 

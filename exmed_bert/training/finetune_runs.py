@@ -42,7 +42,6 @@ class Task:
         patients: the cohort.
         pretrained: where runs start.
         question: ids of the codes that the code head is asked about.
-        plos: whether prolonged stay is predicted.
         collator: makes batches.
         precision, attention: chosen for the machine.
     """
@@ -51,14 +50,13 @@ class Task:
     patients: LabelledPatients
     pretrained: Pretrained
     question: list[int]
-    plos: bool
     collator: QuestionCollator
     precision: str
     attention: str
 
     def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
         """Return the network before training."""
-        model = outcome_model(self.pretrained, self.settings.head, self.question, self.plos, from_scratch, seed)
+        model = outcome_model(self.pretrained, self.settings.head, self.question, from_scratch, seed)
         model.set_attn_implementation(self.attention)
         return model
 
@@ -113,11 +111,12 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
     settings, patients = task.settings, task.patients
     subset = draw_subset(patients, run.size, run.seed)
     labels = patients.labels[subset.train]
-    if not 0 < labels.sum() < len(labels):
-        raise InputError(
-            f"{settings.input}: {int(labels.sum())} of {len(labels):,} training patients have the outcome, expected "
-            "some with it and some without; take more patients or another endpoint"
-        )
+    for part, outcomes in (("training", labels), ("validation", patients.labels[subset.validation])):
+        if not 0 < outcomes.sum() < len(outcomes):
+            raise InputError(
+                f"{settings.input}: {int(outcomes.sum())} of {len(outcomes):,} {part} patients have the outcome, "
+                "expected some with it and some without; take more patients or another endpoint"
+            )
     scored = patients.rows(TEST)
     if (found := _finished(folder, scored)) is not None:
         return found

@@ -19,17 +19,16 @@ BEST = "best.safetensors"  # the weights of the best evaluation so far
 _HEAD = ("classifier.", "summary.", "answer_scale")
 
 
-def best_step(state: TrainerState) -> tuple[int, dict[int, float]]:
-    """Return the step of the lowest validation loss, the earliest of several, and the loss of each evaluated step."""
-    found = {entry["step"]: entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry}
-    return min(found, key=lambda step: (found[step], step)), found
+def best_step(state: TrainerState) -> tuple[int, list[int]]:
+    """Return the step of the highest validation AUPRC, of several that of the lowest loss, and all evaluated steps."""
+    found = {entry["step"]: entry for entry in state.log_history if "eval_loss" in entry}
+    return min(found, key=lambda step: (-found[step]["eval_auprc"], found[step]["eval_loss"], step)), list(found)
 
 
 class _KeepBest(TrainerCallback):
     """Writes the weights of the best evaluation and stops when no better one has come for a while.
 
-    The best is that of the lowest loss: with a handful of outcomes among the validation patients AUPRC rests on each
-    of them. Everything follows from the history of evaluations, which checkpoints hold, so a resume goes on alike.
+    Everything follows from the history of evaluations, which checkpoints hold, so a resume goes on alike.
     """
 
     def __init__(self, folder: Path, patience: int) -> None:

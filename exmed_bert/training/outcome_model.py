@@ -47,15 +47,17 @@ def grow(model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVoc
 
 @torch.no_grad()
 def outcome_model(
-    pretrained: Pretrained, head: str, question: Sequence[int], plos: bool, from_scratch: bool, seed: int
+    pretrained: Pretrained, head: str, question: Sequence[int], from_scratch: bool, seed: int
 ) -> ExMedBertForSequenceClassification:
     """Return the network that is fine-tuned.
+
+    The pretrained head of prolonged stays is left behind: it has seen the labels of the patients that it would be
+    fine-tuned on, and is surer of them than of any others.
 
     Args:
         pretrained: gives the weights and the sizes.
         head: ``ffn``, ``gru`` or ``lstm``.
         question: ids of the codes to ask the code head about; none where nothing is asked.
-        plos: start the ffn head from the pretrained head of prolonged stays, where there is one.
         from_scratch: draw the weights anew, as pretraining would; the sizes alone are the pretrained model's.
         seed: of what is drawn.
     """
@@ -69,10 +71,8 @@ def outcome_model(
     model.bert.load_state_dict(base.bert.state_dict())
     if question:
         model.code_classifier.load_state_dict(base.code_classifier.state_dict())
-    if plos and head == "ffn" and not from_scratch and base.config.predict_los:
-        scores = base.plos_classifier.los_classifier
-        model.classifier.weight[0, model.wide : model.wide + config.hidden_size] = scores.weight[1] - scores.weight[0]
-        model.classifier.bias[0] = scores.bias[1] - scores.bias[0]
+        if config.predict_ahead:
+            model.ahead_classifier.load_state_dict(base.ahead_classifier.state_dict())
     return model
 
 

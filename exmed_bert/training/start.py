@@ -74,6 +74,7 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
         initialization=settings.initialization,
         visit_distance_bias=settings.visit_distance_bias,
         predict_los=plos,
+        predict_ahead=settings.ahead_prob > 0,
     )
 
 
@@ -151,7 +152,9 @@ def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) 
     folder: Path = settings.model_dir  # type: ignore[assignment]
     old, known = load_pretrained(folder)
     check_sizes(folder, old.config, info)
-    model, shared = with_vocabulary(old, known, info.vocabulary, predict_los=plos)
+    model, shared = with_vocabulary(
+        old, known, info.vocabulary, predict_los=plos, predict_ahead=settings.ahead_prob > 0
+    )
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
     if not settings.use_hierarchical_init:
         return Start(model, notes)
