@@ -3,7 +3,8 @@
 Pretraining has learned to say which code a masked place holds, given all others. So the question whether a code will
 come can be put in its own words: a MASK is appended to the history, a visit later than the last, and the code head is
 asked how likely it is to be one of the codes in question (a cloze question, or prompt: Schick and Schütze, EACL 2021).
-That answer ranks patients before a single label was seen. Labels then teach its scale, a head beside it, and the
+Where pretraining has asked the same of all codes, the answer is the log odds that one comes for the first time within a
+year. That answer ranks patients before a single label was seen. Labels then teach its scale, a head beside it, and the
 encoder.
 
 Beside it stands what single codes and age say, in the head's first inputs: the sum of the embeddings of a history's
