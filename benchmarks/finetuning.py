@@ -33,12 +33,12 @@ from exmed_bert.data.questions import LabelledRows
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import Comparison, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
+from exmed_bert.finetuning.finetune import SCRATCH, asked_question, make_task
+from exmed_bert.finetuning.outcome_model import outcome_model, predict
+from exmed_bert.finetuning.plan import draw_subset
+from exmed_bert.finetuning.runs import Run, Task, load_best, train_one
 from exmed_bert.synthetic import tables
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
-from exmed_bert.training.finetune import SCRATCH, asked_question, make_task
-from exmed_bert.training.finetune_plan import draw_subset
-from exmed_bert.training.finetune_runs import Run, Task, load_best, train_one
-from exmed_bert.training.outcome_model import outcome_model, predict
 from exmed_bert.training.pretrained import model_input
 from exmed_bert.training.start import load_pretrained
 from exmed_bert.training.tracking import MetricsWriter

@@ -21,7 +21,7 @@ python scripts/finetune-exmed-bert.py --predict-only --model-dir output/heart_fa
 
 def work(settings: Resolved[FinetuneSettings]) -> None:
     """Fine-tune; torch is loaded only now, so that --help answers at once."""
-    from exmed_bert.training.finetune import run
+    from exmed_bert.finetuning.finetune import run
 
     run(settings)
 

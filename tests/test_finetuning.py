@@ -26,10 +26,10 @@ from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.data.randomness import patient_keys
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import ENTITY_ID, MASK, SPECIAL_TOKENS
+from exmed_bert.finetuning.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
+from exmed_bert.finetuning.plan import draw_subset
+from exmed_bert.finetuning.trainer import outcome_metrics
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
-from exmed_bert.training.finetune_plan import draw_subset
-from exmed_bert.training.finetuning_trainer import outcome_metrics
-from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
 
 SCRIPT = "finetune-exmed-bert.py"
 

@@ -11,8 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.files import whole_file
+from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.training.outcome_model import predict
 from exmed_bert.training.trainer import PatientTrainer
 
 BEST = "best.safetensors"  # the weights of the best evaluation so far

@@ -26,14 +26,14 @@ from exmed_bert.data.labelled import SPLITS
 from exmed_bert.data.questions import QuestionCollator
 from exmed_bert.evaluation.baselines import BASELINES
 from exmed_bert.files import fingerprint
+from exmed_bert.finetuning.outcome_model import grow
+from exmed_bert.finetuning.plan import train_sizes
+from exmed_bert.finetuning.predict_only import predict_only
+from exmed_bert.finetuning.results import evaluate_and_write, say_cohort
+from exmed_bert.finetuning.runs import Run, Task, train_one
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.failures import failures_explained
-from exmed_bert.training.finetune_plan import train_sizes
-from exmed_bert.training.finetune_results import evaluate_and_write, say_cohort
-from exmed_bert.training.finetune_runs import Run, Task, train_one
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.outcome_model import grow
-from exmed_bert.training.predict_only import predict_only
 from exmed_bert.training.pretrained import model_input
 from exmed_bert.training.run_folder import RunFolder, open_run
 from exmed_bert.training.start import code_keys, load_pretrained

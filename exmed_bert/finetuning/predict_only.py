@@ -14,9 +14,9 @@ from exmed_bert.data.label_file import read_labels
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.files import make_folder, read_json
+from exmed_bert.finetuning.outcome_model import grow_outcome, predict
+from exmed_bert.finetuning.results import FINETUNING, write_predictions
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.training.finetune_results import FINETUNING, write_predictions
-from exmed_bert.training.outcome_model import grow_outcome, predict
 from exmed_bert.training.pretrained import read_vocabulary
 
 

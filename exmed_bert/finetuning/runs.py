@@ -22,12 +22,12 @@ from exmed_bert.console import InputError
 from exmed_bert.data.labelled import TEST, LabelledPatients
 from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.files import make_folder, whole_file, write_json
+from exmed_bert.finetuning.outcome_model import Pretrained, fit_first_answer, outcome_model
+from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
+from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
-from exmed_bert.training.finetune_plan import FinetunePlan, draw_subset, make_plan
-from exmed_bert.training.finetuning_trainer import BEST, FinetuningTrainer
-from exmed_bert.training.outcome_model import Pretrained, fit_first_answer, outcome_model
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce
 
 SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits

@@ -18,8 +18,8 @@ from exmed_bert.data.vocabulary import MASK
 from exmed_bert.evaluation.explain import by_code, integrated_gradients
 from exmed_bert.evaluation.results import CodeAttribution
 from exmed_bert.files import whole_file
+from exmed_bert.finetuning.runs import Task
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.training.finetune_runs import Task
 
 _AT_ONCE = 16  # patients
 

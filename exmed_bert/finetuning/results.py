@@ -19,11 +19,11 @@ from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.evaluation.results import CurvePoint, Results
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.files import whole_file, write_json
+from exmed_bert.finetuning.explanations import explain
+from exmed_bert.finetuning.outcome_model import predict
+from exmed_bert.finetuning.plan import Subset, draw_subset
+from exmed_bert.finetuning.runs import Finished, Run, Task, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.training.explanations import explain
-from exmed_bert.training.finetune_plan import Subset, draw_subset
-from exmed_bert.training.finetune_runs import Finished, Run, Task, load_best
-from exmed_bert.training.outcome_model import predict
 from exmed_bert.training.tracking import LOGGER
 
 FINETUNING = "finetuning.json"  # beside the model: what it predicts, and how its logits become probabilities

@@ -1,0 +1,1 @@
+"""Fine-tuning: from a pretrained model and a cohort to an outcome model and its results."""
