@@ -15,6 +15,7 @@ from exmed_bert.data.vocabulary import ENTITY_ID, SPECIAL_TOKENS
 
 YEAR = 365  # days
 _STREAM = 5
+_LAST_SHARE = 0.5  # of the questions is put at the last visit with a year behind it, where predictions are made
 _ENTITIES = np.array([ENTITY_ID["icd"], ENTITY_ID["atc"]])
 
 
@@ -39,7 +40,8 @@ def ask_ahead(batch: PaddedBatch, share: float, seed: int, epoch: int) -> Ahead:
     """Draw patients and visits as a function of seed, epoch and patient alone.
 
     One of the visits is drawn that have a year of the patient's own observation behind them, so that what did not come
-    is known not to have come. What comes are the codes that stand for the first time in that year. Who has no such
+    is known not to have come; half of the time the last of these, since early in a history much comes for the first
+    time that was there before. What comes are the codes that stand for the first time in that year. Who has no such
     visit is not asked.
 
     Args:
@@ -54,7 +56,8 @@ def ask_ahead(batch: PaddedBatch, share: float, seed: int, epoch: int) -> Ahead:
     last_day = np.where(real, days, np.iinfo(np.int64).min).max(axis=1, initial=np.iinfo(np.int64).min)
     followed = real & (days + YEAR <= last_day[:, None])
     visits = np.where(followed, batch.positions, 0).astype(np.int64).max(axis=1, initial=0)
-    visit = 1 + (to_uniform(mix(draws, 1)) * visits).astype(np.int64)
+    any_visit = 1 + (to_uniform(mix(draws, 1)) * visits).astype(np.int64)
+    visit = np.where(to_uniform(mix(draws, 4)) < _LAST_SHARE, np.maximum(visits, 1), any_visit)
     rows = np.flatnonzero((visits > 0) & (to_uniform(mix(draws, 2)) < share))
 
     real, codes, days = real[rows], batch.codes[rows], days[rows]
