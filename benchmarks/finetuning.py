@@ -1,6 +1,6 @@
 """Does pretraining pay? Fine-tune with 300 and with all labels, against training from scratch and baselines.
 
-    python benchmarks/finetuning.py            # 60,000 patients, of whom 20,000 are pretrained on; about 40 minutes
+    python benchmarks/finetuning.py            # 60,000 patients, of whom 20,000 are pretrained on; half an hour
     python benchmarks/finetuning.py --quick    # a check of the program itself, keeps no results
 
 Patients are generated (seed 42), converted and pretrained on by the project itself. What is predicted: the first
