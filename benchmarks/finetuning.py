@@ -216,14 +216,13 @@ def generating_odds(path: Path, asked: Asked) -> np.ndarray:
 def calibration_error(asked: Asked, runs: Path) -> float:
     """Return the calibration error of our model with all labels, after temperature scaling on validation patients."""
     run = Run(OURS, None, SEED)
-    done = train_one(run, asked.task, runs / asked.name / run.name, _no_writer, "")  # is there
+    done = train_one(run, asked.task, runs / asked.name / run.name, _no_writer, "")  # `scores` has trained it
     validation = asked.task.patients.rows(VALIDATION)
     rows = LabelledRows(asked.task.patients, validation)
     logits = predict(load_best(done, asked.task), rows, asked.task.collator, asked.settings.eval_batch_size)
     fitted = calibration.fit(asked.task.patients.labels[validation], logits)
-    return Predictions(asked.task.patients.labels[asked.test], fitted.probabilities(done.logits)).measure()[
-        "calibration_error"
-    ]
+    tested = Predictions(asked.task.patients.labels[asked.test], fitted.probabilities(done.logits))
+    return tested.measure()["calibration_error"]
 
 
 def _no_writer() -> MetricsWriter:

@@ -134,8 +134,7 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
 def _keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next step; other allocators stay as they are.
 
-    By default it returns large blocks to the system at each step and gets them back page by page, cleared, which is a
-    tenth of a step in bf16.
+    By default it returns large blocks to the system at each step and gets them back page by page, cleared.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
