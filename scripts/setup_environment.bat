@@ -51,6 +51,7 @@ set "unfit="
 call :try_base py -3
 call :try_base python
 call :try_base python3
+for %%v in (3.14 3.13 3.12 3.11) do call :try_base py -%%v
 if not defined base (
     if defined unfit (
         call %unfit% scripts\_check_python.py >nul

@@ -33,7 +33,7 @@ find_active() {
 # Set `base` to the first fit Python, or say why there is none.
 find_base() {
     local candidate unfit=''
-    for candidate in python3 python python3.13 python3.12 python3.11; do
+    for candidate in python3 python python3.14 python3.13 python3.12 python3.11; do
         case $("$candidate" scripts/_check_python.py 2>/dev/null) in
             fit) base=$candidate && return ;;
             unfit) unfit=${unfit:-$candidate} ;;
