@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-from common import HEADER, RESULTS, ROOT, Figure, shown
+from common import HEADER, RESULTS, ROOT, Measurement, shown
 
 NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
 LONG = (
@@ -27,8 +27,8 @@ def section(content: dict[str, Any]) -> str:
     machine, load = content["machine"], content["load_average_before"]
     given = ", ".join(f"--{name} {value}" for name, value in content["options"].items())
     loads = ", ".join(map(shown, load if isinstance(load, list) else [load]))
-    fields = Figure.__dataclass_fields__
-    rows = [Figure(**{k: v for k, v in figure.items() if k in fields}).row() for figure in content["figures"]]
+    fields = Measurement.__dataclass_fields__
+    rows = [Measurement(**{k: v for k, v in figure.items() if k in fields}).row() for figure in content["figures"]]
     lines = [
         f"### {content['benchmark']}",
         "",

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, Figure, load_average, measure, options, report, run_quietly, script
+from common import ROOT, Measurement, load_average, measure, options, report, run_quietly, script
 
 VECTORS, NODES, DIMENSION = 34_842, 153_166, 128
 READ = """
@@ -67,11 +67,11 @@ def main() -> None:
         command = script("make_hierarchy_embeddings.py", "--output-dir", folder / "made")
         made, _ = measure(lambda: run_quietly(command), given.repeats)
     figures = [
-        Figure("size of the file of vectors", [size], "MB"),
-        Figure("reading it", [seconds for seconds, _ in found], "s", at_most=3),
-        Figure("peak memory", [peak for _, peak in found], "MiB", at_most=300),
-        Figure("peak memory, imports alone", imports, "MiB"),
-        Figure("make_hierarchy_embeddings.py", made, "s"),
+        Measurement("size of the file of vectors", [size], "MB"),
+        Measurement("reading it", [seconds for seconds, _ in found], "s", at_most=3),
+        Measurement("peak memory", [peak for _, peak in found], "MiB", at_most=300),
+        Measurement("peak memory, imports alone", imports, "MiB"),
+        Measurement("make_hierarchy_embeddings.py", made, "s"),
     ]
     report("clinvec", given, load, figures)
 

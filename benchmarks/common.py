@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One measured quantity: a sample for each repetition and, where one is set, the target of their median."""
 
     name: str
@@ -132,7 +132,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def print_figures(figures: Sequence[Figure]) -> None:
+def print_figures(figures: Sequence[Measurement]) -> None:
     """Print a table of figures."""
     rows = [HEADER, *(figure.row() for figure in figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -140,7 +140,7 @@ def print_figures(figures: Sequence[Figure]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def report(name: str, given: argparse.Namespace, load: float | list[float], figures: Sequence[Figure]) -> None:
+def report(name: str, given: argparse.Namespace, load: float | list[float], figures: Sequence[Measurement]) -> None:
     """Print the figures and write benchmarks/results/<name>.json.
 
     Args:

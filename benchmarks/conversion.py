@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Figure, generate, load_average, measure, options, report, script
+from common import ROOT, Measurement, generate, load_average, measure, options, report, script
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
@@ -36,7 +36,7 @@ def peak_memory(command: list[str], repeats: int) -> list[float]:
     return [run_measured(command)[1] for _ in range(repeats)]
 
 
-def size_figures(folder: Path) -> list[Figure]:
+def size_figures(folder: Path) -> list[Measurement]:
     """Convert from a thousand to a million patients with the script."""
     figures = []
     for patients in SIZES:
@@ -49,27 +49,27 @@ def size_figures(folder: Path) -> list[Figure]:
         goal = {"at_most": 40} if patients == 10**6 else {}
         limit = {"at_most": 1.5e9 / 2**20} if patients == 10**6 else {}
         figures += [
-            Figure(f"{patients:,} patients of .jsonl", [seconds], "s", **goal),
-            Figure(f"{patients:,} patients: rate", [patients / seconds], "patients/s"),
-            Figure(f"{patients:,} patients: peak memory", [peak], "MiB", **limit),
-            Figure(f"{patients:,} patients: datasets on disk", [size / 2**20], "MiB"),
+            Measurement(f"{patients:,} patients of .jsonl", [seconds], "s", **goal),
+            Measurement(f"{patients:,} patients: rate", [patients / seconds], "patients/s"),
+            Measurement(f"{patients:,} patients: peak memory", [peak], "MiB", **limit),
+            Measurement(f"{patients:,} patients: datasets on disk", [size / 2**20], "MiB"),
         ]
         path.unlink()
     return figures
 
 
-def memory_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Figure]:
+def memory_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Measurement]:
     """Measure the conversion script on each number of patients, and the imports that are part of it."""
     imports = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import exmed_bert.data.convert"
-    figures = [Figure("peak memory, imports alone", peak_memory([sys.executable, "-c", imports], repeats), "MiB")]
+    figures = [Measurement("peak memory, imports alone", peak_memory([sys.executable, "-c", imports], repeats), "MiB")]
     for patients, path in inputs.items():
         command = script("convert_synthetic_to_dataset.py", "--input", path, "--output", folder / "memory.pt")
         kind = path.name.partition(".")[2]
-        figures.append(Figure(f"peak memory, {patients:,} of .{kind}", peak_memory(command, repeats), "MiB"))
+        figures.append(Measurement(f"peak memory, {patients:,} of .{kind}", peak_memory(command, repeats), "MiB"))
     return figures
 
 
-def speed_figures(folder: Path, inputs: list[Path], patients: int, repeats: int) -> list[Figure]:
+def speed_figures(folder: Path, inputs: list[Path], patients: int, repeats: int) -> list[Measurement]:
     """Convert each input file, and weigh what comes out."""
     from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
@@ -80,19 +80,19 @@ def speed_figures(folder: Path, inputs: list[Path], patients: int, repeats: int)
         wall, processor = measure(lambda settings=settings: convert(settings), repeats)
         kind = path.name.partition(".")[2]
         goal = 25_000 if kind == "json" else None
-        figures.append(Figure(f"conversion of .{kind}", [patients / s for s in wall], "patients/s", at_least=goal))
+        figures.append(Measurement(f"conversion of .{kind}", [patients / s for s in wall], "patients/s", at_least=goal))
         if kind == "json":
             figures.append(
-                Figure("the same a second of processor time", [patients / s for s in processor], "patients/s")
+                Measurement("the same a second of processor time", [patients / s for s in processor], "patients/s")
             )
             made = convert(settings)
             size = sum(file.stat().st_size for file in made.paths.values())
             size /= sum(len(dataset) for dataset in made.datasets.values())
-            figures.append(Figure("dataset on disk", [size], "bytes a patient", at_most=300))
+            figures.append(Measurement("dataset on disk", [size], "bytes a patient", at_most=300))
     return figures
 
 
-def opening_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Figure]:
+def opening_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Measurement]:
     """Open the training dataset of each number of patients."""
     from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
@@ -103,7 +103,7 @@ def opening_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list
         train = convert(ConvertSettings(input=path, output=folder / f"open_{patients}.pt")).paths["train"]
         wall, _ = measure(lambda train=train: PatientDataset.load(train), repeats)
         name = f"opening, of {patients:,} patients"
-        figures.append(Figure(name, [second * 1000 for second in wall], "ms", at_most=10))
+        figures.append(Measurement(name, [second * 1000 for second in wall], "ms", at_most=10))
     return figures
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Figure, load_average, options, report
+from common import ROOT, Measurement, load_average, options, report
 
 COMMAND = ("bash", "scripts/train_on_synthetic_data.sh", "1000", "0.01", "50", "42")
 COPIED = ("scripts", "exmed_bert", "config.yaml", "requirements.txt")
@@ -75,15 +75,17 @@ def main() -> None:
     def metric(name: str) -> list[float]:
         return [metrics[name] for metrics in all_metrics]
 
-    figures = [Figure("in all", [seconds["in all"] for seconds in all_seconds], "s", at_most=40)]
-    figures += [Figure(part, [seconds[part] for seconds in all_seconds], "s") for part in PARTS.values()]
+    figures = [Measurement("in all", [seconds["in all"] for seconds in all_seconds], "s", at_most=40)]
+    figures += [Measurement(part, [seconds[part] for seconds in all_seconds], "s") for part in PARTS.values()]
     baseline, top1 = metric("eval_baseline_entity_top1"), metric("eval_accuracy_top1")
     figures += [
-        Figure("training", metric("train_steps_per_second"), "steps/s", at_least=180),
-        Figure("masked-code accuracy, top 1", top1, "share of masked codes", at_least=0.35),
-        Figure("baseline: always the most frequent of the kind", baseline, "share of masked codes"),
-        Figure("gain over the baseline", [a - b for a, b in zip(top1, baseline, strict=True)], "share", at_least=0),
-        Figure("masked codes in the validation data", metric("eval_masked_codes"), "codes"),
+        Measurement("training", metric("train_steps_per_second"), "steps/s", at_least=180),
+        Measurement("masked-code accuracy, top 1", top1, "share of masked codes", at_least=0.35),
+        Measurement("baseline: always the most frequent of the kind", baseline, "share of masked codes"),
+        Measurement(
+            "gain over the baseline", [a - b for a, b in zip(top1, baseline, strict=True)], "share", at_least=0
+        ),
+        Measurement("masked codes in the validation data", metric("eval_masked_codes"), "codes"),
     ]
     report("demo", given, loads, figures)
 

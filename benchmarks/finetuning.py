@@ -22,25 +22,25 @@ from pathlib import Path
 
 import numpy as np
 import transformers
-from common import Figure, at_least_one, generate, load_average, print_figures, report, run_quietly, script
+from common import Measurement, at_least_one, generate, load_average, print_figures, report, run_quietly, script
 from joblib import Parallel, delayed
 
+from exmed_bert.cohorts.cohort import Cohort, Task, build
+from exmed_bert.cohorts.collator import LabeledRows
+from exmed_bert.cohorts.labeled import TEST, VALIDATION
 from exmed_bert.config import FinetuneSettings
-from exmed_bert.data.cohort import Cohort, Question, build
 from exmed_bert.data.io import read_patients
-from exmed_bert.data.labelled import TEST, VALIDATION
-from exmed_bert.data.questions import LabelledRows
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import Comparison, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
-from exmed_bert.finetuning.finetune import SCRATCH, asked_question, make_task
+from exmed_bert.finetuning.finetune import SCRATCH, make_experiment, requested_task
 from exmed_bert.finetuning.outcome_model import outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
-from exmed_bert.finetuning.runs import Run, Task, load_best, train_one
+from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
+from exmed_bert.models.folder import model_input
 from exmed_bert.synthetic import tables
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
-from exmed_bert.training.pretrained import model_input
-from exmed_bert.training.start import load_pretrained
+from exmed_bert.training.initial_model import load_pretrained
 from exmed_bert.training.tracking import MetricsWriter
 
 PATIENTS, TRAINED_ON = 60_000, 1 / 3
@@ -57,7 +57,7 @@ MODEL = {
     "num-hidden-layers": 3,
     "num-attention-heads": 4,
     "learning-rate": 0.003,
-    "ahead-prob": 0.8,
+    "forecast-prob": 0.8,
 }
 OURS = "fine-tuned"
 
@@ -69,8 +69,8 @@ class Asked:
     name: str
     settings: FinetuneSettings
     cohort: Cohort
+    experiment: Experiment
     task: Task
-    question: Question
 
     @property
     def test(self) -> np.ndarray:
@@ -128,10 +128,10 @@ def ask(name: str, folder: Path, model_dir: Path) -> Asked:
     settings = FinetuneSettings(input=folder / "patients.jsonl", model_dir=model_dir, **what)  # type: ignore[arg-type]
     model, _ = load_pretrained(model_dir)
     form = model_input(model_dir, model.config)
-    question = asked_question(settings)
-    cohort = build(settings.input, question, form, settings.min_history, settings.seed)
-    task, _ = make_task(settings, cohort, question, form, model)
-    return Asked(name, settings, cohort, task, question)
+    task = requested_task(settings)
+    cohort = build(settings.input, task, form, settings.min_history, settings.seed)
+    experiment, _ = make_experiment(settings, cohort, task, form, model)
+    return Asked(name, settings, cohort, experiment, task)
 
 
 def scores(asked: Asked, runs: Path, size: int | None, seed: int, writer: MetricsWriter) -> dict[str, np.ndarray]:
@@ -139,25 +139,27 @@ def scores(asked: Asked, runs: Path, size: int | None, seed: int, writer: Metric
     found = {}
     for kind in (OURS, SCRATCH):
         run = Run(kind, size, seed)
-        done = train_one(run, asked.task, runs / asked.name / run.name, lambda: writer, f"{asked.name}/{run.name}/")
+        done = train_one(
+            run, asked.experiment, runs / asked.name / run.name, lambda: writer, f"{asked.name}/{run.name}/"
+        )
         found[kind] = sigmoid(done.logits)
-    subset = draw_subset(asked.task.patients, size, seed)
+    subset = draw_subset(asked.experiment.patients, size, seed)
     for name in baselines.BASELINES:
-        fitted = baselines.fit(name, asked.task.patients, subset.train, subset.validation, seed)
+        fitted = baselines.fit(name, asked.experiment.patients, subset.train, subset.validation, seed)
         found[name] = fitted.probabilities[asked.test]
-    labels = asked.task.patients.labels[asked.test]
+    labels = asked.experiment.patients.labels[asked.test]
     aurocs = {name: Predictions(labels, scored).measure()["auroc"] for name, scored in found.items()}
     told = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
     print(f"{asked.name}, {size or 'all'} labels, seed {seed}: {told}", flush=True)
     return found
 
 
-def unlabelled(asked: Asked) -> np.ndarray:
+def unlabeled(asked: Asked) -> np.ndarray:
     """Return the answers of the pretrained model, before any label was seen, to the test patients."""
-    task = asked.task
-    model = outcome_model(task.pretrained, "ffn", task.question, from_scratch=False, seed=0).eval()
-    rows = LabelledRows(task.patients, asked.test)
-    return sigmoid(predict(model, rows, task.collator, asked.settings.eval_batch_size))
+    experiment = asked.experiment
+    model = outcome_model(experiment.pretrained, "ffn", experiment.target_codes, from_scratch=False, seed=0).eval()
+    rows = LabeledRows(experiment.patients, asked.test)
+    return sigmoid(predict(model, rows, experiment.collator, asked.settings.eval_batch_size))
 
 
 def find(name: str, folder: Path, model_dir: Path, few: int, seeds: int) -> Found:
@@ -165,14 +167,14 @@ def find(name: str, folder: Path, model_dir: Path, few: int, seeds: int) -> Foun
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     asked = ask(name, folder, model_dir)
-    runs, patients = folder / "runs", asked.task.patients
+    runs, patients = folder / "runs", asked.experiment.patients
     draws = [] if name == PLOS else range(SEED, SEED + seeds)
     with MetricsWriter(folder / "reports" / name, "finetuning", name, 0) as writer:
         return Found(
             name=name,
             labels=patients.labels[asked.test],
             keys=patients.dataset.columns["keys"].numpy()[asked.test],
-            no_labels=None if name == PLOS else unlabelled(asked),
+            no_labels=None if name == PLOS else unlabeled(asked),
             few=[scores(asked, runs, few, seed, writer) for seed in draws],
             all_labels=scores(asked, runs, None, SEED, writer),
             calibration_error=calibration_error(asked, runs),
@@ -180,21 +182,21 @@ def find(name: str, folder: Path, model_dir: Path, few: int, seeds: int) -> Foun
         )
 
 
-def compare(what: str, found: list[tuple[Found, dict[str, np.ndarray]]], target: bool) -> list[Figure]:
+def compare(what: str, found: list[tuple[Found, dict[str, np.ndarray]]], target: bool) -> list[Measurement]:
     """Return the mean AUROC of each model, and the differences of ours from each other one."""
     names = list(found[0][1])
     figures = []
     for name in names:
         aurocs = [of.auroc(scored[name]) for of, scored in found]
-        figures.append(Figure(f"{what}: {name}, mean AUROC", [float(np.mean(aurocs))], "AUROC"))
+        figures.append(Measurement(f"{what}: {name}, mean AUROC", [float(np.mean(aurocs))], "AUROC"))
     for name in names[1:]:
         pairs = [Comparison(of.labels, scored[OURS], scored[name], of.keys) for of, scored in found]
         difference = mean_paired_differences(pairs, ("auroc",))["auroc"]
         sample = [difference.low, difference.value, difference.high]
         goal = {"at_least": -0.005} if name in baselines.BASELINES and not target else {}
-        figures.append(Figure(f"{what}: {OURS} minus {name}", sample, "AUROC", **goal))
+        figures.append(Measurement(f"{what}: {OURS} minus {name}", sample, "AUROC", **goal))
         if target:
-            figures.append(Figure(f"{what}: {OURS} minus {name}, lower end", sample[:1], "AUROC", at_least=0.0))
+            figures.append(Measurement(f"{what}: {OURS} minus {name}, lower end", sample[:1], "AUROC", at_least=0.0))
     return figures
 
 
@@ -210,18 +212,18 @@ def generating_odds(path: Path, asked: Asked) -> np.ndarray:
         total = np.bincount(pairs[0], weights=weight[pairs[1]], minlength=len(patients))
         total += of_ages(known.prolonged_stay, LAST_YEAR - patients.birth_years)
         odds.update(zip(map(str, patients.patient_ids), total.tolist(), strict=True))
-    return np.array([odds[str(asked.task.patients.dataset.patient_id(row))] for row in asked.test])
+    return np.array([odds[str(asked.experiment.patients.dataset.patient_id(row))] for row in asked.test])
 
 
 def calibration_error(asked: Asked, runs: Path) -> float:
     """Return the calibration error of our model with all labels, after temperature scaling on validation patients."""
     run = Run(OURS, None, SEED)
-    done = train_one(run, asked.task, runs / asked.name / run.name, _no_writer, "")  # `scores` has trained it
-    validation = asked.task.patients.rows(VALIDATION)
-    rows = LabelledRows(asked.task.patients, validation)
-    logits = predict(load_best(done, asked.task), rows, asked.task.collator, asked.settings.eval_batch_size)
-    fitted = calibration.fit(asked.task.patients.labels[validation], logits)
-    tested = Predictions(asked.task.patients.labels[asked.test], fitted.probabilities(done.logits))
+    done = train_one(run, asked.experiment, runs / asked.name / run.name, _no_writer, "")  # `scores` has trained it
+    validation = asked.experiment.patients.rows(VALIDATION)
+    rows = LabeledRows(asked.experiment.patients, validation)
+    logits = predict(load_best(done, asked.experiment), rows, asked.experiment.collator, asked.settings.eval_batch_size)
+    fitted = calibration.fit(asked.experiment.patients.labels[validation], logits)
+    tested = Predictions(asked.experiment.patients.labels[asked.test], fitted.probabilities(done.logits))
     return tested.measure()["calibration_error"]
 
 
@@ -229,40 +231,42 @@ def _no_writer() -> MetricsWriter:
     raise AssertionError("the run is finished: nothing is written")
 
 
-def timed(folder: Path, model_dir: Path, name: str, labels: int) -> Figure:
+def timed(folder: Path, model_dir: Path, name: str, labels: int) -> Measurement:
     """Fine-tune for one endpoint on so many patients, with nothing else at work."""
     asked = ask(name, folder, model_dir)
     run = Run(OURS, labels, SEED)
     with tempfile.TemporaryDirectory() as fresh, MetricsWriter(Path(fresh), "finetuning", "timed", 0) as writer:
         start = time.perf_counter()
-        train_one(run, asked.task, Path(fresh) / run.name, lambda: writer, "timed/")
+        train_one(run, asked.experiment, Path(fresh) / run.name, lambda: writer, "timed/")
         seconds = time.perf_counter() - start
-    return Figure(f"fine-tuning on {labels:,} patients", [seconds], "s", at_most=180)
+    return Measurement(f"fine-tuning on {labels:,} patients", [seconds], "s", at_most=180)
 
 
-def figures_of(found: list[Found], few: int) -> list[Figure]:
+def figures_of(found: list[Found], few: int) -> list[Measurement]:
     """Return all figures but the time."""
     endpoints, plos = found[:-1], found[-1]
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     for of in found:
-        figures.append(Figure(f"{of.name}: test patients", [len(of.labels)], "patients"))
-        figures.append(Figure(f"{of.name}: with the outcome", [int(of.labels.sum())], "patients"))
+        figures.append(Measurement(f"{of.name}: test patients", [len(of.labels)], "patients"))
+        figures.append(Measurement(f"{of.name}: with the outcome", [int(of.labels.sum())], "patients"))
     for of in endpoints:
-        figures.append(Figure(f"{of.name}: no labels", [of.auroc(of.no_labels)], "AUROC"))
+        figures.append(Measurement(f"{of.name}: no labels", [of.auroc(of.no_labels)], "AUROC"))
         for name in of.all_labels:
-            figures.append(Figure(f"{of.name}, {few} labels: {name}", [of.auroc(d[name]) for d in of.few], "AUROC"))
+            figures.append(
+                Measurement(f"{of.name}, {few} labels: {name}", [of.auroc(d[name]) for d in of.few], "AUROC")
+            )
         for name, scored in of.all_labels.items():
-            figures.append(Figure(f"{of.name}, all labels: {name}", [of.auroc(scored)], "AUROC"))
+            figures.append(Measurement(f"{of.name}, all labels: {name}", [of.auroc(scored)], "AUROC"))
     figures += compare(f"{few} labels", [(of, draw) for of in endpoints for draw in of.few], target=True)
     figures += compare("all labels", [(of, of.all_labels) for of in endpoints], target=False)
     errors = [of.calibration_error for of in endpoints]
-    figures.append(Figure("all labels: calibration error after temperature scaling", errors, "", at_most=0.03))
+    figures.append(Measurement("all labels: calibration error after temperature scaling", errors, "", at_most=0.03))
 
     truth = plos.auroc(sigmoid(plos.truth))
-    figures.append(Figure("plos: the generating coefficients", [truth], "AUROC"))
-    figures += [Figure(f"plos: {name}", [plos.auroc(scored)], "AUROC") for name, scored in plos.all_labels.items()]
+    figures.append(Measurement("plos: the generating coefficients", [truth], "AUROC"))
+    figures += [Measurement(f"plos: {name}", [plos.auroc(scored)], "AUROC") for name, scored in plos.all_labels.items()]
     behind = truth - plos.auroc(plos.all_labels[OURS])
-    figures.append(Figure("plos: generating coefficients minus fine-tuned", [behind], "AUROC", at_most=0.02))
+    figures.append(Measurement("plos: generating coefficients minus fine-tuned", [behind], "AUROC", at_most=0.02))
     return figures
 
 

@@ -6,7 +6,7 @@ python benchmarks/generation.py
 import tempfile
 from pathlib import Path
 
-from common import Figure, generate, load_average, measure, options, report, run_quietly, script
+from common import Measurement, generate, load_average, measure, options, report, run_quietly, script
 
 PATIENTS = 10_000
 
@@ -18,10 +18,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "patients.json"
         wall, _ = measure(lambda: generate(output, PATIENTS), given.repeats)
-    figures = [Figure(f"generating {PATIENTS:,} patients", wall, "s", at_most=5)]
+    figures = [Measurement(f"generating {PATIENTS:,} patients", wall, "s", at_most=5)]
     for program in ("generate_synthetic_patients.py", "convert_synthetic_to_dataset.py"):
         wall, _ = measure(lambda program=program: run_quietly(script(program, "--help")), given.repeats)
-        figures.append(Figure(f"{program} --help", wall, "s", at_most=1))
+        figures.append(Measurement(f"{program} --help", wall, "s", at_most=1))
     report("generation", given, load, figures)
 
 

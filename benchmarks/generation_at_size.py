@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Figure, load_average, options, report, script
+from common import Measurement, load_average, options, report, script
 
 PATIENTS, WORKERS = 1_000_000, 2
 MINUTES, GIB = 10, 2  # for a million patients, on two cores
@@ -68,10 +68,10 @@ def main() -> None:
             size = output.stat().st_size / given.patients
         name = f"{given.patients:,} to {extension}"
         figures += [
-            Figure(f"{name}, {WORKERS} workers", seconds, "s", at_most=60 * MINUTES if whole else None),
-            Figure("  the same", [given.patients / s for s in seconds], "patients/s"),
-            Figure("  peak memory of all processes", memory, "MiB", at_most=1024 * GIB),
-            Figure("  on disk", [size], "bytes a patient"),
+            Measurement(f"{name}, {WORKERS} workers", seconds, "s", at_most=60 * MINUTES if whole else None),
+            Measurement("  the same", [given.patients / s for s in seconds], "patients/s"),
+            Measurement("  peak memory of all processes", memory, "MiB", at_most=1024 * GIB),
+            Measurement("  on disk", [size], "bytes a patient"),
         ]
     report("generation_at_size", given, load, figures)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Figure, at_least_one, generate, load_average, print_figures, report, script
+from common import Measurement, at_least_one, generate, load_average, print_figures, report, script
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import BernoulliNB, MultinomialNB
@@ -241,7 +241,7 @@ class Bootstrap:
         return float(low), float(values.mean()), float(high)
 
 
-def accuracy_figures(hidden: Hidden, predictors: dict[str, np.ndarray]) -> list[Figure]:
+def accuracy_figures(hidden: Hidden, predictors: dict[str, np.ndarray]) -> list[Measurement]:
     """Return the accuracies of the predictors' (n, V) scores and their differences, for each group of hidden codes."""
     free = {name: ranks(scores, hidden.codes) for name, scores in predictors.items()}
     shown = (hidden.shown() > 0)[hidden.first]
@@ -257,14 +257,14 @@ def accuracy_figures(hidden: Hidden, predictors: dict[str, np.ndarray]) -> list[
         ("first occurrences, told", hidden.first, told),
     ):
         patients = hidden.patients[which]
-        figures.append(Figure(f"{group}: number", [len(patients)], "hidden codes"))
+        figures.append(Measurement(f"{group}: number", [len(patients)], "hidden codes"))
         hits = {(name, top): (rank[which] < top).astype(float) for name, rank in found.items() for top in (1, 10)}
         for (name, top), hit in hits.items():
-            figures.append(Figure(f"{group}: {name}, top {top}", bootstrap.interval(hit, patients), "share"))
+            figures.append(Measurement(f"{group}: {name}, top {top}", bootstrap.interval(hit, patients), "share"))
         for better, than, goal in DIFFERENCES:
             gain = bootstrap.interval(hits[better, 1] - hits[than, 1], patients)
             at_least = goal if group == "all codes" else None
-            figures.append(Figure(f"{group}: {better} minus {than}, top 1", gain, "share", at_least=at_least))
+            figures.append(Measurement(f"{group}: {better} minus {than}, top 1", gain, "share", at_least=at_least))
     return figures
 
 
@@ -278,7 +278,7 @@ def pretrain(train: Path, val: Path, folder: Path, epochs: int) -> dict[str, flo
     return {name: float(value) for name, value in (line.split(" = ") for line in lines)}
 
 
-def measure_all(folder: Path, patients: int, epochs: int) -> list[Figure]:
+def measure_all(folder: Path, patients: int, epochs: int) -> list[Measurement]:
     """Make the data, fit and train the predictors, and return all figures."""
     people = generate(folder / "patients.jsonl", patients)
     made = convert(ConvertSettings(input=people, output=folder / "data.pt", max_length=MAX_LENGTH))
@@ -298,12 +298,12 @@ def measure_all(folder: Path, patients: int, epochs: int) -> list[Figure]:
     run = pretrain(made.paths["train"], made.paths["val"], folder, epochs)
     predictors["ExMed-BERT"] = bert_scores(folder / "model", val)
     return [
-        Figure("patients to train on", [len(train)], "patients"),
-        Figure("patients held out", [len(val)], "patients"),
-        Figure(f"patients cut to {MAX_LENGTH} codes", [made.summary.truncated], "patients"),
-        Figure(f"bag of codes: {name}; tuned and fitted in", [baseline_seconds], "s"),
-        Figure(f"ExMed-BERT: {epochs} epochs, trained in", [run["train_seconds"]], "s", at_most=15 * 60),
-        Figure("ExMed-BERT: training", [run["train_codes_per_second"]], "codes/s"),
+        Measurement("patients to train on", [len(train)], "patients"),
+        Measurement("patients held out", [len(val)], "patients"),
+        Measurement(f"patients cut to {MAX_LENGTH} codes", [made.summary.truncated], "patients"),
+        Measurement(f"bag of codes: {name}; tuned and fitted in", [baseline_seconds], "s"),
+        Measurement(f"ExMed-BERT: {epochs} epochs, trained in", [run["train_seconds"]], "s", at_most=15 * 60),
+        Measurement("ExMed-BERT: training", [run["train_codes_per_second"]], "codes/s"),
         *accuracy_figures(hidden, predictors),
     ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common import Figure, generate, load_average, options, report
+from common import Measurement, generate, load_average, options, report
 
 if TYPE_CHECKING:
     from exmed_bert.data.dataset import PatientDataset
@@ -89,15 +89,15 @@ def main() -> None:
             codes = f"max_length {max_length} ({dataset.lengths.mean():.0f} codes each)"
             for order, grouped in (("in training", True), ("at random", False)):
                 samples = rates(dataset, grouped, given.repeats)
-                figures.append(Figure(f"batches {order}, {codes}", samples, "patients/s", at_least=200_000))
-                figures.append(Figure("  in batches", [rate / BATCH for rate in samples], "batches/s"))
+                figures.append(Measurement(f"batches {order}, {codes}", samples, "patients/s", at_least=200_000))
+                figures.append(Measurement("  in batches", [rate / BATCH for rate in samples], "batches/s"))
         full = of_full_length(dataset)
         samples = rates(full, True, given.repeats)
-        figures.append(Figure(f"batches of patients with {max_length} codes each", samples, "patients/s"))
+        figures.append(Measurement(f"batches of patients with {max_length} codes each", samples, "patients/s"))
         for batch_size in (2, 16, BATCH):
             samples = starts(dataset, Path(folder), batch_size, given.repeats)
             name = f"start of an epoch, {MILLION:,} patients, batches of {batch_size}"
-            figures.append(Figure(name, samples, "s", at_most=2))
+            figures.append(Measurement(name, samples, "s", at_most=2))
     report("loading", given, load, figures)
 
 

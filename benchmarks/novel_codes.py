@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Figure, generate, load_average, report
+from common import Measurement, generate, load_average, report
 from runs import DEMO, Model, pretrain
 from scipy.stats import t as student
 
@@ -56,16 +56,18 @@ def interval(samples: list[float]) -> tuple[float, float]:
     return statistics.mean(samples) - half, statistics.mean(samples) + half
 
 
-def figure(name: str, samples: list[float], unit: str, **target: float) -> Figure:
+def figure(name: str, samples: list[float], unit: str, **target: float) -> Measurement:
     """Return a figure whose name tells the interval of the mean."""
     low, high = interval(samples)
-    return Figure(f"{name} (mean {statistics.mean(samples):.3g}, {low:.3g} to {high:.3g})", samples, unit, **target)
+    return Measurement(
+        f"{name} (mean {statistics.mean(samples):.3g}, {low:.3g} to {high:.3g})", samples, unit, **target
+    )
 
 
 def truth(seed: int) -> dict[str, dict[str, float]]:
     """Return for each code system the median cosine of each way to the vectors that were held out."""
     from exmed_bert.clinvec.hierarchy import make
-    from exmed_bert.clinvec.initialise import initialise_from
+    from exmed_bert.clinvec.initialization import initialize_from
     from exmed_bert.codes import parent
 
     made = make(128, 0.1, seed)
@@ -77,7 +79,7 @@ def truth(seed: int) -> dict[str, dict[str, float]]:
         children.setdefault((system, parent(code, system)), []).append(i)
     held = [key for key, out in zip(made.keys, made.held_out, strict=True) if out]
     true = made.vectors[made.held_out]
-    ids, (vectors,), origins, _ = initialise_from(held, known, [table], True, seed)
+    ids, (vectors,), origins, _ = initialize_from(held, known, [table], True, seed)
     ours = np.zeros_like(true)
     ours[ids] = vectors
     nothing = np.zeros(table.shape[1], np.float32)
@@ -110,7 +112,7 @@ def _median_cosine(estimates: np.ndarray, true: np.ndarray) -> float:
     return float(np.median((estimates * true).sum(axis=1) / lengths.clip(1e-12)))
 
 
-def truth_figures(seeds: int, **_: Any) -> list[Figure]:
+def truth_figures(seeds: int, **_: Any) -> list[Measurement]:
     """Return the figures of the first part."""
     samples = [truth(seed) for seed in range(1, seeds + 1)]
     figures = []
@@ -173,7 +175,9 @@ def reached(losses: list[tuple[int, float]], goal: float) -> float:
     return losses[-1][0]
 
 
-def convergence_figures(folder: Path, pool: ProcessPoolExecutor, patients: int, quick: bool, **_: Any) -> list[Figure]:
+def convergence_figures(
+    folder: Path, pool: ProcessPoolExecutor, patients: int, quick: bool, **_: Any
+) -> list[Measurement]:
     """Return the figures of the second part."""
     figures = []
     for share, steps in STEPS.items():
@@ -191,7 +195,7 @@ def convergence_figures(folder: Path, pool: ProcessPoolExecutor, patients: int, 
             ends.append(hierarchical[-1][1] - goal)
         target = {"at_most": 2 / 3} if share < 1 else {}
         figures.append(figure(f"{name}: steps, as a share of the random start's {steps:,}", shares, "share", **target))
-        figures.append(Figure(f"{name}: seeds of {len(seeds)} that never reach it", [lost], "seeds"))
+        figures.append(Measurement(f"{name}: seeds of {len(seeds)} that never reach it", [lost], "seeds"))
         figures.append(figure(f"{name}: loss at the end, minus the random start's", ends, "nats"))
     return figures
 
@@ -202,9 +206,9 @@ def novel(job: tuple[str, int], folder: Path, paths: dict[str, Path], quick: boo
 
     from exmed_bert.data.batches import MaskedCodeCollator
     from exmed_bert.data.dataset import PatientDataset
+    from exmed_bert.evaluation import masked_codes
     from exmed_bert.models import ExMedBertForMaskedLM
-    from exmed_bert.training import metrics
-    from exmed_bert.training import start as starts
+    from exmed_bert.training import initial_model as starts
 
     torch.set_num_threads(1)
     way, seed = job
@@ -224,7 +228,7 @@ def novel(job: tuple[str, int], folder: Path, paths: dict[str, Path], quick: boo
     collator = MaskedCodeCollator(val.info, False, validation=True)
     order = np.argsort(val.lengths, kind="stable")
     batches = (collator(val.__getitems__(batch)) for batch in np.array_split(order, -(-len(order) // 64)))
-    found = metrics.predict(model, batches, torch.device("cpu"))
+    found = masked_codes.predict(model, batches, torch.device("cpu"))
     counts = train.code_counts[found.labels]
     is_novel = np.isin(found.labels, val.novel_ids)
     result = {"chance": 10 / (train.code_counts > 0).size}
@@ -244,26 +248,26 @@ _ALIGN: Callable[..., None] | None = None
 
 def _remember_align() -> None:
     global _ALIGN
-    from exmed_bert.training import start as starts
+    from exmed_bert.training import initial_model as starts
 
     _ALIGN = starts.align_head
 
 
 def novel_figures(
     folder: Path, pool: ProcessPoolExecutor, patients: int, quick: bool, seeds: int, **_: Any
-) -> list[Figure]:
+) -> list[Measurement]:
     """Return the figures of the third part."""
     paths = datasets(folder, 0.1, patients)
     jobs = [(way, seed) for way in WAYS for seed in range(1, seeds + 1)]
     found = dict(zip(jobs, pool.map(partial(novel, folder=folder, paths=paths, quick=quick), jobs), strict=True))
     chance = found[jobs[0]]["chance"]
-    figures = [Figure("novel: chance, top 10", [chance], "share")]
+    figures = [Measurement("novel: chance, top 10", [chance], "share")]
     names = [name for name in found[jobs[0]] if name != "chance"]
     for name in names:
         for way in WAYS:
             samples = [found[way, seed][name] for seed in range(1, seeds + 1)]
             if name.endswith("number"):
-                figures += [Figure(f"novel, {name.split()[0]} in training: masked codes", samples, "codes")] * (
+                figures += [Measurement(f"novel, {name.split()[0]} in training: masked codes", samples, "codes")] * (
                     way == WAYS[0]
                 )
                 continue
@@ -286,7 +290,7 @@ def main() -> None:
         sys.exit(f"Error: --parts: {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
     loads = load_average()
     patients, seeds = (1000, 2) if given.quick else (PATIENTS, given.seeds)
-    figures: list[Figure] = []
+    figures: list[Measurement] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(folder / "patients.jsonl", patients + OTHERS, POPULATION)

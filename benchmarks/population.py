@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Figure, generate, load_average, options, report, run_quietly, script
+from common import ROOT, Measurement, generate, load_average, options, report, run_quietly, script
 
 PATIENTS = 100_000
 OUTPUT = ROOT / "output" / "population_report"
@@ -27,12 +27,12 @@ def main() -> None:
     report("population", given, load, [figure for found in headlines if (figure := as_figure(found))])
 
 
-def as_figure(headline: dict[str, Any]) -> Figure | None:
+def as_figure(headline: dict[str, Any]) -> Measurement | None:
     """Return one of the report's headline figures, None where the file does not hold what it takes."""
     if headline["value"] is None:
         return None
     limit = {"at_least" if headline["at_least"] else "at_most": headline["target"]}
-    return Figure(headline["name"], [headline["value"]], headline["kind"], **limit)
+    return Measurement(headline["name"], [headline["value"]], headline["kind"], **limit)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import Figure, at_least_one, load_average, report
+from common import Measurement, at_least_one, load_average, report
 from runs import DEMO, PRODUCTION, Model, make_datasets, pretrain, save, with_vocabulary
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def flop_a_token(model: Model, vocabulary: int, lengths: np.ndarray) -> float:
     return 3 * (model.layers * layer + 2 * MASKED * (h**2 + h * vocabulary))
 
 
-def figures_of(name: str, of: Configuration, folder: Path, precision: str, count: int) -> list[Figure]:
+def figures_of(name: str, of: Configuration, folder: Path, precision: str, count: int) -> list[Measurement]:
     """Measure one configuration in one precision."""
     from exmed_bert.data.batches import LengthGroupedBatchSampler
 
@@ -216,7 +216,7 @@ def figures_of(name: str, of: Configuration, folder: Path, precision: str, count
     seconds, theirs = rounds(of, save(folder, train, val), train, precision, count)
     tokens = int(train.lengths.sum())
     steps = -(-len(train) // of.model.batch)
-    padded = LengthGroupedBatchSampler(train.lengths, of.model.batch, 42).padded_share()
+    padded = LengthGroupedBatchSampler(train.lengths, of.model.batch, 42).padding_fraction()
     flop = flop_a_token(of.model, len(train.info.vocabulary), train.lengths)
     ours = [tokens / s for s in seconds["ours"]]
     both = list(zip(seconds["theirs"], seconds["ours"], strict=True))
@@ -227,18 +227,18 @@ def figures_of(name: str, of: Configuration, folder: Path, precision: str, count
 
     prefix = f"{name}, {precision}"
     return [
-        Figure(f"{prefix}: ExMed-BERT", ours, "tokens/s", at_least=target(of.tokens)),
-        Figure(f"{prefix}: BertForMaskedLM", [tokens / s for s in seconds["theirs"]], "tokens/s"),
-        Figure(f"{prefix}: times as fast", [a / b for a, b in both], "", at_least=target(of.times_theirs)),
-        Figure(f"{prefix}: steps", [steps / s for s in seconds["ours"]], "steps/s"),
-        Figure(f"{prefix}: padding, ExMed-BERT", [100 * padded], "% of positions"),
-        Figure(f"{prefix}: padding, BertForMaskedLM", [100 * (1 - tokens / theirs.positions)], "% of positions"),
-        Figure(f"{prefix}: peak", [peak / 1e9 for peak in seconds["peak"]], "GFLOP/s"),
-        Figure(f"{prefix}: MFU, ExMed-BERT", mfu, "share of the peak", at_least=target(of.mfu)),
+        Measurement(f"{prefix}: ExMed-BERT", ours, "tokens/s", at_least=target(of.tokens)),
+        Measurement(f"{prefix}: BertForMaskedLM", [tokens / s for s in seconds["theirs"]], "tokens/s"),
+        Measurement(f"{prefix}: times as fast", [a / b for a, b in both], "", at_least=target(of.times_theirs)),
+        Measurement(f"{prefix}: steps", [steps / s for s in seconds["ours"]], "steps/s"),
+        Measurement(f"{prefix}: padding, ExMed-BERT", [100 * padded], "% of positions"),
+        Measurement(f"{prefix}: padding, BertForMaskedLM", [100 * (1 - tokens / theirs.positions)], "% of positions"),
+        Measurement(f"{prefix}: peak", [peak / 1e9 for peak in seconds["peak"]], "GFLOP/s"),
+        Measurement(f"{prefix}: MFU, ExMed-BERT", mfu, "share of the peak", at_least=target(of.mfu)),
     ]
 
 
-def agreement(folder: Path) -> list[Figure]:
+def agreement(folder: Path) -> list[Measurement]:
     """Train the demonstration in fp32 and in bf16, with two seeds each; return what the precision and a seed change."""
     paths = save(folder, *make_datasets(folder, 1000, CONFIGURATIONS["demo"].max_length))
     losses = {}
@@ -250,9 +250,9 @@ def agreement(folder: Path) -> list[Figure]:
     by_precision = [abs(losses["bf16", seed] - losses["fp32", seed]) for seed in (1, 2)]
     by_seed = [abs(losses[precision, 1] - losses[precision, 2]) for precision in ("fp32", "bf16")]
     return [
-        *(Figure(f"validation loss, {p}", [losses[p, 1], losses[p, 2]], "nats") for p in ("fp32", "bf16")),
-        Figure("changed by the precision", by_precision, "nats"),
-        Figure("changed by the seed", by_seed, "nats"),
+        *(Measurement(f"validation loss, {p}", [losses[p, 1], losses[p, 2]], "nats") for p in ("fp32", "bf16")),
+        Measurement("changed by the precision", by_precision, "nats"),
+        Measurement("changed by the seed", by_seed, "nats"),
     ]
 
 

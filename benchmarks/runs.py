@@ -58,7 +58,7 @@ def with_vocabulary(dataset: "PatientDataset", size: int) -> "PatientDataset":
     codes = dataset.columns["codes"].numpy().astype(np.int64)
     variant = (mix(np.arange(len(codes))) % np.uint64(variants)).astype(np.int64)
     split = np.where(codes < first, codes, first + (codes - first) * variants + variant)
-    labels = (*SPECIAL_TOKENS, *(f"{name}#{i}" for name in old.labels[first:] for i in range(variants)))
+    labels = (*SPECIAL_TOKENS, *(f"{name}#{i}" for name in old.tokens[first:] for i in range(variants)))
     entities = np.concatenate((old.entities[:first], old.entities[first:].repeat(variants)))
     info = replace(dataset.info, vocabulary=CodeVocabulary(labels, entities), novel_codes=())
     return PatientDataset(info, dataset.columns | {"codes": torch.from_numpy(split.astype(np.int32))})

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import Figure, load_average, options, report
+from common import Measurement, load_average, options, report
 from runs import DEMO, Model, make_datasets, pretrain, save, with_vocabulary
 
 BASE = {"patients": 2000, "max_length": 128, "vocabulary": None}
@@ -37,7 +37,7 @@ def epoch(paths: dict[str, Path]) -> tuple[float, float]:
     return times[1] - times[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(folder: Path, repeats: int, patients: int, max_length: int, vocabulary: int | None) -> list[Figure]:
+def measure(folder: Path, repeats: int, patients: int, max_length: int, vocabulary: int | None) -> list[Measurement]:
     """Measure one point, each repetition in a new process."""
     train, val = make_datasets(folder, round(patients / 0.75), max_length)
     train, val = train.subset(range(min(patients, len(train)))), val.subset(range(20))
@@ -52,9 +52,9 @@ def measure(folder: Path, repeats: int, patients: int, max_length: int, vocabula
     tokens = int(train.lengths.sum())
     name = f"{len(train):,} patients, length {max_length}, {len(train.info.vocabulary):,} codes"
     return [
-        Figure(f"{name}: epoch", seconds, "s"),
-        Figure(f"{name}: a token", [second / tokens * 1e6 for second in seconds], "µs"),
-        Figure(f"{name}: peak memory", peaks, "MiB"),
+        Measurement(f"{name}: epoch", seconds, "s"),
+        Measurement(f"{name}: a token", [second / tokens * 1e6 for second in seconds], "µs"),
+        Measurement(f"{name}: peak memory", peaks, "MiB"),
     ]
 
 

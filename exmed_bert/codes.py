@@ -131,3 +131,6 @@ def is_descendant(code: str, ancestor: str, system: CodeSystem) -> bool:
     (True, False)
     """
     return ancestor in ancestors(code, system)
+
+
+normalize = normalise

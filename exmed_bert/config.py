@@ -132,7 +132,7 @@ class HierarchySettings(Section):
     output_dir: FilePath = Field(Path("data/hierarchy_embeddings"), description="Folder of the files.")
     dimension: int = Field(128, ge=2, description="Length of the vectors; ClinVec's have 128.")
     held_out: float = Field(
-        0.1, ge=0, le=0.5, description="Share of the codes that are left out, to hold initialisation against."
+        0.1, ge=0, le=0.5, description="Share of the codes that are left out, to hold initialization against."
     )
     seed: int = Field(42, ge=0, description="Seed of the embedding and of what is left out.")
 
@@ -171,15 +171,15 @@ class PretrainSettings(ClinVecSettings):
         None, ge=1, description="Width of the feed-forward layers; not given: 16/9 of the hidden size, as 512 for 288."
     )
     epochs: int = Field(10, ge=1, description="Passes over the training data.")
-    max_steps: int = Field(-1, ge=-1, description="Optimiser steps; above 0 it overrides --epochs.")
+    max_steps: int = Field(-1, ge=-1, description="Optimizer steps; above 0 it overrides --epochs.")
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate; not given: 0.001 at a hidden size of 64, less for wider models."
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed up for one optimiser step.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed up for one optimizer step.")
     max_seq_length: int | None = Field(
         None, ge=2, description="Must match the dataset's --max-length; not given: the dataset's."
     )
-    seed: int = Field(42, ge=0, description="Seed of initialisation, order, masks and dropout.")
+    seed: int = Field(42, ge=0, description="Seed of initialization, order, masks and dropout.")
     num_workers: int | None = Field(
         None, ge=0, description="Processes that prepare batches; not given: 2 beside a GPU, else 0, the fastest."
     )
@@ -201,7 +201,7 @@ class PretrainSettings(ClinVecSettings):
     max_masked: int | None = Field(
         None, ge=1, description="Most codes masked of a patient (dynamic masking); not given: the dataset's."
     )
-    ahead_prob: Probability = Field(
+    forecast_prob: Probability = Field(
         0.0,
         description="Share of the patients, each epoch anew, whose history is cut at a visit to predict which codes "
         "come for the first time in the year after; for fine-tuning to first occurrences.",
@@ -250,7 +250,7 @@ class FinetuneSettings(Section):
         {}, description="Named sets of codes.", json_schema_extra={"file_only": True}
     )
     horizon_days: int = Field(365, ge=1, description="The endpoint counts up to so many days after the index date.")
-    washout_days: int = Field(
+    gap_days: int = Field(
         0, ge=0, description="Patients whose endpoint comes within so many days after the index date are left out."
     )
     index_date: str | None = Field(

@@ -25,7 +25,7 @@ class OptionError(InputError):
     exit_code = EXIT_BAD_OPTION
 
 
-def say(message: str = "") -> None:
+def echo(message: str = "") -> None:
     """Print a message to standard output."""
     print(message, flush=True)
 
@@ -39,9 +39,9 @@ def table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
     """Print a title and two aligned columns. Whole numbers get thousands separators."""
     shown = [(str(name), f"{value:,}" if isinstance(value, int) else str(value)) for name, value in rows]
     width = max((len(name) for name, _ in shown), default=0)
-    say(f"\n{title}")
+    echo(f"\n{title}")
     for name, value in shown:
-        say(f"  {name.ljust(width)}  {value}")
+        echo(f"  {name.ljust(width)}  {value}")
 
 
 def progress(items: Iterable[T] | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:

@@ -13,7 +13,7 @@ from exmed_bert.console import InputError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place when the block ends without an error.
 
     A process that dies inside the block leaves ``path`` as it was. The temporary file is removed on any error,
@@ -75,13 +75,13 @@ def existing_file(path: Path, hint: str = "") -> Path:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented UTF-8 JSON, whole or not at all."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_tensors(path: Path, content: Any) -> None:
     """Write a dict of tensors as ``torch.save`` does, whole or not at all; the same content gives the same bytes."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         save_tensors(part, content)
 
 

@@ -22,7 +22,7 @@ tensorboard --logdir output/novel_codes/projector
 
 def work(settings: Resolved[AnalyzeSettings]) -> None:
     """Analyse; torch is loaded only now, so that --help answers at once."""
-    from exmed_bert.evaluation.novel_codes.analyze import run
+    from exmed_bert.analysis.novel_codes.analyze import run
 
     run(settings)
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from exmed_bert.clinvec import hierarchy
-from exmed_bert.clinvec.initialise import initialise_codes
+from exmed_bert.clinvec.initialization import initialize_codes
 from exmed_bert.clinvec.reader import VOCABULARIES, read_clinvec
 from exmed_bert.clinvec.relatives import Origin, Relatives, deviations
 from exmed_bert.clinvec.report import table, write
-from exmed_bert.clinvec.resize import neighbour_overlap, resize
+from exmed_bert.clinvec.resize import neighbor_overlap, resize
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 
@@ -120,7 +120,7 @@ class TestReader:
     def test_reads_only_the_requested_vocabularies(self, published, names):
         assert set(read_clinvec(published, names).rows) == {key for key in PUBLISHED if key[0] == "atc"}
 
-    def test_codes_are_normalised_and_others_left_out(self, tmp_path):
+    def test_codes_are_normalized_and_others_left_out(self, tmp_path):
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["e119", "E10-E14", "ICD10CM:I10"]}, 4)
         assert set(read_clinvec(folder, "icd10cm").rows) == {("icd", "E11.9"), ("icd", "I10")}
 
@@ -377,7 +377,7 @@ class TestResize:
         np.testing.assert_array_equal(resized[:, :128], vectors)
         assert resized[:, 128:].std() == pytest.approx(3, rel=0.05)
 
-    def test_pad_smart_continues_the_spectrum_and_keeps_neighbours(self):
+    def test_pad_smart_continues_the_spectrum_and_keeps_neighbors(self):
         """Variances that fall by a factor of 100 over 32 axes go on to fall behind them."""
         spreads = np.geomspace(5, 0.5, 32)
         vectors = (np.random.default_rng(4).normal(0, 1, (400, 32)) * spreads).astype(np.float32)
@@ -385,20 +385,20 @@ class TestResize:
         np.testing.assert_array_equal(resized[:, :32], vectors)
         appended = resized[:, 32:].std(axis=0)
         assert (appended < 0.6).all() and (appended > 0.05).all() and appended[0] > appended[-1]
-        assert neighbour_overlap(vectors, resized) > 0.9
+        assert neighbor_overlap(vectors, resized) > 0.9
 
-    def test_learned_projection_keeps_more_neighbours_than_truncation(self):
+    def test_learned_projection_keeps_more_neighbors_than_truncation(self):
         """The first dimensions are noise that says nothing, the others hold clusters."""
         rng = np.random.default_rng(5)
         clusters = rng.normal(0, 3, (20, 12))[rng.integers(0, 20, 400)] + rng.normal(0, 0.5, (400, 12))
         vectors = np.hstack([rng.normal(0, 1, (400, 6)), clusters]).astype(np.float32)
         learned, cut = (resize(vectors, 8, method, 0).vectors for method in ("learned_projection", "truncate"))
-        assert neighbour_overlap(vectors, learned) > neighbour_overlap(vectors, cut) + 0.1
+        assert neighbor_overlap(vectors, learned) > neighbor_overlap(vectors, cut) + 0.1
 
-    def test_neighbour_overlap(self):
+    def test_neighbor_overlap(self):
         vectors = np.random.default_rng(6).normal(0, 1, (300, 16))
-        assert neighbour_overlap(vectors, vectors * 3) == 1
-        assert neighbour_overlap(vectors, np.random.default_rng(7).normal(0, 1, (300, 16))) < 0.15
+        assert neighbor_overlap(vectors, vectors * 3) == 1
+        assert neighbor_overlap(vectors, np.random.default_rng(7).normal(0, 1, (300, 16))) < 0.15
 
     @pytest.mark.parametrize("method", ["pad_random", "pad_smart"])
     def test_padding_refuses_to_shrink(self, method):
@@ -406,9 +406,9 @@ class TestResize:
             resize(np.zeros((3, 128), np.float32), 64, method, seed=0)
 
 
-class TestInitialise:
+class TestInitialize:
     def start(self, folder, width=16, norm=0.5, seed=0, keys=KEYS, **others):
-        return initialise_codes(keys, settings(folder, **others), width, norm, seed)
+        return initialize_codes(keys, settings(folder, **others), width, norm, seed)
 
     def test_each_code_starts_from_what_the_rungs_say(self, published):
         result = self.start(published, use_hierarchical_init=True)
@@ -553,8 +553,8 @@ class TestRelatives:
         for family in range(30):
             parent, elsewhere = rng.normal(0, 1, (2, 32))
             keys += [("icd", f"M{family:02}")] + [("icd", f"M{family:02}.{i}") for i in range(6)]
-            centre = parent if nearer == "parent" else elsewhere
-            rows += [parent, *(centre + 0.5 * rng.normal(0, 1, (6, 32)))]
+            center = parent if nearer == "parent" else elsewhere
+            rows += [parent, *(center + 0.5 * rng.normal(0, 1, (6, 32)))]
         trust = Relatives(keys).measure_trust(np.array(rows, dtype=np.float32))["icd"]
         assert trust >= 4 if nearer == "parent" else trust <= 0.5
 
@@ -622,5 +622,5 @@ class TestHierarchy:
 
 
 def test_no_torch_is_imported():
-    program = "import sys, exmed_bert.clinvec.initialise; sys.exit('torch' in sys.modules)"
+    program = "import sys, exmed_bert.clinvec.initialization; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1]).returncode == 0

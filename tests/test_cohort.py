@@ -10,22 +10,23 @@ import pyarrow.parquet
 import pytest
 from conftest import record, write_records
 
-from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.cohort import (
+from exmed_bert.cohorts.cohort import (
     FirstOccurrence,
     GivenLabels,
     ModelInput,
     ProlongedStay,
-    Question,
+    Task,
     build,
     check_nothing_after_index,
 )
-from exmed_bert.data.endpoints import Endpoint
-from exmed_bert.data.index_dates import IndexRule
-from exmed_bert.data.label_file import read_labels
-from exmed_bert.data.labelled import TEST, TRAIN, VALIDATION
-from exmed_bert.data.randomness import patient_keys
-from exmed_bert.data.splits import SplitRule, assign_splits
+from exmed_bert.cohorts.endpoints import Endpoint
+from exmed_bert.cohorts.index_dates import IndexRule
+from exmed_bert.cohorts.label_file import read_labels
+from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION
+from exmed_bert.cohorts.splits import assign_splits
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 
 START = date(2020, 1, 1)
@@ -43,7 +44,7 @@ def first_occurrence(index: str = "last-visit-before", washout: int = 0, endpoin
     return FirstOccurrence(Endpoint(endpoint), IndexRule.parse(index), 365, washout, seed=7)
 
 
-def built(tmp_path: Path, records: list[Any], question: Question, least: int = 1) -> Any:
+def built(tmp_path: Path, records: list[Any], question: Task, least: int = 1) -> Any:
     return build(write_records(tmp_path / "patients.json", records), question, FORM, least, seed=1)
 
 
@@ -66,13 +67,13 @@ class TestFirstOccurrence:
             question := first_occurrence(washout=60),
         )
         assert labels_of(cohort) == {1: 1, 2: 0}
-        assert question.left_out == {
+        assert question.exclusions == {
             "no visit has the horizon behind it": 1,
             "had the endpoint by the index date": 1,
             "the endpoint came within the washout": 1,
             "censored: observed for less than the horizon, without the endpoint": 0,
         }
-        assert sum(question.left_out.values()) + len(cohort.patients) == 5
+        assert sum(question.exclusions.values()) + len(cohort.patients) == 5
 
     def test_a_fixed_date_censors_those_who_leave_without_it(self, tmp_path: Path) -> None:
         cohort = built(
@@ -87,8 +88,8 @@ class TestFirstOccurrence:
             question := first_occurrence(f"fixed:{START + timedelta(days=10)}"),
         )
         assert labels_of(cohort) == {1: 1, 3: 0, 4: 1}
-        assert question.left_out["censored: observed for less than the horizon, without the endpoint"] == 1
-        assert ("left out: fewer than 1 codes by the index date", 1) in cohort.flow
+        assert question.exclusions["censored: observed for less than the horizon, without the endpoint"] == 1
+        assert ("left out: fewer than 1 codes by the index date", 1) in cohort.attrition
 
     @pytest.mark.parametrize("rule", ["last-visit-before", "random"])
     def test_the_index_date_is_a_visit_with_the_horizon_behind_it_whatever_the_outcome(
@@ -153,7 +154,7 @@ class TestNothingOfTheFuture:
         assert "Z99.9" not in patients.dataset.info.vocabulary.ids  # not even its name
 
     def test_the_check_sees_a_leak(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("exmed_bert.data.cohort.up_to", lambda patients, days: patients)
+        monkeypatch.setattr("exmed_bert.cohorts.cohort.up_to", lambda patients, days: patients)
         with pytest.raises(ValueError, match="reaches beyond the index date"):
             built(tmp_path, self.planted(), first_occurrence(f"fixed:{START + timedelta(days=10)}"))
 
@@ -189,7 +190,7 @@ class TestLabels:
         patients = cohort.patients
         assert patients.labels.tolist() == [1, 0] and patients.dataset.lengths.tolist() == [2, 2]
         assert len(set(patients.splits.tolist())) == 1  # one patient, one split
-        assert question.found == 2 and question.left_out["patients without a label"] == 1
+        assert question.found == 2 and question.exclusions["patients without a label"] == 1
 
     def test_parquet_is_read_alike(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "1,2020-01-11,true", "2,2020-02-20,false")
@@ -223,7 +224,7 @@ class TestLabels:
 
 
 class TestSplits:
-    KEYS = patient_keys(range(20_000))
+    KEYS = hash_patient_ids(range(20_000))
 
     def test_nobody_whom_pretraining_saw_is_validated_or_tested_on(self) -> None:
         rules = [SplitRule(42, 0.6), SplitRule(5, 0.3)]
@@ -249,17 +250,17 @@ class TestSplits:
 def test_codes_keep_the_models_ids_and_new_ones_come_after(tmp_path: Path) -> None:
     cohort = built(tmp_path, [patient(1, {0: ["I10", "E11.95"], 400: ["I10"]})], first_occurrence())
     vocabulary = cohort.patients.dataset.info.vocabulary
-    assert vocabulary.labels[: len(FORM.vocabulary)] == FORM.vocabulary.labels
-    assert cohort.new_codes == ("E11.95",) and vocabulary.labels[-1] == "E11.95"
+    assert vocabulary.tokens[: len(FORM.vocabulary)] == FORM.vocabulary.tokens
+    assert cohort.new_codes == ("E11.95",) and vocabulary.tokens[-1] == "E11.95"
     assert cohort.patients.dataset.columns["codes"].tolist() == [FORM.vocabulary.ids["I10"], len(FORM.vocabulary)]
-    assert vocabulary.labels[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS
+    assert vocabulary.tokens[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS
 
 
 def test_prolonged_stay_takes_the_whole_history(tmp_path: Path) -> None:
     records = [patient(i, {0: ["I10"], 90: ["E11.9"]}, had_plos=[True, False, None][i % 3]) for i in range(9)]
     cohort = built(tmp_path, records, question := ProlongedStay())
     assert labels_of(cohort) == {i: int(i % 3 == 0) for i in range(9) if i % 3 != 2}
-    assert question.left_out["length of stay not recorded"] == 3 and (cohort.patients.dataset.lengths == 2).all()
+    assert question.exclusions["length of stay not recorded"] == 3 and (cohort.patients.dataset.lengths == 2).all()
 
 
 def test_nobody_left_is_said(tmp_path: Path) -> None:

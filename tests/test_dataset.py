@@ -33,7 +33,7 @@ def reference_tokens(made: dict[str, Any], max_length: int) -> list[tuple[str, s
         ("drugs", "prescription_dates", "atc"),
     ):
         for text, day in zip(made[field], made[dates], strict=True):
-            token = (codes.normalise(text, system) or "UNK", system)  # type: ignore[arg-type]
+            token = (codes.normalize(text, system) or "UNK", system)  # type: ignore[arg-type]
             visit = visits.setdefault(day, [])
             if token not in visit:
                 visit.append(token)
@@ -126,18 +126,18 @@ def test_nobody_changes_split_when_the_cohort_grows(tmp_path: Path) -> None:
 def test_both_splits_share_one_vocabulary(tmp_path: Path) -> None:
     records = [record(i, drugs=["C10AA05", f"A10BA{i:02d}"]) for i in range(60)]
     datasets = convert_all(records, tmp_path)
-    labels = datasets["train"].info.vocabulary.labels
-    assert labels == datasets["val"].info.vocabulary.labels
+    labels = datasets["train"].info.vocabulary.tokens
+    assert labels == datasets["val"].info.vocabulary.tokens
     assert labels[:6] == SPECIAL_TOKENS and len(labels) == 6 + 3 + 61
     assert list(labels[6:]) == sorted(labels[6:67]) + sorted(labels[67:])
 
 
 def test_a_category_spelled_alike_in_both_systems_is_two_codes() -> None:
     vocabulary = CodeVocabulary.build(atc=["C10", "C10AA05"], icd=["C10"])
-    assert len(set(vocabulary.labels)) == 9
+    assert len(set(vocabulary.tokens)) == 9
     assert [vocabulary.code(i) for i in (6, 7, 8)] == ["C10", "C10AA05", "C10"]
     assert vocabulary.systems()[6:] == ["atc", "atc", "icd"]
-    assert CodeVocabulary.from_json(vocabulary.to_json()).labels == vocabulary.labels
+    assert CodeVocabulary.from_json(vocabulary.to_json()).tokens == vocabulary.tokens
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
@@ -209,11 +209,11 @@ def test_batches_hold_every_patient_once_and_little_padding() -> None:
         assert len(orders[-1]) == len(sampler)
     assert orders[0] == orders[2] != orders[1]
     positions = sum(len(batch) * max(lengths[batch]) for batch in orders[0])
-    assert sampler.padded_share() == pytest.approx(1 - sum(lengths) / positions)
-    assert sampler.padded_share() < 0.05
-    neighbours = [max(lengths[batch]) - min(lengths[batch]) for batch in orders[0]]
+    assert sampler.padding_fraction() == pytest.approx(1 - sum(lengths) / positions)
+    assert sampler.padding_fraction() < 0.05
+    neighbors = [max(lengths[batch]) - min(lengths[batch]) for batch in orders[0]]
     assert np.corrcoef([lengths[b[0]] for b in orders[0][:-1]], [lengths[b[0]] for b in orders[0][1:]])[0, 1] < 0.2
-    assert np.median(neighbours) < 30
+    assert np.median(neighbors) < 30
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_the_file_is_small_and_holds_no_pickled_code(tmp_path: Path) -> None:
 def test_novel_codes_are_known_from_the_generator(tmp_path: Path) -> None:
     (tmp_path / "p.meta.json").write_text(json.dumps({"novel_codes": {"E11.95": {"source": "E11.9"}}}))
     dataset = convert_all([record(i) for i in range(20)], tmp_path)["train"]
-    assert [dataset.info.vocabulary.labels[i] for i in dataset.novel_ids] == ["E11.95"]
+    assert [dataset.info.vocabulary.tokens[i] for i in dataset.novel_ids] == ["E11.95"]
     assert dataset.stats()["novel codes"] == len(dataset)
 
 

@@ -11,9 +11,9 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
+from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.labelled import TEST, TRAIN, VALIDATION, LabelledPatients
 from exmed_bert.data.masking import Masking
 from exmed_bert.data.vocabulary import SEX_TOKENS, STATE_TOKENS, CodeVocabulary
 from exmed_bert.evaluation import baselines, calibration
@@ -27,7 +27,7 @@ from exmed_bert.evaluation.bootstrap import (
 from exmed_bert.evaluation.explain import TOLERANCE, by_code, integrated_gradients
 from exmed_bert.evaluation.features import RECENCY_DAYS, features, groups_of
 from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
-from exmed_bert.evaluation.metrics import FIGURES, Predictions, logit, measure, sigmoid
+from exmed_bert.evaluation.metrics import METRICS, Predictions, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, parts, verdict
@@ -44,7 +44,7 @@ def scored(n: int, seed: int = 0, rate: float = -1.5) -> tuple[np.ndarray, np.nd
     return (rng.random(n) < probabilities).astype(int), probabilities
 
 
-def planted(n: int = 600, seed: int = 0) -> LabelledPatients:
+def planted(n: int = 600, seed: int = 0) -> LabeledPatients:
     """Return patients with random codes whose labels mostly follow from one of the codes."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(4, 9, n)
@@ -72,7 +72,7 @@ def planted(n: int = 600, seed: int = 0) -> LabelledPatients:
     dataset = PatientDataset(info, {name: torch.from_numpy(column) for name, column in columns.items()})
     labels = (rng.random(n) < np.where(has, 0.9, 0.1)).astype(np.int8)
     splits = rng.choice([TRAIN, VALIDATION, TEST], n, p=[0.5, 0.2, 0.3]).astype(np.int8)
-    return LabelledPatients(dataset, labels, np.full(n, index_day, dtype=np.int32), splits)
+    return LabeledPatients(dataset, labels, np.full(n, index_day, dtype=np.int32), splits)
 
 
 @pytest.mark.parametrize("digits", [1, 8])  # with many ties and with none
@@ -80,7 +80,7 @@ def test_figures_are_those_of_scikit_learn(digits: int) -> None:
     labels, probabilities = scored(700)
     probabilities = np.round(probabilities, digits)
     found = measure(labels, probabilities)
-    assert list(found) == list(FIGURES)
+    assert list(found) == list(METRICS)
     expected = {
         "auroc": sklearn_metrics.roc_auc_score(labels, probabilities),
         "auprc": sklearn_metrics.average_precision_score(labels, probabilities),
@@ -128,9 +128,9 @@ def test_bad_predictions_are_named(labels: list[int], probabilities: list[float]
 def test_a_weight_is_a_repetition() -> None:
     labels, probabilities = scored(200)
     counts = np.random.default_rng(1).integers(0, 4, 200)
-    weighted = Predictions(labels, probabilities).figures(counts[None])
+    weighted = Predictions(labels, probabilities).metrics(counts[None])
     repeated = measure(np.repeat(labels, counts), np.repeat(probabilities, counts))
-    for name in set(FIGURES) - {"calibration_error"}:  # whose bins are those of the sample
+    for name in set(METRICS) - {"calibration_error"}:  # whose bins are those of the sample
         assert weighted[name][0] == pytest.approx(repeated[name], abs=1e-6), name
 
 
@@ -159,7 +159,7 @@ def test_resampling_is_by_patient() -> None:
 
 def test_the_difference_of_a_model_to_itself_is_zero() -> None:
     labels, probabilities = scored(300)
-    for figure in FIGURES:
+    for figure in METRICS:
         same = paired_difference(labels, probabilities, probabilities.copy(), figure, resamples=50)
         assert (same.value, same.low, same.high) == (0, 0, 0), figure
 
@@ -225,9 +225,9 @@ def test_groups_with_few_events_show_their_counts_alone() -> None:
     labels = np.zeros(len(rows), dtype=int)
     labels[np.flatnonzero(parts[0].member)[: LEAST_EVENTS - 1]] = 1
     few, none = by_group(labels, np.linspace(0, 1, len(rows)), parts[:2], resamples=20)
-    assert few.events == LEAST_EVENTS - 1 and few.figures == {} and none.events == 0 and none.figures == {}
+    assert few.events == LEAST_EVENTS - 1 and few.metrics == {} and none.events == 0 and none.metrics == {}
     labels[np.flatnonzero(parts[0].member)[:LEAST_EVENTS]] = 1
-    assert by_group(labels, np.linspace(0, 1, len(rows)), parts[:1], resamples=20)[0].figures["auroc"].value >= 0
+    assert by_group(labels, np.linspace(0, 1, len(rows)), parts[:1], resamples=20)[0].metrics["auroc"].value >= 0
 
 
 def test_features_are_what_the_history_says() -> None:
@@ -332,7 +332,7 @@ def test_attributions_by_code() -> None:
 HOSTILE = '<script src="https://example.org/x.js">|'
 
 
-def evaluated(patients: LabelledPatients, **more: object) -> Evaluation:
+def evaluated(patients: LabeledPatients, **more: object) -> Evaluation:
     """Return an evaluation of a model that knows much, the same with noise, and a guess."""
     rng = np.random.default_rng(0)
     known = 4 * patients.labels + rng.normal(size=len(patients)) + 3.0
@@ -349,15 +349,15 @@ def test_everything_is_measured_on_test_and_recalibrated_on_validation() -> None
     results, probabilities = (found := evaluated(patients)).results, found.probabilities
     test = patients.rows(TEST)
     first = results.models[0]
-    assert first.figures["auroc"].value == measure(patients.labels[test], probabilities["fine-tuned"][test])["auroc"]
-    assert first.figures["calibration_error"].value < first.before["calibration_error"] / 2
-    assert first.figures["auroc"].value == first.before["auroc"]
+    assert first.metrics["auroc"].value == measure(patients.labels[test], probabilities["fine-tuned"][test])["auroc"]
+    assert first.metrics["calibration_error"].value < first.before["calibration_error"] / 2
+    assert first.metrics["auroc"].value == first.before["auroc"]
     assert [(s.split, s.patients) for s in results.splits] == [
         (name, len(patients.rows(split))) for split, name in enumerate(("train", "validation", "test"))
     ]
-    verdicts = {d.theirs: verdict(d) for d in results.differences if d.figure == "auroc"}
+    verdicts = {d.theirs: verdict(d) for d in results.differences if d.metric == "auroc"}
     assert verdicts["guess"] == BETTER
-    brier = next(d for d in results.differences if d.theirs == "guess" and d.figure == "brier")
+    brier = next(d for d in results.differences if d.theirs == "guess" and d.metric == "brier")
     assert brier.difference.value < 0 and verdict(brier) == BETTER  # less is more
     same = replace(brier, difference=replace(brier.difference, low=-0.1, high=0.1))
     assert verdict(same) == UNCLEAR
@@ -388,7 +388,7 @@ def test_the_report_is_whole_and_needs_nothing_but_itself(tmp_path: Path) -> Non
     text = (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
     assert all(f"]({path.name})" in text for path in plots)
     content = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
-    assert content["models"][0]["figures"]["auroc"]["low"] > 0.5 and content["cohort"] == [[HOSTILE, 700]]
+    assert content["models"][0]["metrics"]["auroc"]["low"] > 0.5 and content["cohort"] == [[HOSTILE, 700]]
     json.dumps(content, allow_nan=False)
     for part in parts(results):
         for table in (*part.tables, *(folded for _, folded in part.folded)):
@@ -400,7 +400,7 @@ def test_a_report_without_any_event_still_says_what_it_can(tmp_path: Path) -> No
     labels = patients.labels.copy()
     labels[patients.rows(TEST)] = 0
     results = evaluated(replace(patients, labels=labels)).results
-    assert "auroc" not in results.models[0].figures and results.models[0].series is None
-    assert all(difference.figure in ("brier", "calibration_error") for difference in results.differences)
+    assert "auroc" not in results.models[0].metrics and results.models[0].series is None
+    assert all(difference.metric in ("brier", "calibration_error") for difference in results.differences)
     page = write_report(tmp_path, results)[0].read_text(encoding="utf-8")
     assert "no ranking can be measured" in page and list(tmp_path.glob("*.png")) == []

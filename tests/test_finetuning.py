@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from exmed_bert.data.ahead import YEAR, ask_ahead
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.labelled import TRAIN, VALIDATION, LabelledPatients
+from exmed_bert.data.forecast import YEAR, draw_forecasts
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.data.questions import LabelledRows, QuestionCollator
-from exmed_bert.data.randomness import patient_keys
+from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import ENTITY_ID, MASK, SPECIAL_TOKENS
-from exmed_bert.finetuning.outcome_model import Pretrained, fit_first_answer, outcome_model, predict
+from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.trainer import outcome_metrics
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
@@ -55,20 +55,20 @@ def batch(length: int = 5, padding: int = 0) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def labelled(small_datasets: Path) -> LabelledPatients:
+def labeled(small_datasets: Path) -> LabeledPatients:
     """Return 160 patients with labels at random, one in ten of them 1."""
     dataset = PatientDataset.load(small_datasets / "small_train.pt")
     n = len(dataset)
     rng = np.random.default_rng(0)
     days = np.full(n, 20_454, dtype=np.int32)  # 2026-01-01
     splits = np.where(np.arange(n) % 2 == 0, TRAIN, VALIDATION).astype(np.int8)
-    return LabelledPatients(dataset, (rng.random(n) < 0.1).astype(np.int8), days, splits)
+    return LabeledPatients(dataset, (rng.random(n) < 0.1).astype(np.int8), days, splits)
 
 
 class TestModel:
     @pytest.mark.parametrize("head", ["ffn", "gru", "lstm"])
     def test_padding_changes_nothing(self, head: str) -> None:
-        model = ExMedBertForSequenceClassification(config(classifier_head=head, question_codes=[7, 9])).eval()
+        model = ExMedBertForSequenceClassification(config(classifier_head=head, target_codes=[7, 9])).eval()
         torch.nn.init.normal_(model.classifier.weight)
         plain, padded = model(**batch()), model(**batch(padding=4))
         assert torch.allclose(plain.logits, padded.logits, atol=1e-5)
@@ -76,27 +76,27 @@ class TestModel:
 
     @pytest.mark.parametrize("ahead", [False, True])
     def test_training_starts_from_the_answer_of_the_code_head(self, ahead: bool) -> None:
-        pretrained = ExMedBertForMaskedLM(config(predict_ahead=ahead)).eval()
+        pretrained = ExMedBertForMaskedLM(config(predict_future_codes=ahead)).eval()
         question = [7, 9]
         model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", question, from_scratch=False, seed=0).eval()
         codes, more = batch()["input_ids"], None
         if ahead:
             embedded = pretrained.get_input_embeddings()(codes)
-            more = pretrained.ahead_classifier(pretrained.bag(codes, embedded, batch()["age_ids"]))
+            more = pretrained.forecast_head(pretrained.bag_of_codes(codes, embedded, batch()["age_ids"]))
         scores = pretrained.code_classifier(pretrained.bert(**batch()).last_hidden_state[:, -1], more)
         expected = (scores.exp() if ahead else scores.softmax(dim=1))[:, question].sum(dim=1).log()
         assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
 
-    def test_labels_first_fit_what_single_codes_say(self, labelled: LabelledPatients) -> None:
-        dataset = labelled.dataset
+    def test_labels_first_fit_what_single_codes_say(self, labeled: LabeledPatients) -> None:
+        dataset = labeled.dataset
         code = int(dataset.code_counts[6:].argmax()) + 6
         has = np.array([code in dataset[row]["input_ids"] for row in range(len(dataset))]).astype(np.int8)
-        patients = LabelledPatients(dataset, has, labelled.index_days, labelled.splits)
-        rows = [LabelledRows(patients, patients.rows(split)) for split in (TRAIN, VALIDATION)]
-        sizes = {"code_vocab_size": len(dataset.info.vocabulary), "hidden_size": 64, "question_codes": [9]}
-        model, collate = ExMedBertForSequenceClassification(config(**sizes)), QuestionCollator([2], 30)
+        patients = LabeledPatients(dataset, has, labeled.index_days, labeled.splits)
+        rows = [LabeledRows(patients, patients.rows(split)) for split in (TRAIN, VALIDATION)]
+        sizes = {"code_vocab_size": len(dataset.info.vocabulary), "hidden_size": 64, "target_codes": [9]}
+        model, collate = ExMedBertForSequenceClassification(config(**sizes)), PromptCollator([2], 30)
         before = outcome_metrics(rows[1].labels, predict(model, rows[1], collate, 64))
-        fit_first_answer(model, *rows, collate, 64)
+        fit_prompt(model, *rows, collate, 64)
         after = outcome_metrics(rows[1].labels, predict(model, rows[1], collate, 64))
         assert after["loss"] < before["loss"] and after["auroc"] > max(before["auroc"], 0.75)
 
@@ -124,64 +124,64 @@ class TestModel:
         assert torch.isclose(model(**batch(), labels=labels).loss, weighted * 3 / 5)
 
     def test_saved_and_loaded_by_the_auto_class(self, tmp_path: Path) -> None:
-        model = ExMedBertForSequenceClassification(config(classifier_head="gru", question_codes=[8])).eval()
+        model = ExMedBertForSequenceClassification(config(classifier_head="gru", target_codes=[8])).eval()
         model.save_pretrained(tmp_path)
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
         assert torch.equal(model(**batch()).logits, loaded(**batch()).logits)
 
 
 class TestQuestions:
-    def test_the_question_follows_the_history(self, labelled: LabelledPatients) -> None:
-        rows = LabelledRows(labelled, np.arange(len(labelled))[::-1])
-        collate = QuestionCollator([ENTITY_ID["icd"]], last_position=30)
+    def test_the_question_follows_the_history(self, labeled: LabeledPatients) -> None:
+        rows = LabeledRows(labeled, np.arange(len(labeled))[::-1])
+        collate = PromptCollator([ENTITY_ID["icd"]], last_position=30)
         made = collate(rows.__getitems__([0, 5, 9]))
-        dataset = labelled.dataset
+        dataset = labeled.dataset
         for i, row in enumerate(rows.rows[[0, 5, 9]]):
             length = int(dataset.lengths[row])
             assert (made["input_ids"][i] == MASK).nonzero().tolist() == [[length]]
-            assert made["attention_mask"][i].sum() == length + 1 and made["labels"][i] == labelled.labels[row]
+            assert made["attention_mask"][i].sum() == length + 1 and made["labels"][i] == labeled.labels[row]
             assert made["position_ids"][i, length] == min(int(made["position_ids"][i, length - 1]) + 1, 30)
             assert made["age_ids"][i, length] == 2026 - int(dataset.columns["birth_years"][row]) + 6
             history = dataset[int(row)]["input_ids"]
             assert torch.equal(made["input_ids"][i, :length], history)
 
-    def test_predictions_do_not_depend_on_the_batch(self, labelled: LabelledPatients) -> None:
-        sizes = {"code_vocab_size": len(labelled.dataset.info.vocabulary), "question_codes": [9]}
+    def test_predictions_do_not_depend_on_the_batch(self, labeled: LabeledPatients) -> None:
+        sizes = {"code_vocab_size": len(labeled.dataset.info.vocabulary), "target_codes": [9]}
         model = ExMedBertForSequenceClassification(config(**sizes))
-        rows, collate = LabelledRows(labelled, np.arange(40)), QuestionCollator([2], 30)
+        rows, collate = LabeledRows(labeled, np.arange(40)), PromptCollator([2], 30)
         one, many = (predict(model, rows, collate, size) for size in (1, 64))
         assert np.allclose(one, many, atol=1e-5) and np.ptp(many) > 0
 
 
 class TestSubsets:
-    def test_smaller_ones_lie_within_larger_ones(self, labelled: LabelledPatients) -> None:
-        subsets = [draw_subset(labelled, size, seed=3) for size in (10, 20, 40, None)]
+    def test_smaller_ones_lie_within_larger_ones(self, labeled: LabeledPatients) -> None:
+        subsets = [draw_subset(labeled, size, seed=3) for size in (10, 20, 40, None)]
         for small, large in itertools.pairwise(subsets):
             assert set(small.train) <= set(large.train) and set(small.validation) <= set(large.validation)
-        assert [len(subset.train) for subset in subsets] == [10, 20, 40, len(labelled.rows(TRAIN))]
+        assert [len(subset.train) for subset in subsets] == [10, 20, 40, len(labeled.rows(TRAIN))]
         assert all(len(subset.validation) <= len(subset.train) for subset in subsets)
-        assert set(draw_subset(labelled, 20, seed=4).train) != set(subsets[1].train)
+        assert set(draw_subset(labeled, 20, seed=4).train) != set(subsets[1].train)
 
-    def test_a_tenth_has_the_outcome_and_its_odds_are_known(self, labelled: LabelledPatients) -> None:
-        rare = labelled.labels.copy()
+    def test_a_tenth_has_the_outcome_and_its_odds_are_known(self, labeled: LabeledPatients) -> None:
+        rare = labeled.labels.copy()
         rare[np.flatnonzero(rare)[6:]] = 0
-        patients = LabelledPatients(labelled.dataset, rare, labelled.index_days, np.zeros_like(labelled.splits))
+        patients = LabeledPatients(labeled.dataset, rare, labeled.index_days, np.zeros_like(labeled.splits))
         subset = draw_subset(patients, 50, seed=0)
         cases, all_cases, n = int(rare[subset.train].sum()), int(rare.sum()), len(patients)
         assert cases == 5
         expected = np.log(5.5 / 45.5) - np.log((all_cases + 0.5) / (n - all_cases + 0.5))
-        assert subset.shift == pytest.approx(expected)
-        assert draw_subset(patients, None, seed=0).shift == 0
+        assert subset.log_odds_offset == pytest.approx(expected)
+        assert draw_subset(patients, None, seed=0).log_odds_offset == 0
 
 
 class TestAhead:
     def test_what_comes_is_new_and_soon_and_all_of_it(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.__getitems__(range(len(dataset)))
-        asked = ask_ahead(padded, 1.0, seed=1, epoch=2)
-        assert len(asked.rows) > len(dataset) / 3 and asked.coming.any(axis=1).mean() > 0.5
+        asked = draw_forecasts(padded, 1.0, seed=1, epoch=2)
+        assert len(asked.rows) > len(dataset) / 3 and asked.future.any(axis=1).mean() > 0.5
         assert set(asked.entities.tolist()) == {ENTITY_ID["icd"], ENTITY_ID["atc"]}
-        for row, cut, coming in zip(asked.rows, asked.cuts, asked.coming, strict=True):
+        for row, cut, coming in zip(asked.rows, asked.cuts, asked.future, strict=True):
             length = padded.lengths[row]
             codes, days = padded.codes[row, :length].tolist(), padded.days[row, :length].tolist()
             assert padded.positions[row, cut - 1] < padded.positions[row, cut]  # between visits
@@ -193,7 +193,8 @@ class TestAhead:
     def test_a_question_depends_on_the_patient_alone(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         whole, part = (
-            ask_ahead(dataset.__getitems__(rows), 1.0, seed=1, epoch=2) for rows in (range(len(dataset)), range(3, 20))
+            draw_forecasts(dataset.__getitems__(rows), 1.0, seed=1, epoch=2)
+            for rows in (range(len(dataset)), range(3, 20))
         )
         of_whole = dict(zip(whole.rows.tolist(), zip(whole.cuts, whole.entities, strict=True), strict=True))
         for row, cut, entity in zip(part.rows.tolist(), part.cuts, part.entities, strict=True):
@@ -202,18 +203,18 @@ class TestAhead:
     def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.__getitems__(range(64))
-        asked = ask_ahead(padded, 0.5, seed=4, epoch=0)
-        made = MaskedCodeCollator(dataset.info, plos=False, ahead=0.5, seed=4)(padded)
+        asked = draw_forecasts(padded, 0.5, seed=4, epoch=0)
+        made = MaskedCodeCollator(dataset.info, plos=False, forecast_prob=0.5, seed=4)(padded)
         usual = MaskedCodeCollator(dataset.info, plos=False)(padded)
         others = np.setdiff1d(np.arange(64), asked.rows)
         assert all(torch.equal(made[name][others], usual[name][others]) for name in usual)
-        assert (made["question_columns"][others] == IGNORED).all() and (made["coming_codes"][others] == IGNORED).all()
-        for row, cut, coming in zip(asked.rows, asked.cuts, asked.coming, strict=True):
+        assert (made["query_positions"][others] == IGNORED).all() and (made["future_codes"][others] == IGNORED).all()
+        for row, cut, coming in zip(asked.rows, asked.cuts, asked.future, strict=True):
             assert made["attention_mask"][row].sum() == cut + 1 and made["input_ids"][row, cut] == MASK
             assert (made["input_ids"][row, cut + 1 :] == 0).all()
             assert made["input_ids"][row, :cut].tolist() == padded.codes[row, :cut].tolist()
-            assert made["question_columns"][row] == cut and (made["code_labels"][row] == IGNORED).all()
-            answers = made["coming_codes"][row]
+            assert made["query_positions"][row] == cut and (made["code_labels"][row] == IGNORED).all()
+            answers = made["future_codes"][row]
             assert answers[answers != IGNORED].tolist() == padded.codes[row][coming].tolist()
 
 
@@ -225,7 +226,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with patients, a pretrained model and new patients who have a code that the model never saw."""
     folder = tmp_path_factory.mktemp("finetuning")
     sizes = ["--hidden-size", 16, "--num-hidden-layers", 1, "--train-batch-size", 32, "--epochs", 1]
-    data = ["--training-data", "d_train.pt", "--validation-data", "d_val.pt", "--ahead-prob", 0.5]
+    data = ["--training-data", "d_train.pt", "--validation-data", "d_val.pt", "--forecast-prob", 0.5]
     for script, arguments in (
         ("generate_synthetic_patients.py", ["-n", 900, "-s", 5, "-o", "patients.json"]),
         (
@@ -278,9 +279,9 @@ def test_what_a_run_leaves(finished: Path, world: Path) -> None:
 
 def test_nobody_whom_the_pretraining_saw_is_validated_or_tested_on(finished: Path, world: Path) -> None:
     table = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
-    seen = SplitRule(42, 0.5).trains_on(patient_keys(table["patient_id"]))
+    seen = SplitRule(42, 0.5).trains_on(hash_patient_ids(table["patient_id"]))
     trained_on = PatientDataset.load(world / "d_train.pt").columns["keys"].numpy()
-    in_pretraining = np.isin(patient_keys(table["patient_id"]), trained_on)
+    in_pretraining = np.isin(hash_patient_ids(table["patient_id"]), trained_on)
     is_train = np.array(table["split"]) == "train"
     assert (is_train == seen).all() and not (in_pretraining & ~is_train).any()
     assert set(table["split"]) == {"train", "validation", "test"}
@@ -348,7 +349,7 @@ def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -
         (["--endpoint", "nonsense"], 2, ("--endpoint", "nonsense", "heart_failure")),
         (["--task", "plos"], 2, ("one of --endpoint, --labels and --task",)),
         (["--index-date", "yesterday"], 2, ("--index-date", "fixed:YYYY-MM-DD")),
-        (["--washout-days", 400], 2, ("--washout-days", "365")),
+        (["--gap-days", 400], 2, ("--gap-days", "365")),
         (["--train-sizes", "few"], 2, ("--train-sizes", "few")),
         (["--baselines", "svm"], 2, ("--baselines", "svm", "logreg")),
         (["--model-dir", "nowhere"], 1, ("nowhere", "config.json")),

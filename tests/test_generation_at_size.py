@@ -238,7 +238,7 @@ def test_the_table_of_recent_codes() -> None:
     assert len(set(cousins.table)) == len(cousins.table), "none replaces two codes, so none stands twice in a visit"
     assert len(RECENT.codes) - len(OWN) >= 20
     assert (day_number(date(2020, 4, 1)) <= RECENT.valid_from).all(), "younger than ClinVec's sources"
-    assert set(RECENT.codes) == {codes.normalise(code, codes.ICD) for code in RECENT.codes}
+    assert set(RECENT.codes) == {codes.normalize(code, codes.ICD) for code in RECENT.codes}
 
 
 @pytest.mark.parametrize("end", [date(2020, 9, 30), date(2021, 11, 15), date(2023, 12, 31), END])
@@ -278,7 +278,7 @@ def test_recent_codes_change_nothing_else() -> None:
     assert (plain.diagnoses.days == replaced.diagnoses.days).all() and (plain.plos == replaced.plos).all()
     assert plain.drugs.table == replaced.drugs.table and (plain.drugs.codes == replaced.drugs.codes).all()
 
-    # Half of the events that can be replaced are, and the neighbours named first most often.
+    # Half of the events that can be replaced are, and the neighbors named first most often.
     def counts(patients: PatientColumns) -> Counter[str]:
         events = patients.diagnoses
         late = events.days >= day_number(date(2021, 10, 1))
@@ -312,7 +312,7 @@ def test_meta_names_every_recent_code(tmp_path: Path) -> None:
 
     made = convert(ConvertSettings(input=output, output=tmp_path / "d.pt")).datasets["train"]
     assert set(made.info.novel_codes) == used.keys()
-    assert len(made.novel_ids) == len(used.keys() & set(made.info.vocabulary.labels))
+    assert len(made.novel_ids) == len(used.keys() & set(made.info.vocabulary.tokens))
 
 
 @pytest.mark.parametrize(

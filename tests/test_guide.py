@@ -178,7 +178,7 @@ class Session:
         info = PatientDataset.load(self.root / "pretrain_stuff" / "synthetic_train.pt").info
         listed = [
             (code, system)
-            for code, system in zip(info.vocabulary.labels, info.vocabulary.systems(), strict=True)
+            for code, system in zip(info.vocabulary.tokens, info.vocabulary.systems(), strict=True)
             if system and code not in info.novel_codes
         ]
         icd = {code for code, system in listed if system == "icd"}

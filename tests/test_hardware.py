@@ -63,7 +63,7 @@ def test_the_attention_kernel_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_gpu(monkeypatch, flash=True)
     assert choose_attention(plain, "bf16").name == "flash_attention_2"
     for config, precision, why in ((visits, "bf16", "distances between visits"), (plain, "fp32", "no fp32")):
-        assert choose_attention(config, precision).name == "sdpa" and why in choose_attention(config, precision).why
+        assert choose_attention(config, precision).name == "sdpa" and why in choose_attention(config, precision).reason
     pretend_gpu(monkeypatch, flash=False)
     assert choose_attention(plain, "bf16") == hardware.Choice("sdpa", "flash-attn is not installed")
 
@@ -148,7 +148,7 @@ def test_a_profile_and_a_sample_in_evaluations(
     assert first["eval_loss"] == second["eval_loss"]
     val = PatientDataset.load(small_datasets / "small_val.pt")
     assert first["eval_masked_codes"] == second["eval_masked_codes"] > len(val)
-    assert 0 <= first["train_waiting_share"] < 1
+    assert 0 <= first["train_data_wait_fraction"] < 1
 
 
 def test_the_sample_of_an_evaluation_depends_on_the_patients_alone(small_datasets: Path) -> None:

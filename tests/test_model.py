@@ -1,4 +1,4 @@
-"""The model: the original's checkpoint, attention kernels, losses, initialisation, Auto classes."""
+"""The model: the original's checkpoint, attention kernels, losses, initialization, Auto classes."""
 
 import subprocess
 import sys
@@ -81,8 +81,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean(probability: float) -> None:
     assert len(dropped.unique()) == 2
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach()), "the same entries, the same scale"
-    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
-    assert neighbours.float().mean().item() == pytest.approx(share**2, rel=0.1), "independent of each other"
+    neighbors = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
+    assert neighbors.float().mean().item() == pytest.approx(share**2, rel=0.1), "independent of each other"
 
     torch.manual_seed(0)
     assert torch.equal(dropout(torch.ones(1003, 301), probability), dropped), "the generator's state decides"
@@ -200,50 +200,50 @@ def test_logits_at_masked_positions_are_those_of_all_positions() -> None:
     torch.testing.assert_close(masked.loss, expected)
 
 
-def asked_ahead(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def forecast_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Ask the first and the last patient what comes: two codes, and none."""
     coming = torch.full_like(batch["input_ids"], IGNORED)
     known = set(batch["input_ids"][0].tolist())
     new = [code for code in range(6, 40) if code not in known][:2]
     coming[0, -2:] = torch.tensor(new)
-    return {"question_columns": torch.tensor([3, IGNORED, 1]), "coming_codes": coming}
+    return {"query_positions": torch.tensor([3, IGNORED, 1]), "future_codes": coming}
 
 
 def test_the_loss_of_what_comes_is_that_of_each_code_coming_or_not() -> None:
-    model = small_model(predict_ahead=True).eval()
+    model = small_model(predict_future_codes=True).eval()
     batch = small_batch()
-    ahead, labels = asked_ahead(batch), torch.full_like(batch["input_ids"], IGNORED)
+    ahead, labels = forecast_inputs(batch), torch.full_like(batch["input_ids"], IGNORED)
     labels[1, 2] = 7
     with torch.no_grad():
         output, hidden = model(**batch, code_labels=labels, **ahead), model.bert(**batch).last_hidden_state
         embedded = model.get_input_embeddings()(batch["input_ids"])
-        more = model.ahead_classifier(model.bag(batch["input_ids"], embedded, batch["age_ids"]))
+        more = model.forecast_head(model.bag_of_codes(batch["input_ids"], embedded, batch["age_ids"]))
         expected = 0.0
         for row, column in ((0, 3), (2, 1)):
             logits = model.code_classifier(hidden[row, column], more[row])
             for code in set(range(40)) - set(batch["input_ids"][row].tolist()):
-                comes = torch.tensor(float(code in ahead["coming_codes"][row].tolist()))
+                comes = torch.tensor(float(code in ahead["future_codes"][row].tolist()))
                 expected += torch.nn.functional.binary_cross_entropy_with_logits(logits[code], comes).item()
-    assert output.ahead_loss.item() == pytest.approx(expected / 2, rel=1e-5)
+    assert output.forecast_loss.item() == pytest.approx(expected / 2, rel=1e-5)
     assert output.loss.item() == pytest.approx((output.code_loss.item() + expected) / 3, rel=1e-5)
 
 
 def test_a_history_is_the_sum_of_its_codes_each_counted_once() -> None:
-    model = small_model(predict_ahead=True).eval()
+    model = small_model(predict_future_codes=True).eval()
     codes = torch.tensor([[6, 7, 6, 4, 0]])  # 4 is MASK, 0 is padding
     table = model.get_input_embeddings()
     with torch.no_grad():
-        bag = model.bag(codes, table(codes), torch.tensor([[3, 4, 5, 5, 0]]))
+        bag = model.bag_of_codes(codes, table(codes), torch.tensor([[3, 4, 5, 5, 0]]))
         expected = (table.weight[6] + table.weight[7]) / 8
     torch.testing.assert_close(bag[0, :-1], expected)
     assert bag[0, -1].item() == pytest.approx(10 * 5 / model.config.age_vocab_size)
 
 
 def test_codes_that_are_held_back_leave_the_loss_of_what_comes_finite() -> None:
-    model = small_model(predict_ahead=True).train()
-    model.code_classifier.predictions.hold_back(torch.tensor([37, 38]), torch.tensor([37]), by=1.0)
+    model = small_model(predict_future_codes=True).train()
+    model.code_classifier.predictions.mask_logits(torch.tensor([37, 38]), torch.tensor([37]), by=1.0)
     batch = small_batch()
-    output = model(**batch, code_labels=torch.full_like(batch["input_ids"], IGNORED), **asked_ahead(batch))
+    output = model(**batch, code_labels=torch.full_like(batch["input_ids"], IGNORED), **forecast_inputs(batch))
     output.loss.backward()
     assert torch.isfinite(output.loss) and output.loss > 0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -255,11 +255,13 @@ def test_a_loss_in_chunks_is_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> N
     results = []
     for limit in (10**6, 40):  # all 19 positions at once, or one at a time
         monkeypatch.setattr("exmed_bert.models.model._LOGITS_AT_ONCE", limit)
-        model = small_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, predict_ahead=True).train()
+        model = small_model(
+            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, predict_future_codes=True
+        ).train()
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
-        output = model(**batch, code_labels=labels, **asked_ahead(batch))
+        output = model(**batch, code_labels=labels, **forecast_inputs(batch))
         output.loss.backward()
-        results.append([output.loss, output.ahead_loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+        results.append([output.loss, output.forecast_loss, *(p.grad for p in model.parameters() if p.grad is not None)])
         assert (output.logits is None) == (limit < 10**6)
     for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked, whole)
@@ -286,7 +288,7 @@ def test_a_batch_without_labels_has_a_zero_loss_that_trains() -> None:
 
 
 @pytest.mark.parametrize("initialization", ["orthogonal", "normal"])
-def test_visit_positions_survive_initialisation_and_training(initialization: str) -> None:
+def test_visit_positions_survive_initialization_and_training(initialization: str) -> None:
     model = small_model(initialization=initialization)
     table = model.bert.embeddings.positional_embeddings.weight
     assert torch.equal(table, model.config.context_scale * sinusoidal_positions(12, 24)) and not table.requires_grad
@@ -301,7 +303,7 @@ def test_sinusoids_follow_the_formula() -> None:
             assert table[position, i].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_orthogonal_initialisation() -> None:
+def test_orthogonal_initialization() -> None:
     model = small_model(initialization="orthogonal")
     weight = model.bert.encoder.layer[0].attention.self.query.weight
     gain = model.config.orthogonal_gain

@@ -14,22 +14,22 @@ import pytest
 import torch
 from conftest import assert_one_line_error, run_script
 
+from exmed_bert.analysis.novel_codes.analyze import analyze
+from exmed_bert.analysis.novel_codes.families import CodeFamilies
+from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE, in_ids_of, load
+from exmed_bert.analysis.novel_codes.masked_codes import by_frequency, predict_all_codes
+from exmed_bert.analysis.novel_codes.neighbors import chance_of, nearness, rank_metrics
+from exmed_bert.analysis.novel_codes.page import write_report
+from exmed_bert.analysis.novel_codes.projections import principal_components, tsne
+from exmed_bert.analysis.novel_codes.results import members
+from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, silhouettes, tree_correlations
 from exmed_bert.config import AnalyzeSettings, PretrainSettings, resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
-from exmed_bert.evaluation.bootstrap import Figure, difference_of, share_of
-from exmed_bert.evaluation.novel_codes.analyze import analyze
-from exmed_bert.evaluation.novel_codes.families import CodeFamilies
-from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE, in_ids_of, load
-from exmed_bert.evaluation.novel_codes.maps import principal_components, tsne
-from exmed_bert.evaluation.novel_codes.masked_codes import by_frequency, predict_all_codes
-from exmed_bert.evaluation.novel_codes.nearness import chance_of, nearness, rank_figures
-from exmed_bert.evaluation.novel_codes.page import write_report
-from exmed_bert.evaluation.novel_codes.results import members
-from exmed_bert.evaluation.novel_codes.structure import ALL, WITHIN, silhouettes, tree_correlations
-from exmed_bert.training.metrics import MaskedCodePredictions
+from exmed_bert.evaluation.bootstrap import Estimate, difference_of, share_of
+from exmed_bert.evaluation.masked_codes import MaskedCodePredictions
 from exmed_bert.training.pretrain import run as pretrain
 
 SCRIPT = "analyze_novel_codes.py"
@@ -72,12 +72,12 @@ def test_parents_siblings_and_distances() -> None:
     assert (distances[:5, 5:] == -1).all()
 
 
-def test_tree_shaped_vectors_are_recognised(families: CodeFamilies) -> None:
+def test_tree_shaped_vectors_are_recognized(families: CodeFamilies) -> None:
     vectors = tree_vectors(families)
     found = nearness(families, vectors)
     leaf = np.array([families.parents[row] >= 0 and len(code) == 6 for row, (_, code) in enumerate(families.keys)])
     assert (found.parent_ranks[leaf] == 1).all()
-    ranks = rank_figures(found.parent_ranks[leaf], np.ones(leaf.sum(), dtype=int), len(families), seed=0)
+    ranks = rank_metrics(found.parent_ranks[leaf], np.ones(leaf.sum(), dtype=int), len(families), seed=0)
     assert ranks.hits["hit@1"].value == ranks.hits["mrr"].value == 1.0
     assert 0.9 < ranks.hits["hit@1"].low < 1.0  # of 48 codes, the exact interval
     assert (found.cosines["parent"][leaf] > found.cosines["siblings"][leaf]).all()
@@ -89,7 +89,7 @@ def test_tree_shaped_vectors_are_recognised(families: CodeFamilies) -> None:
     within = next(one for one in correlations if (one.system, one.pairs_of) == (ALL, WITHIN))
     assert within.correlation.value > 0.9 and within.correlation.low > 0.85
     islands = silhouettes(families, vectors, rows, seed=0)
-    assert islands.figures["icd"][1].value > 0.2 and islands.figures["atc"][1].value > 0.5
+    assert islands.metrics["icd"][1].value > 0.2 and islands.metrics["atc"][1].value > 0.5
 
 
 def test_random_vectors_give_chance(families: CodeFamilies) -> None:
@@ -101,7 +101,7 @@ def test_random_vectors_give_chance(families: CodeFamilies) -> None:
         found = nearness(families, vectors)
         siblings = np.array([len(of_code) for of_code in families.siblings])
         for ranks, relatives in ((found.parent_ranks, np.ones_like(siblings)), (found.sibling_ranks, siblings)):
-            figures = rank_figures(ranks, relatives, len(families), seed=0)
+            figures = rank_metrics(ranks, relatives, len(families), seed=0)
             hits.append([figures.hits[name].value - figures.by_chance[name] for name in ("hit@5", "hit@10", "mrr")])
         all_pairs = tree_correlations(families, vectors, rows, novel, seed=0, resamples=0)[0]
         correlations.append(all_pairs.correlation.value)
@@ -136,7 +136,7 @@ def test_intervals_of_none_and_all_are_exact() -> None:
     none, everyone = share_of(0.0, nothing, 30), share_of(1.0, nothing + 1, 30)
     assert (none.low, everyone.high) == (0.0, 1.0)
     assert none.high == pytest.approx(1 - 0.025 ** (1 / 30)) and everyone.low == pytest.approx(1 - none.high)
-    difference = difference_of(none, Figure(0.4, 0.3, 0.5), np.full(100, -0.4))
+    difference = difference_of(none, Estimate(0.4, 0.3, 0.5), np.full(100, -0.4))
     assert difference.low == pytest.approx(-0.5) and difference.high == pytest.approx(-0.4 + np.hypot(none.high, 0.1))
 
 
@@ -155,12 +155,12 @@ def test_codes_are_matched_by_frequency() -> None:
     found = by_frequency(predictions(labels, ranks), np.arange(len(labels)) % 60, novel, counts, seed=0, resamples=200)
     bands = {band.band: band for band in found.bands}
     assert bands["1-2"].positions == {"novel": 90, "other": 40} and bands["31-100"].codes == {"novel": 1, "other": 1}
-    assert bands["1-2"].figures["novel"]["top10"].value == 0.0 < bands["1-2"].figures["novel"]["top10"].high
-    assert bands["over 100"].differences == {} and "novel" not in bands["over 100"].figures
+    assert bands["1-2"].metrics["novel"]["top10"].value == 0.0 < bands["1-2"].metrics["novel"]["top10"].high
+    assert bands["over 100"].differences == {} and "novel" not in bands["over 100"].metrics
     # Over all positions others look far better; at equal frequency there is no difference.
     assert found.whole.differences["top10"].low > -0.95 and found.whole.differences["top10"].high < -0.7
-    assert found.matched.figures["novel"]["top10"].value == pytest.approx(0.1)
-    assert found.matched.figures["other"]["top10"].value == pytest.approx(0.1)
+    assert found.matched.metrics["novel"]["top10"].value == pytest.approx(0.1)
+    assert found.matched.metrics["other"]["top10"].value == pytest.approx(0.1)
     assert found.matched.positions == {"novel": 100, "other": 80}
     assert found.matched.differences["top10"].low <= 0 <= found.matched.differences["top10"].high
 
@@ -169,7 +169,7 @@ def test_without_training_counts_there_is_one_band() -> None:
     novel = np.isin(np.arange(9), 8)
     found = by_frequency(predictions([6, 7, 8], [0, 20, 3]), np.array([0, 1, 1]), novel, None, seed=0, resamples=20)
     assert [band.band for band in found.bands] == ["any"]
-    assert found.bands[0].figures["other"]["top5"].value == 0.5 and found.bands[0].positions["novel"] == 1
+    assert found.bands[0].metrics["other"]["top5"].value == 0.5 and found.bands[0].positions["novel"] == 1
 
 
 def test_groups_keep_novel_and_unseen_apart() -> None:
@@ -218,7 +218,7 @@ def test_every_code_is_masked_once(small_datasets: Path) -> None:
 
 def test_codes_are_matched_by_name(small_datasets: Path) -> None:
     dataset = PatientDataset.load(small_datasets / "small_val.pt")
-    labels, entities = dataset.info.vocabulary.labels, dataset.info.vocabulary.entities
+    labels, entities = dataset.info.vocabulary.tokens, dataset.info.vocabulary.entities
     lost, other = 8, list(reversed(range(len(SPECIAL_TOKENS), len(labels))))
     order = [*range(len(SPECIAL_TOKENS)), *(i for i in other if i != lost)]
     vocabulary = CodeVocabulary(tuple(labels[i] for i in order), entities[order])
@@ -226,7 +226,7 @@ def test_codes_are_matched_by_name(small_datasets: Path) -> None:
     before, after = dataset.columns["codes"].numpy(), mapped.columns["codes"].numpy()
     assert (after[before == lost] == UNK).all() and unknown.events == (before == lost).sum()
     kept = before != lost
-    assert [labels[i] for i in before[kept]] == [vocabulary.labels[i] for i in after[kept]]
+    assert [labels[i] for i in before[kept]] == [vocabulary.tokens[i] for i in after[kept]]
     assert in_ids_of(dataset.info.vocabulary, dataset)[0] is dataset
 
 
@@ -253,9 +253,9 @@ def pretrained(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def analysed(small_datasets: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analyzed(small_datasets: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder that the script wrote; what it printed stands in ``printed.txt``."""
-    folder = tmp_path_factory.mktemp("analysed")
+    folder = tmp_path_factory.mktemp("analyzed")
     arguments = ("--model-dir", pretrained, "--dataset", small_datasets / "small_val.pt", "--output-dir", folder)
     result = run_script(SCRIPT, *arguments, cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -268,40 +268,40 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_script_leaves_everything(analysed: Path, pretrained: Path, small_datasets: Path) -> None:
+def test_the_script_leaves_everything(analyzed: Path, pretrained: Path, small_datasets: Path) -> None:
     vocabulary = json.loads((pretrained / "vocab.json").read_text())
-    codes = {row["code"]: row for row in rows_of(analysed / "codes.csv")}
+    codes = {row["code"]: row for row in rows_of(analyzed / "codes.csv")}
     assert len(codes) == len(vocabulary) - len(SPECIAL_TOKENS)
     dataset = PatientDataset.load(small_datasets / "small_val.pt")
     novel = {code for code, row in codes.items() if row["novel"] == "yes"}
     assert novel == set(dataset.info.novel_codes) & set(vocabulary)
-    assert {row["code"] for row in rows_of(analysed / "novel_codes.csv")} == novel
+    assert {row["code"] for row in rows_of(analyzed / "novel_codes.csv")} == novel
     train = PatientDataset.load(small_datasets / "small_train.pt")
     for code, row in list(codes.items())[::20]:
         token = vocabulary[code]["id"]
         assert int(row["events_in_training"]) == train.code_counts[token]
         assert int(row["masked_positions"]) == int(row["events_in_dataset"]) == dataset.code_counts[token]
 
-    results = json.loads((analysed / "results.json").read_text())
+    results = json.loads((analyzed / "results.json").read_text())
     groups = {group["name"]: group["codes"] for group in results["groups"]}
     assert groups["novel codes"] == len(novel)
     assert groups["novel codes, never in training"] + groups["novel codes, in training"] == len(novel)
     assert results["masked_codes"]["positions"] == int(dataset.lengths.sum())
     assert set(results["tree_correlations"]) == {BEFORE, AFTER}
-    printed = (analysed / "printed.txt").read_text()
-    assert f"tensorboard --logdir {analysed / 'projector'}" in printed and "report.html" in printed
-    assert json.loads((analysed / "settings.json").read_text())["step"] == "analyze"
+    printed = (analyzed / "printed.txt").read_text()
+    assert f"tensorboard --logdir {analyzed / 'projector'}" in printed and "report.html" in printed
+    assert json.loads((analyzed / "settings.json").read_text())["step"] == "analyze"
 
 
-def test_the_projector_has_every_code(analysed: Path, pretrained: Path) -> None:
+def test_the_projector_has_every_code(analyzed: Path, pretrained: Path) -> None:
     codes = len(json.loads((pretrained / "vocab.json").read_text())) - len(SPECIAL_TOKENS)
-    config = (analysed / "projector" / "projector_config.pbtxt").read_text()
+    config = (analyzed / "projector" / "projector_config.pbtxt").read_text()
     for folder in ("00000/before_training", "00001/after_training"):
         assert folder in config
-        metadata = (analysed / "projector" / folder / "metadata.tsv").read_text().splitlines()
+        metadata = (analyzed / "projector" / folder / "metadata.tsv").read_text().splitlines()
         assert metadata[0].split("\t") == ["code", "description", "system", "chapter", "novel", "in_training"]
         assert len(metadata) == codes + 1 and {len(line.split("\t")) for line in metadata} == {6}
-        tensors = np.loadtxt(analysed / "projector" / folder / "tensors.tsv", delimiter="\t")
+        tensors = np.loadtxt(analyzed / "projector" / folder / "tensors.tsv", delimiter="\t")
         assert tensors.shape == (codes, 16)
     assert "Essential (primary) hypertension" in "\n".join(metadata)
 
@@ -321,19 +321,19 @@ class Page(HTMLParser):
         self.links += [value for name, value in attributes if name in ("href", "src") and not value.startswith("data:")]
 
 
-def test_the_page_is_whole_and_self_contained(analysed: Path) -> None:
+def test_the_page_is_whole_and_self_contained(analyzed: Path) -> None:
     page = Page()
-    page.feed((analysed / "report.html").read_text())
+    page.feed((analyzed / "report.html").read_text())
     assert page.links == [] and "script" not in page.tags
-    files = {path.read_bytes() for path in analysed.glob("*.png")}
+    files = {path.read_bytes() for path in analyzed.glob("*.png")}
     pictures = {b64decode(source.removeprefix("data:image/png;base64,")) for source in page.pictures}
     assert pictures == files and len(files) == 9
 
 
-def test_the_same_seed_gives_the_same_figures(analysed: Path, pretrained: Path, small_datasets: Path) -> None:
-    settings = AnalyzeSettings(model_dir=pretrained, dataset=small_datasets / "small_val.pt", output_dir=analysed)
+def test_the_same_seed_gives_the_same_figures(analyzed: Path, pretrained: Path, small_datasets: Path) -> None:
+    settings = AnalyzeSettings(model_dir=pretrained, dataset=small_datasets / "small_val.pt", output_dir=analyzed)
     again = json.loads(json.dumps(analyze(load(settings), settings).to_dict()))
-    assert again == json.loads((analysed / "results.json").read_text())
+    assert again == json.loads((analyzed / "results.json").read_text())
 
 
 def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:

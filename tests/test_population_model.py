@@ -290,7 +290,7 @@ def test_a_fit_is_written_and_read_as_it_was(tmp_path: Path) -> None:
         assert np.allclose(getattr(again, name), getattr(FITTED, name), atol=1e-4)
 
 
-def test_the_fit_moves_the_figures_towards_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fit_moves_the_figures_toward_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted, "PATH", tmp_path / "fitted.json")
     monkeypatch.setattr(fit.store, "save", lambda *arguments: saved.extend(arguments))
     saved: list[object] = []

@@ -271,7 +271,7 @@ def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path:
 
 @pytest.mark.skipif(os.name != "posix", reason="limits on file size are POSIX")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(small_datasets: Path, tmp_path: Path) -> None:
-    # A limit on the size of files stands in for a full disk: the optimiser's state is the first file to exceed it.
+    # A limit on the size of files stands in for a full disk: the optimizer's state is the first file to exceed it.
     limited = (
         "import os, resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000,) * 2); os.execv(sys.executable, sys.argv[1:])"

@@ -104,7 +104,7 @@ def counted(*chunks: list[dict[str, Any]]) -> tuple[Measures, Histories]:
 
 def known(spelled: str, system: codes.CodeSystem) -> str | None:
     """Return the table's code that a spelled one counts as."""
-    code = codes.normalise(spelled, system)
+    code = codes.normalize(spelled, system)
     table = DIAGNOSES.codes if system == codes.ICD else DRUGS.codes
     return code if code in table else SOURCES.get(code) if SOURCES.get(code) in table else None
 
@@ -130,7 +130,7 @@ def test_counts_are_those_of_a_loop_over_patients(patients: list[dict[str, Any]]
         rx = [(known(code, codes.ATC), int(day[:4])) for code, day in both(patient, "drugs") if known(code, codes.ATC)]
         for system, field in ((codes.ICD, "diagnoses"), (codes.ATC, "drugs")):
             outside[system].update(
-                codes.normalise(code, system) or code for code in patient[field] if known(code, system) is None
+                codes.normalize(code, system) or code for code in patient[field] if known(code, system) is None
             )
         users.update({drug for drug, _ in rx})
         by_year.update(set(rx))

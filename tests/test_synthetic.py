@@ -341,7 +341,7 @@ def test_cousins(system: codes.CodeSystem, known: tuple[str, ...], seed: int) ->
     assert cousins.table[: len(known)] == known
     assert len(set(cousins.table)) == len(cousins.table), "none is known, none is the cousin of two codes"
     for cousin, source in zip(cousins.table[len(known) :], cousins.sources[len(known) :], strict=True):
-        assert codes.normalise(cousin, system) == cousin
+        assert codes.normalize(cousin, system) == cousin
         if system == codes.ICD:
             assert codes.parent(cousin, system) == known[source]
         else:

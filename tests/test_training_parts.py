@@ -18,10 +18,11 @@ from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.training import checkpoints, metrics
+from exmed_bert.evaluation import masked_codes
+from exmed_bert.training import checkpoints
+from exmed_bert.training.initial_model import code_keys, default_heads, estimate_codes, new_model
 from exmed_bert.training.plan import make_plan
 from exmed_bert.training.run_folder import open_run
-from exmed_bert.training.start import code_keys, default_heads, estimate_codes, new_model
 from exmed_bert.training.unseen import UnseenCodes
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------
@@ -172,8 +173,8 @@ def test_metrics_agree_with_counting(small_datasets: Path) -> None:
     scores = torch.randn(size, generator=torch.Generator().manual_seed(0))
     collate = MaskedCodeCollator(dataset.info, plos=False, validation=True)
     batches = [collate(dataset.__getitems__([i])) for i in range(len(dataset))]
-    found = metrics.predict(_Scores(scores), batches, torch.device("cpu"))  # type: ignore[arg-type]
-    result = metrics.summarise(found, dataset, None)
+    found = masked_codes.predict(_Scores(scores), batches, torch.device("cpu"))  # type: ignore[arg-type]
+    result = masked_codes.summarize(found, dataset, None)
 
     order = scores.argsort(descending=True).tolist()
     labels = [c for b in batches for c in b["code_labels"].flatten().tolist() if c != IGNORED]
@@ -192,8 +193,10 @@ def test_metrics_agree_with_counting(small_datasets: Path) -> None:
     losses = -scores.log_softmax(0)[labels]
     assert result["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
     assert result["perplexity"] == pytest.approx(losses.mean().exp().item(), rel=1e-5)
-    halves = [metrics.predict(_Scores(scores), part, torch.device("cpu")) for part in (batches[::2], batches[1::2])]  # type: ignore[arg-type]
-    assert metrics.summarise(metrics.merge(halves), dataset, None) == pytest.approx(result)
+    halves = [
+        masked_codes.predict(_Scores(scores), part, torch.device("cpu")) for part in (batches[::2], batches[1::2])
+    ]  # type: ignore[arg-type]
+    assert masked_codes.summarize(masked_codes.merge(halves), dataset, None) == pytest.approx(result)
 
 
 def test_the_reference_guesses_the_most_frequent_code(small_datasets: Path) -> None:
@@ -201,16 +204,16 @@ def test_the_reference_guesses_the_most_frequent_code(small_datasets: Path) -> N
     codes = train.columns["codes"].long()
     drugs = codes[train.columns["entities"] == 1]
     top_drug = int(drugs.bincount().argmax())
-    result = metrics.most_frequent_code_accuracy(train, np.array([top_drug, top_drug, 1, 1]))
+    result = masked_codes.most_frequent_code_accuracy(train, np.array([top_drug, top_drug, 1, 1]))
     assert result["baseline_entity_top1"] == 0.5
     top = int(codes[codes > 5].bincount().argmax())
-    assert metrics.most_frequent_code_accuracy(train, np.array([top]))["baseline_top1"] == 1.0
+    assert masked_codes.most_frequent_code_accuracy(train, np.array([top]))["baseline_top1"] == 1.0
 
 
 def test_plos_metrics() -> None:
-    result = metrics.plos_metrics(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9]))
+    result = masked_codes.plos_metrics(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9]))
     assert (result["plos_auroc"], result["plos_accuracy"], result["plos_f1"]) == (0.75, 0.5, 0.5)
-    assert "plos_auroc" not in metrics.plos_metrics(np.array([1, 1]), np.array([0.1, 0.6]))
+    assert "plos_auroc" not in masked_codes.plos_metrics(np.array([1, 1]), np.array([0.1, 0.6]))
 
 
 # Where a model starts ------------------------------------------------------------------------------------------------
@@ -251,7 +254,7 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
         return model.bert.embeddings.code_embeddings.weight[vocabulary.ids[code]]
 
     a_known = known[-1] if known[-1] in icd else known[-2]
-    assert torch.equal(row(exact, novel), row(plain, novel)), "no vector: the model's own initialisation"
+    assert torch.equal(row(exact, novel), row(plain, novel)), "no vector: the model's own initialization"
     assert not torch.equal(row(exact, a_known), row(plain, a_known))
     assert not torch.equal(row(hierarchical, novel), row(plain, novel))
     assert torch.equal(row(exact, "MASK"), row(plain, "MASK")), "special tokens keep theirs"
@@ -321,7 +324,7 @@ def test_a_code_that_a_pretrained_model_lacks_starts_from_its_family(info: Any, 
     keys = [(system, vocabulary.code(i)) for i, system in enumerate(vocabulary.systems())]
     novel = next(i for i, (system, code) in enumerate(keys) if system == "icd" and (system, code[:-1]) in keys)
     family = keys.index((keys[novel][0], keys[novel][1][:-1]))
-    known = {name: {"id": i, "entity": "x"} for i, name in enumerate(vocabulary.labels) if i != novel}
+    known = {name: {"id": i, "entity": "x"} for i, name in enumerate(vocabulary.tokens) if i != novel}
     (tmp_path / "vocab.json").write_text(json.dumps(known))
 
     def rows(settings: PretrainSettings) -> list[torch.Tensor]:
@@ -342,7 +345,7 @@ def rows_of(model: Any) -> list[torch.Tensor]:
     return [model.get_input_embeddings().weight, model.code_classifier.predictions.decoder.weight]
 
 
-def test_hierarchical_initialisation_needs_vectors(info: Any) -> None:
+def test_hierarchical_initialization_needs_vectors(info: Any) -> None:
     with pytest.raises(OptionError, match=r"--use-hierarchical-init needs vectors .* --use-clinvec or --model-dir"):
         new_model(PretrainSettings(**SMALL, use_hierarchical_init=True), info, plos=False)
 
@@ -350,7 +353,7 @@ def test_hierarchical_initialisation_needs_vectors(info: Any) -> None:
 def test_a_pretrained_model_gives_its_codes_to_another_vocabulary(info: Any, tmp_path: Path) -> None:
     old = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False).model
     old.save_pretrained(tmp_path)
-    labels = info.vocabulary.labels
+    labels = info.vocabulary.tokens
     moved = {name: {"id": i, "entity": "x"} for i, name in enumerate(labels)}
     forgotten = labels[-1]
     (tmp_path / "vocab.json").write_text(json.dumps({n: e for n, e in moved.items() if n != forgotten}))

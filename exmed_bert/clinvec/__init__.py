@@ -1,1 +1,1 @@
-"""ClinVec embeddings of medical codes: reading the published files, resizing, initialising a model's codes."""
+"""ClinVec embeddings of medical codes: reading the published files, resizing, initializing a model's codes."""

@@ -20,9 +20,9 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
-from exmed_bert.codes import ATC, ICD, ancestors, normalise
+from exmed_bert.codes import ATC, ICD, ancestors, normalize
 from exmed_bert.config import HierarchySettings, Resolved
-from exmed_bert.files import make_folder, whole_file
+from exmed_bert.files import atomic_write, make_folder
 from exmed_bert.synthetic.tables import load
 
 HELD_OUT = "held_out"
@@ -39,7 +39,7 @@ in the codes' names, and of drugs' indications. They are for demonstrations and 
 ClinGraph_nodes.csv      one line a code: {counts}
 ClinVec_<vocabulary>.csv node_index and {dimension} values; the header of each column begins with "hierarchy"
 held_out/                the same for {held_out:.0%} of the codes, drawn by the seed, which the files above leave out:
-                         the truth to hold the initialisation of missing codes against
+                         the truth to hold the initialization of missing codes against
 """
 
 Node = tuple[str, str]  # kind (a code system, "group" or "word") and name
@@ -90,7 +90,7 @@ def code_names() -> dict[Node, str]:
 
     names: dict[Node, str] = {}
     for code in simple_icd_10_cm.get_all_codes(True):
-        if normalise(code, ICD) == code:  # and no chapter or block
+        if normalize(code, ICD) == code:  # and no chapter or block
             names[ICD, code] = simple_icd_10_cm.get_description(code)
     drugs = load().drugs
     for code, name in zip(drugs.codes, drugs.names, strict=True):
@@ -107,7 +107,7 @@ def build_graph() -> tuple[Graph, dict[Node, str]]:
     graph = Graph()
     names = {key: name for key, name in code_names().items() if len(key[1]) <= _LONGEST_ICD}
     for code in simple_icd_10_cm.get_all_codes(True):
-        is_code = normalise(code, ICD) == code
+        is_code = normalize(code, ICD) == code
         if len(code) > _LONGEST_ICD and is_code:
             continue
         above = simple_icd_10_cm.get_parent(code)
@@ -142,7 +142,7 @@ def _add_words(graph: Graph, names: dict[Node, str]) -> None:
 def embed(adjacency: csr_matrix, dimension: int, seed: int) -> np.ndarray:
     """Return vectors of the nodes, (nodes, dimension) float32: near each other where random walks lead alike.
 
-    The sum over one to four steps of the transition matrix times a random matrix, each step's rows normalised.
+    The sum over one to four steps of the transition matrix times a random matrix, each step's rows normalized.
     """
     degrees = np.asarray(adjacency.sum(axis=1)).ravel()
     transition = diags(1 / degrees) @ adjacency
@@ -182,7 +182,7 @@ def write(made: HierarchyEmbeddings, folder: Path, chosen: np.ndarray) -> dict[s
     make_folder(folder)
     vocabularies = {ICD: "icd10cm", ATC: "atc"}
     indices = np.flatnonzero(chosen)
-    with whole_file(folder / NODES_FILE) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(folder / NODES_FILE) as part, open(part, "w", encoding="utf-8", newline="") as file:
         file.write("node_id\tnode_name\tntype\tnode_index\n")
         for row, index in enumerate(indices.tolist()):
             system, code = made.keys[index]
@@ -202,19 +202,19 @@ def _write_vectors(path: Path, indices: Iterable[int], vectors: np.ndarray) -> N
 
     columns = [pa.array(indices, pa.int64()), *(pa.array(column) for column in vectors.round(4).T)]
     names = ["", *(f"hierarchy_{i}" for i in range(vectors.shape[1]))]
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         csv.write_csv(pa.table(columns, names=names), part)
 
 
 def run(resolved: Resolved[HierarchySettings]) -> None:
     """Make the embeddings and write them, those held out apart."""
     settings = resolved.settings
-    console.say("Embedding the code trees")
+    console.echo("Embedding the code trees")
     made = make(settings.dimension, settings.held_out, settings.seed)
     counts = write(made, settings.output_dir, ~made.held_out)
     held = write(made, settings.output_dir / HELD_OUT, made.held_out)
     described = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
-    with whole_file(settings.output_dir / "README.txt") as part:
+    with atomic_write(settings.output_dir / "README.txt") as part:
         part.write_text(
             _README.format(
                 options=f"--dimension {settings.dimension} --held-out {settings.held_out} --seed {settings.seed}",

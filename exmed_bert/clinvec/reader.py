@@ -5,7 +5,7 @@ The published files (Johnson et al., https://github.com/mims-harvard/ClinVec, do
 - ``ClinGraph_nodes.csv``, separated by tabs: ``node_id`` (``<code>:<vocabulary>``, as ``E11.9:icd10cm``),
   ``node_name``, ``ntype``, ``node_index``.
 - ``ClinVec_<vocabulary>.csv``, separated by commas: the first column, without a name, is the ``node_index``, the
-  others are the vector, 128 values up to about 10 in size, not normalised.
+  others are the vector, 128 values up to about 10 in size, not normalized.
 
 A vector belongs to the node with its ``node_index``, not to the node in the same row: the files' rows do not run in
 parallel, and a join by row would quietly give most codes the vector of something else. Files that were saved again by
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exmed_bert.codes import ATC, ICD, CodeSystem, normalise
+from exmed_bert.codes import ATC, ICD, CodeSystem, normalize
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.files import existing_file
 
@@ -129,7 +129,7 @@ def read_clinvec(
         start = sum(map(len, kept))
         taken = []
         for row in np.flatnonzero(finite).tolist():
-            code = codes[row] if system is None else normalise(codes[row], system)
+            code = codes[row] if system is None else normalize(codes[row], system)
             if code is not None and (system or name, code) not in rows:
                 rows[system or name, code] = start + len(taken)
                 taken.append(row)

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from exmed_bert.clinvec.initialise import CodeInitialisation
+from exmed_bert.clinvec.initialization import CodeInitialization
 from exmed_bert.clinvec.relatives import How
-from exmed_bert.files import whole_file, write_json
+from exmed_bert.files import atomic_write, write_json
 
 REPORT, CODES = "clinvec_report.json", "clinvec_codes.csv"
 _WORDS: dict[str, str] = {
@@ -23,7 +23,7 @@ _WORDS: dict[str, str] = {
 _HEADER = ("code", "system", "start", "ancestor", "siblings", "events", "novel")
 
 
-def table(start: CodeInitialisation, events: np.ndarray) -> Iterator[str]:
+def table(start: CodeInitialization, events: np.ndarray) -> Iterator[str]:
     """Yield lines that say how many codes start from what, and which share of the training events they are.
 
     Args:
@@ -35,7 +35,7 @@ def table(start: CodeInitialisation, events: np.ndarray) -> Iterator[str]:
         yield f"  {_WORDS[how]:<26}{codes:>8,}{share:>11.1%}"
 
 
-def write(folder: Path, start: CodeInitialisation, events: np.ndarray, novel: AbstractSet[int]) -> None:
+def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: AbstractSet[int]) -> None:
     """Write ``clinvec_report.json`` and ``clinvec_codes.csv``, a line a code.
 
     Args:
@@ -59,13 +59,13 @@ def write(folder: Path, start: CodeInitialisation, events: np.ndarray, novel: Ab
             "notes": [*start.notes, *start.warnings],
         },
     )
-    with whole_file(folder / CODES) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(folder / CODES) as part, open(part, "w", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, _HEADER)
         rows.writeheader()
         rows.writerows(codes)
 
 
-def _by_how(start: CodeInitialisation, events: np.ndarray) -> dict[How, tuple[int, float]]:
+def _by_how(start: CodeInitialization, events: np.ndarray) -> dict[How, tuple[int, float]]:
     """Return for each way to start the number of codes and their share of the events."""
     medical = np.array([key is not None for key in start.keys])
     total = max(int(events[medical].sum()), 1)
@@ -76,13 +76,13 @@ def _by_how(start: CodeInitialisation, events: np.ndarray) -> dict[How, tuple[in
     }
 
 
-def _shares(start: CodeInitialisation, events: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+def _shares(start: CodeInitialization, events: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
     keys: Sequence[Any] = [key if taken else None for key, taken in zip(start.keys, chosen.tolist(), strict=True)]
-    part = CodeInitialisation(keys, start.origins, start.ids, start.vectors)
+    part = CodeInitialization(keys, start.origins, start.ids, start.vectors)
     return {how: {"codes": n, "share_of_events": share} for how, (n, share) in _by_how(part, events).items()}
 
 
-def _code(start: CodeInitialisation, token: int, events: np.ndarray, novel: bool) -> dict[str, Any]:
+def _code(start: CodeInitialization, token: int, events: np.ndarray, novel: bool) -> dict[str, Any]:
     (system, code), origin = start.keys[token], start.origins[token]  # type: ignore[misc]
     values = (code, system, origin.how, origin.ancestor, origin.siblings, int(events[token]), novel)
     return dict(zip(_HEADER, values, strict=True))

@@ -9,10 +9,10 @@ from exmed_bert.console import OptionError
 
 ResizeMethod = Literal["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"]
 
-NEIGHBOURS = 10
-_SAMPLE = 2000  # vectors whose neighbours are looked at, evenly spaced
+NEIGHBORS = 10
+_SAMPLE = 2000  # vectors whose neighbors are looked at, evenly spaced
 _STEPS, _BATCH, _RATE = 200, 512, 0.001  # of the learned projection: steps, vectors a step, learning rate
-_SHARPNESS = 20.0  # of the neighbourhoods that it keeps: weights fall by e with 0.05 of cosine
+_SHARPNESS = 20.0  # of the neighborhoods that it keeps: weights fall by e with 0.05 of cosine
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ def resize(vectors: np.ndarray, size: int, method: ResizeMethod, seed: int) -> R
     """Give vectors another dimension; those that have it already are returned as they are.
 
     - ``auto``: ``pca`` to shrink, ``pad_smart`` to grow.
-    - ``pca``: centred and projected on the principal axes of all the vectors: no other linear map keeps more of the
+    - ``pca``: centered and projected on the principal axes of all the vectors: no other linear map keeps more of the
       squared distances. There are at most min(n, d) axes; dimensions beyond these are zero, so that growing is a
       rotation and keeps every distance. The sign of an axis, which is arbitrary, is taken so that its largest loading
       is positive.
     - ``truncate``: the first dimensions, with zeros behind them to grow. Keeps these values themselves.
     - ``learned_projection``: a linear map trained to keep who is near whom by cosine (the distribution of a vector's
-      neighbours, as in stochastic neighbour embedding), and that another linear map can restore the vectors from.
+      neighbors, as in stochastic neighbor embedding), and that another linear map can restore the vectors from.
       Starts from ``pca``.
     - ``pad_smart``: the vectors, and behind them their scores on the leading principal axes, shrunk as if the axes'
-      variances went on to fall as they do, with as much noise. Keeps neighbours, and no new dimension is empty.
+      variances went on to fall as they do, with as much noise. Keeps neighbors, and no new dimension is empty.
     - ``pad_random``: the vectors, and behind them normal noise as large as their own values, which is what the model
-      draws for codes without a vector. Keeps the values; neighbours are blurred.
+      draws for codes without a vector. Keeps the values; neighbors are blurred.
 
     Args:
         vectors: (n, d) float32, n at least 1.
@@ -61,14 +61,14 @@ def resize(vectors: np.ndarray, size: int, method: ResizeMethod, seed: int) -> R
         )
     resized, how = _METHODS[method](vectors, size, seed)
     note = f"ClinVec vectors resized from {dimension} to {size} dimensions by {method}: {how}"
-    if len(vectors) > NEIGHBOURS:
-        kept = neighbour_overlap(vectors, resized)
-        note += f"; {kept:.0%} of the {NEIGHBOURS} nearest neighbours stay"
+    if len(vectors) > NEIGHBORS:
+        kept = neighbor_overlap(vectors, resized)
+        note += f"; {kept:.0%} of the {NEIGHBORS} nearest neighbors stay"
     return Resized(resized, note)
 
 
-def neighbour_overlap(before: np.ndarray, after: np.ndarray) -> float:
-    """Return the share of each vector's ten nearest neighbours by cosine, (n, d) and (n, e), that are so in both.
+def neighbor_overlap(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the share of each vector's ten nearest neighbors by cosine, (n, d) and (n, e), that are so in both.
 
     Of up to 2,000 vectors, evenly spaced, among themselves.
     """
@@ -81,7 +81,7 @@ def _nearest(vectors: np.ndarray) -> np.ndarray:
     """Return (n, 10) indices of each row's nearest other rows by cosine."""
     cosines = _unit(vectors) @ _unit(vectors).T
     np.fill_diagonal(cosines, -np.inf)
-    return np.argpartition(-cosines, min(NEIGHBOURS, len(vectors) - 2), axis=1)[:, :NEIGHBOURS]
+    return np.argpartition(-cosines, min(NEIGHBORS, len(vectors) - 2), axis=1)[:, :NEIGHBORS]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -90,20 +90,20 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _principal(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the centred vectors, (n, d), their principal axes, (min(n, d), d), and the axes' standard deviations."""
-    centred = vectors - vectors.mean(axis=0, dtype=np.float64)
-    _, singular_values, axes = np.linalg.svd(centred, full_matrices=False)
+    """Return the centered vectors, (n, d), their principal axes, (min(n, d), d), and the axes' standard deviations."""
+    centered = vectors - vectors.mean(axis=0, dtype=np.float64)
+    _, singular_values, axes = np.linalg.svd(centered, full_matrices=False)
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1)  # (axes, 1)
-    return centred, axes * np.sign(largest), singular_values / np.sqrt(len(vectors))
+    return centered, axes * np.sign(largest), singular_values / np.sqrt(len(vectors))
 
 
 def _pca(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, str]:
-    centred, axes, spreads = _principal(vectors)
+    centered, axes, spreads = _principal(vectors)
     axes = axes[:size]
     total = (spreads**2).sum()
     explained = (spreads[:size] ** 2).sum() / total if total > 0 else 1.0
     how = f"{len(axes)} principal axes explain {explained:.1%} of the variance" + _zeros_note(size - len(axes))
-    return _with_zeros(centred @ axes.T, size), how
+    return _with_zeros(centered @ axes.T, size), how
 
 
 def _truncate(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, str]:
@@ -116,10 +116,10 @@ def _learned_projection(vectors: np.ndarray, size: int, seed: int) -> tuple[np.n
     from torch.nn import functional as F
 
     start, _ = _pca(vectors, size, seed)
-    centred, _, _ = _principal(vectors)
-    scale = float(np.sqrt((centred**2).mean())) or 1.0
-    x = torch.from_numpy(centred / scale).float()
-    forward = torch.from_numpy(np.linalg.lstsq(centred, start, rcond=None)[0]).float().requires_grad_()  # (d, size)
+    centered, _, _ = _principal(vectors)
+    scale = float(np.sqrt((centered**2).mean())) or 1.0
+    x = torch.from_numpy(centered / scale).float()
+    forward = torch.from_numpy(np.linalg.lstsq(centered, start, rcond=None)[0]).float().requires_grad_()  # (d, size)
     backward = torch.linalg.pinv(forward.detach()).requires_grad_()  # (size, d)
     optimizer = torch.optim.Adam([forward, backward], lr=_RATE)
     generator = torch.Generator().manual_seed(seed)
@@ -139,13 +139,13 @@ def _learned_projection(vectors: np.ndarray, size: int, seed: int) -> tuple[np.n
 
 
 def _pad_smart(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, str]:
-    centred, axes, spreads = _principal(vectors)
+    centered, axes, spreads = _principal(vectors)
     real = max(int((spreads > 1e-6 * max(spreads[0], 1e-12)).sum()), 1)  # axes that hold anything
     fall = (spreads[real - 1] / spreads[0]) ** (1 / max(real - 1, 1)) if spreads[0] > 0 else 1.0
     extra = np.arange(size - vectors.shape[1])
     going_on = spreads[real - 1] * fall ** (extra + 1)
     axis = extra % real
-    scores = centred @ axes[axis].T / np.where(spreads[axis] > 0, spreads[axis], 1)
+    scores = centered @ axes[axis].T / np.where(spreads[axis] > 0, spreads[axis], 1)
     noise = np.random.default_rng(seed).standard_normal(scores.shape)
     padding = (scores + noise) * np.sqrt(0.5) * going_on
     how = f"{len(extra)} of leading principal scores and noise (standard deviation {going_on.mean():.3g})"

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from exmed_bert.console import InputError
-from exmed_bert.data.encoding import TokenColumns
 from exmed_bert.data.io import read_patients
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.tokenizer import TokenColumns
 from exmed_bert.data.vocabulary import AgeUnit
 
 
@@ -89,7 +89,7 @@ def refuse_duplicates(path: Path, keys: np.ndarray) -> None:
 
     Args:
         path: the file of patients.
-        keys: (N,) `randomness.patient_keys` of its patients, in order.
+        keys: (N,) `randomness.hash_patient_ids` of its patients, in order.
     """
     distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
     if len(distinct) == len(keys):

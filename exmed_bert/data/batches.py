@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler
 
-from exmed_bert.data.ahead import Ahead, ask_ahead
 from exmed_bert.data.dataset import DatasetInfo, PaddedBatch
+from exmed_bert.data.forecast import Forecasts, draw_forecasts
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
 from exmed_bert.data.vocabulary import MASK
 
@@ -39,7 +39,7 @@ class LengthGroupedBatchSampler(BatchSampler):
         for batch in batches.tolist():
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
-    def padded_share(self) -> float:
+    def padding_fraction(self) -> float:
         """Return the share of padding among all positions of an epoch, 0 to 1."""
         order, _ = self._arrangement()
         starts = np.arange(0, len(order), self.batch_size)
@@ -60,7 +60,7 @@ class MaskedCodeCollator:
     """Turns a padded batch of columns into what `ExMedBertForMaskedLM` takes, codes masked."""
 
     def __init__(
-        self, info: DatasetInfo, plos: bool, validation: bool = False, ahead: float = 0.0, seed: int = 0
+        self, info: DatasetInfo, plos: bool, validation: bool = False, forecast_prob: float = 0.0, seed: int = 0
     ) -> None:
         """Set how to mask.
 
@@ -68,10 +68,10 @@ class MaskedCodeCollator:
             info: of the dataset: masking, vocabulary.
             plos: also give the length-of-stay labels.
             validation: use the fixed masks of validation.
-            ahead: share of the patients who are asked what comes (`ahead.ask_ahead`) in place of what is hidden.
+            forecast_prob: share of the patients with a forecast (`forecast.draw_forecasts`) in place of what is hidden.
             seed: what these depend on.
         """
-        self.ahead = ahead
+        self.forecast_prob = forecast_prob
         self.seed = seed
         self.masking = info.masking
         self.vocabulary_size = len(info.vocabulary)
@@ -91,16 +91,16 @@ class MaskedCodeCollator:
                 batch.codes, batch.lengths, batch.keys, self.masking, self.epoch, self.vocabulary_size
             )
         fields = model_fields(batch, inputs) | {"code_labels": labels}
-        if self.ahead:
-            _put_ahead(fields, batch, ask_ahead(batch, self.ahead, self.seed, self.epoch))
+        if self.forecast_prob:
+            _insert_forecasts(fields, batch, draw_forecasts(batch, self.forecast_prob, self.seed, self.epoch))
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
         return as_tensors(fields)
 
 
-def _put_ahead(fields: dict[str, np.ndarray], batch: PaddedBatch, asked: Ahead) -> None:
+def _insert_forecasts(fields: dict[str, np.ndarray], batch: PaddedBatch, forecasts: Forecasts) -> None:
     """Cut histories and put the question after the cut, in place; add what is to be answered."""
-    rows, cuts = asked.rows, asked.cuts
+    rows, cuts = forecasts.rows, forecasts.cuts
     seen = np.arange(batch.codes.shape[1]) < cuts[:, None]
     for name, column in (
         ("input_ids", batch.codes),
@@ -113,14 +113,14 @@ def _put_ahead(fields: dict[str, np.ndarray], batch: PaddedBatch, asked: Ahead) 
     fields["attention_mask"][rows] = seen
     fields["code_labels"][rows] = IGNORED
     fields["input_ids"][rows, cuts] = MASK
-    fields["entity_ids"][rows, cuts] = asked.entities
+    fields["entity_ids"][rows, cuts] = forecasts.entities
     fields["age_ids"][rows, cuts] = batch.ages[rows, cuts - 1]
     fields["position_ids"][rows, cuts] = batch.positions[rows, cuts - 1].astype(np.int64) + 1
     fields["attention_mask"][rows, cuts] = True
-    fields["question_columns"] = np.full(len(batch.codes), IGNORED)
-    fields["question_columns"][rows] = cuts
-    fields["coming_codes"] = np.full(batch.codes.shape, IGNORED)
-    fields["coming_codes"][rows] = np.where(asked.coming, batch.codes[rows], IGNORED)
+    fields["query_positions"] = np.full(len(batch.codes), IGNORED)
+    fields["query_positions"][rows] = cuts
+    fields["future_codes"] = np.full(batch.codes.shape, IGNORED)
+    fields["future_codes"][rows] = np.where(forecasts.future, batch.codes[rows], IGNORED)
 
 
 def model_fields(batch: PaddedBatch, codes: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,13 +13,13 @@ from exmed_bert.config import ConvertSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.encoding import Encoder, EncodingSummary
 from exmed_bert.data.io import file_format, read_patients
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
-from exmed_bert.data.randomness import patient_keys
+from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
+from exmed_bert.data.tokenizer import Encoder, EncodingSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS
-from exmed_bert.files import fingerprint, make_folder, read_json, save_tensors, whole_file
+from exmed_bert.files import atomic_write, fingerprint, make_folder, read_json, save_tensors
 
 _STATIC_EPOCH = 0
 
@@ -59,7 +59,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     keys_seen: list[np.ndarray] = []
     bar = console.progress(label="Converting", unit=" patients")
     for patients in read_patients(settings.input):
-        keys = patient_keys(patients.patient_ids)
+        keys = hash_patient_ids(patients.patient_ids)
         keys_seen.append(keys)
         tokens = encoder.encode(patients)
         in_train = rule.trains_on(keys[tokens.rows])
@@ -105,7 +105,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         datasets[split] = dataset
     with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
         for split, dataset in datasets.items():
-            save_tensors(files.enter_context(whole_file(paths[split])), dataset.to_dict())
+            save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
     return Conversion(datasets, paths, encoder.summary)
 
 

@@ -23,7 +23,7 @@ import orjson
 from exmed_bert.console import InputError, warn
 from exmed_bert.data import arrow
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
-from exmed_bert.files import existing_file, whole_file
+from exmed_bert.files import atomic_write, existing_file
 
 CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
 FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
@@ -143,7 +143,7 @@ def write_pieces(path: Path, pieces: Iterable[Piece]) -> int:
                 count += piece.patients
                 yield piece.content
 
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         write(part, counted())
     return count
 

@@ -60,7 +60,7 @@ def count_to_mask(candidates: np.ndarray, lengths: np.ndarray, probability: floa
 def mask_batch(
     code_ids: np.ndarray,
     lengths: np.ndarray,
-    patient_keys: np.ndarray,
+    hash_patient_ids: np.ndarray,
     masking: Masking,
     epoch: int,
     vocabulary_size: int,
@@ -70,7 +70,7 @@ def mask_batch(
     Args:
         code_ids: (B, L) code ids, 0 where padded.
         lengths: (B,) real tokens of each patient.
-        patient_keys: (B,) int64, who each patient is (`randomness.patient_keys`).
+        hash_patient_ids: (B,) int64, who each patient is (`randomness.hash_patient_ids`).
         masking: share, limit and seed.
         epoch: the epoch the masks are for; `VALIDATION_EPOCH` for the fixed ones.
         vocabulary_size: number of code ids; random replacements are drawn from the codes, never a special token.
@@ -79,7 +79,7 @@ def mask_batch(
         Two (B, L) int64 arrays: what the model sees, and the labels: the original code at masked positions,
         `IGNORED` elsewhere.
     """
-    patient = mix(masking.seed, epoch, patient_keys)[:, None]  # (B, 1)
+    patient = mix(masking.seed, epoch, hash_patient_ids)[:, None]  # (B, 1)
     draws = mix(patient, np.arange(code_ids.shape[1]))  # (B, L) uint64
 
     # The n candidates with the smallest draws are masked: exactly n, each set of n equally likely.

@@ -14,7 +14,7 @@ from exmed_bert.data.patient import PatientId
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def patient_keys(patient_ids: Iterable[PatientId]) -> np.ndarray:
+def hash_patient_ids(patient_ids: Iterable[PatientId]) -> np.ndarray:
     """Return a stable 64-bit key for each id, (N,) int64. The id 7 and the id "7" are the same patient."""
     digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in patient_ids)
     return np.frombuffer(digests, dtype="<i8")
@@ -23,7 +23,7 @@ def patient_keys(patient_ids: Iterable[PatientId]) -> np.ndarray:
 def mix(*parts: np.ndarray | int) -> np.ndarray:
     """Hash integers and arrays of integers, broadcast against each other, to uint64.
 
-    Each part is added to the state and passed through the finaliser of splitmix64 (Steele, Lea and Flood,
+    Each part is added to the state and passed through the finalizer of splitmix64 (Steele, Lea and Flood,
     "Fast splittable pseudorandom number generators", OOPSLA 2014).
     """
     state = np.uint64(0)

@@ -87,31 +87,31 @@ class CodeVocabulary:
     """The codes a model knows, in the order of their ids: special tokens, ATC codes, ICD-10-CM codes.
 
     Attributes:
-        labels: a unique name for each id, `label` of its code.
+        tokens: a unique name for each id, `label` of its code.
         entities: (V,) uint8, the entity type of each id, an index into `ENTITIES`.
     """
 
-    labels: tuple[str, ...]
+    tokens: tuple[str, ...]
     entities: np.ndarray
 
     @classmethod
     def build(cls, atc: Sequence[str], icd: Sequence[str]) -> "CodeVocabulary":
         """Make the vocabulary of the given distinct codes, each system in alphabetical order."""
-        labels = (*SPECIAL_TOKENS, *(label(c, "atc") for c in sorted(atc)), *(label(c, "icd") for c in sorted(icd)))
+        tokens = (*SPECIAL_TOKENS, *(label(c, "atc") for c in sorted(atc)), *(label(c, "icd") for c in sorted(icd)))
         entities = np.repeat(np.arange(3, dtype=np.uint8), [len(SPECIAL_TOKENS), len(atc), len(icd)])
-        return cls(labels, entities)
+        return cls(tokens, entities)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.tokens)
 
     @cached_property
     def ids(self) -> dict[str, int]:
         """Label to id."""
-        return {name: i for i, name in enumerate(self.labels)}
+        return {name: i for i, name in enumerate(self.tokens)}
 
     def code(self, token: int) -> str:
         """Return the code behind an id, without the system that `label` may have added."""
-        return self.labels[token].removeprefix("ATC:")
+        return self.tokens[token].removeprefix("ATC:")
 
     def systems(self) -> list[codes.CodeSystem | None]:
         """Return the code system of each id, None for special tokens."""
@@ -121,15 +121,15 @@ class CodeVocabulary:
         """Return ``{code: {"id": n, "entity": "icd"}}``, the content of vocab.json."""
         return {
             name: {"id": i, "entity": ENTITIES[entity]}
-            for i, (name, entity) in enumerate(zip(self.labels, self.entities.tolist(), strict=True))
+            for i, (name, entity) in enumerate(zip(self.tokens, self.entities.tolist(), strict=True))
         }
 
     def to_json(self) -> str:
         """Return the vocabulary as one string: a dataset opens in the same time whatever its vocabulary."""
-        return json.dumps([list(self.labels), self.entities.tolist()])
+        return json.dumps([list(self.tokens), self.entities.tolist()])
 
     @classmethod
     def from_json(cls, text: str) -> "CodeVocabulary":
         """Read what `to_json` wrote."""
-        labels, entities = json.loads(text)
-        return cls(tuple(labels), np.array(entities, dtype=np.uint8))
+        tokens, entities = json.loads(text)
+        return cls(tuple(tokens), np.array(entities, dtype=np.uint8))

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from exmed_bert.cohorts.labeled import SPLITS, TEST, VALIDATION, LabeledPatients
 from exmed_bert.console import progress
-from exmed_bert.data.labelled import SPLITS, TEST, VALIDATION, LabelledPatients
 from exmed_bert.evaluation import calibration
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Comparison, mean_paired_differences, with_intervals
 from exmed_bert.evaluation.groups import by_group, groups
-from exmed_bert.evaluation.metrics import FIGURES, WITHOUT_DIRECTION, logit, measure, sigmoid
+from exmed_bert.evaluation.metrics import METRICS, WITHOUT_DIRECTION, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
 from exmed_bert.evaluation.series import calibration_error_by_chance, plot_series
 
-_COMPARED = tuple(name for name in FIGURES if name not in WITHOUT_DIRECTION)
+_COMPARED = tuple(name for name in METRICS if name not in WITHOUT_DIRECTION)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def assemble(
-    patients: LabelledPatients,
+    patients: LabeledPatients,
     models: Sequence[ModelScores],
     *,
     title: str,
@@ -66,7 +66,7 @@ def assemble(
     notes: Sequence[str] = (),
     curve: Sequence[CurvePoint] = (),
     attributions: Sequence[CodeAttribution] = (),
-    shift: float = 0.0,
+    log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -76,7 +76,7 @@ def assemble(
         patients: N histories with labels and splits.
         models: the first is held against each of the others.
         title, facts, cohort, notes, curve, attributions: as in `Results`.
-        shift: what the sampling of training and validation patients by outcome has added to the log odds.
+        log_odds_offset: what the sampling of training and validation patients by outcome has added to the log odds.
         resamples, seed: of the bootstrap by patient.
 
     Raises:
@@ -93,7 +93,7 @@ def assemble(
         if not np.isfinite(model.logits).all():
             raise ValueError(f"{model.label}: a score is not finite")
         fitted = calibration.fit(patients.labels[validation], model.logits[validation])
-        fitted = replace(fitted, bias=fitted.bias - shift)
+        fitted = replace(fitted, bias=fitted.bias - log_odds_offset)
         probabilities[model.name] = fitted.probabilities(model.logits)
         ours = probabilities[model.name][test]
         found.append(
@@ -101,7 +101,7 @@ def assemble(
                 name=model.name,
                 label=model.label,
                 budget=model.budget,
-                figures=with_intervals(labels, ours, keys, resamples, seed),
+                metrics=with_intervals(labels, ours, keys, resamples, seed),
                 before=measure(labels, sigmoid(model.logits[test])),
                 calibration=fitted,
                 by_chance=calibration_error_by_chance(ours, seed),

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.console import InputError, progress
-from exmed_bert.data.labelled import LabelledPatients
 from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used
 from exmed_bert.evaluation.metrics import Predictions
 
@@ -89,7 +89,7 @@ class BaselineResult:
 
 
 def fit(
-    name: BaselineName, patients: LabelledPatients, train_rows: np.ndarray, validation_rows: np.ndarray, seed: int
+    name: BaselineName, patients: LabeledPatients, train_rows: np.ndarray, validation_rows: np.ndarray, seed: int
 ) -> BaselineResult:
     """Tune a baseline and predict all patients.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exmed_bert.evaluation.metrics import FIGURES, Predictions
+from exmed_bert.evaluation.metrics import METRICS, Predictions
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -15,7 +15,7 @@ _USABLE = 0.9  # an interval needs so many resamples in which the figure is defi
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A figure and its percentile interval; no interval where too few resamples define the figure."""
 
     value: float
@@ -34,7 +34,7 @@ class Comparison:
 
     Attributes:
         labels, ours, theirs: (N,) labels and probabilities.
-        keys: (N,) whom each row is of, as `exmed_bert.data.randomness.patient_keys` gives; None: all different.
+        keys: (N,) whom each row is of, as `exmed_bert.data.randomness.hash_patient_ids` gives; None: all different.
     """
 
     labels: np.ndarray
@@ -49,8 +49,8 @@ def with_intervals(
     keys: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    names: Iterable[str] = FIGURES,
-) -> dict[str, Figure]:
+    names: Iterable[str] = METRICS,
+) -> dict[str, Estimate]:
     """Return the defined figures with the 95 % percentile interval of a bootstrap by patient.
 
     All rows of a patient are drawn together. The bins of the calibration error are those of the sample.
@@ -60,15 +60,15 @@ def with_intervals(
         keys: (N,) whom each row is of; None where no patient has two rows.
         resamples: how many; 0 gives figures without intervals.
         seed: of the draws.
-        names: keys of `FIGURES`.
+        names: keys of `METRICS`.
     """
     names = tuple(names)
     predictions = Predictions(labels, probabilities)
     values = {name: value for name, value in predictions.measure().items() if name in names}
     drawn = _gather(
-        predictions.figures(weights, values) for weights in _weights([_rows(keys, len(predictions))], resamples, seed)
+        predictions.metrics(weights, values) for weights in _weights([_rows(keys, len(predictions))], resamples, seed)
     )
-    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
+    return {name: estimate_of(value, drawn.get(name)) for name, value in values.items()}
 
 
 def paired_difference(
@@ -79,7 +79,7 @@ def paired_difference(
     keys: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Figure | None:
+) -> Estimate | None:
     """Return ours minus theirs with its interval: both models are measured on the same resamples.
 
     Returns:
@@ -90,7 +90,7 @@ def paired_difference(
 
 def mean_paired_difference(
     endpoints: Sequence[Comparison], figure: str = "auroc", resamples: int = RESAMPLES, seed: int = 0
-) -> Figure | None:
+) -> Estimate | None:
     """Return the mean over endpoints of ours minus theirs with its interval, None where it is not defined.
 
     Resampled as in `mean_paired_differences`.
@@ -100,10 +100,10 @@ def mean_paired_difference(
 
 def mean_paired_differences(
     endpoints: Sequence[Comparison],
-    names: Iterable[str] = FIGURES,
+    names: Iterable[str] = METRICS,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Return the mean over endpoints of ours minus theirs in several figures, with intervals.
 
     Patients are resampled once: who is drawn twice counts twice in every endpoint that has them, so what the
@@ -111,7 +111,7 @@ def mean_paired_differences(
 
     Args:
         endpoints: one or more.
-        names: keys of `FIGURES`; those that an endpoint does not define are left out.
+        names: keys of `METRICS`; those that an endpoint does not define are left out.
         resamples, seed: as in `with_intervals`.
     """
     both = [(Predictions(e.labels, e.ours), Predictions(e.labels, e.theirs)) for e in endpoints]
@@ -126,13 +126,13 @@ def mean_paired_differences(
 
     def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = [
-            (ours.figures(own, values), theirs.figures(own, values))
+            (ours.metrics(own, values), theirs.metrics(own, values))
             for (ours, theirs), own in zip(both, np.split(weights, ends, axis=1), strict=True)
         ]
         return {name: np.mean([ours[name] - theirs[name] for ours, theirs in found], axis=0) for name in values}
 
     drawn = _gather(map(differences, _weights(rows, resamples, seed)))
-    return {name: figure_of(value, drawn.get(name)) for name, value in values.items()}
+    return {name: estimate_of(value, drawn.get(name)) for name, value in values.items()}
 
 
 def _rows(keys: np.ndarray | None, n: int) -> np.ndarray | int:
@@ -172,15 +172,15 @@ def _gather(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def figure_of(value: float, drawn: np.ndarray | None) -> Figure:
+def estimate_of(value: float, drawn: np.ndarray | None) -> Estimate:
     """Return a figure with the percentile interval of its resamples, (R,)."""
     if drawn is None or np.isfinite(drawn).mean() < _USABLE:
-        return Figure(value)
+        return Estimate(value)
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Figure(value, float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
-def share_of(value: float, drawn: np.ndarray | None, n: int) -> Figure:
+def share_of(value: float, drawn: np.ndarray | None, n: int) -> Estimate:
     """Return a share with the percentile interval of its resamples; of none or all, the exact interval.
 
     Where none of n has something, none of a resample has: the resamples would say that it cannot be. Clopper and
@@ -192,15 +192,15 @@ def share_of(value: float, drawn: np.ndarray | None, n: int) -> Figure:
         n: independent units that the share is of.
 
     >>> round(share_of(0.0, None, 36).high, 4), share_of(0.5, None, 36)
-    (0.0974, Figure(value=0.5, low=None, high=None))
+    (0.0974, Estimate(value=0.5, low=None, high=None))
     """
     if value in (0.0, 1.0) and n:
         far = ((1 - LEVEL) / 2) ** (1 / n)
-        return Figure(value, 0.0, 1 - far) if value == 0 else Figure(value, far, 1.0)
-    return figure_of(value, drawn)
+        return Estimate(value, 0.0, 1 - far) if value == 0 else Estimate(value, far, 1.0)
+    return estimate_of(value, drawn)
 
 
-def difference_of(ours: Figure, theirs: Figure, drawn: np.ndarray | None) -> Figure:
+def difference_of(ours: Estimate, theirs: Estimate, drawn: np.ndarray | None) -> Estimate:
     """Return the difference of two shares of `share_of` with the percentile interval of its resamples, (R,).
 
     Where one is 0 or 1, the interval is made of theirs: Newcombe, "Interval estimation for the difference between
@@ -209,7 +209,7 @@ def difference_of(ours: Figure, theirs: Figure, drawn: np.ndarray | None) -> Fig
     value = ours.value - theirs.value
     certain = any(figure.value in (0.0, 1.0) for figure in (ours, theirs))
     if not certain or None in (ours.low, theirs.low):
-        return figure_of(value, drawn)
+        return estimate_of(value, drawn)
     below = np.hypot(ours.value - ours.low, theirs.high - theirs.value)
     above = np.hypot(ours.high - ours.value, theirs.value - theirs.low)
-    return Figure(value, float(value - below), float(value + above))
+    return Estimate(value, float(value - below), float(value + above))

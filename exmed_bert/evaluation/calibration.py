@@ -33,7 +33,7 @@ class Calibration:
 def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     """Fit temperature and bias by likelihood.
 
-    The labels are drawn towards each other as by Platt ("Probabilistic outputs for support vector machines", 1999):
+    The labels are drawn toward each other as by Platt ("Probabilistic outputs for support vector machines", 1999):
     1 becomes (n1 + 1) / (n1 + 2) and 0 becomes 1 / (n0 + 2), so that a few patients, or classes that the logits
     separate, give finite values. Where one class alone occurs there is nothing to fit, and logits stay as they are.
 
@@ -46,9 +46,9 @@ def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     if not 0 < events < len(labels) or np.ptp(logits) == 0:
         return Calibration()
     target = np.where(labels == 1, (events + 1) / (events + 2), 1 / (len(labels) - events + 2))
-    # Fitted on standardised logits: the same answer, found in a few steps whatever their size.
-    centre, spread = logits.mean(), logits.std()
-    z = (logits - centre) / spread
+    # Fitted on standardized logits: the same answer, found in a few steps whatever their size.
+    center, spread = logits.mean(), logits.std()
+    z = (logits - center) / spread
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scale, shift = parameters
@@ -58,4 +58,4 @@ def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
 
     bounds = [(_LEAST_SCALE * spread, None), (None, None)]
     scale, shift = minimize(loss, [max(1.0, bounds[0][0]), 0.0], jac=True, method="L-BFGS-B", bounds=bounds).x
-    return Calibration(float(spread / scale), float(shift - scale * centre / spread))
+    return Calibration(float(spread / scale), float(shift - scale * center / spread))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from exmed_bert import codes
-from exmed_bert.data.labelled import LabelledPatients
+from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.data.vocabulary import SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
 
 RECENCY_DAYS = 180.0  # a code that was last seen so long before the index date has a recency of 1/e
@@ -48,7 +48,7 @@ def most_used(matrix: sparse.csr_array, rows: np.ndarray, most: int) -> np.ndarr
     return matrix[:, np.sort(np.argsort(-used, kind="stable")[:most])].toarray()
 
 
-def features(patients: LabelledPatients, train_rows: np.ndarray) -> Features:
+def features(patients: LabeledPatients, train_rows: np.ndarray) -> Features:
     """Return the features of all N patients.
 
     Each code, and each group above it that `groups_of` names, has three columns: how often, whether, how recently.
@@ -110,7 +110,7 @@ def groups_of(vocabulary: CodeVocabulary) -> tuple[list[str], np.ndarray]:
             for name in (code, *codes.ancestors(code, system)):
                 covered.setdefault(f"{system}:{name}", []).append(token)
         elif token == UNK:
-            covered[vocabulary.labels[UNK]] = [UNK]
+            covered[vocabulary.tokens[UNK]] = [UNK]
     longest_first = sorted(covered, key=len, reverse=True)
     first = {tuple(covered[name]): name for name in reversed(longest_first)}
     names = sorted(first.values())
@@ -124,7 +124,7 @@ def groups_of(vocabulary: CodeVocabulary) -> tuple[list[str], np.ndarray]:
     return names, member
 
 
-def age_at_index(patients: LabelledPatients) -> np.ndarray:
+def age_at_index(patients: LabeledPatients) -> np.ndarray:
     """Return the age in years, (N,): the calendar year of the index date minus the year of birth."""
     years = patients.index_days.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
     return years - patients.dataset.columns["birth_years"].numpy()
@@ -136,7 +136,7 @@ def _narrow(matrix: sparse.csr_array) -> sparse.csr_array:
     return matrix
 
 
-def _who(patients: LabelledPatients, patient: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _who(patients: LabeledPatients, patient: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Return age, sex, state and how much care: (N, columns) float32 and the columns' names."""
     columns, n = patients.dataset.columns, len(patients)
     age = age_at_index(patients)

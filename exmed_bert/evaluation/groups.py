@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exmed_bert.data.labelled import LabelledPatients
+from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.data.vocabulary import SEX_TOKENS, UNK
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, with_intervals
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, with_intervals
 from exmed_bert.evaluation.features import age_at_index
-from exmed_bert.evaluation.metrics import FIGURES
+from exmed_bert.evaluation.metrics import METRICS
 
 LEAST_EVENTS = 5  # of either class, or a group shows its counts alone
 
@@ -32,17 +32,17 @@ class Group:
 
 
 @dataclass(frozen=True)
-class GroupFigures:
+class GroupMetrics:
     """A group, its size, and a model's figures in it; none where a class has fewer than `LEAST_EVENTS` patients."""
 
     kind: str
     name: str
     patients: int
     events: int
-    figures: dict[str, Figure]
+    metrics: dict[str, Estimate]
 
 
-def groups(patients: LabelledPatients, rows: np.ndarray) -> list[Group]:
+def groups(patients: LabeledPatients, rows: np.ndarray) -> list[Group]:
     """Return the groups of the patients in ``rows``: by sex, age at the index date and number of codes.
 
     Codes are divided at the terciles of ``rows``; a group that nobody is in is left out.
@@ -63,8 +63,8 @@ def by_group(
     keys: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    names: Iterable[str] = FIGURES,
-) -> list[GroupFigures]:
+    names: Iterable[str] = METRICS,
+) -> list[GroupMetrics]:
     """Return the figures within each group, with intervals; arguments as in `bootstrap.with_intervals`."""
     names, found = tuple(names), []
     for part in parts:
@@ -74,7 +74,7 @@ def by_group(
         if min(events, patients - events) >= LEAST_EVENTS:
             own_keys = None if keys is None else keys[own]
             figures = with_intervals(labels[own], probabilities[own], own_keys, resamples, seed, names)
-        found.append(GroupFigures(part.kind, part.name, patients, events, figures))
+        found.append(GroupMetrics(part.kind, part.name, patients, events, figures))
     return found
 
 

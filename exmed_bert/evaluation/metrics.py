@@ -15,7 +15,7 @@ FALSE_POSITIVES = 0.2  # up to which the partial AUROC goes
 SPECIFICITIES = (0.80, 0.90, 0.95)
 
 # What each figure is called, in the order of the tables.
-FIGURES = {
+METRICS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
     "partial_auroc": "partial AUROC, false positives up to 20 %",
@@ -27,7 +27,7 @@ FIGURES = {
 }
 LOWER_IS_BETTER = ("brier", "calibration_error")
 WITHOUT_DIRECTION = ("calibration_slope", "calibration_intercept")  # 1 and 0 are best; a difference says little
-_RANKING = ("auroc", "auprc", "partial_auroc", *(name for name in FIGURES if name.startswith("sensitivity")))
+_RANKING = ("auroc", "auprc", "partial_auroc", *(name for name in METRICS if name.startswith("sensitivity")))
 
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their logit is taken
 _NEWTON_STEPS = 30
@@ -47,7 +47,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the figures of `FIGURES`, leaving out those that are not defined.
+    """Return the figures of `METRICS`, leaving out those that are not defined.
 
     Where one class alone occurs, the Brier score and the calibration error are left. A calibration slope has no value
     where the scores separate the classes or are all the same.
@@ -107,15 +107,15 @@ class Predictions:
 
     def measure(self) -> dict[str, float]:
         """Return the figures with every patient counted once, without those that are not defined."""
-        found = self.figures(np.ones((1, len(self))))
+        found = self.metrics(np.ones((1, len(self))))
         return {name: float(values[0]) for name, values in found.items() if np.isfinite(values[0])}
 
-    def figures(self, weights: np.ndarray, names: Iterable[str] = FIGURES) -> dict[str, np.ndarray]:
+    def metrics(self, weights: np.ndarray, names: Iterable[str] = METRICS) -> dict[str, np.ndarray]:
         """Return figures for R weightings of the patients, each (R,), NaN where one is not defined.
 
         Args:
             weights: (R, N), how often each patient counts.
-            names: keys of `FIGURES`.
+            names: keys of `METRICS`.
         """
         names = tuple(names)
         weights = np.asarray(weights, dtype=np.float64)
@@ -203,7 +203,7 @@ def _ranking(name: str, curve: Curve) -> np.ndarray:
 
 
 def _partial_area(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
-    """Return the standardised area under ROC curves up to a false-positive rate: 0.5 by chance, 1 at best.
+    """Return the standardized area under ROC curves up to a false-positive rate: 0.5 by chance, 1 at best.
 
     McClish, "Analyzing a portion of the ROC curve", Medical Decision Making 9 (1989); as ``max_fpr`` of scikit-learn.
     """
@@ -219,7 +219,7 @@ def _partial_area(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
 
 
 def _newton(x: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Fit label ~ intercept + slope * x by unpenalised logistic regression for R weightings, (R, 2).
+    """Fit label ~ intercept + slope * x by unpenalized logistic regression for R weightings, (R, 2).
 
     NaN where it does not converge, as with classes that x separates.
     """

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.files import whole_file
-from exmed_bert.page import image, pill
+from exmed_bert.evaluation.bootstrap import Estimate
+from exmed_bert.files import atomic_write
+from exmed_bert.reporting.page import image, pill
 
 Plots = Mapping[str, tuple[bytes, str]]
 """By name the PNG, and the text that stands for it."""
@@ -39,10 +39,10 @@ class Part:
     notes: Sequence[str] = ()
 
 
-def shown(figure: Figure | None, sign: bool = False) -> str:
+def shown(figure: Estimate | None, sign: bool = False) -> str:
     """Return a figure with its interval.
 
-    >>> shown(Figure(0.8123, 0.79, 0.8351)), shown(Figure(-0.02, -0.031, 0.004), sign=True), shown(None)
+    >>> shown(Estimate(0.8123, 0.79, 0.8351)), shown(Estimate(-0.02, -0.031, 0.004), sign=True), shown(None)
     ('0.812 (0.790 to 0.835)', '−0.020 (−0.031 to +0.004)', '–')
     """
     if figure is None:
@@ -60,7 +60,7 @@ def section(part: Part, plots: Plots, pills: Mapping[str, str] | None = None) ->
     Args:
         part: what to show.
         plots: the pictures by name.
-        pills: cells that are verdicts, and their colours (`exmed_bert.page.pill`).
+        pills: cells that are verdicts, and their colors (`exmed_bert.reporting.page.pill`).
     """
     words = "\n".join(f"<p>{escape(paragraph)}</p>" for paragraph in part.text)
     pictures = [image(*plots[name]) for name in part.plots if name in plots]
@@ -90,7 +90,7 @@ def write_plots(folder: Path, plots: Plots) -> list[Path]:
     paths = []
     for name, (png, _) in plots.items():
         paths.append(folder / f"{name}.png")
-        with whole_file(paths[-1]) as part:
+        with atomic_write(paths[-1]) as part:
             part.write_bytes(png)
     return paths
 

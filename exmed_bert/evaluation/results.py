@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from exmed_bert.evaluation.bootstrap import Figure
+from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
-from exmed_bert.evaluation.groups import GroupFigures
+from exmed_bert.evaluation.groups import GroupMetrics
 
 FORMAT, VERSION = "exmed-bert-evaluation", 1
 
@@ -22,7 +22,7 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Patients whose probabilities are neighbours: mean probability and share with the outcome."""
+    """Patients whose probabilities are neighbors: mean probability and share with the outcome."""
 
     patients: int
     predicted: float
@@ -56,7 +56,7 @@ class ModelResults:
         name: key of the model, such as ``fine-tuned`` or ``logreg``.
         label: its name for people.
         budget: what its training and search took, in a line.
-        figures: of the recalibrated probabilities, with intervals.
+        metrics: of the recalibrated probabilities, with intervals.
         before: the figures of the probabilities as the model gave them; recalibration leaves ranks alone.
         calibration: fitted on validation patients.
         by_chance: the mean expected calibration error of a model whose probabilities are right, on so many patients.
@@ -68,11 +68,11 @@ class ModelResults:
     name: str
     label: str
     budget: str
-    figures: dict[str, Figure]
+    metrics: dict[str, Estimate]
     before: dict[str, float]
     calibration: Calibration
     by_chance: float
-    groups: list[GroupFigures]
+    groups: list[GroupMetrics]
     series: PlotSeries | None
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -83,8 +83,8 @@ class Difference:
 
     ours: str
     theirs: str
-    figure: str
-    difference: Figure
+    metric: str
+    difference: Estimate
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from exmed_bert.evaluation.parts import Part, Table, section, write_plots
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_plots import draw
 from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, WORSE, parts
-from exmed_bert.files import make_folder, whole_file, write_json
-from exmed_bert.page import document
+from exmed_bert.files import atomic_write, make_folder, write_json
+from exmed_bert.reporting.page import document
 
 _PILLS = {BETTER: "met", WORSE: "missed", UNCLEAR: "none"}  # the page's classes of verdicts
 
@@ -29,7 +29,7 @@ def write_report(folder: Path, results: Results) -> list[Path]:
     pictures = write_plots(folder, plots)
     write_json(figures, results.to_dict())
     for path, written in ((text, markdown(results, content, plots)), (page, html(results, content, plots))):
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(written, encoding="utf-8")
     return [page, text, figures, *pictures]
 

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from exmed_bert.evaluation.results import CurvePoint, ModelResults, Results
-from exmed_bert.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
 
-COLOURS = (BLUE, ORANGE, "#3a9d7c", "#8a4f9e", "#e3a52c", "#7a7f87")  # the first is the model's own
+COLORS = (BLUE, ORANGE, "#3a9d7c", "#8a4f9e", "#e3a52c", "#7a7f87")  # the first is the model's own
 AGAINST = "#b5493b"  # what speaks against the outcome
 TOP_CODES = 25
 
@@ -30,10 +30,10 @@ def roc(results: Results) -> Figure | None:
     if not (models := _drawable(results)):
         return None
     figure, axes = one_axes(4.6)
-    for model, colour in models:
+    for model, color in models:
         x, y = np.array(model.series.roc).T
-        label = f"{model.label}, {model.figures['auroc'].value:.3f}"
-        axes.plot(x, y, color=colour, linewidth=1.7, label=label, zorder=3 if colour == COLOURS[0] else 2)
+        label = f"{model.label}, {model.metrics['auroc'].value:.3f}"
+        axes.plot(x, y, color=color, linewidth=1.7, label=label, zorder=3 if color == COLORS[0] else 2)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set(xlabel="false-positive rate", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(title="area under the curve", loc="lower right")
@@ -45,10 +45,10 @@ def precision_recall(results: Results) -> Figure | None:
     if not (models := _drawable(results)):
         return None
     figure, axes = one_axes(4.6)
-    for model, colour in models:
+    for model, color in models:
         x, y = np.array(model.series.precision_recall).T
-        label = f"{model.label}, {model.figures['auprc'].value:.3f}"
-        axes.step(x, y, where="pre", color=colour, linewidth=1.5, label=label, zorder=3 if colour == COLOURS[0] else 2)
+        label = f"{model.label}, {model.metrics['auprc'].value:.3f}"
+        axes.step(x, y, where="pre", color=color, linewidth=1.5, label=label, zorder=3 if color == COLORS[0] else 2)
     share = _prevalence(results)
     axes.axhline(share, color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
@@ -63,13 +63,13 @@ def calibration(results: Results) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     furthest = 0.05
-    for model, colour in models:
+    for model, color in models:
         predicted, observed, patients = np.array([(b.predicted, b.observed, b.patients) for b in model.series.bins]).T
-        own = colour == COLOURS[0]
-        axes.plot(predicted, observed, color=colour, marker="o", markersize=4.5, linewidth=1.3, label=model.label)
+        own = color == COLORS[0]
+        axes.plot(predicted, observed, color=color, marker="o", markersize=4.5, linewidth=1.3, label=model.label)
         if own:
             low, high = _wilson(observed, patients)
-            axes.vlines(predicted, low, high, color=colour, alpha=0.45, linewidth=1.4)
+            axes.vlines(predicted, low, high, color=color, alpha=0.45, linewidth=1.4)
         furthest = max(furthest, predicted.max(), observed.max())
     limit = min(1.0, 1.12 * furthest)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", zorder=1)
@@ -77,7 +77,7 @@ def calibration(results: Results) -> Figure | None:
     axes.legend(loc="upper left")
     first, _ = models[0]
     ends, patients = zip(*first.series.histogram, strict=True)
-    below.stairs(patients, (0, *ends), fill=True, color=COLOURS[0], alpha=0.8)
+    below.stairs(patients, (0, *ends), fill=True, color=COLORS[0], alpha=0.8)
     below.set(xlabel="predicted probability", ylabel="patients")
     return figure
 
@@ -89,9 +89,9 @@ def decision_curve(results: Results) -> Figure | None:
     figure, axes = one_axes(4.2)
     share = _prevalence(results)
     limit = float(np.clip(4 * share, 0.1, 0.99))
-    for model, colour in models:
+    for model, color in models:
         x, y = np.array(model.series.net_benefit).T
-        axes.plot(x, y, color=colour, linewidth=1.7, label=model.label, zorder=3 if colour == COLOURS[0] else 2)
+        axes.plot(x, y, color=color, linewidth=1.7, label=model.label, zorder=3 if color == COLORS[0] else 2)
     threshold = np.linspace(0, limit, 200, endpoint=False)
     axes.plot(threshold, share - (1 - share) * threshold / (1 - threshold), color=INK, linewidth=1, label="all")
     axes.axhline(0, color=INK, linewidth=1, linestyle=":", label="nobody")
@@ -109,11 +109,11 @@ def label_efficiency(results: Results) -> Figure | None:
     sizes = sorted({point.labels for point in results.curve})
     names = {model.name: model.label for model in results.models}
     order = sorted({point.model for point in results.curve}, key=lambda name: [*names, name].index(name))
-    for name, colour in zip(order, _colours(), strict=False):
+    for name, color in zip(order, _colors(), strict=False):
         own = [point for point in results.curve if point.model == name]
-        axes.scatter([p.labels for p in own], [p.auroc for p in own], s=14, color=colour, alpha=0.45, linewidths=0)
+        axes.scatter([p.labels for p in own], [p.auroc for p in own], s=14, color=color, alpha=0.45, linewidths=0)
         means = [(size, mean) for size in sizes if (mean := _mean_auroc(own, size)) is not None]
-        axes.plot(*zip(*means, strict=True), color=colour, linewidth=1.7, marker="o", label=names.get(name, name))
+        axes.plot(*zip(*means, strict=True), color=color, linewidth=1.7, marker="o", label=names.get(name, name))
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -125,18 +125,18 @@ def label_efficiency(results: Results) -> Figure | None:
 def groups(results: Results) -> Figure | None:
     """Forest plot: AUROC of the first model by group, and of everybody as a line."""
     model = results.models[0]
-    rows = [group for group in model.groups if "auroc" in group.figures]
+    rows = [group for group in model.groups if "auroc" in group.metrics]
     if not rows:
         return None
     figure, axes = one_axes(0.9 + 0.34 * len(rows))
     kinds = list(dict.fromkeys(group.kind for group in rows))
     level = np.arange(len(rows)) + 0.5 * np.array([kinds.index(group.kind) for group in rows])
     for place, group in zip(level, rows, strict=True):
-        found = group.figures["auroc"]
+        found = group.metrics["auroc"]
         if found.low is not None:
-            axes.hlines(place, found.low, found.high, color=COLOURS[0], linewidth=1.6, alpha=0.6)
-        axes.plot(found.value, place, "o", color=COLOURS[0], markersize=5.5)
-    axes.axvline(model.figures["auroc"].value, color=INK, linewidth=1, linestyle="--", zorder=1)
+            axes.hlines(place, found.low, found.high, color=COLORS[0], linewidth=1.6, alpha=0.6)
+        axes.plot(found.value, place, "o", color=COLORS[0], markersize=5.5)
+    axes.axvline(model.metrics["auroc"].value, color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set_yticks(level, [f"{group.kind}: {group.name}  ({group.events:,}/{group.patients:,})" for group in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -151,7 +151,7 @@ def attributions(results: Results) -> Figure | None:
     shown = results.attributions[:TOP_CODES]
     figure, axes = one_axes(0.8 + 0.24 * len(shown))
     mean = np.array([code.mean for code in shown])
-    axes.barh(np.arange(len(shown)), mean, color=np.where(mean >= 0, COLOURS[0], AGAINST), alpha=0.85, height=0.75)
+    axes.barh(np.arange(len(shown)), mean, color=np.where(mean >= 0, COLORS[0], AGAINST), alpha=0.85, height=0.75)
     axes.set_yticks(np.arange(len(shown)), [f"{code.code}  (n = {code.patients:,})" for code in shown], fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -175,13 +175,13 @@ _PLOTS: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
 }
 
 
-def _colours() -> list[str]:
-    return [*COLOURS, *(["#b0b4ba"] * 20)]
+def _colors() -> list[str]:
+    return [*COLORS, *(["#b0b4ba"] * 20)]
 
 
 def _drawable(results: Results) -> list[tuple[ModelResults, str]]:
-    """Return the models that have curves, each with its colour."""
-    return [pair for pair in zip(results.models, _colours(), strict=False) if pair[0].series is not None]
+    """Return the models that have curves, each with its color."""
+    return [pair for pair in zip(results.models, _colors(), strict=False) if pair[0].series is not None]
 
 
 def _prevalence(results: Results) -> float:
@@ -197,6 +197,6 @@ def _mean_auroc(points: list[CurvePoint], size: int) -> float | None:
 def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 95 % interval of shares of n (Wilson, "Probable inference", JASA 22, 1927)."""
     z = 1.96
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return centre - reach, centre + reach
+    return center - reach, center + reach

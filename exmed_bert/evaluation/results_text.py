@@ -1,9 +1,9 @@
 """The words and tables of an evaluation, from `Results` to parts that the page and results.md show alike."""
 
-from exmed_bert.evaluation.bootstrap import Figure
+from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.groups import LEAST_EVENTS
-from exmed_bert.evaluation.metrics import BINS, FIGURES, LOWER_IS_BETTER
+from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
 from exmed_bert.evaluation.parts import Part, Table, shown
 from exmed_bert.evaluation.results import Difference, ModelResults, Results
 
@@ -35,12 +35,12 @@ def verdict(difference: Difference) -> str:
     found = difference.difference
     if not found.excludes_zero:
         return UNCLEAR
-    return BETTER if (found.value > 0) != (difference.figure in LOWER_IS_BETTER) else WORSE
+    return BETTER if (found.value > 0) != (difference.metric in LOWER_IS_BETTER) else WORSE
 
 
 def _headline(results: Results) -> Part:
     first, test = results.models[0], results.splits[-1]
-    auroc, auprc = first.figures.get("auroc"), first.figures.get("auprc")
+    auroc, auprc = first.metrics.get("auroc"), first.metrics.get("auprc")
     text = [
         f"Of {test.patients:,} test patients {test.events:,} have the outcome, {_percent(test.events, test.patients)}. "
         + (
@@ -53,10 +53,10 @@ def _headline(results: Results) -> Part:
     ]
     names = {model.name: model.label for model in results.models}
     rows = [
-        (names[d.theirs], FIGURES[d.figure], shown(d.difference, sign=True), verdict(d)) for d in results.differences
+        (names[d.theirs], METRICS[d.metric], shown(d.difference, sign=True), verdict(d)) for d in results.differences
     ]
-    short = [row for row in rows if row[1] in (FIGURES["auroc"], FIGURES["auprc"], FIGURES["brier"])]
-    columns = ("Against", "Figure", f"{_capital(first.label)} minus the other", "Verdict")
+    short = [row for row in rows if row[1] in (METRICS["auroc"], METRICS["auprc"], METRICS["brier"])]
+    columns = ("Against", "Estimate", f"{_capital(first.label)} minus the other", "Verdict")
     return Part(
         "headline",
         "What came out",
@@ -68,19 +68,19 @@ def _headline(results: Results) -> Part:
 
 def _figures(results: Results) -> Part:
     rows = [
-        (name, *(shown(model.figures.get(key)) for model in results.models))
-        for key, name in FIGURES.items()
-        if any(key in model.figures for model in results.models)
+        (name, *(shown(model.metrics.get(key)) for model in results.models))
+        for key, name in METRICS.items()
+        if any(key in model.metrics for model in results.models)
     ]
     return Part(
         "figures",
         "All figures",
         [
             "On the test patients, after every model was recalibrated on the validation patients in the same way. The "
-            "partial AUROC is standardised: 0.5 by chance, 1 at best (McClish). Brier score and calibration error are "
+            "partial AUROC is standardized: 0.5 by chance, 1 at best (McClish). Brier score and calibration error are "
             f"best at 0, the slope at 1, the intercept at 0. The calibration error has {BINS} bins of equal numbers.",
         ],
-        tables=[Table(("Figure", *(model.label for model in results.models)), rows)],
+        tables=[Table(("Estimate", *(model.label for model in results.models)), rows)],
     )
 
 
@@ -108,7 +108,7 @@ def _calibration(results: Results) -> Part | None:
             f"{model.calibration.bias:+.2f}".replace("-", "−"),
             *(_number(model.before.get(key)) for key in ("calibration_slope", "calibration_intercept")),
             _number(model.before.get("calibration_error")),
-            shown(model.figures.get("calibration_error")),
+            shown(model.metrics.get("calibration_error")),
             f"{model.by_chance:.3f}",
         )
         for model in results.models
@@ -190,11 +190,11 @@ def _groups(results: Results) -> Part | None:
                 group.name,
                 f"{group.patients:,}",
                 f"{group.events:,}",
-                *(shown(group.figures.get(key)) for key in _IN_GROUPS),
+                *(shown(group.metrics.get(key)) for key in _IN_GROUPS),
             )
             for group in model.groups
         ]
-        return Table(("By", "Group", "Patients", "Events", *(FIGURES[key] for key in _IN_GROUPS)), rows, (0, 1))
+        return Table(("By", "Group", "Patients", "Events", *(METRICS[key] for key in _IN_GROUPS)), rows, (0, 1))
 
     first, *others = results.models
     return Part(
@@ -260,7 +260,7 @@ def _drawn(results: Results) -> bool:
 
 
 def _number(value: float | None, sign: bool = False) -> str:
-    return shown(None if value is None else Figure(value), sign)
+    return shown(None if value is None else Estimate(value), sign)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -11,34 +11,36 @@ import torch
 from torch import Tensor
 
 from exmed_bert import console
-from exmed_bert.data.labelled import TEST
-from exmed_bert.data.questions import LabelledRows
+from exmed_bert.cohorts.collator import LabeledRows
+from exmed_bert.cohorts.labeled import TEST
 from exmed_bert.data.randomness import mix
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.evaluation.explain import by_code, integrated_gradients
 from exmed_bert.evaluation.results import CodeAttribution
-from exmed_bert.files import whole_file
-from exmed_bert.finetuning.runs import Task
+from exmed_bert.files import atomic_write
+from exmed_bert.finetuning.runs import Experiment
 from exmed_bert.models import ExMedBertForSequenceClassification
 
 _AT_ONCE = 16  # patients
 
 
-def explain(model: ExMedBertForSequenceClassification, task: Task, number: int, folder: Path) -> list[CodeAttribution]:
+def explain(
+    model: ExMedBertForSequenceClassification, experiment: Experiment, number: int, folder: Path
+) -> list[CodeAttribution]:
     """Attribute the logits of test patients to their codes; write attributions.parquet, and return the sums by code."""
     import pyarrow
     import pyarrow.parquet
 
-    patients = task.patients
+    patients = experiment.patients
     test = patients.rows(TEST)
     keys = patients.dataset.columns["keys"].numpy()[test]
-    chosen = test[np.sort(np.argsort(mix(task.settings.seed, keys), kind="stable")[:number])]
-    rows = LabelledRows(patients, chosen)
+    chosen = test[np.sort(np.argsort(mix(experiment.settings.seed, keys), kind="stable")[:number])]
+    rows = LabeledRows(patients, chosen)
     model.eval()
     found: dict[str, list[np.ndarray]] = {"row": [], "code": [], "value": []}
     complete = 0
     for start in console.progress(range(0, len(chosen), _AT_ONCE), label="Explaining", unit=" batches"):
-        batch = task.collator(rows.__getitems__(range(start, min(start + _AT_ONCE, len(chosen)))))
+        batch = experiment.collator(rows.__getitems__(range(start, min(start + _AT_ONCE, len(chosen)))))
         batch.pop("labels")
         codes = batch["input_ids"]
         with torch.no_grad():
@@ -61,10 +63,10 @@ def explain(model: ExMedBertForSequenceClassification, task: Task, number: int, 
     ids = [str(patients.dataset.patient_id(row)) for row in joined["row"].tolist()]
     content = {
         "patient_id": ids,
-        "code": [vocabulary.labels[code] for code in joined["code"].tolist()],
+        "code": [vocabulary.tokens[code] for code in joined["code"].tolist()],
         "attribution": joined["value"],
     }
-    with whole_file(folder / "attributions.parquet") as part:
+    with atomic_write(folder / "attributions.parquet") as part:
         pyarrow.parquet.write_table(pyarrow.table(content), part)
     if complete < len(chosen):
         console.warn(f"the attributions of {len(chosen) - complete:,} patients miss their logit by more than 1 %")

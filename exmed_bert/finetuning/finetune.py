@@ -8,36 +8,36 @@ from typing import Any
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.config import FinetuneSettings, Resolved
-from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.cohort import (
+from exmed_bert.cohorts.cohort import (
     Cohort,
     FirstOccurrence,
     GivenLabels,
     ModelInput,
     ProlongedStay,
-    Question,
+    Task,
     build,
 )
-from exmed_bert.data.endpoints import Endpoint
-from exmed_bert.data.index_dates import IndexRule
-from exmed_bert.data.label_file import read_labels
-from exmed_bert.data.labelled import SPLITS
-from exmed_bert.data.questions import QuestionCollator
+from exmed_bert.cohorts.collator import PromptCollator
+from exmed_bert.cohorts.endpoints import Endpoint
+from exmed_bert.cohorts.index_dates import IndexRule
+from exmed_bert.cohorts.label_file import read_labels
+from exmed_bert.cohorts.labeled import SPLITS
+from exmed_bert.config import FinetuneSettings, Resolved
+from exmed_bert.console import InputError, OptionError
 from exmed_bert.evaluation.baselines import BASELINES
 from exmed_bert.files import fingerprint
-from exmed_bert.finetuning.outcome_model import grow
+from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.plan import train_sizes
 from exmed_bert.finetuning.predict_only import predict_only
-from exmed_bert.finetuning.results import evaluate_and_write, say_cohort
-from exmed_bert.finetuning.runs import Run, Task, train_one
+from exmed_bert.finetuning.results import evaluate_and_write, print_cohort
+from exmed_bert.finetuning.runs import Experiment, Run, train_one
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.models.folder import model_input
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.pretrained import model_input
+from exmed_bert.training.initial_model import code_keys, load_pretrained
 from exmed_bert.training.run_folder import RunFolder, open_run
-from exmed_bert.training.start import code_keys, load_pretrained
-from exmed_bert.training.tracking import FINETUNING, MetricsWriter, announce, open_log
+from exmed_bert.training.tracking import FINETUNING, MetricsWriter, log, open_log
 
 SCRATCH = "scratch"
 
@@ -60,36 +60,38 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
         predict_only(settings)
         return
     sizes, compared = train_sizes(settings.train_sizes), baseline_names(settings.baselines)
-    question = asked_question(settings)
+    task = requested_task(settings)
     model, _ = load_pretrained(settings.model_dir)
     form = model_input(settings.model_dir, model.config)
-    cohort = build(settings.input, question, form, settings.min_history, settings.seed)
-    if isinstance(question, GivenLabels):
-        _count_unknown_subjects(question, cohort)
-    refuse_unusable(settings, question, cohort)
+    cohort = build(settings.input, task, form, settings.min_history, settings.seed)
+    if isinstance(task, GivenLabels):
+        _count_unknown_subjects(task, cohort)
+    refuse_unusable(settings, task, cohort)
 
     folder = open_run(settings.output_dir, settings.output_dir, _identity(settings, model), 1, settings.overwrite)
     wanted = settings.model_dump(mode="json", include=_ADDED)
     if folder.state == "finished" and folder.manifest.get("added") == wanted:
-        console.say(
+        console.echo(
             f"{settings.output_dir} already holds this run: nothing to do.\n"
             "More --train-sizes, --seeds, --baselines or --explain are added to it; --overwrite trains anew."
         )
         return
     resolved.save(settings.output_dir / "settings.json")
     open_log(settings.output_dir / "output.log")
-    task, notes = make_task(settings, cohort, question, form, model)
+    experiment, notes = make_experiment(settings, cohort, task, form, model)
     shape = step_shape(settings, cohort, model)
-    with _reports(settings, folder) as writer, cpu_settings(shape, task.precision) as hardware_notes:
-        say_cohort(settings, cohort, task)
+    with _reports(settings, folder) as writer, cpu_settings(shape, experiment.precision) as hardware_notes:
+        print_cohort(settings, cohort, experiment)
         for note in notes + hardware_notes:
-            announce(f"  {note}")
+            log(f"  {note}")
         runs = planned(settings, sizes, SCRATCH in compared)
         done = {
-            one: train_one(one, task, settings.output_dir / "runs" / one.name, writer, "" if i == 0 else f"{one.name}/")
+            one: train_one(
+                one, experiment, settings.output_dir / "runs" / one.name, writer, "" if i == 0 else f"{one.name}/"
+            )
             for i, one in enumerate(runs)
         }
-        evaluate_and_write(task, cohort, form, question, done, compared)
+        evaluate_and_write(experiment, cohort, form, task, done, compared)
     folder.remember(finished_steps=1, added=wanted)
 
 
@@ -101,7 +103,7 @@ def planned(settings: FinetuneSettings, sizes: list[int | None], scratch: bool) 
     return runs
 
 
-def asked_question(settings: FinetuneSettings, outcomes: bool = True) -> Question:
+def requested_task(settings: FinetuneSettings, outcomes: bool = True) -> Task:
     """Return what --endpoint, --labels or --task ask for.
 
     Raises:
@@ -115,16 +117,14 @@ def asked_question(settings: FinetuneSettings, outcomes: bool = True) -> Questio
         return ProlongedStay(outcomes)
     if settings.labels is not None:
         return GivenLabels(read_labels(settings.labels))
-    if settings.washout_days >= settings.horizon_days:
-        raise OptionError(
-            f"--washout-days: {settings.washout_days} must be less than --horizon-days, {settings.horizon_days}"
-        )
+    if settings.gap_days >= settings.horizon_days:
+        raise OptionError(f"--gap-days: {settings.gap_days} must be less than --horizon-days, {settings.horizon_days}")
     rule = IndexRule.parse(settings.index_date or ("last-visit-before" if outcomes else "last-visit"))
     if outcomes and rule.kind == "last-visit":
         raise OptionError("--index-date: nothing is known after the last visit, expected last-visit-before to train")
     endpoint = Endpoint(settings.endpoint, settings.endpoints)  # type: ignore[arg-type]
     return FirstOccurrence(
-        endpoint, rule, settings.horizon_days, settings.washout_days if outcomes else 0, settings.seed, outcomes
+        endpoint, rule, settings.horizon_days, settings.gap_days if outcomes else 0, settings.seed, outcomes
     )
 
 
@@ -144,11 +144,11 @@ def baseline_names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def refuse_unusable(settings: FinetuneSettings, question: Question, cohort: Cohort) -> None:
+def refuse_unusable(settings: FinetuneSettings, task: Task, cohort: Cohort) -> None:
     """Raise an InputError where no patient has the outcome, or a split is empty or of one class."""
-    if isinstance(question, FirstOccurrence):
-        question.endpoint.refuse_ambiguous()
-        if not question.endpoint.found:
+    if isinstance(task, FirstOccurrence):
+        task.endpoint.refuse_ambiguous()
+        if not task.endpoint.found:
             raise InputError(f"{settings.input}: --endpoint {settings.endpoint}: no patient has such a code")
     patients = cohort.patients
     for number, name in enumerate(SPLITS):
@@ -167,34 +167,34 @@ def step_shape(settings: FinetuneSettings, cohort: Cohort, model: ExMedBertForMa
     return StepShape(round(codes), model.config.hidden_size, model.config.intermediate_size)
 
 
-def make_task(
-    settings: FinetuneSettings, cohort: Cohort, question: Question, form: ModelInput, model: ExMedBertForMaskedLM
-) -> tuple[Task, list[str]]:
+def make_experiment(
+    settings: FinetuneSettings, cohort: Cohort, task: Task, form: ModelInput, model: ExMedBertForMaskedLM
+) -> tuple[Experiment, list[str]]:
     """Return what all runs share, and notes for the log."""
-    pretrained = grow(model, form.vocabulary, cohort.patients.dataset.info.vocabulary, settings.seed)
-    asked: list[int] = []
-    if isinstance(question, FirstOccurrence) and settings.ask:
-        asked = question.endpoint.keys(code_keys(pretrained.vocabulary))
+    pretrained = extend_vocabulary(model, form.vocabulary, cohort.patients.dataset.info.vocabulary, settings.seed)
+    target_codes: list[int] = []
+    if isinstance(task, FirstOccurrence) and settings.ask:
+        target_codes = task.endpoint.keys(code_keys(pretrained.vocabulary))
     shape = step_shape(settings, cohort, model)
     precision = choose_precision(settings.precision, shape)
     attention = choose_attention(model.config, precision.name)
-    entities = sorted({int(pretrained.vocabulary.entities[token]) for token in asked})
-    task = Task(
+    entities = sorted({int(pretrained.vocabulary.entities[token]) for token in target_codes})
+    experiment = Experiment(
         settings=settings,
         patients=cohort.patients,
         pretrained=pretrained,
-        question=asked,
-        collator=QuestionCollator(entities, model.config.max_position_embedding - 1),
+        target_codes=target_codes,
+        collator=PromptCollator(entities, model.config.max_position_embedding - 1),
         precision=precision.name,
         attention=attention.name,
     )
-    notes = [f"precision: {precision.name}, {precision.why}", f"attention: {attention.name}, {attention.why}"]
-    return task, notes
+    notes = [f"precision: {precision.name}, {precision.reason}", f"attention: {attention.name}, {attention.reason}"]
+    return experiment, notes
 
 
-def _count_unknown_subjects(question: GivenLabels, cohort: Cohort) -> None:
-    unknown = len(question.file.keys) - question.found
-    cohort.flow.insert(1, ("labels of patients who are not in the file", unknown))
+def _count_unknown_subjects(task: GivenLabels, cohort: Cohort) -> None:
+    unknown = len(task.file.keys) - task.found
+    cohort.attrition.insert(1, ("labels of patients who are not in the file", unknown))
     if unknown:
         console.warn(f"{unknown:,} labels are of patients who are not among the patients read")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from exmed_bert.clinvec.initialise import initialise_from
-from exmed_bert.data.questions import LabelledRows, QuestionCollator
+from exmed_bert.clinvec.initialization import initialize_from
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
-from exmed_bert.training.start import align_head, code_keys, estimate_codes, with_vocabulary
+from exmed_bert.training.initial_model import align_head, code_keys, estimate_codes, with_vocabulary
 
 _STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
 _ANSWER_SPREAD = 5.0
@@ -33,7 +33,9 @@ class Pretrained:
     estimated: int
 
 
-def grow(model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int) -> Pretrained:
+def extend_vocabulary(
+    model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
+) -> Pretrained:
     """Give a pretrained model the codes of a cohort; those it never saw start from their relatives."""
     grown, shared = with_vocabulary(model, known.ids, vocabulary)
     if len(vocabulary) == len(known):
@@ -47,7 +49,7 @@ def grow(model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVoc
 
 @torch.no_grad()
 def outcome_model(
-    pretrained: Pretrained, head: str, question: Sequence[int], from_scratch: bool, seed: int
+    pretrained: Pretrained, head: str, target_codes: Sequence[int], from_scratch: bool, seed: int
 ) -> ExMedBertForSequenceClassification:
     """Return the network that is fine-tuned.
 
@@ -57,7 +59,7 @@ def outcome_model(
     Args:
         pretrained: gives the weights and the sizes.
         head: ``ffn``, ``gru`` or ``lstm``.
-        question: ids of the codes to ask the code head about; none where nothing is asked.
+        target_codes: ids of the codes that the prompt asks the code head about; none without a prompt.
         from_scratch: draw the weights anew, as pretraining would; the sizes alone are the pretrained model's.
         seed: of what is drawn.
     """
@@ -66,22 +68,22 @@ def outcome_model(
     if from_scratch:
         base = ExMedBertForMaskedLM(base.config)
         align_head(base)
-    config = ExMedBertConfig(**base.config.to_dict() | {"classifier_head": head, "question_codes": list(question)})
+    config = ExMedBertConfig(**base.config.to_dict() | {"classifier_head": head, "target_codes": list(target_codes)})
     model = ExMedBertForSequenceClassification(config)
     model.bert.load_state_dict(base.bert.state_dict())
-    if question:
+    if target_codes:
         model.code_classifier.load_state_dict(base.code_classifier.state_dict())
-        if config.predict_ahead:
-            model.ahead_classifier.load_state_dict(base.ahead_classifier.state_dict())
+        if config.predict_future_codes:
+            model.forecast_head.load_state_dict(base.forecast_head.state_dict())
     return model
 
 
 @torch.no_grad()
-def fit_first_answer(
+def fit_prompt(
     model: ExMedBertForSequenceClassification,
-    train: LabelledRows,
-    validation: LabelledRows,
-    collator: QuestionCollator,
+    train: LabeledRows,
+    validation: LabeledRows,
+    collator: PromptCollator,
     batch_size: int,
 ) -> float:
     """Fit what the model says before training, and the wide part, to the labels; return the strength that was chosen.
@@ -99,9 +101,9 @@ def fit_first_answer(
     from sklearn.linear_model import LogisticRegression
 
     inputs, held_out = (_first_inputs(model, rows, collator, batch_size) for rows in (train, validation))
-    centre, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / _ANSWER_SPREAD
+    center, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / _ANSWER_SPREAD
     for table in (inputs, held_out):
-        table[:, 0] = (table[:, 0] - centre) / spread
+        table[:, 0] = (table[:, 0] - center) / spread
     fits = {}
     for strength in _STRENGTHS:
         fit = LogisticRegression(C=strength, max_iter=1000).fit(inputs, train.labels)
@@ -112,14 +114,14 @@ def fit_first_answer(
     scale = float(weights[0] / spread)
     model.classifier.weight.mul_(scale)
     model.classifier.weight[0, : model.wide] += torch.from_numpy(weights[1:]).to(model.classifier.weight)
-    model.classifier.bias.mul_(scale).add_(float(fit.intercept_[0] - scale * centre))
-    if model.config.question_codes:
-        model.answer_scale.mul_(scale)
+    model.classifier.bias.mul_(scale).add_(float(fit.intercept_[0] - scale * center))
+    if model.config.target_codes:
+        model.prompt_scale.mul_(scale)
     return strength
 
 
 def _first_inputs(
-    model: ExMedBertForSequenceClassification, rows: LabelledRows, collator: QuestionCollator, batch_size: int
+    model: ExMedBertForSequenceClassification, rows: LabeledRows, collator: PromptCollator, batch_size: int
 ) -> np.ndarray:
     """Return the first logit and the wide part of each patient, (n, hidden + 2) float64."""
     model.eval()
@@ -132,7 +134,7 @@ def _first_inputs(
 
 
 def _batches(
-    rows: LabelledRows, collator: QuestionCollator, batch_size: int
+    rows: LabeledRows, collator: PromptCollator, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
     """Yield indices and batches without labels, patients of like length together, so that there is little padding."""
     order = np.argsort(rows.lengths, kind="stable")
@@ -146,8 +148,8 @@ def _batches(
 @torch.no_grad()
 def predict(
     model: ExMedBertForSequenceClassification,
-    patients: LabelledRows,
-    collator: QuestionCollator,
+    patients: LabeledRows,
+    collator: PromptCollator,
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
@@ -163,7 +165,7 @@ def predict(
 
 
 @torch.no_grad()
-def grow_outcome(
+def extend_outcome_vocabulary(
     model: ExMedBertForSequenceClassification, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
 ) -> tuple[ExMedBertForSequenceClassification, int]:
     """Give a fine-tuned model the codes of new patients, and return how many of the new ones have relatives.
@@ -176,7 +178,7 @@ def grow_outcome(
     old = model.get_input_embeddings().weight
     keys = code_keys(vocabulary)
     medical = [token for token in range(size) if keys[token] is not None]
-    ids, (vectors,), _, _ = initialise_from(
+    ids, (vectors,), _, _ = initialize_from(
         keys, [keys[token] for token in medical], [old[torch.tensor(medical)].numpy()], True, seed
     )
     table = torch.nn.Embedding(len(vocabulary), old.shape[1])

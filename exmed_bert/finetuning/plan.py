@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import OptionError
-from exmed_bert.data.labelled import TRAIN, VALIDATION, LabelledPatients
 from exmed_bert.data.randomness import uniform
 from exmed_bert.training.plan import default_learning_rate
 
@@ -77,18 +77,19 @@ def train_sizes(text: str) -> list[int | None]:
 
 @dataclass(frozen=True)
 class Subset:
-    """Labelled patients that a run may look at: (n,) rows to train on, (m,) to validate on, m not above n.
+    """Labeled patients that a run may look at: (n,) rows to train on, (m,) to validate on, m not above n.
 
     Attributes:
-        shift: what the sampling has added to the log odds of the outcome, of training and validation patients alike.
+        log_odds_offset: what the sampling has added to the log odds of the outcome, of training and validation patients
+            alike.
     """
 
     train: np.ndarray
     validation: np.ndarray
-    shift: float
+    log_odds_offset: float
 
 
-def draw_subset(patients: LabelledPatients, size: int | None, seed: int) -> Subset:
+def draw_subset(patients: LabeledPatients, size: int | None, seed: int) -> Subset:
     """Draw training and at most as many validation patients, by a hash: smaller subsets lie within larger ones.
 
     Where the outcome is rare, hundreds of patients hold hardly one. So at least a tenth of a subset have it, as in a
@@ -110,7 +111,7 @@ def draw_subset(patients: LabelledPatients, size: int | None, seed: int) -> Subs
     )
 
 
-def _nested(patients: LabelledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:
+def _nested(patients: LabeledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:
     if size >= len(rows):
         return rows
     keys = patients.dataset.columns["keys"].numpy()[rows]

@@ -5,19 +5,19 @@ from typing import Any
 import numpy as np
 
 from exmed_bert import console
+from exmed_bert.cohorts.cohort import FirstOccurrence, GivenLabels, ModelInput, ProlongedStay, Task, build
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.endpoints import Endpoint
+from exmed_bert.cohorts.index_dates import IndexRule
+from exmed_bert.cohorts.label_file import read_labels
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.cohort import FirstOccurrence, GivenLabels, ModelInput, ProlongedStay, Question, build
-from exmed_bert.data.endpoints import Endpoint
-from exmed_bert.data.index_dates import IndexRule
-from exmed_bert.data.label_file import read_labels
-from exmed_bert.data.questions import LabelledRows, QuestionCollator
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.files import make_folder, read_json
-from exmed_bert.finetuning.outcome_model import grow_outcome, predict
+from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
 from exmed_bert.finetuning.results import FINETUNING, write_predictions
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.training.pretrained import read_vocabulary
+from exmed_bert.models.folder import read_vocabulary
 
 
 def predict_only(settings: FinetuneSettings) -> None:
@@ -31,23 +31,25 @@ def predict_only(settings: FinetuneSettings) -> None:
         raise OptionError(f"--output-dir: {folder} holds the model and its own predictions, expected another folder")
     known = _read(settings)
     form = ModelInput(read_vocabulary(folder), known["max_length"], known["age_unit"], None)
-    question = _question(settings, known)
-    cohort = build(settings.input, question, form, known["min_history"], settings.seed)
+    task = _task(settings, known)
+    cohort = build(settings.input, task, form, known["min_history"], settings.seed)
     try:
         model = ExMedBertForSequenceClassification.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
     patients = cohort.patients
-    model, estimated = grow_outcome(model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed)
-    entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.question_codes})
-    collator = QuestionCollator(entities, model.config.max_position_embedding - 1)
-    logits = predict(model, LabelledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
+    model, estimated = extend_outcome_vocabulary(
+        model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed
+    )
+    entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.target_codes})
+    collator = PromptCollator(entities, model.config.max_position_embedding - 1)
+    logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
     probabilities = Calibration(known["temperature"], known["bias"]).probabilities(logits)
     make_folder(settings.output_dir)
     path = settings.output_dir / "predictions.parquet"
-    labels = patients.labels if isinstance(question, GivenLabels) else None
+    labels = patients.labels if isinstance(task, GivenLabels) else None
     write_predictions(path, patients, probabilities, None, labels)
-    rows: list[tuple[str, Any]] = list(cohort.flow)
+    rows: list[tuple[str, Any]] = list(cohort.attrition)
     if cohort.new_codes:
         rows.append(("codes that the model never saw", len(cohort.new_codes)))
         rows.append(("  of them with relatives to start from", estimated))
@@ -72,7 +74,7 @@ def _read(settings: FinetuneSettings) -> dict[str, Any]:
     return content
 
 
-def _question(settings: FinetuneSettings, known: dict[str, Any]) -> Question:
+def _task(settings: FinetuneSettings, known: dict[str, Any]) -> Task:
     """Ask at the last visit, unless --index-date or --labels name other days."""
     if settings.labels is not None:
         return GivenLabels(read_labels(settings.labels))

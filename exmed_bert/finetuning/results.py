@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from exmed_bert import console
+from exmed_bert.cohorts.cohort import Cohort, FirstOccurrence, ModelInput, Task, subset
+from exmed_bert.cohorts.collator import LabeledRows
+from exmed_bert.cohorts.labeled import SPLITS, TEST, LabeledPatients
 from exmed_bert.config import FinetuneSettings
-from exmed_bert.data.cohort import Cohort, FirstOccurrence, ModelInput, Question, subset
-from exmed_bert.data.labelled import SPLITS, TEST, LabelledPatients
-from exmed_bert.data.questions import LabelledRows
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.evaluation.results import CurvePoint, Results
 from exmed_bert.evaluation.results_page import write_report
-from exmed_bert.files import whole_file, write_json
+from exmed_bert.files import atomic_write, write_json
 from exmed_bert.finetuning.explanations import explain
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.finetuning.plan import Subset, draw_subset
-from exmed_bert.finetuning.runs import Finished, Run, Task, load_best
+from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.training.tracking import LOGGER
 
@@ -30,34 +30,34 @@ FINETUNING = "finetuning.json"  # beside the model: what it predicts, and how it
 LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}
 
 
-def say_cohort(settings: FinetuneSettings, cohort: Cohort, task: Task) -> None:
-    """Print the flow from all patients to those that are left, and the splits."""
+def print_cohort(settings: FinetuneSettings, cohort: Cohort, experiment: Experiment) -> None:
+    """Print the attrition from all patients to those that are left, and the splits."""
     patients = cohort.patients
-    rows: list[tuple[str, Any]] = list(cohort.flow)
+    rows: list[tuple[str, Any]] = list(cohort.attrition)
     for number, name in enumerate(SPLITS):
         own = patients.rows(number)
         rows.append((f"  {name}", f"{len(own):,}, {int(patients.labels[own].sum()):,} with the outcome"))
-    if task.pretrained.new:
-        rows.append(("codes that the model never saw", task.pretrained.new))
-        rows.append(("  of them with relatives to start from", task.pretrained.estimated))
+    if experiment.pretrained.new:
+        rows.append(("codes that the model never saw", experiment.pretrained.new))
+        rows.append(("  of them with relatives to start from", experiment.pretrained.estimated))
     console.table(f"Cohort of {settings.input}", rows)
 
 
 def evaluate_and_write(
-    task: Task,
+    experiment: Experiment,
     cohort: Cohort,
     form: ModelInput,
-    question: Question,
+    task: Task,
     done: Mapping[Run, Finished],
     compared: Sequence[str],
 ) -> None:
     """Fit the baselines, measure everything on the test patients, and write model, results and predictions."""
-    settings, patients = task.settings, cohort.patients
+    settings, patients = experiment.settings, cohort.patients
     main = next(iter(done))
     part = draw_subset(patients, main.size, main.seed)
-    model = load_best(done[main], task)
+    model = load_best(done[main], experiment)
     everyone = np.arange(len(patients))
-    logits = predict(model, LabelledRows(patients, everyone), task.collator, settings.eval_batch_size)
+    logits = predict(model, LabeledRows(patients, everyone), experiment.collator, settings.eval_batch_size)
 
     names = [name for name in compared if name in baselines.BASELINES]
     fitted: dict[Run, baselines.BaselineResult] = {}
@@ -74,7 +74,10 @@ def evaluate_and_write(
             models.append(replace(scores, logits=scores.logits[used]))
         elif twin in done and twin != main:
             theirs = predict(
-                load_best(done[twin], task), LabelledRows(patients, used), task.collator, settings.eval_batch_size
+                load_best(done[twin], experiment),
+                LabeledRows(patients, used),
+                experiment.collator,
+                settings.eval_batch_size,
             )
             models.append(ModelScores(name, LABELS[name], theirs, done[twin].budget))
     evaluation = assemble(
@@ -82,15 +85,15 @@ def evaluate_and_write(
         models,
         title=_title(settings),
         facts=_facts(settings, cohort, main),
-        cohort=cohort.flow,
+        cohort=cohort.attrition,
         notes=_notes(form, part, settings),
         curve=_curve(patients, done, fitted),
-        attributions=explain(model, task, settings.explain, settings.output_dir) if settings.explain else (),
-        shift=part.shift,
+        attributions=explain(model, experiment, settings.explain, settings.output_dir) if settings.explain else (),
+        log_odds_offset=part.log_odds_offset,
         seed=settings.seed,
     )
     calibration = evaluation.results.models[0].calibration
-    _write_model(settings.output_dir, model, task, question, calibration.temperature, calibration.bias)
+    _write_model(settings.output_dir, model, experiment, task, calibration.temperature, calibration.bias)
     write_predictions(
         settings.output_dir / "predictions.parquet",
         patients,
@@ -99,12 +102,12 @@ def evaluate_and_write(
         patients.labels,
     )
     write_report(settings.output_dir, evaluation.results)
-    _say_done(settings, evaluation.results)
+    _print_summary(settings, evaluation.results)
 
 
 def write_predictions(
     path: Path,
-    patients: LabelledPatients,
+    patients: LabeledPatients,
     probabilities: np.ndarray,
     splits: Sequence[str] | None,
     labels: np.ndarray | None,
@@ -123,12 +126,12 @@ def write_predictions(
     columns["probability"] = probabilities
     if splits is not None:
         columns["split"] = list(splits)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         pyarrow.parquet.write_table(pyarrow.table(columns), part)
 
 
 def _curve(
-    patients: LabelledPatients, done: Mapping[Run, Finished], fitted: Mapping[Run, baselines.BaselineResult]
+    patients: LabeledPatients, done: Mapping[Run, Finished], fitted: Mapping[Run, baselines.BaselineResult]
 ) -> list[CurvePoint]:
     """Return the test AUROC of every run, where there is more than one number of labels or one seed."""
     if len({(run.size, run.seed) for run in done}) == 1:
@@ -161,7 +164,7 @@ def _facts(settings: FinetuneSettings, cohort: Cohort, main: Run) -> list[tuple[
     if settings.endpoint is not None:
         facts += [
             ("index date", settings.index_date or "last-visit-before"),
-            ("washout", f"{settings.washout_days} days"),
+            ("washout", f"{settings.gap_days} days"),
         ]
     facts += [("head", settings.head), ("seed", str(main.seed))]
     if cohort.new_codes:
@@ -183,10 +186,10 @@ def _notes(form: ModelInput, part: Subset, settings: FinetuneSettings) -> list[s
             "The pretraining saw the whole histories of the training patients, so the endpoint's codes among them, "
             "whether or not a label was given."
         )
-    if part.shift:
+    if part.log_odds_offset:
         notes.append(
             "Training and validation patients were sampled so that a tenth have the outcome; what that adds to the log "
-            f"odds, {part.shift:.2f}, is taken off all models' predictions."
+            f"odds, {part.log_odds_offset:.2f}, is taken off all models' predictions."
         )
     return notes
 
@@ -194,8 +197,8 @@ def _notes(form: ModelInput, part: Subset, settings: FinetuneSettings) -> list[s
 def _write_model(
     folder: Path,
     model: ExMedBertForSequenceClassification,
+    experiment: Experiment,
     task: Task,
-    question: Question,
     temperature: float,
     bias: float,
 ) -> None:
@@ -204,11 +207,9 @@ def _write_model(
     for file in staged.iterdir():
         os.replace(file, folder / file.name)
     staged.rmdir()
-    write_json(folder / "vocab.json", task.pretrained.vocabulary.to_dict())
-    settings = task.settings
-    codes = (
-        sorted(f"{s.upper()}:{c}" for s, c in question.endpoint.found) if isinstance(question, FirstOccurrence) else []
-    )
+    write_json(folder / "vocab.json", experiment.pretrained.vocabulary.to_dict())
+    settings = experiment.settings
+    codes = sorted(f"{s.upper()}:{c}" for s, c in task.endpoint.found) if isinstance(task, FirstOccurrence) else []
     write_json(
         folder / FINETUNING,
         {
@@ -216,21 +217,21 @@ def _write_model(
             "task": settings.task,
             "endpoint": codes,
             "horizon_days": settings.horizon_days if codes else None,
-            "washout_days": settings.washout_days if codes else None,
+            "gap_days": settings.gap_days if codes else None,
             "index_date": (settings.index_date or "last-visit-before") if codes else None,
             "min_history": settings.min_history,
-            "max_length": task.patients.dataset.info.max_length,
-            "age_unit": task.patients.dataset.info.age_unit,
+            "max_length": experiment.patients.dataset.info.max_length,
+            "age_unit": experiment.patients.dataset.info.age_unit,
             "temperature": temperature,
             "bias": bias,
         },
     )
 
 
-def _say_done(settings: FinetuneSettings, results: Results) -> None:
+def _print_summary(settings: FinetuneSettings, results: Results) -> None:
     rows = []
     for model in results.models:
-        figure = model.figures["auroc"]
+        figure = model.metrics["auroc"]
         rows.append((model.label, f"AUROC {figure.value:.4f} ({figure.low:.4f} to {figure.high:.4f})"))
     console.table(f"{results.title}: {results.splits[TEST].patients:,} test patients", rows)
     console.table(

@@ -17,46 +17,46 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from exmed_bert import console
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.labeled import TEST, LabeledPatients
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError
-from exmed_bert.data.labelled import TEST, LabelledPatients
-from exmed_bert.data.questions import LabelledRows, QuestionCollator
-from exmed_bert.files import make_folder, whole_file, write_json
-from exmed_bert.finetuning.outcome_model import Pretrained, fit_first_answer, outcome_model
+from exmed_bert.files import atomic_write, make_folder, write_json
+from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model
 from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
-from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce
+from exmed_bert.training.tracking import MetricsWriter, ReportCallback, log
 
 SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits
 
 
 @dataclass(frozen=True)
-class Task:
+class Experiment:
     """What all runs of a command share.
 
     Attributes:
         settings: as given.
         patients: the cohort.
         pretrained: where runs start.
-        question: ids of the codes that the code head is asked about.
+        target_codes: ids of the codes that the prompt asks the code head about.
         collator: makes batches.
         precision, attention: chosen for the machine.
     """
 
     settings: FinetuneSettings
-    patients: LabelledPatients
+    patients: LabeledPatients
     pretrained: Pretrained
-    question: list[int]
-    collator: QuestionCollator
+    target_codes: list[int]
+    collator: PromptCollator
     precision: str
     attention: str
 
     def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
         """Return the network before training."""
-        model = outcome_model(self.pretrained, self.settings.head, self.question, from_scratch, seed)
+        model = outcome_model(self.pretrained, self.settings.head, self.target_codes, from_scratch, seed)
         model.set_attn_implementation(self.attention)
         return model
 
@@ -98,17 +98,19 @@ class Finished:
     weights: Path
 
 
-def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWriter], prefix: str) -> Finished:
+def train_one(
+    run: Run, experiment: Experiment, folder: Path, writer: Callable[[], MetricsWriter], prefix: str
+) -> Finished:
     """Train, or go on, or read what an earlier process has finished.
 
     Args:
         run: which.
-        task: what all runs share.
+        experiment: what all runs share.
         folder: of this run.
         writer: opens where metrics go.
         prefix: of the metrics' names.
     """
-    settings, patients = task.settings, task.patients
+    settings, patients = experiment.settings, experiment.patients
     subset = draw_subset(patients, run.size, run.seed)
     labels = patients.labels[subset.train]
     for part, outcomes in (("training", labels), ("validation", patients.labels[subset.validation])):
@@ -121,10 +123,10 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
     if (found := _finished(folder, scored)) is not None:
         return found
 
-    model = task.new_model(run.kind == "scratch", run.seed)
-    train, validation = LabelledRows(patients, subset.train), LabelledRows(patients, subset.validation)
+    model = experiment.new_model(run.kind == "scratch", run.seed)
+    train, validation = LabeledRows(patients, subset.train), LabeledRows(patients, subset.validation)
     if run.kind != "scratch":
-        fit_first_answer(model, train, validation, task.collator, settings.eval_batch_size)
+        fit_prompt(model, train, validation, experiment.collator, settings.eval_batch_size)
     if settings.freeze_encoder:
         model.bert.requires_grad_(False)
     if settings.class_weights:
@@ -132,13 +134,13 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
         model.class_weights = (0.5 / (1 - share), 0.5 / share)
     plan = make_plan(settings, len(train), model.config.hidden_size, run.kind == "scratch")
     make_folder(folder)
-    args = _arguments(folder, task.precision, run.seed, plan, settings)
+    args = _arguments(folder, experiment.precision, run.seed, plan, settings)
     trainer = FinetuningTrainer(
         model,
         args,
         train,
         validation,
-        task.collator,
+        experiment.collator,
         head_learning_rate=plan.head_learning_rate,
         patience=plan.patience,
     )
@@ -147,10 +149,10 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
     for broken in damaged:
         console.warn(f"{broken}: is damaged and passed over")
     if checkpoint is not None:
-        announce(f"Going on from {checkpoint}")
+        log(f"Going on from {checkpoint}")
     output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.restore_best()
-    logits = trainer.predict_logits(LabelledRows(patients, scored))
+    logits = trainer.predict_logits(LabeledRows(patients, scored))
     budget = (
         f"{len(train):,} labels, {len(validation):,} to validate on; at most {plan.total_steps:,} steps of "
         f"{settings.train_batch_size} patients, learning rate {plan.learning_rate:.2g} (head "
@@ -159,16 +161,16 @@ def train_one(run: Run, task: Task, folder: Path, writer: Callable[[], MetricsWr
     write_json(
         folder / "budget.json", {"budget": budget, "labels": len(train), "seconds": output.metrics["train_runtime"]}
     )
-    with whole_file(folder / SCORES) as part:
+    with atomic_write(folder / SCORES) as part:
         save_file({"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}, part)
     for old in checkpoints.checkpoints(folder):
         shutil.rmtree(old, ignore_errors=True)
     return Finished(logits, len(train), budget, folder / BEST)
 
 
-def load_best(run: Finished, task: Task) -> ExMedBertForSequenceClassification:
+def load_best(run: Finished, experiment: Experiment) -> ExMedBertForSequenceClassification:
     """Return the network of a finished run, for predictions."""
-    model = task.new_model(from_scratch=True, seed=0)
+    model = experiment.new_model(from_scratch=True, seed=0)
     model.load_state_dict(load_file(run.weights))
     return model.eval()
 

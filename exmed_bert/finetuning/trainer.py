@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from exmed_bert.data.questions import LabelledRows, QuestionCollator
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
-from exmed_bert.files import whole_file
+from exmed_bert.files import atomic_write
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.training.trainer import PatientTrainer
 
 BEST = "best.safetensors"  # the weights of the best evaluation so far
-_HEAD = ("classifier.", "summary.", "answer_scale")
+_HEAD = ("classifier.", "summary.", "prompt_scale")
 
 
 def best_step(state: TrainerState) -> tuple[int, list[int]]:
@@ -45,22 +45,22 @@ class _KeepBest(TrainerCallback):
     ) -> None:
         best, found = best_step(state)
         if best == state.global_step:
-            with whole_file(self._folder / BEST) as part:
+            with atomic_write(self._folder / BEST) as part:
                 save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
         if sum(step > best for step in found) >= self._patience:
             control.should_training_stop = True
 
 
 class FinetuningTrainer(PatientTrainer):
-    """Trains an `ExMedBertForSequenceClassification` on labelled patients."""
+    """Trains an `ExMedBertForSequenceClassification` on labeled patients."""
 
     def __init__(
         self,
         model: ExMedBertForSequenceClassification,
         args: TrainingArguments,
-        train: LabelledRows,
-        validation: LabelledRows,
-        collator: QuestionCollator,
+        train: LabeledRows,
+        validation: LabeledRows,
+        collator: PromptCollator,
         *,
         head_learning_rate: float,
         patience: int,
@@ -79,7 +79,7 @@ class FinetuningTrainer(PatientTrainer):
         self.add_callback(_KeepBest(Path(args.output_dir), patience))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Return the optimiser, with a learning rate of its own for the head."""
+        """Return the optimizer, with a learning rate of its own for the head."""
         if self.optimizer is None:
             decaying = set(self.get_decay_parameter_names(self.model))
             groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
@@ -110,7 +110,7 @@ class FinetuningTrainer(PatientTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
         return result
 
-    def predict_logits(self, patients: LabelledRows) -> np.ndarray:
+    def predict_logits(self, patients: LabeledRows) -> np.ndarray:
         """Return the logit of each patient, (n,) float64."""
         with self.accelerator.autocast():
             return predict(

@@ -1,14 +1,13 @@
 """Fine-tuning: the probability of one outcome from a patient's history.
 
-Pretraining has learned to say which code a masked place holds, given all others. So the question whether a code will
-come can be put in its own words: a MASK is appended to the history, a visit later than the last, and the code head is
-asked how likely it is to be one of the codes in question (a cloze question, or prompt: Schick and Schütze, EACL 2021).
-Where pretraining has asked the same of all codes, the answer is the log odds that one comes for the first time within a
-year. That answer ranks patients before a single label was seen. Labels then teach its scale, a head beside it, and the
-encoder.
+Pretraining has learned to predict a masked code from all others. Whether a code will occur can be put in the same
+form, a prompt (Schick and Schütze, EACL 2021): a MASK is appended to the history, a visit later than the last, and the
+code head gives the logits of the target codes there. If pretraining made forecasts, the prompt logit is the log odds
+that one of them occurs for the first time within a year. It ranks patients before any label is seen; labels then train
+its scale, a head beside it, and the encoder.
 
-Beside it stands what single codes and age say, in the head's first inputs: the sum of the embeddings of a history's
-codes, and age as a number (a wide part beside a deep one: Cheng et al., DLRS 2016).
+The head also takes a bag of codes: the sum of the embeddings of a history's codes, and age as a number (a wide part
+beside a deep one: Cheng et al., DLRS 2016).
 """
 
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ from transformers.utils import ModelOutput
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.model import (
-    AheadClassifier,
+    BagOfCodes,
     CodeClassifier,
     ExMedBertModel,
     ExMedBertPreTrainedModel,
-    HistoryBag,
+    ForecastHead,
     mean_of_real,
 )
 
@@ -39,14 +38,14 @@ class OutcomeOutput(ModelOutput):
     Attributes:
         loss: scalar, mean cross-entropy in nats, weighted by the model's ``class_weights``, where labels were given.
         logits: (B,) log odds of the outcome.
-        answers: (B,) what the code head says of the codes in question: the log odds that they come, where pretraining
-            has asked for them, else the log of their share among all codes; None without a question.
+        prompt_logits: (B,) log odds that a target code occurs, if pretraining made forecasts, else the log of the
+            target codes' probability among all codes; None without a prompt.
         wide: (B, hidden + 1) the sum of the codes' embeddings, and age: the first inputs of the head.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    answers: Tensor | None = None
+    prompt_logits: Tensor | None = None
     wide: Tensor | None = None
 
 
@@ -74,11 +73,11 @@ class LastLayer(nn.Linear):
 
 
 class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
-    """The encoder, a head over the history and, if ``config.question_codes``, the code head's answer.
+    """The encoder, a head over the history and, if ``config.target_codes``, the code head's logits for a prompt.
 
-    The logit is ``scale * answer + bias + head(sum of the codes, age, summary of the history, state of the question)``.
-    The head's last layer starts at zero, so that training starts from the answer alone, or from what is fitted to the
-    first `wide` inputs beforehand.
+    The logit is ``scale * prompt logit + bias + head(bag of codes, summary of the history, state of the query)``.
+    The head's last layer starts at zero, so that training starts from the prompt logit alone, or from what is fitted to
+    the first `wide` inputs beforehand.
     """
 
     def __init__(self, config: ExMedBertConfig) -> None:
@@ -86,27 +85,27 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         self.bert = ExMedBertModel(config)
         self.class_weights: tuple[float, float] | None = None  # of patients without and with the outcome, in the loss
         self.summary = None if config.classifier_head == "ffn" else Recurrent(config)
-        asks = bool(config.question_codes)
-        self.bag = HistoryBag(config)
+        has_prompt = bool(config.target_codes)
+        self.bag_of_codes = BagOfCodes(config)
         self.wide = config.hidden_size + 1
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = LastLayer(self.wide + config.hidden_size * (2 if asks else 1), 1)
-        if asks:
+        self.classifier = LastLayer(self.wide + config.hidden_size * (2 if has_prompt else 1), 1)
+        if has_prompt:
             self.code_classifier = CodeClassifier(config)
-            if config.predict_ahead:
-                self.ahead_classifier = AheadClassifier(config)
-            self.answer_scale = nn.Parameter(torch.empty(()))
+            if config.predict_future_codes:
+                self.forecast_head = ForecastHead(config)
+            self.prompt_scale = nn.Parameter(torch.empty(()))
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, LastLayer):
             init.zeros_(module.weight)
-            init.constant_(module.bias, self.config.answer_bias)
+            init.constant_(module.bias, self.config.prompt_bias)
             return
         super()._init_weights(module)
-        if isinstance(module, ExMedBertForSequenceClassification) and self.config.question_codes:
-            init.constant_(module.answer_scale, self.config.answer_scale)
+        if isinstance(module, ExMedBertForSequenceClassification) and self.config.target_codes:
+            init.constant_(module.prompt_scale, self.config.prompt_scale)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the code embeddings."""
@@ -127,8 +126,8 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         """Predict the outcome.
 
         Args:
-            input_ids ... attention_mask: as `ExMedBertModel.forward`. With a question, every patient has as many MASK
-                tokens as any other, where the question is asked.
+            input_ids ... attention_mask: as `ExMedBertModel.forward`. With a prompt, every patient has the same number
+                of MASK tokens, the queries.
             labels: (B,) 1 the outcome came, 0 it did not.
             inputs_embeds: as `ExMedBertModel.forward`.
         """
@@ -144,27 +143,27 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         ).last_hidden_state
         summary = mean_of_real(hidden, attention_mask) if self.summary is None else self.summary(hidden, attention_mask)
         embedded = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        wide = self.bag(input_ids, embedded, age_ids)
-        answers = None
-        if self.config.question_codes:
-            asked = hidden[input_ids == MASK].view(len(hidden), -1, hidden.shape[2])
-            summary = torch.cat((summary, asked.mean(dim=1)), dim=1)
-            more = self.ahead_classifier(wide) if self.config.predict_ahead else None
-            answers = self._answers(asked, more)
+        wide = self.bag_of_codes(input_ids, embedded, age_ids)
+        prompt_logits = None
+        if self.config.target_codes:
+            queries = hidden[input_ids == MASK].view(len(hidden), -1, hidden.shape[2])
+            summary = torch.cat((summary, queries.mean(dim=1)), dim=1)
+            more = self.forecast_head(wide) if self.config.predict_future_codes else None
+            prompt_logits = self._prompt_logits(queries, more)
         logits = self.classifier(torch.cat((wide, self.dropout(summary)), dim=1))[:, 0].float()
-        if answers is not None:
-            logits = logits + self.answer_scale * answers
-        output = OutcomeOutput(logits=logits, answers=answers, wide=wide)
+        if prompt_logits is not None:
+            logits = logits + self.prompt_scale * prompt_logits
+        output = OutcomeOutput(logits=logits, prompt_logits=prompt_logits, wide=wide)
         if labels is not None:
             output.loss = self._loss(logits, labels)
         return output
 
-    def _answers(self, asked: Tensor, more: Tensor | None) -> Tensor:
-        """(B, questions, hidden), (B, hidden) -> (B,): log of the odds, or of the share, of all codes in question."""
-        scores = self.code_classifier(asked, None if more is None else more[:, None]).float()
-        if not self.config.predict_ahead:
+    def _prompt_logits(self, queries: Tensor, more: Tensor | None) -> Tensor:
+        """(B, queries, hidden), (B, hidden) -> (B,): log odds, or log probability, of the target codes."""
+        scores = self.code_classifier(queries, None if more is None else more[:, None]).float()
+        if not self.config.predict_future_codes:
             scores = F.log_softmax(scores, dim=-1)
-        return scores[:, :, list(self.config.question_codes)].logsumexp(dim=(1, 2))
+        return scores[:, :, list(self.config.target_codes)].logsumexp(dim=(1, 2))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = None

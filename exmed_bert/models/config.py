@@ -35,8 +35,8 @@ class ExMedBertConfig(PretrainedConfig):
             none of it; the others lose `visit_slopes` a visit, down to a head that hardly looks beyond the visit. With
             positions in the embeddings alone a model takes very long to find what meets in a visit. The original's
             weights know nothing of it.
-        predict_ahead: whether pretraining also asked what comes: at a MASK after the history the code head gives the
-            log odds that a code comes for the first time within a year.
+        predict_future_codes: whether pretraining also forecast: at a MASK after the history the code head gives the log
+            odds that a code occurs for the first time within a year.
         context_scale: size of the embeddings of entity, age, sex, state and visit position beside the code's, whose
             entries have unit variance. The six are added up: at equal size five sixths of what a token shows is not
             its code, and models learn far more slowly which codes go together.
@@ -70,12 +70,12 @@ class ExMedBertConfig(PretrainedConfig):
     pad_token_id: int = 0
     predict_codes: bool = True
     predict_los: bool = False
-    predict_ahead: bool = False
+    predict_future_codes: bool = False
     plos_weight: tuple[float, float] | list[float] | None = (0.25, 1.0)
     classifier_head: str = "ffn"
-    question_codes: tuple[int, ...] | list[int] = ()
-    answer_scale: float = 1.0
-    answer_bias: float = 0.0
+    target_codes: tuple[int, ...] | list[int] = ()
+    prompt_scale: float = 1.0
+    prompt_bias: float = 0.0
     # What transformers' BERT layers ask for.
     is_decoder: bool = False
     add_cross_attention: bool = False

@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
 
 
 class ResidualOutput(nn.Module):
-    """A projection, added to what went into the block, normalised."""
+    """A projection, added to what went into the block, normalized."""
 
     def __init__(self, config: ExMedBertConfig, in_features: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """ExMed-BERT: embeddings of code, entity, age, sex, state and visit position under BERT's encoder, and the heads.
 
 Parameter names are the original's, so that published weights load. What the original got wrong is not carried over:
-pooling ignores padding, the sinusoidal visit positions survive initialisation, PLOS labels are 0 or 1, and logits are
+pooling ignores padding, the sinusoidal visit positions survive initialization, PLOS labels are 0 or 1, and logits are
 computed where a label is.
 """
 
@@ -36,10 +36,10 @@ class MaskedCodeOutput(ModelOutput):
     """Output of `ExMedBertForMaskedLM`.
 
     Attributes:
-        loss: scalar, where labels were given: the losses of codes, a mean over masked and coming ones, and that of
+        loss: scalar, where labels were given: the losses of codes, a mean over masked and future ones, and that of
             prolonged stays.
         code_loss: scalar, mean cross-entropy over the masked positions.
-        ahead_loss: scalar, where it was asked what comes: the cross-entropy of each code's coming or not, over the
+        forecast_loss: scalar, where it was queried what comes: the cross-entropy of each code's future or not, over the
             codes that come.
         plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
         logits: (masked positions, V) in the order of ``code_labels != -100`` if code labels were given, else (B, L, V).
@@ -49,7 +49,7 @@ class MaskedCodeOutput(ModelOutput):
 
     loss: Tensor | None = None
     code_loss: Tensor | None = None
-    ahead_loss: Tensor | None = None
+    forecast_loss: Tensor | None = None
     plos_loss: Tensor | None = None
     logits: Tensor | None = None
     plos_logits: Tensor | None = None
@@ -81,7 +81,7 @@ def _table(count: int, size: int, scale: float) -> nn.Embedding:
 
 
 class ExMedBertEmbeddings(nn.Module):
-    """The sum of six embeddings a token, normalised."""
+    """The sum of six embeddings a token, normalized."""
 
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__()
@@ -119,12 +119,12 @@ class ExMedBertEmbeddings(nn.Module):
             + self.sex_embeddings(padding if sex_ids is None else sex_ids)
             + self.state_embeddings(padding if state_ids is None else state_ids)
         )
-        normalised = self.layer_norm(embedded)
-        return dropout(normalised, self.dropout_probability) if self.training else normalised
+        normalized = self.layer_norm(embedded)
+        return dropout(normalized, self.dropout_probability) if self.training else normalized
 
 
 class ExMedBertPreTrainedModel(PreTrainedModel):
-    """Initialisation, loading and saving, shared by all ExMed-BERT models."""
+    """Initialization, loading and saving, shared by all ExMed-BERT models."""
 
     config_class = ExMedBertConfig
     config: ExMedBertConfig
@@ -205,7 +205,7 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
 
 
-class HistoryBag(nn.Module):
+class BagOfCodes(nn.Module):
     """What a history holds, whatever its order: the sum of its codes' embeddings, each code counted once, and its age.
 
     Attention averages: what stands once among forty codes is a fortieth of what it gives. A sum keeps it.
@@ -232,30 +232,30 @@ class CodePredictionHead(nn.Module):
         super().__init__()
         self.transform = BertPredictionHeadTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.code_vocab_size)
-        self.register_buffer("held_back", None, persistent=False)
-        self.register_buffer("lowered", None, persistent=False)
+        self.register_buffer("logit_mask", None, persistent=False)
+        self.register_buffer("logit_offset", None, persistent=False)
 
-    def hold_back(self, ids: Tensor, lowered: Tensor, by: float) -> None:
+    def mask_logits(self, ids: Tensor, logit_offset: Tensor, by: float) -> None:
         """Leave codes out of the guesses in training, so that it does not push them down; evaluation has them all.
 
         Args:
             ids: (k,) the codes.
-            lowered: (l,) those of them whose rows mean nothing yet; evaluation lowers their scores.
+            logit_offset: (l,) those of them whose rows mean nothing yet; evaluation lowers their scores.
             by: how much, in nats.
         """
         nothing = torch.zeros_like(self.decoder.bias.detach())
-        self.held_back = nothing.index_fill(0, ids, -torch.inf)
-        self.lowered = nothing.index_fill(0, lowered, -by)
+        self.logit_mask = nothing.index_fill(0, ids, -torch.inf)
+        self.logit_offset = nothing.index_fill(0, logit_offset, -by)
 
     def release(self) -> None:
         """Let all codes be guessed at again."""
-        self.held_back = self.lowered = None
+        self.logit_mask = self.logit_offset = None
 
     def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
         """(..., hidden) -> (..., V); ``more``, (..., hidden), is added to what the codes are compared with."""
         states, bias = self.transform(hidden), self.decoder.bias
         states = states if more is None else states + more
-        offset = self.held_back if self.training else self.lowered
+        offset = self.logit_mask if self.training else self.logit_offset
         return F.linear(states, self.decoder.weight, bias if offset is None else bias + offset)
 
 
@@ -271,7 +271,7 @@ class CodeClassifier(nn.Module):
         return self.predictions(hidden, more)
 
 
-class AheadClassifier(nn.Module):
+class ForecastHead(nn.Module):
     """What a history holds, as far as it says which codes will come: what the code head takes beside a state."""
 
     def __init__(self, config: ExMedBertConfig) -> None:
@@ -279,7 +279,7 @@ class AheadClassifier(nn.Module):
         self.history = nn.Linear(config.hidden_size + 1, config.hidden_size)
 
     def forward(self, bag: Tensor) -> Tensor:
-        """(B, hidden + 1) as `HistoryBag` gives it -> (B, hidden)."""
+        """(B, hidden + 1) as `BagOfCodes` gives it -> (B, hidden)."""
         return self.history(bag)
 
 
@@ -308,16 +308,16 @@ def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="sum")
 
 
-def _summed_ahead_loss(logits: Tensor, known: Tensor, coming: Tensor) -> Tensor:
+def _summed_forecast_loss(logits: Tensor, known: Tensor, future: Tensor) -> Tensor:
     """(n, V) log odds, (n, L) codes of the history, (n, L) codes that come or -100 -> scalar.
 
     What a history holds cannot come for the first time, so nothing is said of it.
     """
     logits = logits.float()
     possible = torch.ones_like(logits).scatter_(1, known, 0.0)
-    comes = coming != IGNORED
-    of_coming = logits.gather(1, coming.clamp(min=0))
-    return (F.softplus(logits) * possible).sum() - of_coming[comes].sum()
+    comes = future != IGNORED
+    of_future = logits.gather(1, future.clamp(min=0))
+    return (F.softplus(logits) * possible).sum() - of_future[comes].sum()
 
 
 class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
@@ -329,9 +329,9 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         self.code_classifier = CodeClassifier(config)
         if config.predict_los:
             self.plos_classifier = PlosClassifier(config)
-        if config.predict_ahead:
-            self.bag = HistoryBag(config)
-            self.ahead_classifier = AheadClassifier(config)
+        if config.predict_future_codes:
+            self.bag_of_codes = BagOfCodes(config)
+            self.forecast_head = ForecastHead(config)
         self.post_init()
 
     def forward(
@@ -345,8 +345,8 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         code_labels: Tensor | None = None,
         plos_label: Tensor | None = None,
-        question_columns: Tensor | None = None,
-        coming_codes: Tensor | None = None,
+        query_positions: Tensor | None = None,
+        future_codes: Tensor | None = None,
     ) -> MaskedCodeOutput:
         """Predict codes and, if the model has that head, prolonged length of stay.
 
@@ -354,8 +354,8 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             input_ids ... attention_mask: as `ExMedBertModel.forward`.
             code_labels: (B, L), the original code at masked positions, -100 elsewhere.
             plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
-            question_columns: (B,) where a patient is asked what comes, -100 who is not asked.
-            coming_codes: (B, L) the codes that come, in any order, -100 elsewhere.
+            query_positions: (B,) where a patient is queried what comes, -100 who is not queried.
+            future_codes: (B, L) the codes that come, in any order, -100 elsewhere.
         """
         hidden = self.bert(
             input_ids=input_ids,
@@ -378,15 +378,19 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
                 output.logits = self.code_classifier(states)
                 summed = _summed_loss(output.logits, labels)
             output.code_loss = output.loss = summed / max(len(labels), 1)
-            if question_columns is not None:
-                asked = question_columns != IGNORED
-                states, codes, coming = hidden[asked, question_columns[asked]], input_ids[asked], coming_codes[asked]
-                ages = None if age_ids is None else age_ids[asked]
-                more = self.ahead_classifier(self.bag(codes, self.get_input_embeddings()(codes), ages))
-                ahead = self._summed_in_chunks(_summed_ahead_loss, (states, more), codes, coming)
-                count = (coming != IGNORED).sum()
-                output.ahead_loss = ahead / count.clamp(min=1)
-                output.loss = (summed + ahead) / (len(labels) + count).clamp(min=1)
+            if query_positions is not None:
+                queried = query_positions != IGNORED
+                states, codes, future = (
+                    hidden[queried, query_positions[queried]],
+                    input_ids[queried],
+                    future_codes[queried],
+                )
+                ages = None if age_ids is None else age_ids[queried]
+                more = self.forecast_head(self.bag_of_codes(codes, self.get_input_embeddings()(codes), ages))
+                forecast = self._summed_in_chunks(_summed_forecast_loss, (states, more), codes, future)
+                count = (future != IGNORED).sum()
+                output.forecast_loss = forecast / count.clamp(min=1)
+                output.loss = (summed + forecast) / (len(labels) + count).clamp(min=1)
         if self.config.predict_los:
             output.plos_logits = self.plos_classifier(hidden, attention_mask)
             if plos_label is not None:

@@ -60,7 +60,7 @@ def correlation_root(fitted: Fitted) -> np.ndarray:
 def prevalence_by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
     """Return the prevalence at each age in years on the window's last day, (ages, 2, K).
 
-    Within the bands it changes smoothly: the logarithm is averaged over neighbouring ages again and again, and each
+    Within the bands it changes smoothly: the logarithm is averaged over neighboring ages again and again, and each
     band is brought back to its mean (the mean-preserving interpolation of Rymes and Myers 2001, Solar Energy 71:225).
     A band's prevalence is of all its people; those of the right age for a part of the window have a part of it.
     """

@@ -7,7 +7,7 @@ ATCvet: C10AA05 gives C10AA97.
 
 *Recent* ones are real ICD-10-CM codes that took effect from April 2020 on (``tables/recent_codes.csv``), most likely
 too late for the sources of ClinVec. Some are codes of the diagnosis table, and simply count as novel; the others are
-rarer neighbours of its codes and take their place from the day on which they are valid. There are none for drugs: no
+rarer neighbors of its codes and take their place from the day on which they are valid. There are none for drugs: no
 ATC code at hand is surely too new.
 """
 
@@ -64,7 +64,7 @@ def make_cousins(known: tuple[str, ...], system: codes.CodeSystem, seed: int) ->
     for code in known:
         stem, endings = _endings(code, known, system, seed)
         cousins = [stem + ending for ending in endings]
-        made[code] = [cousin for cousin in cousins if cousin not in known and codes.normalise(cousin, system) == cousin]
+        made[code] = [cousin for cousin in cousins if cousin not in known and codes.normalize(cousin, system) == cousin]
     return _cousins(known, made)
 
 
@@ -131,7 +131,7 @@ def load_recent(folder: Path = tables.FOLDER) -> RecentCodes:
     rows = Rows(folder / "recent_codes.csv")
 
     def code(text: str) -> str:
-        return text if codes.normalise(text, codes.ICD) == text else rows.wrong(f"is no {codes.ICD} code")
+        return text if codes.normalize(text, codes.ICD) == text else rows.wrong(f"is no {codes.ICD} code")
 
     return RecentCodes(
         path=rows.path,

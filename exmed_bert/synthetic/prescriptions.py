@@ -9,7 +9,7 @@ from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People
 from exmed_bert.synthetic.tables import Drugs, Tables
 
-# Estimates. How many therapies end was lowered until the users within a year came near those of MEPS; studies of
+# Estimates. How many therapies end was logit_offset until the users within a year came near those of MEPS; studies of
 # adherence find several times as many.
 AFTER_FIRST_LINE, WITHOUT_FIRST_LINE = 1.5, 0.3  # a second-line drug's probability, times that of the tables
 UNCODED_TIMES = 50  # more often than anybody gets a drug for no diagnosis do those who have an uncoded one of it

@@ -42,7 +42,7 @@ class Rows:
     def codes(self, system: codes.CodeSystem) -> tuple[str, ...]:
         """Return the column ``code``: codes of the system in its usual spelling, each once."""
         found = self.each(
-            "code", lambda text: text if codes.normalise(text, system) == text else self.wrong(f"is no {system} code")
+            "code", lambda text: text if codes.normalize(text, system) == text else self.wrong(f"is no {system} code")
         )
         if len(set(found)) < len(found):
             raise InputError(f"{self.path}: code: a code stands twice")

@@ -11,7 +11,7 @@ _CONTENTS = "contents.json"  # name and size of each file, written last
 
 
 def seal(folder: Path) -> None:
-    """Record the files of a finished checkpoint, so that a damaged one is recognised later."""
+    """Record the files of a finished checkpoint, so that a damaged one is recognized later."""
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
     with open(folder / _CONTENTS, "w", encoding="utf-8") as file:
         json.dump(sizes, file, indent=2)
@@ -29,7 +29,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def step_of(folder: Path) -> int:
-    """Return the optimiser step of a checkpoint's folder, -1 when the name is no checkpoint's.
+    """Return the optimizer step of a checkpoint's folder, -1 when the name is no checkpoint's.
 
     >>> step_of(Path("checkpoint-40")), step_of(Path("checkpoint-old"))
     (40, -1)

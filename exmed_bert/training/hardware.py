@@ -28,10 +28,10 @@ _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and why in a few words for the log."""
+    """What was chosen, and the reason in a few words for the log."""
 
     name: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
             if "OMP_NUM_THREADS" not in os.environ:
                 torch.set_num_threads(1)
         elif precision == "fp32":
-            notes.append(f"fp32 matrix products: {_choose_products(shape).why}")
+            notes.append(f"fp32 matrix products: {_choose_products(shape).reason}")
         notes.append(f"threads: {torch.get_num_threads()}")
     try:
         yield notes

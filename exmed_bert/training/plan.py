@@ -12,7 +12,7 @@ _WARMUP = 0.1  # share of the steps
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of optimiser steps, and the peak learning rate."""
+    """Numbers of optimizer steps, and the peak learning rate."""
 
     steps_per_epoch: int
     total_steps: int

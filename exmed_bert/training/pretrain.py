@@ -16,17 +16,17 @@ from exmed_bert.clinvec import report as code_report
 from exmed_bert.config import PretrainSettings, Resolved, flag
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.files import fingerprint, whole_file
+from exmed_bert.files import atomic_write, fingerprint
+from exmed_bert.models.folder import write_origin
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
+from exmed_bert.training.initial_model import Start, code_keys, new_model
 from exmed_bert.training.plan import Plan, make_plan
-from exmed_bert.training.pretrained import write_origin
 from exmed_bert.training.profiling import ProfileCallback
-from exmed_bert.training.results import final_results, say_done, say_finished, write_results
+from exmed_bert.training.results import final_results, print_already_finished, print_summary, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
-from exmed_bert.training.start import Start, code_keys, new_model
-from exmed_bert.training.tracking import MetricsWriter, ReportCallback, announce, open_log
+from exmed_bert.training.tracking import MetricsWriter, ReportCallback, log, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
 
@@ -81,7 +81,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     precision = choose_precision(settings.precision, shape)
     attention = choose_attention(model.config, precision.name)
     model.set_attn_implementation(attention.name)
-    notes += [f"precision: {precision.name}, {precision.why}", f"attention: {attention.name}, {attention.why}"]
+    notes += [f"precision: {precision.name}, {precision.reason}", f"attention: {attention.name}, {attention.reason}"]
     if settings.compile:
         model.bert.encoder.compile(dynamic=True)
 
@@ -106,9 +106,9 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         )
     if folder.state == "finished":
         if args.should_save:
-            say_finished(settings, plan)
+            print_already_finished(settings, plan)
         return
-    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.ahead_prob)
+    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob)
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
             _write_start(start, train, folder, settings)
@@ -116,14 +116,14 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         else:  # one of several processes: the first one reports
             trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
             trainer.predict_masked_codes()
-            trainer.whole_state()
+            trainer.full_state_dict()
 
 
 def _write_start(start: Start, train: PatientDataset, folder: RunFolder, settings: PretrainSettings) -> None:
     """Write what the codes start from, for looking back at it after training."""
     embeddings = start.model.get_input_embeddings().weight.detach()
     if folder.first_step == 0:
-        with whole_file(settings.output_dir / START_EMBEDDINGS) as part:
+        with atomic_write(settings.output_dir / START_EMBEDDINGS) as part:
             save_file({"code_embeddings": embeddings.contiguous()}, part)
         if start.codes:
             code_report.write(settings.output_dir, start.codes, train.code_counts, set(train.novel_ids.tolist()))
@@ -144,10 +144,10 @@ def _train_and_report(
         seconds = time.perf_counter() - start
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
-        write_results(trainer, trainer.whole_state(), settings, results)
+        write_results(trainer, trainer.full_state_dict(), settings, results)
         write_origin(settings.output_dir, trainer.train_dataset.info, settings.model_dir)
     folder.remember(finished_steps=plan.total_steps)
-    say_done(settings, results, seconds)
+    print_summary(settings, results, seconds)
 
 
 def _path(checkpoint: Path | None) -> str | None:
@@ -163,7 +163,7 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
     settings = resolved.settings
     train, val = PatientDataset.load(settings.training_data), PatientDataset.load(settings.validation_data)
     for what, in_train, in_val in (
-        ("vocabularies", train.info.vocabulary.labels, val.info.vocabulary.labels),
+        ("vocabularies", train.info.vocabulary.tokens, val.info.vocabulary.tokens),
         ("max_length", train.info.max_length, val.info.max_length),
         ("age units", train.info.age_unit, val.info.age_unit),
         ("masking", train.info.masking.mode, val.info.masking.mode),
@@ -273,22 +273,22 @@ def _described(metrics: dict[str, float]) -> str:
 def _announce_start(trainer: PretrainingTrainer, plan: Plan, notes: list[str], folder: RunFolder) -> None:
     config, train, val = trainer.model.config, trainer.train_dataset, trainer.eval_dataset
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    announce(
+    log(
         f"Model: {config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} "
         f"heads, {len(train.info.vocabulary):,} codes, {parameters:,} parameters"
     )
     for note in notes:
-        announce(f"  {note}")
+        log(f"  {note}")
     sample = len(trainer.eval_sample)
-    announce(
+    log(
         f"Data: {len(train):,} patients to train on, {len(val):,} to validate"
         f"{f' ({sample:,} of them during training)' if sample < len(val) else ''}; "
         f"{train.info.masking.mode} masking, at most {train.info.max_length} codes"
     )
-    announce(
+    log(
         f"Plan: {plan.total_steps:,} steps, {plan.steps_per_epoch:,} an epoch; learning rate {plan.learning_rate:.2g} "
         f"after {plan.warmup_steps:,} steps; {'bf16' if trainer.args.bf16 else 'fp32'} on {trainer.args.device}; "
-        f"{trainer.sampler.padded_share():.0%} of positions are padding"
+        f"{trainer.sampler.padding_fraction():.0%} of positions are padding"
     )
     if folder.checkpoint:
-        announce(f"Going on from {folder.checkpoint}")
+        log(f"Going on from {folder.checkpoint}")

@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from exmed_bert.training.tracking import LOGGER, announce
+from exmed_bert.training.tracking import LOGGER, log
 
 _WAIT = 10  # steps before, in which memory is allocated and compilation happens
 _WARMUP = 2  # steps that the profiler itself needs
@@ -53,7 +53,7 @@ class ProfileCallback(TrainerCallback):
         tensorboard_trace_handler(str(self._folder))(recorded)
         table = recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=_LOGGED)
         LOGGER.info("profile of %d steps\n%s", self._steps, table)
-        announce(f"Profile of {self._steps} steps in {self._folder}: open it in TensorBoard or https://ui.perfetto.dev")
+        log(f"Profile of {self._steps} steps in {self._folder}: open it in TensorBoard or https://ui.perfetto.dev")
 
     def _stop(self) -> None:
         if self._profile is not None:

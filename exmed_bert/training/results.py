@@ -8,8 +8,8 @@ from torch import Tensor
 
 from exmed_bert import console
 from exmed_bert.config import PretrainSettings
-from exmed_bert.files import whole_file, write_json, write_tensors
-from exmed_bert.training import metrics
+from exmed_bert.evaluation import masked_codes
+from exmed_bert.files import atomic_write, write_json, write_tensors
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
 from exmed_bert.training.tracking import LOGGER
@@ -19,13 +19,13 @@ from exmed_bert.training.trainer import PretrainingTrainer
 def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, seconds: float) -> dict[str, float]:
     """Return the metrics of all validation patients, what guessing would score, and the speed of training.
 
-    ``train_waiting_share`` is the share of the time in which this process waited for batches. A GPU may have been at
-    work on earlier steps meanwhile, so it idled for at most that.
+    ``train_data_wait_fraction`` is the share of the time in which this process waited for batches. A GPU may have been
+    at work on earlier steps meanwhile, so it idled for at most that.
     """
     train = trainer.train_dataset
     found = trainer.predict_masked_codes()
-    results = metrics.summarise(found, trainer.eval_dataset, trainer.model.config.plos_weight)
-    results |= metrics.most_frequent_code_accuracy(train, found.labels)
+    results = masked_codes.summarize(found, trainer.eval_dataset, trainer.model.config.plos_weight)
+    results |= masked_codes.most_frequent_code_accuracy(train, found.labels)
     steps = plan.total_steps - folder.first_step
     epochs = steps / plan.steps_per_epoch
     results |= {
@@ -35,7 +35,7 @@ def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, se
         "train_steps_per_second": steps / seconds,
         "train_patients_per_second": epochs * len(train) / seconds,
         "train_codes_per_second": epochs * int(train.lengths.sum()) / seconds,
-        "train_waiting_share": trainer.seconds_waiting / seconds,
+        "train_data_wait_fraction": trainer.data_wait_seconds / seconds,
     }
     return {f"eval_{k}" if not k.startswith("train_") else k: v for k, v in results.items()}
 
@@ -53,7 +53,7 @@ def write_results(
     staged.rmdir()
     train = trainer.train_dataset
     write_json(folder / "vocab.json", train.info.vocabulary.to_dict())
-    with whole_file(settings.output_data_dir / "eval_results.txt") as part:
+    with atomic_write(settings.output_data_dir / "eval_results.txt") as part:
         part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")
 
 
@@ -61,10 +61,10 @@ def _shown(value: float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def say_done(settings: PretrainSettings, results: dict[str, float], seconds: float) -> None:
+def print_summary(settings: PretrainSettings, results: dict[str, float], seconds: float) -> None:
     """Print the metrics that matter and where everything is."""
     shown = [("loss", "eval_loss"), ("perplexity", "eval_perplexity")]
-    shown += [(f"masked-code accuracy, top {top}", f"eval_accuracy_top{top}") for top in metrics.TOP]
+    shown += [(f"masked-code accuracy, top {top}", f"eval_accuracy_top{top}") for top in masked_codes.TOP]
     shown += [("  diagnoses, top 1", "eval_diagnoses_accuracy_top1"), ("  drugs, top 1", "eval_drugs_accuracy_top1")]
     shown += [("  novel codes, top 10", "eval_novel_codes_accuracy_top10")]
     shown += [("always the most frequent diagnosis or drug", "eval_baseline_entity_top1")]
@@ -91,9 +91,9 @@ def say_done(settings: PretrainSettings, results: dict[str, float], seconds: flo
         console.warn("the loss is no finite number: training diverged; try a lower --learning-rate")
 
 
-def say_finished(settings: PretrainSettings, plan: Plan) -> None:
+def print_already_finished(settings: PretrainSettings, plan: Plan) -> None:
     """Say that there is nothing to do, and how to go on."""
-    console.say(
+    console.echo(
         f"{settings.output_dir} already holds this run, finished after {plan.total_steps:,} steps: nothing to do.\n"
         "To go on training, pass more --epochs; to train anew, pass --overwrite (the finished run is set aside)."
     )

@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def first_step(self) -> int:
-        """Optimiser steps that an earlier process has done."""
+        """Optimizer steps that an earlier process has done."""
         return checkpoints.step_of(self.checkpoint) if self.checkpoint else 0
 
     def remember(self, **facts: Any) -> None:
@@ -60,7 +60,7 @@ def open_run(
     Args:
         model_dir, data_dir: the run's two folders; they may be the same.
         identity: plain JSON values that decide the weights.
-        total_steps: optimiser steps of the whole run.
+        total_steps: optimizer steps of the whole run.
         overwrite: set this very run aside too, and start anew.
         may_write: False on all but the first of several processes: look, change nothing.
 
@@ -83,7 +83,7 @@ def open_run(
     fresh = RunFolder(model_dir, data_dir, "new", None, {"identity": identity})
     if may_write:
         reason = "starting anew as asked" if same and overwrite else "it holds another run"
-        _set_aside([(model_dir, _MODEL_FILES), (data_dir, _DATA_FILES)], reason)
+        _archive([(model_dir, _MODEL_FILES), (data_dir, _DATA_FILES)], reason)
         make_folder(model_dir)
         make_folder(data_dir)
         fresh.remember()
@@ -98,7 +98,7 @@ def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _set_aside(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None:
+def _archive(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None:
     """Rename folders that hold results, all under the same date."""
     stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
     for folder, results in folders:
@@ -112,4 +112,4 @@ def _set_aside(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None
             os.rename(folder, aside)
         except OSError as error:
             raise InputError(f"{folder}: cannot be set aside as {aside.name}: {error.strerror}") from error
-        console.say(f"{folder} is set aside as {aside} ({reason})")
+        console.echo(f"{folder} is set aside as {aside} ({reason})")

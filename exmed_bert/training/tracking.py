@@ -36,9 +36,9 @@ def open_log(path: Path) -> None:
         logger.propagate = False
 
 
-def announce(message: str) -> None:
+def log(message: str) -> None:
     """Say a line on the terminal and in the log."""
-    console.say(message)
+    console.echo(message)
     LOGGER.info(message)
 
 
@@ -183,7 +183,7 @@ class ReportCallback(TrainerCallback):
         )
         LOGGER.info(line)
         self._bar.clear()
-        console.say(line)
+        console.echo(line)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

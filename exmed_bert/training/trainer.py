@@ -25,8 +25,9 @@ from transformers.trainer_utils import TrainOutput
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.randomness import mix
+from exmed_bert.evaluation import masked_codes
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.training import checkpoints, metrics
+from exmed_bert.training import checkpoints
 from exmed_bert.training.optimizer import FusedAdamW
 from exmed_bert.training.unseen import UnseenCodes
 
@@ -81,7 +82,7 @@ class PatientTrainer(Trainer):
         if self._whole_model:
             self.optimizer_cls_and_kwargs = (FusedAdamW, {"lr": args.learning_rate})
         self.add_callback(_EpochCallback(self.sampler, *epoch_listeners))
-        self.seconds_waiting = 0.0  # for batches
+        self.data_wait_seconds = 0.0  # for batches
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the batches of an epoch, grouped by length; each process gets its share, on its device."""
@@ -103,7 +104,7 @@ class PatientTrainer(Trainer):
         """Return the batches of a step, and no count of their labels: the model's losses are means already."""
         start = time.perf_counter()
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        self.seconds_waiting += time.perf_counter() - start
+        self.data_wait_seconds += time.perf_counter() - start
         return batches, None
 
     def training_step(
@@ -130,7 +131,7 @@ class PatientTrainer(Trainer):
         """Return 0: the Trainer would count the parameters anew at each step, 5 % of a small model's time."""
         return 0
 
-    def whole_state(self) -> dict[str, torch.Tensor]:
+    def full_state_dict(self) -> dict[str, torch.Tensor]:
         """Return the model's parameters and buffers on the CPU; every process has to ask, the first one gets them."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
         return {name: tensor.detach().cpu() for name, tensor in (state or {}).items()}
@@ -169,7 +170,7 @@ class PretrainingTrainer(PatientTrainer):
         eval_dataset: PatientDataset,
         eval_max_patients: int,
         unseen: UnseenCodes | None = None,
-        ahead: float = 0.0,
+        forecast_prob: float = 0.0,
     ) -> None:
         """Take what a Trainer takes.
 
@@ -177,13 +178,13 @@ class PretrainingTrainer(PatientTrainer):
             model, args, train_dataset, eval_dataset: as a Trainer takes them.
             eval_max_patients: how many validation patients an evaluation during training looks at.
             unseen: codes that take their place when training ends.
-            ahead: share of the patients who are asked what comes.
+            forecast_prob: share of the patients with a forecast in place of masked codes.
         """
         self._unseen = unseen
         plos = bool(model.config.predict_los)
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
-        collator = MaskedCodeCollator(train_dataset.info, plos, ahead=ahead, seed=args.seed)
+        collator = MaskedCodeCollator(train_dataset.info, plos, forecast_prob=forecast_prob, seed=args.seed)
         super().__init__(model, args, train_dataset, eval_dataset, collator, collator)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -197,7 +198,7 @@ class PretrainingTrainer(PatientTrainer):
         """Evaluate on the sample of validation patients with their fixed masks; all processes get the same metrics."""
         start = time.perf_counter()
         found = self.predict_masked_codes(self.eval_sample)
-        summary = metrics.summarise(found, self.eval_dataset, self.model.config.plos_weight)
+        summary = masked_codes.summarize(found, self.eval_dataset, self.model.config.plos_weight)
         result = {f"{metric_key_prefix}_{name}": value for name, value in summary.items()}
         seconds = time.perf_counter() - start
         result[f"{metric_key_prefix}_patients_per_second"] = round(len(self.eval_sample) / seconds, 1)
@@ -205,16 +206,16 @@ class PretrainingTrainer(PatientTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
         return result
 
-    def predict_masked_codes(self, patients: np.ndarray | None = None) -> metrics.MaskedCodePredictions:
+    def predict_masked_codes(self, patients: np.ndarray | None = None) -> masked_codes.MaskedCodePredictions:
         """Return what the model says at the masked positions of validation patients; None takes all of them."""
         patients = np.arange(len(self.eval_dataset)) if patients is None else patients
         with self.accelerator.autocast():
-            found = metrics.predict(self.model, self._eval_batches(patients), self.args.device)
+            found = masked_codes.predict(self.model, self._eval_batches(patients), self.args.device)
         if self.args.world_size == 1:
             return found
         parts: list[Any] = [None] * self.args.world_size
         torch.distributed.all_gather_object(parts, found)
-        return metrics.merge(parts)
+        return masked_codes.merge(parts)
 
     def _eval_batches(self, patients: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
         """Yield this process's batches of the given validation patients, sorted by length.

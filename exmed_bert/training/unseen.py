@@ -14,7 +14,7 @@ import torch
 
 from exmed_bert.clinvec.reader import CodeKey
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.training.start import estimate_codes
+from exmed_bert.training.initial_model import estimate_codes
 
 # What a code's score loses against its relatives', in nats: as common as they are it is not, or it would have occurred.
 _RARER = 1.0
@@ -47,7 +47,7 @@ class UnseenCodes:
         self._new = np.setdiff1d(self.ids, self._pretrained)
         if len(self.ids):
             ids, new = torch.from_numpy(self.ids), torch.from_numpy(self._new)
-            model.code_classifier.predictions.hold_back(ids, new, _UNPLACED)
+            model.code_classifier.predictions.mask_logits(ids, new, _UNPLACED)
 
     @torch.no_grad()
     def place(self, model: ExMedBertForMaskedLM, seed: int) -> None:

@@ -1,6 +1,6 @@
 """What a population's histories look like, where no target is set: one function a section.
 
-Some figures have a published or modelled counterpart, which then stands beside them; for the others the report says
+Some figures have a published or modeled counterpart, which then stands beside them; for the others the report says
 that there is none.
 """
 
@@ -108,32 +108,32 @@ def prolonged_stay(findings: Findings) -> Section:
     """Labels of prolonged stay by age, and how far the tables' log odds tell them apart."""
     measures, histories = findings.measures, findings.histories
     model = histories.discrimination(measures.reference_year)
-    labelled = measures.fold(histories.stays.sum(axis=1))  # (4, 2): without and with
-    of_all, expected = labelled.sum(axis=0), float(np.nansum(model.share * labelled.sum(axis=1)))
+    labeled = measures.fold(histories.stays.sum(axis=1))  # (4, 2): without and with
+    of_all, expected = labeled.sum(axis=0), float(np.nansum(model.share * labeled.sum(axis=1)))
     rows = [
         (band, int(counts.sum()), int(counts[1]), part_of(counts[1], counts.sum()), finite(share))
-        for band, counts, share in zip(BANDS, labelled, model.share, strict=True)
+        for band, counts, share in zip(BANDS, labeled, model.share, strict=True)
     ]
     rows.append(
         ("all", int(of_all.sum()), int(of_all[1]), part_of(of_all[1], of_all.sum()), part_of(expected, of_all.sum()))
     )
     rows = [(*row, None if row[3] is None or row[4] is None else row[3] - row[4]) for row in rows]
-    unlabelled = measures.patients - int(of_all.sum())
+    unlabeled = measures.patients - int(of_all.sum())
     note = "The log odds are recomputed from each patient's age and diagnoses."
     return Section(
         key="prolonged_stay",
         title="Prolonged length of stay",
-        text="Share of the labelled patients with a prolonged stay, beside what the log odds of the tables make of "
+        text="Share of the labeled patients with a prolonged stay, beside what the log odds of the tables make of "
         "their ages and diagnoses. The area under the ROC curve is that of the log odds against the labels; what they "
         "could reach is the area if the labels were drawn from them."
-        + (f" {unlabelled:,} patients carry no label." if unlabelled else ""),
+        + (f" {unlabeled:,} patients carry no label." if unlabeled else ""),
         source="tables/plos.csv: estimates of our own",
         columns=(
             Column("band", "Age"),
-            Column("patients", "Labelled", "count"),
+            Column("patients", "Labeled", "count"),
             Column("stays", "Prolonged", "count"),
             Column("generated", "This file", "share"),
-            Column("modelled", "By the log odds", "share"),
+            Column("modeled", "By the log odds", "share"),
             Column("error", "Difference", "points"),
         ),
         rows=rows,

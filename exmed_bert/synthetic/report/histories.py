@@ -56,7 +56,7 @@ class Histories:
         months: (K, 251 * 12) events of each diagnosis by calendar month.
         last_seen: (251, 251) patients by the calendar year of their last event and birth year.
         broken: (3, K + D) events that break each of `RULES`, diagnoses first.
-        stays: (251, scores, 2) labelled patients by birth year, log odds and label.
+        stays: (251, scores, 2) labeled patients by birth year, log odds and label.
         first_day: the first day with an event within `YEARS`, days since 1970-01-01.
     """
 
@@ -142,8 +142,8 @@ class Histories:
         has[diagnoses.patients, diagnoses.codes] = 1
         score = has @ of_diagnoses(self.tables)
         step = np.rint((score + _SCORE_LIMIT) / _SCORE_STEP).astype(np.int64).clip(0, self.stays.shape[1] - 1)
-        labelled = plos >= 0
-        np.add.at(self.stays, (births[labelled], step[labelled], plos[labelled]), 1)
+        labeled = plos >= 0
+        np.add.at(self.stays, (births[labeled], step[labeled], plos[labeled]), 1)
 
     # What the counts say ---------------------------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class Coder:
 
         A novel code that the tables hold counts as itself, any other as its source.
         """
-        code = codes.normalise(spelled, self._system) or spelled
+        code = codes.normalize(spelled, self._system) or spelled
         index = self._known.get(code, self._known.get(self._sources.get(code, ""), -1))
         self._found[spelled] = code, index, code in self._sources
         return self._found[spelled]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from exmed_bert.page import document, image, pill
+from exmed_bert.reporting.page import document, image, pill
 from exmed_bert.synthetic.report.findings import (
     BY_CHANCE,
     MET,
@@ -177,7 +177,7 @@ def _rank(column: Column) -> int:
     """Return where a column stands: what a row is, then how far off, then counts, then the source."""
     if column.kind == "text":
         return 3 if column.key == "source" else 0
-    return 1 if column.key.startswith(("generated", "published", "modelled", "error")) else 2
+    return 1 if column.key.startswith(("generated", "published", "modeled", "error")) else 2
 
 
 def _pill(verdict: str) -> str:

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from exmed_bert.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
 from exmed_bert.synthetic.report.findings import BANDS, Section
 from exmed_bert.synthetic.report.histories import LONGEST_GAP
 
 GENERATED, SECOND, PUBLISHED = BLUE, ORANGE, INK
-BAND_COLOURS = ("#e3a52c", "#3a9d7c", "#2f6f9f", "#8a4f9e")
+BAND_COLORS = ("#e3a52c", "#3a9d7c", "#2f6f9f", "#8a4f9e")
 _THERAPIES = 6  # long-term drugs whose refills are drawn
 
 
@@ -30,11 +30,11 @@ def draw(sections: list[Section]) -> dict[str, tuple[bytes, str]]:
 def pyramid(section: Section) -> Figure:
     """Age brackets upwards, men to the left, women to the right; published shares as outlines."""
     figure, axes = one_axes(4.6)
-    for sex, side, colour in (("male", -1, GENERATED), ("female", 1, SECOND)):
+    for sex, side, color in (("male", -1, GENERATED), ("female", 1, SECOND)):
         rows = np.array(section.column("sex")) == sex
         level = np.arange(rows.sum())
         generated, published = (100 * side * section.numbers(key)[rows] for key in ("generated", "published"))
-        axes.barh(level, generated, height=0.8, color=colour, alpha=0.75, label=sex)
+        axes.barh(level, generated, height=0.8, color=color, alpha=0.75, label=sex)
         edges = np.append(level, len(level)) - 0.5
         axes.stairs(
             published,
@@ -72,11 +72,11 @@ def prevalence(section: Section) -> Figure:
     figure, axes = one_axes(4.8)
     published, generated, expected = (section.numbers(key) for key in ("published", "generated", "expected"))
     band, shown = np.array(section.column("band")), (published > 0) & (generated > 0)
-    for name, colour in zip(BANDS, BAND_COLOURS, strict=True):
+    for name, color in zip(BANDS, BAND_COLORS, strict=True):
         for enough, alpha in ((False, 0.25), (True, 0.9)):
             rows = shown & (band == name) & ((expected >= 200) == enough)
-            axes.scatter(100 * published[rows], 100 * generated[rows], s=18, color=colour, alpha=alpha, linewidths=0)
-        axes.scatter([], [], s=24, color=colour, label=name)
+            axes.scatter(100 * published[rows], 100 * generated[rows], s=18, color=color, alpha=alpha, linewidths=0)
+        axes.scatter([], [], s=24, color=color, label=name)
     _diagonal(axes, 100 * published[shown], 100 * generated[shown], log=True)
     axes.set(xlabel="published prevalence, %", ylabel="prevalence in this file, %")
     axes.legend(title="age", loc="lower right")
@@ -115,10 +115,10 @@ def drug_users(section: Section) -> Figure:
     """Published against generated share of users, within five years and within one."""
     figure, axes = one_axes(4.6)
     everything = []
-    for label, suffix, colour in (("five years", "", GENERATED), ("one year", "_1yr", SECOND)):
+    for label, suffix, color in (("five years", "", GENERATED), ("one year", "_1yr", SECOND)):
         published, generated = (100 * section.numbers(key + suffix) for key in ("published", "generated"))
         shown = (published > 0) & (generated > 0)
-        axes.scatter(published[shown], generated[shown], s=22, color=colour, alpha=0.8, linewidths=0, label=label)
+        axes.scatter(published[shown], generated[shown], s=22, color=color, alpha=0.8, linewidths=0, label=label)
         everything += [published[shown], generated[shown]]
     _diagonal(axes, np.concatenate(everything[::2]), np.concatenate(everything[1::2]), log=True)
     axes.set(xlabel="published users, % of all patients", ylabel="users in this file, %")
@@ -159,9 +159,9 @@ def visits(section: Section) -> Figure:
     groups = list(dict.fromkeys(age))
     place = np.array([groups.index(name) for name in age])
     generated, published = section.numbers("generated"), section.numbers("published")
-    for name, shift, colour in (("male", -0.2, GENERATED), ("female", 0.2, SECOND)):
+    for name, shift, color in (("male", -0.2, GENERATED), ("female", 0.2, SECOND)):
         rows = sex == name
-        axes.bar(place[rows] + shift, np.nan_to_num(generated[rows]), width=0.38, color=colour, alpha=0.8, label=name)
+        axes.bar(place[rows] + shift, np.nan_to_num(generated[rows]), width=0.38, color=color, alpha=0.8, label=name)
         axes.hlines(
             published[rows], place[rows] + shift - 0.19, place[rows] + shift + 0.19, color=PUBLISHED, linewidth=2
         )
@@ -220,13 +220,13 @@ def prolonged_stay(section: Section) -> Figure:
     """Share with a prolonged stay by age band beside what the log odds imply."""
     figure, axes = one_axes(3.4)
     bands = section.column("band")
-    generated, modelled = (100 * section.numbers(key) for key in ("generated", "modelled"))
+    generated, modeled = (100 * section.numbers(key) for key in ("generated", "modeled"))
     place = np.arange(len(bands))
     axes.bar(place, np.nan_to_num(generated), width=0.6, color=GENERATED, alpha=0.8, label="this file")
-    axes.hlines(modelled, place - 0.3, place + 0.3, color=PUBLISHED, linewidth=2, label="by the log odds")
+    axes.hlines(modeled, place - 0.3, place + 0.3, color=PUBLISHED, linewidth=2, label="by the log odds")
     axes.set_xticks(place, bands)
     axes.grid(axis="x", visible=False)
-    axes.set(xlabel="age", ylabel="prolonged stay, % of labelled")
+    axes.set(xlabel="age", ylabel="prolonged stay, % of labeled")
     axes.legend(loc="upper left")
     return figure
 
@@ -240,7 +240,7 @@ _PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
     "prevalence": (
         prevalence,
         "Scatter plot on logarithmic axes: prevalence of each diagnosis by age and sex, published against this file, "
-        "coloured by age band, with the line of equality. Cells expected to hold fewer than 200 cases are pale.",
+        "colored by age band, with the line of equality. Cells expected to hold fewer than 200 cases are pale.",
     ),
     "comorbidity": (
         comorbidity,
@@ -267,7 +267,7 @@ _PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
     "lengths": (lengths, "Histograms of the codes a visit and of the visits, diagnoses and prescriptions a patient."),
     "prolonged_stay": (
         prolonged_stay,
-        "Bar chart: share of the labelled patients with a prolonged stay by age band, with what log odds imply.",
+        "Bar chart: share of the labeled patients with a prolonged stay by age band, with what log odds imply.",
     ),
 }
 

@@ -10,7 +10,7 @@ from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.io import file_format, read_patients
 from exmed_bert.data.patient import EPOCH
-from exmed_bert.files import existing_file, make_folder, read_json, whole_file, write_json
+from exmed_bert.files import atomic_write, existing_file, make_folder, read_json, write_json
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import SECTIONS
 from exmed_bert.synthetic.report.findings import Findings, Section
@@ -46,10 +46,10 @@ def run(resolved: Resolved[ReportSettings]) -> None:
     page_path, json_path = settings.output_dir / _PAGE, settings.output_dir / _JSON
     page_path.unlink(missing_ok=True)
     for key, (content, _) in plots.items():
-        with whole_file(settings.output_dir / f"{key}.png") as part:
+        with atomic_write(settings.output_dir / f"{key}.png") as part:
             part.write_bytes(content)
     write_json(json_path, content_of(findings, sections, notes))
-    with whole_file(page_path) as part:
+    with atomic_write(page_path) as part:
         part.write_text(html, encoding="utf-8")
 
     for note in notes:

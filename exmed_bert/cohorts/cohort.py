@@ -13,23 +13,24 @@ from typing import Protocol
 import numpy as np
 
 from exmed_bert import console
+from exmed_bert.cohorts.endpoints import Endpoint
+from exmed_bert.cohorts.index_dates import NEVER, IndexRule, first_after, last_days, take, up_to
+from exmed_bert.cohorts.label_file import LabelFile
+from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.encoding import Encoder
-from exmed_bert.data.endpoints import Endpoint
-from exmed_bert.data.index_dates import NEVER, IndexRule, first_after, last_days, take, up_to
 from exmed_bert.data.io import read_patients
-from exmed_bert.data.label_file import LabelFile
-from exmed_bert.data.labelled import LabelledPatients
 from exmed_bert.data.masking import Masking
 from exmed_bert.data.patient import PatientColumns
-from exmed_bert.data.randomness import patient_keys
-from exmed_bert.data.splits import SplitRule, assign_splits
+from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.splits import SplitRule
+from exmed_bert.data.tokenizer import Encoder
 from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary
 from exmed_bert.files import fingerprint
 
-UNLABELLED = -1  # the label of patients whose outcome is to be predicted
+UNLABELED = -1  # the label of patients whose outcome is to be predicted
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Selection:
     Attributes:
         rows: (n,) indices of the patients; one may come several times.
         days: (n,) index dates, since 1970-01-01.
-        labels: (n,) int8, 0, 1 or `UNLABELLED`.
+        labels: (n,) int8, 0, 1 or `UNLABELED`.
     """
 
     rows: np.ndarray
@@ -47,10 +48,10 @@ class Selection:
     labels: np.ndarray
 
 
-class Question(Protocol):
+class Task(Protocol):
     """What is predicted: chooses patients, index dates and labels, and counts whom it leaves out."""
 
-    left_out: Counter[str]
+    exclusions: Counter[str]
 
     def select(self, patients: PatientColumns, keys: np.ndarray) -> Selection:
         """Return whom to predict; ``keys`` says who each patient is, (N,)."""
@@ -67,7 +68,7 @@ class FirstOccurrence:
         horizon, washout: days.
         seed: of random index dates.
         outcomes: False where nobody knows what came after: patients get no label, and none is censored.
-        left_out: how many patients, by reason.
+        exclusions: how many patients, by reason.
     """
 
     endpoint: Endpoint
@@ -76,7 +77,7 @@ class FirstOccurrence:
     washout: int
     seed: int
     outcomes: bool = True
-    left_out: Counter[str] = field(default_factory=Counter)
+    exclusions: Counter[str] = field(default_factory=Counter)
 
     def select(self, patients: PatientColumns, keys: np.ndarray) -> Selection:
         """Return whom to predict."""
@@ -94,13 +95,13 @@ class FirstOccurrence:
         case = event <= days + self.horizon
         censored = ~case & (last_days(patients) < days + self.horizon) & self.outcomes
         censored &= ~(no_index | before | in_washout)
-        self.left_out["no visit has the horizon behind it"] += int(no_index.sum())
-        self.left_out["had the endpoint by the index date"] += int(before.sum())
+        self.exclusions["no visit has the horizon behind it"] += int(no_index.sum())
+        self.exclusions["had the endpoint by the index date"] += int(before.sum())
         if self.outcomes:
-            self.left_out["the endpoint came within the washout"] += int(in_washout.sum())
-            self.left_out["censored: observed for less than the horizon, without the endpoint"] += int(censored.sum())
+            self.exclusions["the endpoint came within the washout"] += int(in_washout.sum())
+            self.exclusions["censored: observed for less than the horizon, without the endpoint"] += int(censored.sum())
         rows = np.flatnonzero(~(no_index | before | in_washout | censored))
-        labels = case[rows].astype(np.int8) if self.outcomes else np.full(len(rows), UNLABELLED, dtype=np.int8)
+        labels = case[rows].astype(np.int8) if self.outcomes else np.full(len(rows), UNLABELED, dtype=np.int8)
         return Selection(rows, days[rows], labels)
 
 
@@ -109,15 +110,15 @@ class ProlongedStay:
     """Whether the length of stay was prolonged (``had_plos``), from the whole history."""
 
     outcomes: bool = True
-    left_out: Counter[str] = field(default_factory=Counter)
+    exclusions: Counter[str] = field(default_factory=Counter)
 
     def select(self, patients: PatientColumns, keys: np.ndarray) -> Selection:
         """Return whom to predict."""
         days = last_days(patients)
         known = (patients.plos >= 0) | (not self.outcomes)
-        self.left_out["length of stay not recorded"] += int((~known).sum())
+        self.exclusions["length of stay not recorded"] += int((~known).sum())
         rows = np.flatnonzero(known & (days > -NEVER))
-        labels = patients.plos[rows] if self.outcomes else np.full(len(rows), UNLABELLED, dtype=np.int8)
+        labels = patients.plos[rows] if self.outcomes else np.full(len(rows), UNLABELED, dtype=np.int8)
         return Selection(rows, days[rows], labels)
 
 
@@ -126,29 +127,29 @@ class GivenLabels:
     """Labels and index dates of the user's own."""
 
     file: LabelFile
-    left_out: Counter[str] = field(default_factory=Counter)
+    exclusions: Counter[str] = field(default_factory=Counter)
     found: int = 0
 
     def select(self, patients: PatientColumns, keys: np.ndarray) -> Selection:
         """Return whom to predict."""
         rows, of_file = self.file.rows_of(keys)
-        self.left_out["patients without a label"] += len(patients) - len(np.unique(rows))
+        self.exclusions["patients without a label"] += len(patients) - len(np.unique(rows))
         self.found += len(rows)
         return Selection(rows, self.file.days[of_file].astype(np.int64), self.file.labels[of_file])
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Labelled patients and how they were come by.
+    """Labeled patients and how they were come by.
 
     Attributes:
-        patients: with their splits; labels may be `UNLABELLED`.
-        flow: what was counted, how many: from all patients read to those that are left.
+        patients: with their splits; labels may be `UNLABELED`.
+        attrition: what was counted, how many: from all patients read to those that are left.
         new_codes: names of codes that the model's vocabulary did not hold; they stand at the end of the new one.
     """
 
-    patients: LabelledPatients
-    flow: list[tuple[str, int]]
+    patients: LabeledPatients
+    attrition: list[tuple[str, int]]
     new_codes: tuple[str, ...]
 
 
@@ -169,12 +170,12 @@ class ModelInput:
     pretraining: Sequence[SplitRule] | None
 
 
-def build(path: Path, question: Question, model: ModelInput, min_history: int, seed: int) -> Cohort:
-    """Read a file of patients and return those whom the question is asked about.
+def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int) -> Cohort:
+    """Read a file of patients and return those whom the task is asked about.
 
     Args:
         path: the file of patients.
-        question: whom, when, and the labels.
+        task: whom, when, and the labels.
         model: how to encode.
         min_history: patients with fewer codes up to the index date are left out.
         seed: divides validation from test patients.
@@ -189,9 +190,9 @@ def build(path: Path, question: Question, model: ModelInput, min_history: int, s
     keys_seen: list[np.ndarray] = []
     bar = console.progress(label="Building the cohort", unit=" patients")
     for patients in read_patients(path):
-        keys = patient_keys(patients.patient_ids)
+        keys = hash_patient_ids(patients.patient_ids)
         keys_seen.append(keys)
-        chosen = question.select(patients, keys)
+        chosen = task.select(patients, keys)
         histories = up_to(take(patients, chosen.rows), chosen.days)
         tokens = encoder.encode(histories)
         everyone = np.ones(len(tokens.rows), dtype=bool)
@@ -201,11 +202,11 @@ def build(path: Path, question: Question, model: ModelInput, min_history: int, s
         bar.update(len(patients))
     bar.close()
     refuse_duplicates(path, np.concatenate(keys_seen))
-    flow = [("patients read", sum(map(len, keys_seen)))]
-    flow += [(f"left out: {reason}", count) for reason, count in question.left_out.items()]
-    flow.append((f"left out: fewer than {min_history} codes by the index date", encoder.summary.too_short))
+    attrition = [("patients read", sum(map(len, keys_seen)))]
+    attrition += [(f"left out: {reason}", count) for reason, count in task.exclusions.items()]
+    attrition.append((f"left out: fewer than {min_history} codes by the index date", encoder.summary.too_short))
     if not sum(map(len, labels)):
-        raise InputError(f"{path}: nobody is left: {'; '.join(f'{count:,} {what}' for what, count in flow)}")
+        raise InputError(f"{path}: nobody is left: {'; '.join(f'{count:,} {what}' for what, count in attrition)}")
 
     vocabulary, final_id = encoder.extended_vocabulary()
     columns = join_pieces(pieces, final_id, model.max_length, model.age_unit, len(vocabulary))
@@ -222,20 +223,20 @@ def build(path: Path, question: Question, model: ModelInput, min_history: int, s
     )
     dataset = PatientDataset(info, columns)
     label = np.concatenate(labels)
-    found = LabelledPatients(
+    found = LabeledPatients(
         dataset=dataset,
         labels=label,
         index_days=np.concatenate(days).astype(np.int32),
         splits=assign_splits(columns["keys"].numpy(), model.pretraining, seed),
     )
     check_nothing_after_index(found)
-    flow.append(("patients left", len(found)))
-    if (label != UNLABELLED).any():
-        flow.append(("  with the outcome", int((label == 1).sum())))
-    return Cohort(found, flow, vocabulary.labels[len(model.vocabulary) :])
+    attrition.append(("patients left", len(found)))
+    if (label != UNLABELED).any():
+        attrition.append(("  with the outcome", int((label == 1).sum())))
+    return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :])
 
 
-def check_nothing_after_index(patients: LabelledPatients) -> None:
+def check_nothing_after_index(patients: LabeledPatients) -> None:
     """Raise a ValueError where a history reaches beyond its index date."""
     columns = patients.dataset.columns
     owner = np.repeat(np.arange(len(patients)), np.diff(columns["visit_offsets"].numpy()))
@@ -245,7 +246,7 @@ def check_nothing_after_index(patients: LabelledPatients) -> None:
         raise ValueError(f"patient {patients.dataset.patient_id(row)!r}: the history reaches beyond the index date")
 
 
-def subset(patients: LabelledPatients, rows: np.ndarray) -> LabelledPatients:
+def subset(patients: LabeledPatients, rows: np.ndarray) -> LabeledPatients:
     """Return the given patients, in that order."""
     return replace(
         patients,

@@ -73,12 +73,12 @@ def merge(parts: list[MaskedCodePredictions]) -> MaskedCodePredictions:
     return MaskedCodePredictions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def summarise(
+def summarize(
     found: MaskedCodePredictions, dataset: PatientDataset, plos_weight: Sequence[float] | None
 ) -> dict[str, float]:
     """Return the metrics of masked-code prediction.
 
-    ``loss`` is what training minimises; ``perplexity`` is the exponential of the code loss; ``accuracy_top5`` is the
+    ``loss`` is what training minimizes; ``perplexity`` is the exponential of the code loss; ``accuracy_top5`` is the
     share of masked codes among the five that score highest. The same stand for diagnoses, drugs and novel codes with
     the number of masked positions each is computed on. A group that has none has a count of 0 and no accuracy.
     """

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from exmed_bert.cohorts.cohort import ModelInput
 from exmed_bert.console import InputError
-from exmed_bert.data.cohort import ModelInput
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import ENTITY_ID, SPECIAL_TOKENS, AgeUnit, CodeVocabulary, age_vocabulary_size

@@ -11,16 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from exmed_bert import console
+from exmed_bert.analysis.novel_codes.families import CodeFamilies, CodeKey
 from exmed_bert.clinvec.hierarchy import code_names
 from exmed_bert.codes import ICD, ancestors
 from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
-from exmed_bert.evaluation.novel_codes.families import CodeFamilies, CodeKey
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.models.folder import read_vocabulary
 from exmed_bert.training.pretrain import START_EMBEDDINGS
-from exmed_bert.training.pretrained import read_vocabulary
 
 BEFORE, AFTER = "before", "after"
 
@@ -145,8 +145,8 @@ def read_start(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def in_ids_of(vocabulary: CodeVocabulary, dataset: PatientDataset) -> tuple[PatientDataset, Unknown]:
     """Return the dataset in the ids of another vocabulary, matched by name; codes that it lacks become UNK."""
-    labels = dataset.info.vocabulary.labels
-    if labels == vocabulary.labels:
+    labels = dataset.info.vocabulary.tokens
+    if labels == vocabulary.tokens:
         return dataset, Unknown(0, 0)
     of_id = np.array([vocabulary.ids.get(name, UNK) for name in labels], dtype=np.int32)
     lost = of_id[len(SPECIAL_TOKENS) :] == UNK

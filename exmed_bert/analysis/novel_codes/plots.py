@@ -10,16 +10,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.analysis.novel_codes.masked_codes import BandMetrics
+from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
+from exmed_bert.analysis.novel_codes.results import NovelResults
 from exmed_bert.codes import ATC, ICD
-from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_codes.masked_codes import BandFigures
-from exmed_bert.evaluation.novel_codes.nearness import RELATIONS
-from exmed_bert.evaluation.novel_codes.results import NovelResults
-from exmed_bert.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
 
 GREY = "#a9afb8"
 
-_COLOURS = {BEFORE: GREY, AFTER: BLUE}
+_COLORS = {BEFORE: GREY, AFTER: BLUE}
 _LABELS = {BEFORE: "before training", AFTER: "after training"}
 _MAPS = {"tsne": "t-SNE", "pca": "principal components"}
 _FURTHEST_RANK = 100
@@ -30,7 +30,7 @@ def draw(results: NovelResults) -> dict[str, tuple[bytes, str]]:
     plots = dict(_PLOTS)
     for kind, name in _MAPS.items():
         for time in results.times:
-            words = f"Map by {name} of the codes' embeddings {_LABELS[time]}, coloured by chapter, novel codes ringed."
+            words = f"Map by {name} of the codes' embeddings {_LABELS[time]}, colored by chapter, novel codes ringed."
             plots[f"map_{kind}_{time}"] = partial(map_of, kind=kind, time=time), words
     drawn = {}
     with style():
@@ -53,9 +53,9 @@ def cosines(results: NovelResults) -> Figure:
             found = [(y, value) for y, value in found if value is not None]
             for y, value in found:
                 if value.low is not None:
-                    axes.hlines(y + shift, value.low, value.high, color=_COLOURS[time], linewidth=2, alpha=0.6)
+                    axes.hlines(y + shift, value.low, value.high, color=_COLORS[time], linewidth=2, alpha=0.6)
             y, x = [y + shift for y, _ in found], [value.value for _, value in found]
-            axes.scatter(x, y, s=28, color=_COLOURS[time], zorder=3, label=_LABELS[time])
+            axes.scatter(x, y, s=28, color=_COLORS[time], zorder=3, label=_LABELS[time])
         axes.set_title(f"{group.name} ({group.codes:,})")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -91,7 +91,7 @@ def ranks(results: NovelResults) -> Figure | None:
         for time in results.times:
             of_codes = getattr(table.nearness[time], field)[has]
             share = (of_codes[:, None] <= at).mean(axis=0)
-            axes.step(at, 100 * share, where="post", color=_COLOURS[time], linewidth=1.8, label=_LABELS[time])
+            axes.step(at, 100 * share, where="post", color=_COLORS[time], linewidth=1.8, label=_LABELS[time])
         others = len(member) - 1
         none_yet = np.cumprod(np.clip(1 - relatives[has][:, None] / (others - at + 1), 0, 1), axis=1)
         axes.plot(at, 100 * (1 - none_yet.mean(axis=0)), color=INK, linewidth=1, linestyle="--", label="by chance")
@@ -105,17 +105,17 @@ def ranks(results: NovelResults) -> Figure | None:
 
 def masked(results: NovelResults) -> Figure | None:
     """Top-10 accuracy by frequency in training, novel codes and others, with the number of positions."""
-    bands = [band for band in results.masked.bands if band.figures]
+    bands = [band for band in results.masked.bands if band.metrics]
     if not bands:
         return None
     figure, axes = one_axes(3.6)
     kinds = [("novel", -0.12, ORANGE), ("other", 0.12, BLUE)]
-    for kind, shift, colour in kinds:
-        found = [(x + shift, band) for x, band in enumerate(bands) if kind in band.figures]
+    for kind, shift, color in kinds:
+        found = [(x + shift, band) for x, band in enumerate(bands) if kind in band.metrics]
         for x, band in found:
-            _interval(axes, x, band, kind, colour)
-        x, y = [x for x, _ in found], [100 * band.figures[kind]["top10"].value for _, band in found]
-        axes.scatter(x, y, s=34, color=colour, zorder=3, label=f"{kind} codes")
+            _interval(axes, x, band, kind, color)
+        x, y = [x for x, _ in found], [100 * band.metrics[kind]["top10"].value for _, band in found]
+        axes.scatter(x, y, s=34, color=color, zorder=3, label=f"{kind} codes")
     names = [f"{band.band}\n{band.positions['novel']:,}\n{band.positions['other']:,}" for band in bands]
     axes.set_xticks(range(len(bands)), names)
     axes.set_xlim(-0.5, len(bands) - 0.5)
@@ -128,10 +128,10 @@ def masked(results: NovelResults) -> Figure | None:
     return figure
 
 
-def _interval(axes: Axes, x: float, band: BandFigures, kind: str, colour: str) -> None:
-    found = band.figures[kind]["top10"]
+def _interval(axes: Axes, x: float, band: BandMetrics, kind: str, color: str) -> None:
+    found = band.metrics[kind]["top10"]
     if found.low is not None:
-        axes.vlines(x, 100 * found.low, 100 * found.high, color=colour, linewidth=2, alpha=0.6)
+        axes.vlines(x, 100 * found.low, 100 * found.high, color=color, linewidth=2, alpha=0.6)
 
 
 def distances(results: NovelResults) -> Figure | None:
@@ -142,8 +142,8 @@ def distances(results: NovelResults) -> Figure | None:
     figure, axes = one_axes(3.8)
     for time, shift in zip(results.times, (-0.13, 0.13) if len(results.times) == 2 else (0.0,), strict=True):
         steps, low, middle, high = spread[time].T
-        axes.vlines(steps + shift, low, high, color=_COLOURS[time], linewidth=5, alpha=0.5)
-        axes.scatter(steps + shift, middle, s=26, color=_COLOURS[time], zorder=3, label=_LABELS[time])
+        axes.vlines(steps + shift, low, high, color=_COLORS[time], linewidth=5, alpha=0.5)
+        axes.scatter(steps + shift, middle, s=26, color=_COLORS[time], zorder=3, label=_LABELS[time])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(xlabel="steps in the tree", ylabel="cosine of two codes")
@@ -154,16 +154,16 @@ def distances(results: NovelResults) -> Figure | None:
 def silhouettes(results: NovelResults) -> Figure | None:
     """Mean silhouette of each chapter."""
     families = results.table.families
-    names = [(s, c) for s, c in families.chapter_names if results.silhouettes[AFTER].figures[f"{s} {c}"][0]]
+    names = [(s, c) for s, c in families.chapter_names if results.silhouettes[AFTER].metrics[f"{s} {c}"][0]]
     if not names:
         return None
     names.sort(key=lambda name: (name[0], int(name[1].split()[0]) if name[0] == ICD else 0, name[1]))
     figure, axes = one_axes(0.9 + 0.21 * len(names))
     at = np.arange(len(names))
     for time in results.times:
-        found = results.silhouettes[time].figures
+        found = results.silhouettes[time].metrics
         means = [found[f"{system} {name}"][1].value for system, name in names]
-        axes.scatter(means, at, s=26, color=_COLOURS[time], zorder=3, label=_LABELS[time])
+        axes.scatter(means, at, s=26, color=_COLORS[time], zorder=3, label=_LABELS[time])
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(at, [name for _, name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -185,7 +185,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
         own = families.systems[rows] == families.system_names.index(system)
         axes.scatter(*at[~own].T, s=4, color="#e3e5e9", linewidths=0)
         chapters = [i for i in range(len(families.chapter_names)) if families.chapter_names[i][0] == system]
-        colours = colormaps["turbo"](np.linspace(0.05, 0.95, max(len(chapters), 2)))
+        colors = colormaps["turbo"](np.linspace(0.05, 0.95, max(len(chapters), 2)))
         novel = own & table.novel[rows]
         lines = [
             (at[place[row]], at[place[parent]])
@@ -193,14 +193,14 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
             if (parent := int(families.parents[row])) in place
         ]
         axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.5, alpha=0.3, zorder=2))
-        for colour, chapter in zip(colours, chapters, strict=True):
+        for color, chapter in zip(colors, chapters, strict=True):
             member = np.flatnonzero(own & (families.chapters[rows] == chapter))
             if not len(member):
                 continue
-            axes.scatter(*at[member].T, s=13, color=colour, linewidths=0, alpha=0.85, zorder=3)
+            axes.scatter(*at[member].T, s=13, color=color, linewidths=0, alpha=0.85, zorder=3)
             away = np.linalg.norm(at[member] - np.median(at[member], axis=0), axis=1)
             label = families.chapter_names[chapter][1].split()[0]
-            box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": colour, "alpha": 0.85}
+            box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": color, "alpha": 0.85}
             axes.annotate(
                 label,
                 at[member[away.argmin()]],

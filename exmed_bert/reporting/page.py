@@ -88,5 +88,5 @@ def image(content: bytes, alternative: str) -> str:
 
 
 def pill(text: str, style: str) -> str:
-    """Return a verdict in the colour of ``style``: met, chance, missed or none."""
+    """Return a verdict in the color of ``style``: met, chance, missed or none."""
     return f'<span class="pill {style}">{escape(text)}</span>'

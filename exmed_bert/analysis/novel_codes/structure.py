@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of
-from exmed_bert.evaluation.novel_codes.families import CodeFamilies
-from exmed_bert.evaluation.novel_codes.nearness import mean_figure, unit_rows
+from exmed_bert.analysis.novel_codes.families import CodeFamilies
+from exmed_bert.analysis.novel_codes.neighbors import mean_estimate, unit_rows
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, draw_counts, estimate_of
 
 WITHIN, BETWEEN, ALL, NOVEL = "within chapters", "between chapters", "all", "with a novel code"
 
@@ -29,7 +29,7 @@ class TreeCorrelation:
     system: str
     pairs_of: str
     pairs: int
-    correlation: Figure | None
+    correlation: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Silhouettes:
 
     Attributes:
         of_code: (n,) NaN where a code is alone in its chapter, or its system has one chapter.
-        figures: name of a code system or a chapter, or ``all``, to (codes, mean).
+        metrics: name of a code system or a chapter, or ``all``, to (codes, mean).
     """
 
     of_code: np.ndarray
-    figures: dict[str, tuple[int, Figure | None]]
+    metrics: dict[str, tuple[int, Estimate | None]]
 
 
 def tree_correlations(
@@ -107,7 +107,7 @@ def _scopes(
             yield system, NOVEL, of_system & (is_novel[:, None] | is_novel)
 
 
-def _spearman(tree: np.ndarray, cosine: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> Figure | None:
+def _spearman(tree: np.ndarray, cosine: np.ndarray, chosen: np.ndarray, counts: np.ndarray) -> Estimate | None:
     """Return the correlation over the chosen pairs; ``counts``, (R, n), is how often each code is drawn."""
     upper = np.triu(chosen)
     ranks = []
@@ -129,7 +129,7 @@ def _spearman(tree: np.ndarray, cosine: np.ndarray, chosen: np.ndarray, counts: 
     mean_x, mean_y, xx, yy, xy = (total / weight for total in sums[1:])
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (xy - mean_x * mean_y) / np.sqrt((xx - mean_x**2) * (yy - mean_y**2))
-    return figure_of(value, drawn if len(drawn) else None)
+    return estimate_of(value, drawn if len(drawn) else None)
 
 
 def silhouettes(families: CodeFamilies, vectors: np.ndarray, rows: np.ndarray, seed: int) -> Silhouettes:
@@ -158,4 +158,4 @@ def silhouettes(families: CodeFamilies, vectors: np.ndarray, rows: np.ndarray, s
     groups = {ALL: np.ones(len(rows), dtype=bool)}
     groups |= {name: families.systems[rows] == i for i, name in enumerate(families.system_names)}
     groups |= {f"{system} {name}": chapters == i for i, (system, name) in enumerate(families.chapter_names)}
-    return Silhouettes(of_code, {name: mean_figure(of_code[member], seed) for name, member in groups.items()})
+    return Silhouettes(of_code, {name: mean_estimate(of_code[member], seed) for name, member in groups.items()})

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure
-from exmed_bert.evaluation.novel_codes.families import CodeFamilies
-from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_codes.masked_codes import MaskedFigures
-from exmed_bert.evaluation.novel_codes.nearness import RELATIONS, Nearness, RankFigures, mean_figure, rank_figures
-from exmed_bert.evaluation.novel_codes.structure import Silhouettes, TreeCorrelation
+from exmed_bert.analysis.novel_codes.families import CodeFamilies
+from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics
+from exmed_bert.analysis.novel_codes.neighbors import RELATIONS, Nearness, RankMetrics, mean_estimate, rank_metrics
+from exmed_bert.analysis.novel_codes.structure import Silhouettes, TreeCorrelation
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate
 
 FORMAT, VERSION = "exmed_bert.novel_codes", 1
 NOVEL = "novel codes"
@@ -33,8 +33,8 @@ class GroupResults:
 
     name: str
     codes: int
-    cosines: dict[str, dict[str, tuple[int, Figure | None]]]
-    ranks: dict[str, dict[str, RankFigures]]
+    cosines: dict[str, dict[str, tuple[int, Estimate | None]]]
+    ranks: dict[str, dict[str, RankMetrics]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class NovelResults:
     groups: Sequence[GroupResults]
     correlations: dict[str, list[TreeCorrelation]]
     silhouettes: dict[str, Silhouettes]
-    masked: MaskedFigures
+    masked: MaskedMetrics
     perplexity: float
     table: CodeTable
     resamples: int = RESAMPLES
@@ -113,7 +113,7 @@ class NovelResults:
             "tree_correlations": {time: [asdict(one) for one in found] for time, found in self.correlations.items()},
             "silhouettes": {
                 time: {name: {"codes": n, "mean": None if mean is None else asdict(mean)}
-                       for name, (n, mean) in found.figures.items()}
+                       for name, (n, mean) in found.metrics.items()}
                 for time, found in self.silhouettes.items()
             },
             "masked_codes": asdict(self.masked),
@@ -143,10 +143,10 @@ def group_results(
     siblings = np.array([len(found) for found in families.siblings])[member]
     ranks = {
         time: {
-            "parent": rank_figures(found.parent_ranks[member], np.ones(member.sum(), dtype=int), len(families), seed),
-            "sibling": rank_figures(found.sibling_ranks[member], siblings, len(families), seed),
+            "parent": rank_metrics(found.parent_ranks[member], np.ones(member.sum(), dtype=int), len(families), seed),
+            "sibling": rank_metrics(found.sibling_ranks[member], siblings, len(families), seed),
         }
         for time, found in nearness.items()
     }
-    cosines = {time: {r: mean_figure(values, seed) for r, values in found.items()} for time, found in of_time.items()}
+    cosines = {time: {r: mean_estimate(values, seed) for r, values in found.items()} for time, found in of_time.items()}
     return GroupResults(name, int(member.sum()), cosines, ranks)

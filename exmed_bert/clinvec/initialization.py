@@ -15,7 +15,7 @@ from exmed_bert.console import OptionError
 
 
 @dataclass(frozen=True)
-class CodeInitialisation:
+class CodeInitialization:
     """Which codes of a model's vocabulary start from a vector, and where it comes from.
 
     Attributes:
@@ -41,9 +41,9 @@ class CodeInitialisation:
         return [i for i, origin in enumerate(self.origins) if origin.how == how and self.keys[i] is not None]
 
 
-def initialise_codes(
+def initialize_codes(
     keys: Sequence[CodeKey | None], settings: ClinVecSettings, hidden_size: int, row_norm: float, seed: int
-) -> CodeInitialisation:
+) -> CodeInitialization:
     """Find a vector for each code of a model's vocabulary in ClinVec's files and fit it to the model.
 
     The vectors are resized to the model's width and all multiplied by one factor: published values of about 10 would
@@ -57,7 +57,7 @@ def initialise_codes(
         hidden_size: width of the model.
         row_norm: mean Euclidean norm of the result's vectors, that of the rows the model would draw itself; the
             settings' ``clinvec_scale`` overrules it.
-        seed: seed of what resizing and initialisation draw.
+        seed: seed of what resizing and initialization draw.
 
     Raises:
         OptionError: no folder is given, or the dimensions differ and may not be changed as the settings say.
@@ -81,7 +81,7 @@ def initialise_codes(
         table = resized.vectors
         notes.append(resized.note)
     served = {key: row for key, row in clinvec.rows.items() if key[0] in systems}
-    ids, (vectors,), origins, more = initialise_from(
+    ids, (vectors,), origins, more = initialize_from(
         keys, list(served), [table[list(served.values())]], settings.use_hierarchical_init, seed
     )
     if len(ids):
@@ -89,10 +89,10 @@ def initialise_codes(
         factor = settings.clinvec_scale or (row_norm / mean if mean > 0 else 1.0)
         vectors = vectors * np.float32(factor)
         notes.append(f"ClinVec vectors multiplied by {factor:.3g}: their mean norm is now {mean * factor:.3g}")
-    return CodeInitialisation(keys, origins, ids, vectors, clinvec.sizes, notes + more, clinvec.warnings)
+    return CodeInitialization(keys, origins, ids, vectors, clinvec.sizes, notes + more, clinvec.warnings)
 
 
-def initialise_from(
+def initialize_from(
     keys: Sequence[CodeKey | None],
     known: Sequence[CodeKey],
     tables: Sequence[np.ndarray],

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exmed_bert.analysis.novel_codes.families import CodeFamilies
 from exmed_bert.console import progress
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, draw_counts, figure_of, share_of
-from exmed_bert.evaluation.novel_codes.families import CodeFamilies
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, draw_counts, estimate_of, share_of
 
 HITS = (1, 5, 10)
-NEAREST = 5  # neighbours that are kept for reading
+NEAREST = 5  # neighbors that are kept for reading
 RELATIONS = ("parent", "siblings", "chapter", "any")
 
 _BLOCK = 512  # codes whose cosines to all codes are in memory at a time
@@ -35,7 +35,7 @@ class Nearness:
 
 
 @dataclass(frozen=True)
-class RankFigures:
+class RankMetrics:
     """Ranks of a kind of relative over a group of codes, and what codes in random order would give.
 
     Attributes:
@@ -47,7 +47,7 @@ class RankFigures:
 
     codes: int
     median: float | None
-    hits: dict[str, Figure]
+    hits: dict[str, Estimate]
     by_chance: dict[str, float]
 
 
@@ -104,7 +104,7 @@ def nearness(families: CodeFamilies, vectors: np.ndarray, label: str = "Cosines"
     return Nearness(cosines, parent_ranks, sibling_ranks, nearest)
 
 
-def mean_figure(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tuple[int, Figure | None]:
+def mean_estimate(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tuple[int, Estimate | None]:
     """Return how many values are there and their mean, with the interval of a bootstrap over codes.
 
     Args:
@@ -117,7 +117,7 @@ def mean_figure(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tu
         return 0, None
     # The interval of a single code would be a point, and say nothing.
     drawn = _resampled_means(values[:, None], seed, resamples)[:, 0] if len(values) > 1 else None
-    return len(values), figure_of(float(values.mean()), drawn)
+    return len(values), estimate_of(float(values.mean()), drawn)
 
 
 def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarra
     return np.concatenate([np.empty((0, values.shape[1])), *drawn])
 
 
-def rank_figures(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int) -> RankFigures:
+def rank_metrics(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int) -> RankMetrics:
     """Return the figures of some ranks, with intervals of a bootstrap over codes.
 
     Args:
@@ -142,15 +142,15 @@ def rank_figures(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int
     ranks, relatives = ranks[has], relatives[has]
     names = [*(f"hit@{top}" for top in HITS), "mrr"]
     if not len(ranks):
-        return RankFigures(0, None, {}, {})
+        return RankMetrics(0, None, {}, {})
     values = np.column_stack([*(ranks <= top for top in HITS), 1 / ranks]).astype(np.float64)
     means = _resampled_means(values, seed, RESAMPLES)
     *hits, mrr = zip(names, values.mean(axis=0).tolist(), means.T, strict=True)
     figures = {name: share_of(mean, drawn, len(ranks)) for name, mean, drawn in hits}
-    figures[mrr[0]] = figure_of(mrr[1], mrr[2])
+    figures[mrr[0]] = estimate_of(mrr[1], mrr[2])
     kinds, number = np.unique(relatives, return_counts=True)
     chance = number @ np.array([chance_of(int(kind), codes - 1) for kind in kinds]) / number.sum()
-    return RankFigures(
+    return RankMetrics(
         len(ranks),
         float(np.median(ranks)),
         figures,

@@ -12,7 +12,7 @@ import numpy as np
 
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import day_number
-from exmed_bert.data.randomness import patient_keys
+from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.files import existing_file
 
 COLUMNS = ("subject_id", "prediction_time", "boolean_value")
@@ -26,7 +26,7 @@ class LabelFile:
     """M labels, sorted by the key of the patient.
 
     Attributes:
-        keys: (M,) int64, `randomness.patient_keys` of the patients.
+        keys: (M,) int64, `randomness.hash_patient_ids` of the patients.
         days: (M,) int32, the day of the prediction, since 1970-01-01. Events of that day belong to the history.
         labels: (M,) int8, 0 or 1.
     """
@@ -73,7 +73,7 @@ def read_labels(path: Path) -> LabelFile:
     labels = np.fromiter((_TRUTH.get(value, -1) for value in spelled), dtype=np.int8, count=n)
     refuse(labels < 0, "boolean_value", "true or false")
 
-    keys = patient_keys(columns["subject_id"])
+    keys = hash_patient_ids(columns["subject_id"])
     order = np.lexsort((days, keys))
     twice = np.zeros(n, dtype=bool)
     twice[order[1:]] = (np.diff(keys[order]) == 0) & (np.diff(days[order]) == 0)

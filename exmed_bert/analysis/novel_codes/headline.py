@@ -1,9 +1,9 @@
 """The figures of an analysis of novel codes that matter most, in words."""
 
-from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_codes.results import NOVEL_UNSEEN, NovelResults
-from exmed_bert.evaluation.novel_codes.structure import ALL, WITHIN, TreeCorrelation
+from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.analysis.novel_codes.results import NOVEL_UNSEEN, NovelResults
+from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, TreeCorrelation
+from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.parts import Part, Table, shown
 
 RELATIVES = {"parent": "parent", "sibling": "nearest sibling"}
@@ -15,10 +15,10 @@ def headline(results: NovelResults) -> list[tuple[str, str]]:
     return [(name, f"{after}; by chance {chance}") for name, after, chance, _ in _main(results)]
 
 
-def percent(figure: Figure | None) -> str:
+def percent(figure: Estimate | None) -> str:
     """Return a share with its interval.
 
-    >>> percent(Figure(0.5, 0.25, 0.751)), percent(Figure(0.034)), percent(None)
+    >>> percent(Estimate(0.5, 0.25, 0.751)), percent(Estimate(0.034)), percent(None)
     ('50 % (25 to 75 %)', '3.4 %', '–')
     """
     if figure is None:
@@ -38,10 +38,10 @@ def _points(share: float) -> str:
     return text.replace("-", "−")
 
 
-def _difference(figure: Figure) -> str:
+def _difference(figure: Estimate) -> str:
     """Return a difference of shares in percentage points.
 
-    >>> _difference(Figure(-0.31, -0.53, -0.019))
+    >>> _difference(Estimate(-0.31, -0.53, -0.019))
     '−31 (−53 to −1.9) percentage points'
     """
     interval = "" if figure.low is None else f" ({_points(figure.low)} to {_points(figure.high)})"
@@ -85,9 +85,9 @@ def _main_guesses(results: NovelResults) -> list[tuple[str, str, str, str]]:
         ]
     found = []
     for label, kind, band in lines:
-        if kind in band.figures:
+        if kind in band.metrics:
             name = f"Among 10 guesses, {band.positions[kind]:,} masked {label}"
-            found.append((name, percent(band.figures[kind]["top10"]), chance, "–"))
+            found.append((name, percent(band.metrics[kind]["top10"]), chance, "–"))
     return found
 
 
@@ -113,7 +113,7 @@ def what_came_out(results: NovelResults) -> Part:
             f"Guessing: {guessing}",
         ],
         tables=[
-            Table(("Figure", TIMES[AFTER], "By chance", TIMES[BEFORE]), _main(results), (0,), (0,)),
+            Table(("Estimate", TIMES[AFTER], "By chance", TIMES[BEFORE]), _main(results), (0,), (0,)),
         ],
         notes=[
             f"95 % intervals: percentiles of {results.resamples:,} bootstrap resamples, of the codes for what is said "

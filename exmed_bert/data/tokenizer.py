@@ -161,7 +161,7 @@ class Encoder:
         known = self._known or CodeVocabulary.build([], [])
         new = list(self._ids)[len(known) - len(SPECIAL_TOKENS) :]
         vocabulary = CodeVocabulary(
-            (*known.labels, *(label(code, system) for system, code in new)),  # type: ignore[arg-type]
+            (*known.tokens, *(label(code, system) for system, code in new)),  # type: ignore[arg-type]
             np.concatenate((known.entities, np.array([ENTITY_ID[system] for system, _ in new], dtype=np.uint8))),
         )
         return vocabulary, np.arange(len(vocabulary), dtype=np.int32)
@@ -171,7 +171,7 @@ class Encoder:
         ids = np.full(len(events.table), UNK, dtype=np.int32)
         counts = np.bincount(events.codes, minlength=len(ids))
         for i in np.flatnonzero(counts).tolist():
-            code = codes.normalise(events.table[i], system)
+            code = codes.normalize(events.table[i], system)
             if code is not None:
                 ids[i] = self._ids.setdefault((system, code), len(SPECIAL_TOKENS) + len(self._ids))
         for i in np.flatnonzero((ids == UNK) & (counts > 0)).tolist():
@@ -205,7 +205,7 @@ def _ids_of(id_of: Callable[[str | None], int], names: list[str | None]) -> np.n
 
 
 def _runs(*keys: np.ndarray) -> np.ndarray:
-    """Number the runs of equal neighbours, from 0."""
+    """Number the runs of equal neighbors, from 0."""
     if len(keys[0]) == 0:
         return np.empty(0, dtype=np.int64)
     changes = np.zeros(len(keys[0]), dtype=bool)

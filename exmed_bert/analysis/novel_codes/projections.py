@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from exmed_bert.evaluation.novel_codes.nearness import unit_rows
+from exmed_bert.analysis.novel_codes.neighbors import unit_rows
 
 _PERPLEXITY = 30.0  # scikit-learn's default
 
 
 def perplexity_for(n: int) -> float:
-    """Return a perplexity for n points: a third of them at most, as t-SNE's neighbourhoods reach three times as far.
+    """Return a perplexity for n points: a third of them at most, as t-SNE's neighborhoods reach three times as far.
 
     >>> perplexity_for(1000), perplexity_for(31), perplexity_for(2)
     (30.0, 10.0, 1.0)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from exmed_bert.analysis.novel_codes.headline import RELATIVES, TIMES, capital, correlation_of, what_came_out
+from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
+from exmed_bert.analysis.novel_codes.masked_codes import MEASURES, BandMetrics
+from exmed_bert.analysis.novel_codes.neighbors import HITS
+from exmed_bert.analysis.novel_codes.results import OTHER_UNSEEN, NovelResults
+from exmed_bert.analysis.novel_codes.structure import ALL, BETWEEN, NOVEL, WITHIN
 from exmed_bert.codes import ATC
-from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.novel_codes.headline import RELATIVES, TIMES, capital, correlation_of, what_came_out
-from exmed_bert.evaluation.novel_codes.inputs import AFTER, BEFORE
-from exmed_bert.evaluation.novel_codes.masked_codes import MEASURES, BandFigures
-from exmed_bert.evaluation.novel_codes.nearness import HITS
-from exmed_bert.evaluation.novel_codes.results import OTHER_UNSEEN, NovelResults
-from exmed_bert.evaluation.novel_codes.structure import ALL, BETWEEN, NOVEL, WITHIN
+from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.parts import Part, Table, shown
 
 MOST_ROWS = 100  # codes of a kind on the page; codes.csv has them all
@@ -104,7 +104,7 @@ def _ranks(results: NovelResults) -> Part | None:
             (
                 "hit@1, hit@5, hit@10 and MRR",
                 Table(
-                    ("Codes", "Relative", "Number", "Figure", *(TIMES[t] for t in results.times), "By chance"),
+                    ("Codes", "Relative", "Number", "Estimate", *(TIMES[t] for t in results.times), "By chance"),
                     rows,
                     (0, 1, 3),
                     (0,),
@@ -117,10 +117,10 @@ def _ranks(results: NovelResults) -> Part | None:
 def _masked(results: NovelResults) -> Part:
     masked = results.masked
 
-    def row(band: BandFigures, measure: str) -> tuple[str, ...]:
+    def row(band: BandMetrics, measure: str) -> tuple[str, ...]:
         cells: list[str] = [band.band]
         for kind in ("novel", "other"):
-            found = band.figures.get(kind)
+            found = band.metrics.get(kind)
             cells += [f"{band.codes[kind]:,}", f"{band.positions[kind]:,}", shown(found[measure]) if found else "–"]
         return (*cells, shown(band.differences.get(measure), sign=True))
 
@@ -187,11 +187,11 @@ def _chapters(results: NovelResults) -> Part | None:
         return [
             (
                 _SYSTEMS.get(name, name.removeprefix("icd ").removeprefix("atc ")),
-                f"{results.silhouettes[AFTER].figures[name][0]:,}",
-                *(shown(results.silhouettes[time].figures[name][1], sign=True) for time in results.times),
+                f"{results.silhouettes[AFTER].metrics[name][0]:,}",
+                *(shown(results.silhouettes[time].metrics[name][1], sign=True) for time in results.times),
             )
             for name in names
-            if results.silhouettes[AFTER].figures[name][0]
+            if results.silhouettes[AFTER].metrics[name][0]
         ]
 
     families = results.table.families
@@ -218,9 +218,9 @@ def _maps(results: NovelResults) -> Part:
         "maps",
         "Maps",
         [
-            "A point is a code, its colour and number the chapter (letters: ATC's anatomical groups). Novel codes have "
+            "A point is a code, its color and number the chapter (letters: ATC's anatomical groups). Novel codes have "
             "a black ring, filled where they never occur in training; a line leads to the parent.",
-            f"t-SNE (perplexity {results.perplexity:g}) shows who are neighbours; distances between islands and their "
+            f"t-SNE (perplexity {results.perplexity:g}) shows who are neighbors; distances between islands and their "
             "sizes mean nothing. Principal components show the two directions of most variance and keep distances as "
             "far as two dimensions can. TensorBoard's projector shows the same embeddings in three dimensions.",
         ],
@@ -258,7 +258,7 @@ def code_table(results: NovelResults, rows: np.ndarray) -> Table:
     near = table.nearness[AFTER]
 
     def cosine(time: str, row: int) -> str:
-        return shown(Figure(value)) if np.isfinite(value := table.nearness[time].cosines["parent"][row]) else "–"
+        return shown(Estimate(value)) if np.isfinite(value := table.nearness[time].cosines["parent"][row]) else "–"
 
     def rank(ranks: np.ndarray, row: int) -> str:
         return f"{ranks[row]:,}" if ranks[row] else "–"

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.data.batches import as_tensors, model_fields
 from exmed_bert.data.dataset import PaddedBatch
-from exmed_bert.data.labelled import LabelledPatients
 from exmed_bert.data.vocabulary import MASK, age_ids
 
 
 @dataclass(frozen=True)
-class LabelledBatch:
+class LabeledBatch:
     """B patients: their histories, (B,) labels, and (B,) age ids at the index date."""
 
     histories: PaddedBatch
@@ -21,10 +21,10 @@ class LabelledBatch:
     ages: np.ndarray
 
 
-class LabelledRows(torch.utils.data.Dataset):
-    """Some of the labelled patients, in the form that a loader takes."""
+class LabeledRows(torch.utils.data.Dataset):
+    """Some of the labeled patients, in the form that a loader takes."""
 
-    def __init__(self, patients: LabelledPatients, rows: np.ndarray) -> None:
+    def __init__(self, patients: LabeledPatients, rows: np.ndarray) -> None:
         """Take N patients and the indices of those that are meant, (n,)."""
         self.patients = patients
         self.rows = rows
@@ -45,13 +45,13 @@ class LabelledRows(torch.utils.data.Dataset):
         """Their labels, (n,)."""
         return self.patients.labels[self.rows]
 
-    def __getitems__(self, indices: Sequence[int]) -> LabelledBatch:
+    def __getitems__(self, indices: Sequence[int]) -> LabeledBatch:
         """Return patients as one padded batch. torch's loader calls this with the indices of a whole batch."""
         rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        return LabelledBatch(self.patients.dataset.__getitems__(rows), self.patients.labels[rows], self._ages[rows])
+        return LabeledBatch(self.patients.dataset.__getitems__(rows), self.patients.labels[rows], self._ages[rows])
 
 
-class QuestionCollator:
+class PromptCollator:
     """Turns a batch into what `ExMedBertForSequenceClassification` takes.
 
     The question is a MASK at the end of the history for each code system in question: a visit later than the last, at
@@ -68,7 +68,7 @@ class QuestionCollator:
         self.entities = list(entities)
         self.last_position = last_position
 
-    def __call__(self, batch: LabelledBatch) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: LabeledBatch) -> dict[str, torch.Tensor]:
         """Return tensors, all int64: (B, L + questions) a token, (B, 1) for sex and state, (B,) ``labels``."""
         histories = batch.histories
         fields = model_fields(histories, histories.codes.astype(np.int64))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from exmed_bert.evaluation.bootstrap import Figure
-from exmed_bert.evaluation.novel_codes.nearness import RELATIONS
-from exmed_bert.evaluation.novel_codes.plots import draw
-from exmed_bert.evaluation.novel_codes.results import NovelResults
-from exmed_bert.evaluation.novel_codes.text import parts
+from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
+from exmed_bert.analysis.novel_codes.plots import draw
+from exmed_bert.analysis.novel_codes.results import NovelResults
+from exmed_bert.analysis.novel_codes.text import parts
+from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.parts import section, write_plots
-from exmed_bert.files import make_folder, whole_file, write_json
-from exmed_bert.page import document
+from exmed_bert.files import atomic_write, make_folder, write_json
+from exmed_bert.reporting.page import document
 
 TITLE = "What the model makes of novel codes"
 
@@ -44,14 +44,14 @@ def write_report(folder: Path, results: NovelResults) -> list[Path]:
         write_csv(folder / name, *rows)
     write_json(figures, results.to_dict())
     content = [section(part, plots) for part in parts(results)]
-    with whole_file(page) as part:
+    with atomic_write(page) as part:
         part.write_text(document(TITLE, results.facts, results.notes, content), encoding="utf-8")
     return [page, figures, *(folder / name for name in tables), *pictures]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table; numbers that are not there are empty cells."""
-    with whole_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
@@ -105,7 +105,7 @@ def _masked(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
     masked = results.masked
     rows = []
     for band in masked.rows():
-        for kind, figures in band.figures.items():
+        for kind, figures in band.metrics.items():
             for name, value in figures.items():
                 rows.append([band.band, kind, band.codes[kind], band.positions[kind], name, *_cells(value)])
         for name, value in band.differences.items():
@@ -118,12 +118,12 @@ def _structure(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
     for time in results.times:
         for one in results.correlations[time]:
             rows.append([time, "spearman", one.system, one.pairs_of, one.pairs, *_cells(one.correlation)])
-        for name, (number, value) in results.silhouettes[time].figures.items():
+        for name, (number, value) in results.silhouettes[time].metrics.items():
             rows.append([time, "silhouette", name, "codes", number, *_cells(value)])
     return ["time", "figure", "of", "over", "number", "value", "low", "high"], rows
 
 
-def _cells(figure: Figure | None) -> list[Any]:
+def _cells(figure: Estimate | None) -> list[Any]:
     if figure is None:
         return ["", "", ""]
     return ["" if value is None else round(value, 6) for value in (figure.value, figure.low, figure.high)]

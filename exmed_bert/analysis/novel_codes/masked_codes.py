@@ -16,9 +16,9 @@ from exmed_bert.data.dataset import PaddedBatch, PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.randomness import mix
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Figure, difference_of, draw_counts, figure_of, share_of
+from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, difference_of, draw_counts, estimate_of, share_of
+from exmed_bert.evaluation.masked_codes import TOP, MaskedCodePredictions, predict
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.training.metrics import TOP, MaskedCodePredictions, predict
 
 BANDS = ((0, 0), (1, 2), (3, 10), (11, 30), (31, 100), (101, None))  # occurrences in training, both ends included
 MEASURES = (*(f"top{top}" for top in TOP), "loss")
@@ -28,14 +28,14 @@ _CELLS = 20_000_000  # draws that are in memory at a time
 
 
 @dataclass(frozen=True)
-class BandFigures:
+class BandMetrics:
     """What a model says at the masked positions of novel and of other codes that are equally common in training.
 
     Attributes:
         band: ``0``, ``1-2``, ... occurrences in training; ``any`` where these are not known.
         codes, positions, patients: for ``novel`` and ``other``: distinct codes, the masked positions that the figures
             are of, and whose they are.
-        figures: for ``novel`` and ``other`` by name: ``top1`` to ``top10``, the share among so many first guesses, and
+        metrics: for ``novel`` and ``other`` by name: ``top1`` to ``top10``, the share among so many first guesses, and
             ``loss``, nats a position. Empty without positions.
         differences: novel minus other, on the same resamples; empty where one has no positions.
     """
@@ -44,12 +44,12 @@ class BandFigures:
     codes: dict[str, int]
     positions: dict[str, int]
     patients: dict[str, int]
-    figures: dict[str, dict[str, Figure]]
-    differences: dict[str, Figure]
+    metrics: dict[str, dict[str, Estimate]]
+    differences: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
-class MaskedFigures:
+class MaskedMetrics:
     """The bands, all of them together, and novel codes against others of the same frequencies.
 
     Attributes:
@@ -62,14 +62,14 @@ class MaskedFigures:
 
     patients: int
     positions: int
-    bands: list[BandFigures]
-    whole: BandFigures
-    matched: BandFigures | None
+    bands: list[BandMetrics]
+    whole: BandMetrics
+    matched: BandMetrics | None
 
-    def rows(self) -> list[BandFigures]:
+    def rows(self) -> list[BandMetrics]:
         """Return the bands that have positions, their whole, and the matched one."""
         found = [*self.bands, self.whole, *([self.matched] if self.matched else [])]
-        return [band for band in found if band.figures]
+        return [band for band in found if band.metrics]
 
 
 def predict_all_codes(
@@ -122,7 +122,7 @@ def by_frequency(
     counts: np.ndarray | None,
     seed: int,
     resamples: int = RESAMPLES,
-) -> MaskedFigures:
+) -> MaskedMetrics:
     """Compare novel codes with others by how often they occur in training; intervals by a bootstrap over patients.
 
     Args:
@@ -159,7 +159,7 @@ def by_frequency(
         weighted = (_matched(s[..., both, :, :]) for s in (sums, drawn))
         matched = _figures("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
         matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
-    return MaskedFigures(len(distinct), len(found.labels), made, whole, matched)
+    return MaskedMetrics(len(distinct), len(found.labels), made, whole, matched)
 
 
 def band_name(low: int, high: int | None) -> str:
@@ -200,28 +200,28 @@ def _matched(sums: np.ndarray) -> np.ndarray:
     return np.stack([novel.sum(axis=-2), weighted.sum(axis=-2)], axis=-2)
 
 
-def _figures(name: str, codes: np.ndarray, patients: np.ndarray, sums: np.ndarray, drawn: np.ndarray) -> BandFigures:
+def _figures(name: str, codes: np.ndarray, patients: np.ndarray, sums: np.ndarray, drawn: np.ndarray) -> BandMetrics:
     """Return the figures of (2, measures + 1) sums and of their resamples, (R, 2, measures + 1)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value, resampled = sums[:, :-1] / sums[:, -1:], drawn[..., :-1] / drawn[..., -1:]
     kinds = ("novel", "other")
-    figures: dict[str, dict[str, Figure]] = {}
+    metrics: dict[str, dict[str, Estimate]] = {}
     for i, kind in enumerate(kinds):
         if sums[i, -1] > 0:
             of_kind = zip(MEASURES, value[i].tolist(), resampled[:, i].T, strict=True)
-            figures[kind] = {
-                measure: figure_of(mean, column) if measure == "loss" else share_of(mean, column, int(patients[i]))
+            metrics[kind] = {
+                measure: estimate_of(mean, column) if measure == "loss" else share_of(mean, column, int(patients[i]))
                 for measure, mean, column in of_kind
             }
     differences = {}
-    if len(figures) == 2:
+    if len(metrics) == 2:
         for measure, column in zip(MEASURES, (resampled[:, 0] - resampled[:, 1]).T, strict=True):
-            differences[measure] = difference_of(*(figures[kind][measure] for kind in kinds), column)
+            differences[measure] = difference_of(*(metrics[kind][measure] for kind in kinds), column)
     whole = [
         {kind: round(float(number)) for kind, number in zip(kinds, numbers, strict=True)}
         for numbers in (codes, sums[:, -1], patients)
     ]
-    return BandFigures(name, *whole, figures, differences)
+    return BandMetrics(name, *whole, metrics, differences)
 
 
 def _distinct_codes(labels: np.ndarray) -> int:

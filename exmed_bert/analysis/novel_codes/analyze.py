@@ -5,17 +5,17 @@ import torch
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
+from exmed_bert.analysis.novel_codes.headline import headline
+from exmed_bert.analysis.novel_codes.inputs import AFTER, NovelInputs, descriptions, load
+from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics, by_frequency, predict_all_codes
+from exmed_bert.analysis.novel_codes.neighbors import nearness
+from exmed_bert.analysis.novel_codes.page import write_report
+from exmed_bert.analysis.novel_codes.projections import perplexity_for, principal_components, tsne
+from exmed_bert.analysis.novel_codes.projector import write_projector
+from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults, group_results, members
+from exmed_bert.analysis.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.config import AnalyzeSettings, Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
-from exmed_bert.evaluation.novel_codes.headline import headline
-from exmed_bert.evaluation.novel_codes.inputs import AFTER, NovelInputs, descriptions, load
-from exmed_bert.evaluation.novel_codes.maps import perplexity_for, principal_components, tsne
-from exmed_bert.evaluation.novel_codes.masked_codes import MaskedFigures, by_frequency, predict_all_codes
-from exmed_bert.evaluation.novel_codes.nearness import nearness
-from exmed_bert.evaluation.novel_codes.page import write_report
-from exmed_bert.evaluation.novel_codes.projector import write_projector
-from exmed_bert.evaluation.novel_codes.results import CodeTable, NovelResults, group_results, members
-from exmed_bert.evaluation.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.files import make_folder
 from exmed_bert.training.trainer import evaluation_sample
 
@@ -98,7 +98,7 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
     )
 
 
-def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedFigures, np.ndarray, np.ndarray]:
+def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetrics, np.ndarray, np.ndarray]:
     """Return the figures, and for each code its masked positions and how often it was among ten guesses, (N,)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     patients = evaluation_sample(inputs.dataset, settings.max_patients, settings.seed)
@@ -127,7 +127,7 @@ def _sampled(codes: int, on_map: int) -> list[str]:
     ]
 
 
-def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: MaskedFigures) -> list[tuple[str, str]]:
+def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: MaskedMetrics) -> list[tuple[str, str]]:
     novel, counts = inputs.novel[inputs.ids], inputs.counts
     unseen = "" if counts is None else f", {int((novel & (counts[inputs.ids] == 0)).sum()):,} of them never in training"
     kinds = ", ".join(

@@ -11,7 +11,7 @@ SPLITS = ("train", "validation", "test")  # by number
 
 
 @dataclass(frozen=True)
-class LabelledPatients:
+class LabeledPatients:
     """N histories and their outcomes.
 
     Attributes:

@@ -83,7 +83,7 @@ class Endpoint:
 
     def _has(self, text: str, system: codes.CodeSystem) -> bool:
         if (system, text) not in self._known:
-            code = codes.normalise(text, system)
+            code = codes.normalize(text, system)
             has = code is not None and any(term.matches(code, system) for term in self._terms)
             self._known[system, text] = has
             if has:
@@ -103,7 +103,7 @@ def _term(text: str, named: Mapping[str, Sequence[str]]) -> _Term:
     looks_right = (
         bool(re.fullmatch(r"[A-Z][0-9A-Z]{0,6}", spelling))
         if prefix
-        else any(codes.normalise(spelling, system) for system in systems)
+        else any(codes.normalize(spelling, system) for system in systems)
     )
     if not looks_right:
         sets = f", or a set of config.yaml: {', '.join(sorted(named))}" if named else ""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from exmed_bert import console
-from exmed_bert.clinvec.initialise import CodeInitialisation, initialise_codes, initialise_from
+from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
 from exmed_bert.clinvec.reader import CodeKey
 from exmed_bert.config import PretrainSettings
 from exmed_bert.console import InputError, OptionError
@@ -74,7 +74,7 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
         initialization=settings.initialization,
         visit_distance_bias=settings.visit_distance_bias,
         predict_los=plos,
-        predict_ahead=settings.ahead_prob > 0,
+        predict_future_codes=settings.forecast_prob > 0,
     )
 
 
@@ -84,7 +84,7 @@ class Start:
 
     model: ExMedBertForMaskedLM
     notes: list[str]
-    codes: CodeInitialisation | None = None
+    codes: CodeInitialization | None = None
 
 
 def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Start:
@@ -101,7 +101,7 @@ def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Star
     if settings.model_dir is not None:
         return _from_pretrained(settings, info, plos)
     model = ExMedBertForMaskedLM(model_config(settings, info, plos))
-    notes = [f"weights: {settings.initialization} initialisation, seed {settings.seed}"]
+    notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
     codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
     align_head(model)
     return Start(model, notes + (codes.notes if codes else []), codes)
@@ -118,15 +118,15 @@ def code_keys(vocabulary: CodeVocabulary) -> list[CodeKey | None]:
 @torch.no_grad()
 def start_from_clinvec(
     model: ExMedBertForMaskedLM, vocabulary: CodeVocabulary, settings: PretrainSettings
-) -> CodeInitialisation:
+) -> CodeInitialization:
     """Give codes the ClinVec vector of their own or an estimate from their relatives', and return what was done.
 
-    A row is the sum of the vector and of what the initialisation drew, each with half of the squared norm: vectors of
+    A row is the sum of the vector and of what the initialization drew, each with half of the squared norm: vectors of
     relatives are so alike that by themselves a model learns to tell the codes apart later than from a random start.
     """
     table = model.bert.embeddings.code_embeddings.weight
     row_norm = float(table.norm(dim=1).mean()) * math.sqrt(_VECTOR_SHARE)
-    start = initialise_codes(code_keys(vocabulary), settings, model.config.hidden_size, row_norm, settings.seed)
+    start = initialize_codes(code_keys(vocabulary), settings, model.config.hidden_size, row_norm, settings.seed)
     ids = torch.from_numpy(start.ids)
     table[ids] = math.sqrt(1 - _VECTOR_SHARE) * table[ids] + torch.from_numpy(start.vectors)
     for warning in start.warnings:
@@ -153,7 +153,7 @@ def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) 
     old, known = load_pretrained(folder)
     check_sizes(folder, old.config, info)
     model, shared = with_vocabulary(
-        old, known, info.vocabulary, predict_los=plos, predict_ahead=settings.ahead_prob > 0
+        old, known, info.vocabulary, predict_los=plos, predict_future_codes=settings.forecast_prob > 0
     )
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
     if not settings.use_hierarchical_init:
@@ -218,7 +218,7 @@ def with_vocabulary(
 @torch.no_grad()
 def estimate_codes(
     model: ExMedBertForMaskedLM, keys: Sequence[CodeKey | None], known: Sequence[int], seed: int
-) -> CodeInitialisation:
+) -> CodeInitialization:
     """Give each code that is not known the embedding, and the row of the code head, that its relatives suggest.
 
     Args:
@@ -230,11 +230,11 @@ def estimate_codes(
     tensors = [model.state_dict()[name] for name in CODE_TABLES]
     known_keys: list[CodeKey] = [keys[token] for token in known]  # type: ignore[misc]
     tables = [tensor[torch.tensor(known)].cpu().numpy().reshape(len(known), -1) for tensor in tensors]
-    ids, vectors, origins, notes = initialise_from(keys, known_keys, tables, True, seed)
+    ids, vectors, origins, notes = initialize_from(keys, known_keys, tables, True, seed)
     new = ~np.isin(ids, known)
     for tensor, rows in zip(tensors, vectors, strict=True):
         tensor[torch.from_numpy(ids[new])] = torch.from_numpy(rows[new]).reshape(-1, *tensor.shape[1:]).to(tensor)
-    return CodeInitialisation(keys, origins, ids, vectors[0], notes=notes)
+    return CodeInitialization(keys, origins, ids, vectors[0], notes=notes)
 
 
 def _saved_vocabulary(folder: Path) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""Prediction tasks and cohorts: who is predicted, when, and with which label."""

@@ -1,0 +1,1 @@
+"""What all reports share: the HTML page and the style of plots."""
