@@ -4,12 +4,15 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from exmed_bert.console import InputError
+
+_STAGING = ".being-written"  # a folder within the one that the files belong to, so surely on the same disk
 
 
 @contextmanager
@@ -37,6 +40,56 @@ def atomic_write(path: Path) -> Iterator[Path]:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_files(folder: Path, *, last: str | None = None, obsolete: Collection[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder for files that belong together; move them into ``folder`` when the block ends.
+
+    Files and folders in ``folder`` are replaced by those of the same name, others stay. An error inside the block, or
+    a process that dies there, leaves ``folder`` as it was.
+
+    Args:
+        folder: where the files belong; made with its parents.
+        last: name of the file that is moved after all others: where it is new, everything is.
+        obsolete: names that an earlier run may have written; those that the block does not write are removed.
+
+    Raises:
+        InputError: the folder cannot be made or written, or a folder stands where a file belongs.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    make_folder(folder)
+    staging = folder / _STAGING
+    try:
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            yield staging
+            _move_into(folder, staging, last, obsolete)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _move_into(folder: Path, staging: Path, last: str | None, obsolete: Collection[str]) -> None:
+    entries = sorted(staging.iterdir(), key=lambda entry: (entry.name == last, entry.name))
+    for entry in entries:
+        if entry.is_file():
+            if (folder / entry.name).is_dir():
+                raise InputError(f"{folder / entry.name}: is a folder, expected a file name to write")
+            with open(entry, "rb+") as file:
+                os.fsync(file.fileno())
+    for name in set(obsolete) - {entry.name for entry in entries}:
+        (folder / name).unlink(missing_ok=True)
+    for entry in entries:
+        target = folder / entry.name
+        if entry.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        os.replace(entry, target)
 
 
 def make_folder(folder: Path) -> Path:
