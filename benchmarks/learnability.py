@@ -215,7 +215,7 @@ def bert_scores(folder: Path, dataset: PatientDataset) -> np.ndarray:
     found = []
     for batch in batches(dataset, None):
         of_labels = is_hidden(batch)[batch["code_labels"] != IGNORED]
-        found.append(model(**batch).logits[of_labels])
+        found.append(model(**batch).masked_logits[of_labels])
     return torch.cat(found).numpy()
 
 

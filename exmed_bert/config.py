@@ -218,7 +218,7 @@ class PretrainSettings(ClinVecSettings):
     profile: int | None = Field(
         None, ge=1, description="Write a profiler's trace of this many steps, for TensorBoard or Perfetto."
     )
-    overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
+    overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
 class FinetuneSettings(Section):
@@ -291,7 +291,7 @@ class FinetuneSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Number format of matrix products; auto: bf16 where the machine is faster with it."
     )
-    overwrite: bool = Field(False, description="Set a finished run aside and train anew.")
+    overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
 class ReportSettings(Section):

@@ -337,11 +337,11 @@ def test_the_quick_start_trains_a_model_that_beats_guessing(sessions: Sessions) 
     assert sizes == (64, 2, 2) and not model.config.predict_los
 
 
-def test_a_run_with_other_settings_sets_the_old_one_aside(session: Session) -> None:
+def test_a_run_with_other_settings_archives_the_old_one(session: Session) -> None:
     printed = session.printed("All three steps with one command")
-    assert re.search(r"output/synthetic_pretrain is set aside as output/synthetic_pretrain\.\d{8}-\d{6}\b", printed)
+    assert re.search(r"output/synthetic_pretrain is archived as output/synthetic_pretrain\.\d{8}-\d{6}\b", printed)
     old = ExMedBertForMaskedLM.from_pretrained(min(session.root.glob("output/synthetic_pretrain.2*")))
-    assert old.config.max_position_embedding == 51, "the run with 50 codes, which the one with 100 set aside"
+    assert old.config.max_position_embedding == 51, "the run with 50 codes, which the one with 100 archived"
 
 
 def test_the_lengths_and_masking_that_a_dataset_has_may_be_repeated(session: Session) -> None:
@@ -445,7 +445,7 @@ def output_lines(sessions: Sessions) -> Iterator[tuple[str, bool]]:
         for line in done.stdout.splitlines():
             if re.match(r"Step [12] of 3", line) or line.startswith(("Synthetic patients", "Converted")):
                 training = False
-            elif line.startswith(("Model: ", "Step 3 of 3")) or "set aside" in line or "already holds" in line:
+            elif line.startswith(("Model: ", "Step 3 of 3")) or "archived" in line or "already holds" in line:
                 training = True
             yield line.strip(), training
     for user in (sessions.examples, sessions.rest):

@@ -64,7 +64,7 @@ def test_the_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bia
         output = model(**batch, code_labels=labels)
         output.loss.backward()
         grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        results.append((output.logits.detach(), grads))
+        results.append((output.masked_logits.detach(), grads))
     for of_kind in zip(*results, strict=True):
         for other in of_kind[1:]:
             torch.testing.assert_close(other, of_kind[0], atol=1e-4, rtol=1e-4)
@@ -195,8 +195,9 @@ def test_logits_at_masked_positions_are_those_of_all_positions() -> None:
     labels[0, 2], labels[1, 5] = 7, 9
     with torch.no_grad():
         masked, every = model(**batch, code_labels=labels), model(**batch).logits
-    torch.testing.assert_close(masked.logits, torch.stack([every[0, 2], every[1, 5]]))
-    expected = torch.nn.functional.cross_entropy(masked.logits, torch.tensor([7, 9]))
+    assert masked.logits is None and every.shape == (3, 10, 40)
+    torch.testing.assert_close(masked.masked_logits, torch.stack([every[0, 2], every[1, 5]]))
+    expected = torch.nn.functional.cross_entropy(masked.masked_logits, torch.tensor([7, 9]))
     torch.testing.assert_close(masked.loss, expected)
 
 
@@ -262,7 +263,7 @@ def test_a_loss_in_chunks_is_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> N
         output = model(**batch, code_labels=labels, **forecast_inputs(batch))
         output.loss.backward()
         results.append([output.loss, output.forecast_loss, *(p.grad for p in model.parameters() if p.grad is not None)])
-        assert (output.logits is None) == (limit < 10**6)
+        assert (output.masked_logits is None) == (limit < 10**6)
     for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked, whole)
 
@@ -327,16 +328,24 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "imports",
     [
-        "import exmed_bert; from transformers import AutoModel",
-        "from transformers import AutoModel; import exmed_bert",
-        "import exmed_bert; from transformers import AutoConfig, AutoModel; AutoConfig.from_pretrained(folder)",
-        "import exmed_bert; from transformers import Trainer, AutoModel",
+        "import exmed_bert.models; from transformers import AutoModel",
+        "from transformers import AutoModel; import exmed_bert.models",
+        "from exmed_bert import ExMedBertConfig; from transformers import AutoModel",
     ],
 )
-def test_the_auto_classes_know_the_model_in_either_order_of_imports(imports: str) -> None:
+def test_the_auto_classes_know_the_model_once_it_is_imported(imports: str) -> None:
     program = f"folder = {str(CHECKPOINT)!r}; {imports}; print(type(AutoModel.from_pretrained(folder)).__name__)"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stdout.split() == ["ExMedBertModel"], result.stderr
+
+
+def test_the_packages_names_are_listed_before_they_are_loaded() -> None:
+    program = (
+        "import exmed_bert, sys; print(set(exmed_bert.__all__) <= set(dir(exmed_bert)), 'torch' in sys.modules);"
+        "print(exmed_bert.ExMedBertModel.__name__, hasattr(exmed_bert, 'nothing'))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["True", "False", "ExMedBertModel", "False"], result.stderr
 
 
 def test_importing_the_readers_loads_no_torch() -> None:

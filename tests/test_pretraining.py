@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from clinvec_files import write_clinvec_folder
 from conftest import ROOT, assert_one_line_error, record, run_script, write_records
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -118,6 +119,24 @@ def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Pa
     assert saved["settings"]["hidden_size"] == 16 and saved["versions"]["torch"] == torch.__version__
 
 
+@pytest.mark.parametrize("method", ["learned_projection", "pca", "truncate"])
+def test_vectors_are_resized_to_the_models_width(method: str, small_datasets: Path, tmp_path: Path) -> None:
+    vocabulary = PatientDataset.load(small_datasets / "small_train.pt").info.vocabulary
+    codes = [vocabulary.code(i) for i, system in enumerate(vocabulary.systems()) if system == "icd"]
+    folder = write_clinvec_folder(tmp_path / "clinvec", {"icd10cm": codes}, dimension=24)
+    clinvec = ["--use-clinvec", "--clinvec-dir", folder, "--resize-if-needed", "--resize-method", method]
+    result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), *clinvec, "--max-steps", 2, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert f"ClinVec vectors resized from 24 to 16 dimensions by {method}" in result.stdout
+
+
+def test_a_warm_up_as_long_as_the_run_is_a_warning(
+    small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings_for(small_datasets, tmp_path, max_steps=2, warmup_steps=5))
+    assert "Warning: --warmup-steps: 5 of 2 steps: the learning rate rises" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_not_trained_again(finished: Path, small_datasets: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
     result = run_script(SCRIPT, *tiny_flags(small_datasets, finished), cwd=ROOT)
@@ -198,7 +217,7 @@ def test_worker_processes_change_nothing(finished: Path, small_datasets: Path, t
     assert weights[0] == weights[1]
 
 
-def test_more_epochs_go_on_and_other_settings_are_set_aside(
+def test_more_epochs_go_on_and_other_settings_are_archived(
     small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(settings_for(small_datasets, tmp_path, epochs=1, train_batch_size=16))
@@ -206,7 +225,7 @@ def test_more_epochs_go_on_and_other_settings_are_set_aside(
     run(settings_for(small_datasets, tmp_path, epochs=2, train_batch_size=16))
     assert f"Going on from {tmp_path / 'model' / first}" in capsys.readouterr().out
     other = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), cwd=ROOT)
-    assert other.returncode == 0 and other.stdout.count("set aside") == 2, other.stderr
+    assert other.returncode == 0 and other.stdout.count("archived as") == 2, other.stderr
     old = next(tmp_path.glob("model.2*"))
     assert (old / "pytorch_model.bin").exists() and next(tmp_path.glob("data.2*/eval_results.txt"))
     assert eval_results(tmp_path / "data")["train_steps"] == 24

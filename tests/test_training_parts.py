@@ -93,7 +93,7 @@ def test_the_same_run_goes_on_and_ends_once(tmp_path: Path) -> None:
     "change",
     [{"identity": {"seed": 2}}, {"identity": {"seed": 1}, "overwrite": True}, {"identity": {"seed": 1}, "steps": 20}],
 )
-def test_another_run_is_set_aside_whole(change: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+def test_another_run_is_archived_whole(change: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     open_at(tmp_path, {"seed": 1}).remember(finished_steps=100)
     (tmp_path / "model" / "pytorch_model.bin").write_text("precious")
     (tmp_path / "data" / "eval_results.txt").write_text("0.9")
@@ -101,11 +101,11 @@ def test_another_run_is_set_aside_whole(change: dict[str, Any], tmp_path: Path, 
     assert fresh.state == "new"
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["run.json"]
     assert not list((tmp_path / "data").iterdir())
-    aside = [folder for folder in tmp_path.iterdir() if "." in folder.name]
-    assert sorted(folder.name.split(".")[0] for folder in aside) == ["data", "model"]
-    kept = {file.name: file.read_text() for folder in aside for file in folder.iterdir()}
+    archives = [folder for folder in tmp_path.iterdir() if "." in folder.name]
+    assert sorted(folder.name.split(".")[0] for folder in archives) == ["data", "model"]
+    kept = {file.name: file.read_text() for folder in archives for file in folder.iterdir()}
     assert kept["pytorch_model.bin"] == "precious" and kept["eval_results.txt"] == "0.9"
-    assert capsys.readouterr().out.count("set aside") == 2
+    assert capsys.readouterr().out.count("archived as") == 2
 
 
 def test_foreign_files_that_are_no_results_stay(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_foreign_files_that_are_no_results_stay(tmp_path: Path) -> None:
     assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
 
 
-def test_a_model_without_our_manifest_is_set_aside_too(tmp_path: Path) -> None:
+def test_a_model_without_our_manifest_is_archived_too(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "pytorch_model.bin").write_text("somebody's")
     open_at(tmp_path, {"seed": 1})
@@ -164,7 +164,7 @@ class _Scores(torch.nn.Module):
 
     def forward(self, code_labels: torch.Tensor, **inputs: torch.Tensor) -> Any:
         logits = self.scores.expand(int((code_labels != IGNORED).sum()), -1)
-        return type("Output", (), {"logits": logits, "plos_logits": None})
+        return type("Output", (), {"masked_logits": logits, "plos_logits": None})
 
 
 def test_metrics_agree_with_counting(small_datasets: Path) -> None:

@@ -123,15 +123,16 @@ def _learned_projection(vectors: np.ndarray, size: int, seed: int) -> tuple[np.n
     backward = torch.linalg.pinv(forward.detach()).requires_grad_()  # (size, d)
     optimizer = torch.optim.Adam([forward, backward], lr=_RATE)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(_STEPS if len(x) > 2 else 0):
-        batch = x[torch.randperm(len(x), generator=generator)[:_BATCH]]
-        projected = batch @ forward
-        wanted, found = (F.normalize(v) @ F.normalize(v).T * _SHARPNESS for v in (batch, projected))
-        kept = F.kl_div(found.log_softmax(dim=1), wanted.log_softmax(dim=1), log_target=True, reduction="batchmean")
-        loss = kept + (projected @ backward - batch).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    with torch.enable_grad():  # those who give a model its vectors have switched gradients off
+        for _ in range(_STEPS if len(x) > 2 else 0):
+            batch = x[torch.randperm(len(x), generator=generator)[:_BATCH]]
+            projected = batch @ forward
+            wanted, found = (F.normalize(v) @ F.normalize(v).T * _SHARPNESS for v in (batch, projected))
+            kept = F.kl_div(found.log_softmax(dim=1), wanted.log_softmax(dim=1), log_target=True, reduction="batchmean")
+            loss = kept + (projected @ backward - batch).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     with torch.no_grad():
         resized = (x @ forward).numpy() * np.float32(scale)
         lost = float(((x @ forward @ backward - x).square().sum() / x.square().sum().clamp(min=1e-12)).item())

@@ -45,7 +45,7 @@ def predict(
     for batch in batches:
         output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
         label = batch["code_labels"][batch["code_labels"] != IGNORED].to(device)
-        logits = output.logits.float()
+        logits = output.masked_logits.float()
         own = logits.gather(1, label[:, None])
         labels.append(label.cpu())
         ranks.append((logits > own).sum(dim=1).cpu())

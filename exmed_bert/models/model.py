@@ -42,8 +42,9 @@ class MaskedCodeOutput(ModelOutput):
         forecast_loss: scalar, where it was queried what comes: the cross-entropy of each code's future or not, over the
             codes that come.
         plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
-        logits: (masked positions, V) in the order of ``code_labels != -100`` if code labels were given, else (B, L, V).
-            None in training where they are so many that the loss is computed in chunks.
+        logits: (B, L, V), scores of all codes at every position; None where code labels were given.
+        masked_logits: (n, V), scores at the n masked positions in the order of ``code_labels != -100``, where code
+            labels were given; None in training where these are so many that the loss is computed in chunks.
         plos_logits: (B, 2): no prolonged stay, prolonged stay.
     """
 
@@ -52,6 +53,7 @@ class MaskedCodeOutput(ModelOutput):
     forecast_loss: Tensor | None = None
     plos_loss: Tensor | None = None
     logits: Tensor | None = None
+    masked_logits: Tensor | None = None
     plos_logits: Tensor | None = None
 
 
@@ -375,8 +377,8 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             if self._is_large(states):
                 summed = self._summed_in_chunks(_summed_loss, (states,), labels)
             else:
-                output.logits = self.code_classifier(states)
-                summed = _summed_loss(output.logits, labels)
+                output.masked_logits = self.code_classifier(states)
+                summed = _summed_loss(output.masked_logits, labels)
             output.code_loss = output.loss = summed / max(len(labels), 1)
             if query_positions is not None:
                 queried = query_positions != IGNORED

@@ -94,6 +94,11 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     args = _training_arguments(settings, precision.name)
     plan = make_plan(settings, len(train), args.world_size)
     _apply_plan(args, plan)
+    if plan.warmup_steps >= plan.total_steps and args.should_save:
+        console.warn(
+            f"--warmup-steps: {plan.warmup_steps:,} of {plan.total_steps:,} steps: the learning rate rises until the "
+            "run ends; give fewer, or train longer"
+        )
     identity = _identity(settings, plan, plos, args.world_size)
     with args.main_process_first(desc="run folder"):
         folder = open_run(

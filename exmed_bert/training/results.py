@@ -95,5 +95,5 @@ def print_already_finished(settings: PretrainSettings, plan: Plan) -> None:
     """Say that there is nothing to do, and how to go on."""
     console.echo(
         f"{settings.output_dir} already holds this run, finished after {plan.total_steps:,} steps: nothing to do.\n"
-        "To go on training, pass more --epochs; to train anew, pass --overwrite (the finished run is set aside)."
+        "To go on training, pass more --epochs; to train anew, pass --overwrite (the finished run is archived)."
     )

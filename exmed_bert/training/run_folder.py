@@ -1,4 +1,4 @@
-"""What a run's folders hold: nothing yet, this run unfinished, this run finished, or another run to be set aside.
+"""The folders of a run, and what they hold: nothing yet, this run unfinished or finished, or another to archive.
 
 A run is identified by what decides its weights: settings and data. How long it trains, where it writes and how often
 it reports do not belong to that, so a run can be prolonged or moved.
@@ -61,7 +61,7 @@ def open_run(
         model_dir, data_dir: the run's two folders; they may be the same.
         identity: plain JSON values that decide the weights.
         total_steps: optimizer steps of the whole run.
-        overwrite: set this very run aside too, and start anew.
+        overwrite: archive this very run too, and start anew.
         may_write: False on all but the first of several processes: look, change nothing.
 
     Raises:
@@ -99,7 +99,7 @@ def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
 
 
 def _archive(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None:
-    """Rename folders that hold results, all under the same date."""
+    """Rename folders that hold results, all under the same date and time."""
     stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
     for folder, results in folders:
         if folder.is_symlink() or not folder.is_dir():
@@ -107,9 +107,9 @@ def _archive(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None:
         holds_results = any((folder / name).exists() for name in (MANIFEST, *results))
         if not holds_results and not checkpoints.checkpoints(folder):
             continue
-        aside = folder.with_name(f"{folder.name}.{stamp}")
+        archive = folder.with_name(f"{folder.name}.{stamp}")
         try:
-            os.rename(folder, aside)
+            os.rename(folder, archive)
         except OSError as error:
-            raise InputError(f"{folder}: cannot be set aside as {aside.name}: {error.strerror}") from error
-        console.echo(f"{folder} is set aside as {aside} ({reason})")
+            raise InputError(f"{folder}: cannot be archived as {archive.name}: {error.strerror}") from error
+        console.echo(f"{folder} is archived as {archive} ({reason})")
