@@ -38,7 +38,7 @@ from exmed_bert.finetuning.outcome_model import outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
 from exmed_bert.models.folder import model_input
-from exmed_bert.synthetic import tables
+from exmed_bert.reference import tables
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
 from exmed_bert.training.initial_model import load_pretrained
 from exmed_bert.training.tracking import MetricsWriter

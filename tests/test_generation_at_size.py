@@ -23,9 +23,9 @@ from exmed_bert.config import ConvertSettings, GenerateSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.io import FORMATS, read_patients, write_patients
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
+from exmed_bert.reference import recent, tables
 from exmed_bert.synthetic import generate as step
-from exmed_bert.synthetic import tables
-from exmed_bert.synthetic.novel import load_recent, recent_cousins
+from exmed_bert.synthetic.novel import recent_cousins
 from exmed_bert.synthetic.population import generate_block, generate_blocks
 from exmed_bert.synthetic.summary import Summary
 from exmed_bert.synthetic.workers import in_rounds
@@ -34,7 +34,7 @@ SCRIPT = ROOT / "scripts" / "generate_synthetic_patients.py"
 END = date(2025, 12, 31)
 
 DIAGNOSES = tables.load().diagnoses
-RECENT = load_recent()
+RECENT = recent.load()
 OWN = {  # recent codes of the diagnosis table, and the older code that each came from
     "U07.1": "U07",
     "R51.9": "R51",

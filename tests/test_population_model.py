@@ -10,7 +10,8 @@ import pytest
 
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import day_number
-from exmed_bert.synthetic import fit, fitted, tables
+from exmed_bert.reference import tables
+from exmed_bert.synthetic import fit, fitted
 from exmed_bert.synthetic.calendar import Calendar
 from exmed_bert.synthetic.conditions import correlation_root, draw_conditions, prevalence_by_age
 from exmed_bert.synthetic.events import Events

@@ -20,7 +20,7 @@ from exmed_bert import codes
 from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
-from exmed_bert.synthetic import tables
+from exmed_bert.reference import tables
 from exmed_bert.synthetic.report import report
 from exmed_bert.synthetic.report.comparison import SECTIONS
 from exmed_bert.synthetic.report.findings import BY_CHANCE, MET, MISSED, TOO_FEW, Column, Section, judged

@@ -18,8 +18,8 @@ from exmed_bert import codes
 from exmed_bert.config import GenerateSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns
+from exmed_bert.reference import tables
 from exmed_bert.synthetic import generate as step
-from exmed_bert.synthetic import tables
 from exmed_bert.synthetic.events import Events
 from exmed_bert.synthetic.novel import make_cousins, replace_some
 from exmed_bert.synthetic.people import Window, draw_people

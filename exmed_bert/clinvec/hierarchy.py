@@ -23,7 +23,7 @@ from exmed_bert.clinvec.reader import NODES_FILE
 from exmed_bert.codes import ATC, ICD, ancestors, normalize
 from exmed_bert.config import HierarchySettings, Resolved
 from exmed_bert.files import atomic_write, make_folder
-from exmed_bert.synthetic.tables import load
+from exmed_bert.reference.tables import load
 
 HELD_OUT = "held_out"
 _LONGEST_ICD, _CATEGORY = 7, 3  # characters

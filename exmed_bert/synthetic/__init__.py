@@ -1,1 +1,1 @@
-"""The synthetic population: reference tables, who the patients are, what they have, when they are seen, novel codes."""
+"""The synthetic population: who the patients are, what they have, when they are seen, novel codes."""

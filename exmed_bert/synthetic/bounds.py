@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exmed_bert.reference.tables import Drugs, Tables
 from exmed_bert.synthetic.calendar import calendar
 from exmed_bert.synthetic.events import Events, day_between, merge, one_each
 from exmed_bert.synthetic.people import People, Window
-from exmed_bert.synthetic.tables import Drugs, Tables
 
 DIAGNOSES = range(3, 31)  # events a patient
 PRESCRIPTIONS = range(2, 41)

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 
 from exmed_bert.data.patient import EPOCH
+from exmed_bert.reference.tables import Schedule
 from exmed_bert.synthetic.people import Window
-from exmed_bert.synthetic.tables import Schedule
 
 _FLOOR = 1e-3  # of the mean: no day is impossible
 

@@ -10,9 +10,9 @@ import functools
 import numpy as np
 
 from exmed_bert.console import InputError
+from exmed_bert.reference.tables import BAND_STARTS, OLDEST, Limits, Tables
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.people import YEARS_OBSERVED, People, Window
-from exmed_bert.synthetic.tables import BAND_STARTS, OLDEST, Limits, Tables
 
 RECURRING = ("episodic", "pregnancy")  # kinds that happen at a rate: less time observed, fewer patients who have them
 UNCODED = 0.3  # conditions that are treated but stand in no record, as a share of those that do; estimate

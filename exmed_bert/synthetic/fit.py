@@ -17,11 +17,11 @@ from scipy.special import expit, logit
 
 from exmed_bert import console
 from exmed_bert.config import GenerateSettings
+from exmed_bert.reference.tables import Tables, load
 from exmed_bert.synthetic import fitted as store
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.population import BLOCK, generate_block
 from exmed_bert.synthetic.report.measures import Measures
-from exmed_bert.synthetic.tables import Tables, load
 
 FIRST_SEED = 1_000_000  # one a round, far from those that people use
 _AVERAGED = 0.5  # share of the rounds, the last ones, whose values are averaged (Polyak and Ruppert)
@@ -176,7 +176,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds.")] = 40,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
-    """Fit the draws to the tables and write tables/fitted.json."""
+    """Fit the draws to the tables and write fitted.json."""
     run(patients, rounds, workers)
 
 

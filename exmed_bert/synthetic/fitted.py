@@ -1,4 +1,4 @@
-"""What the published figures do not say but the draws need: found by simulation (`fit.py`), kept in a file.
+"""Values that the draws need and no published figure gives: found by simulation (`fit.py`), stored in ``fitted.json``.
 
 The tables give what a population looks like in the end: how many have a code, how often two conditions meet, how many
 with a diagnosis take a drug. The draws need what leads there: the share drawn before short histories are filled up,
@@ -15,9 +15,9 @@ import numpy as np
 
 from exmed_bert.console import InputError
 from exmed_bert.files import write_json
-from exmed_bert.synthetic.tables import FOLDER, Tables
+from exmed_bert.reference.tables import Tables
 
-PATH = FOLDER / "fitted.json"
+PATH = Path(__file__).with_name("fitted.json")
 COMMAND = "python -m exmed_bert.synthetic.fit"
 
 
@@ -48,7 +48,7 @@ def load(tables: Tables, path: Path = PATH) -> Fitted:
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["tables"] != tables.drawn_digest:
-        raise InputError(f"{path}: was fitted to other tables than those beside it; fit anew: {COMMAND}")
+        raise InputError(f"{path}: was fitted to other tables than the reference tables; fit again with: {COMMAND}")
     diagnoses, drugs = tables.diagnoses, tables.drugs
     partial = np.zeros((len(diagnoses.codes),) * 2)
     for i, j in diagnoses.pairs:

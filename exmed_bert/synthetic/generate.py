@@ -9,10 +9,10 @@ from exmed_bert import codes, console
 from exmed_bert.config import GenerateSettings, Resolved
 from exmed_bert.data.io import Piece, file_format, write_pieces
 from exmed_bert.files import write_json
-from exmed_bert.synthetic.novel import load_recent
+from exmed_bert.reference import recent as recent_codes
+from exmed_bert.reference.tables import load
 from exmed_bert.synthetic.population import BLOCK, BOUNDS, novel_cousins
 from exmed_bert.synthetic.summary import Summary
-from exmed_bert.synthetic.tables import load
 from exmed_bert.synthetic.workers import make
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1
@@ -46,7 +46,7 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
     resolved.save(settings_path)
     write_json(meta_path, _meta(settings, summary, novel))
 
-    tables, recent = load(), load_recent()
+    tables, recent = load(), recent_codes.load()
     names = dict(zip(recent.codes, recent.names, strict=True))
     names |= dict(zip(tables.diagnoses.codes, tables.diagnoses.names, strict=True))
     names |= dict(zip(tables.drugs.codes, tables.drugs.names, strict=True))

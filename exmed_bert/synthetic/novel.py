@@ -11,9 +11,7 @@ rarer neighbors of its codes and take their place from the day on which they are
 ATC code at hand is surely too new.
 """
 
-import functools
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +19,9 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.console import InputError
-from exmed_bert.data.patient import day_number
-from exmed_bert.synthetic import tables
+from exmed_bert.reference import recent as recent_codes
+from exmed_bert.reference import tables
 from exmed_bert.synthetic.events import Events
-from exmed_bert.synthetic.rows import Rows
 
 NovelKind = Literal["invented", "recent"]
 
@@ -76,7 +73,7 @@ def recent_cousins(diagnoses: tables.Diagnoses, folder: Path = tables.FOLDER) ->
     Raises:
         InputError: the table is wrong, or disagrees with the ``diagnoses``.
     """
-    recent = load_recent(folder)
+    recent = recent_codes.load(folder)
     made: dict[str, list[str]] = {code: [] for code in diagnoses.codes}
     for code, source, valid_from in zip(recent.codes, recent.sources, recent.valid_from.tolist(), strict=True):
         if code in diagnoses.codes:
@@ -108,38 +105,6 @@ def replace_some(rng: np.random.Generator, events: Events, cousins: Cousins, pro
     chosen = events.codes.copy()
     chosen[replaced] = np.where(total[:, 0] > 0, choices[np.arange(len(replaced)), choice], source)
     return Events(events.patients, chosen, events.days)
-
-
-@dataclass(frozen=True, eq=False)
-class RecentCodes:
-    """R recent codes: what each came from or replaces, the first day of use, and its name in our own words."""
-
-    path: Path
-    codes: tuple[str, ...]
-    sources: tuple[str, ...]
-    valid_from: np.ndarray
-    names: tuple[str, ...]
-
-
-@functools.cache
-def load_recent(folder: Path = tables.FOLDER) -> RecentCodes:
-    """Read and check the table of recent codes.
-
-    Raises:
-        InputError: a code is no code or stands twice, or a day is none.
-    """
-    rows = Rows(folder / "recent_codes.csv")
-
-    def code(text: str) -> str:
-        return text if codes.normalize(text, codes.ICD) == text else rows.wrong(f"is no {codes.ICD} code")
-
-    return RecentCodes(
-        path=rows.path,
-        codes=rows.codes(codes.ICD),
-        sources=tuple(rows.each("source_code", code)),
-        valid_from=np.array(rows.each("valid_from", lambda text: day_number(date.fromisoformat(text)))),
-        names=tuple(rows.each("name", str)),
-    )
 
 
 def _cousins(

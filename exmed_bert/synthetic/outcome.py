@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from exmed_bert.reference.tables import ProlongedStay, Tables
 from exmed_bert.synthetic.events import Events
 from exmed_bert.synthetic.people import People
-from exmed_bert.synthetic.tables import ProlongedStay, Tables
 
 
 def draw_prolonged_stay(rng: np.random.Generator, people: People, diagnoses: Events, tables: Tables) -> np.ndarray:

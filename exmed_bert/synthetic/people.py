@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import numpy as np
 
 from exmed_bert.data.patient import EPOCH, day_number
-from exmed_bert.synthetic.tables import BAND_STARTS, Demographics, Limits
+from exmed_bert.reference.tables import BAND_STARTS, Demographics, Limits
 
 YEAR = 365.25  # days
 YEARS_OBSERVED = 5

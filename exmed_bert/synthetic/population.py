@@ -13,6 +13,7 @@ import numpy as np
 from exmed_bert import codes
 from exmed_bert.config import GenerateSettings
 from exmed_bert.data.patient import EventColumns, PatientColumns
+from exmed_bert.reference.tables import SEXES, load
 from exmed_bert.synthetic import bounds
 from exmed_bert.synthetic.conditions import draw_conditions
 from exmed_bert.synthetic.events import Events, merge
@@ -22,7 +23,6 @@ from exmed_bert.synthetic.novel import Cousins, NovelKind, make_cousins, no_cous
 from exmed_bert.synthetic.outcome import draw_prolonged_stay
 from exmed_bert.synthetic.people import Window, draw_people, possible_days
 from exmed_bert.synthetic.prescriptions import draw_prescriptions
-from exmed_bert.synthetic.tables import SEXES, load
 from exmed_bert.synthetic.visits import draw_diagnoses
 
 BLOCK = 1000  # patients; another size would give other patients

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exmed_bert.reference.tables import Drugs, Tables
 from exmed_bert.synthetic.events import Events, among, first_of_run, merge, one_each
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People
-from exmed_bert.synthetic.tables import Drugs, Tables
 
 # Estimates. How many therapies end was logit_offset until the users within a year came near those of MEPS; studies of
 # adherence find several times as many.

@@ -7,10 +7,10 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.data.patient import EventColumns
+from exmed_bert.reference.tables import SEXES
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.novel import Cousins
 from exmed_bert.synthetic.population import BOUNDS, Block
-from exmed_bert.synthetic.tables import SEXES
 
 _TOP = 5
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from exmed_bert.reference.tables import Diagnoses, Schedule, Tables
 from exmed_bert.synthetic.calendar import calendar
 from exmed_bert.synthetic.events import Events, day_between, first_of_run, merge, one_each
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People, Window
-from exmed_bert.synthetic.tables import Diagnoses, Schedule, Tables
 
 # All rates below are estimates.
 ONSET_WITHIN_WINDOW = 0.25  # share of the chronic conditions that begin within the window

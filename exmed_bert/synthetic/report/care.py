@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from exmed_bert.reference.tables import BAND_STARTS, OLDEST, SEXES
 from exmed_bert.synthetic.people import YEAR
 from exmed_bert.synthetic.report.findings import (
     BINOMIAL,
@@ -28,7 +29,6 @@ from exmed_bert.synthetic.report.findings import (
     total_variation,
 )
 from exmed_bert.synthetic.report.measures import YEARS
-from exmed_bert.synthetic.tables import BAND_STARTS, OLDEST, SEXES
 
 MONTHLY = ("U07.1", "J06.9", "Z23")  # drawn month by month: waves, a season of colds, one of vaccination
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exmed_bert.reference.rows import split
+from exmed_bert.reference.tables import BAND_STARTS, SEXES
 from exmed_bert.synthetic.report import care, descriptions
 from exmed_bert.synthetic.report.findings import (
     BANDS,
@@ -34,8 +36,6 @@ from exmed_bert.synthetic.report.findings import (
 )
 from exmed_bert.synthetic.report.histories import RULES
 from exmed_bert.synthetic.report.measures import UNKNOWN_SEX, mantel_haenszel
-from exmed_bert.synthetic.rows import split
-from exmed_bert.synthetic.tables import BAND_STARTS, SEXES
 
 BRACKET = 5  # years of age, as the census publishes them
 ENOUGH, MANY = 200, 2000  # cases that a cell is expected to hold for the two headlines on prevalence

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from exmed_bert.reference.tables import FOLDER, Tables
 from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
-from exmed_bert.synthetic.tables import FOLDER, Tables
 
 MET, BY_CHANCE, MISSED = "met", "within sampling error", "missed"
 TOO_FEW, NO_TARGET, NO_FIGURE = "too few patients", "no target set", "no published figure"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exmed_bert.data.patient import EPOCH, PatientColumns
+from exmed_bert.reference.tables import BAND_STARTS, Limits, Tables
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, age_bands
@@ -23,7 +24,6 @@ from exmed_bert.synthetic.report.measures import (
     sex_index,
     year_index,
 )
-from exmed_bert.synthetic.tables import BAND_STARTS, Limits, Tables
 
 LONGEST_GAP = 400  # days; the last entry of a histogram counts what is longer
 LONGEST = {"diagnoses": 300, "prescriptions": 300, "visits": 300, "codes a visit": 60}

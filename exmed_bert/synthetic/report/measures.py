@@ -14,9 +14,9 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
+from exmed_bert.reference.tables import BAND_STARTS, SEXES, Tables
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.people import age_bands
-from exmed_bert.synthetic.tables import BAND_STARTS, SEXES, Tables
 
 YEARS = range(1850, 2101)  # years of birth and of events; a year outside is counted as the nearest
 UNKNOWN_SEX = len(SEXES)  # index beside those of SEXES

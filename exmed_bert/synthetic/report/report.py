@@ -11,6 +11,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.io import file_format, read_patients
 from exmed_bert.data.patient import EPOCH
 from exmed_bert.files import atomic_write, existing_file, make_folder, read_json, write_json
+from exmed_bert.reference.tables import load
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import SECTIONS
 from exmed_bert.synthetic.report.findings import Findings, Section
@@ -18,10 +19,9 @@ from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
 from exmed_bert.synthetic.report.page import page, shown, target
 from exmed_bert.synthetic.report.plots import draw
-from exmed_bert.synthetic.tables import load
 
 FORMAT, VERSION = "exmed-bert-patient-report", 1
-TABLES = "exmed_bert/synthetic/tables"
+TABLES = "exmed_bert/reference/tables"
 _PAGE, _JSON = "report.html", "report.json"
 
 

@@ -1,4 +1,4 @@
-"""The population's reference tables, read from ``tables/``, checked, and held as arrays.
+"""The reference tables as arrays, read from ``tables/`` and validated.
 
 Every figure in the files stands beside a ``source_*`` column or key; ``tables/SOURCES.md`` explains them.
 """
@@ -14,8 +14,7 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.console import InputError
-from exmed_bert.data.patient import day_number
-from exmed_bert.synthetic.rows import Rows, split
+from exmed_bert.reference.rows import Rows, split
 
 FOLDER = Path(__file__).resolve().parent / "tables"
 DRAWN_FROM = (  # by what is fitted
@@ -37,7 +36,7 @@ OLDEST = 104  # the census' open bracket "100+" is read as 100 to 104: estimate
 KINDS = ("chronic", "status", "yearly", "episodic", "pregnancy")
 THEN = ("stays", "fades", "ends")  # what becomes of an earlier condition once the later one has begun
 _SEX_MASKS = {"both": (True, True), "M": (True, False), "F": (False, True)}
-_ALWAYS_VALID = day_number(date(1900, 1, 1))
+_ALWAYS_VALID = date(1900, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,12 +361,9 @@ def _prolonged_stay(path: Path, diagnoses: Diagnoses) -> ProlongedStay:
 
 
 def _limits(rows: Rows) -> Limits:
-    def valid_from(text: str) -> int:
-        return day_number(date.fromisoformat(text)) if text else _ALWAYS_VALID
-
     return Limits(
         sexes=np.array(rows.each("sex", lambda text: _SEX_MASKS[text])),
         min_age=np.array(rows.each("min_age", int)),
         max_age=np.array(rows.each("max_age", int)),
-        valid_from=np.array(rows.each("valid_from", valid_from)),
+        valid_from=rows.days("valid_from", empty=_ALWAYS_VALID),
     )

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +60,14 @@ class Rows:
             return float(text) if 0 <= float(text) <= 1 else self.wrong("expected a share from 0 to 1")
 
         return np.array(self.each(column, read))
+
+    def days(self, column: str, empty: date | None = None) -> np.ndarray:
+        """Return a column of YYYY-MM-DD as days since 1970-01-01; an empty value stands for the day ``empty``."""
+
+        def read(text: str) -> date:
+            return empty if empty is not None and not text else date.fromisoformat(text)
+
+        return np.array(self.each(column, read), dtype="datetime64[D]").astype(np.int64)
 
     def flags(self, column: str) -> np.ndarray:
         """Return a column of ``yes`` and ``no`` as bool."""
