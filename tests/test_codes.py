@@ -1,4 +1,4 @@
-"""Code systems: spelling, parents and ancestors."""
+"""ICD-10-CM and ATC: spelling, parents, ancestors and chapters."""
 
 import string
 
@@ -31,26 +31,26 @@ ATC_CODES = st.from_regex(r"[ABCDGHJLMNPRSV][0-9]{2}[A-Z]{2}[0-9]{2}", fullmatch
         ("E11.9", "atc", None),
     ],
 )
-def test_normalise(text: str, system: codes.CodeSystem, code: str | None) -> None:
-    assert codes.normalise(text, system) == code
+def test_normalize(text: str, system: str, code: str | None) -> None:
+    assert codes.normalize(text, system) == code
 
 
 @given(ICD_CODES)
 def test_a_normal_icd_code_stays_and_is_found_without_its_dot(code: str) -> None:
-    assert codes.normalise(code, "icd") == code
-    assert codes.normalise(code.replace(".", "").lower(), "icd") == code
+    assert codes.normalize(code, "icd") == code
+    assert codes.normalize(code.replace(".", "").lower(), "icd") == code
 
 
 @given(st.text(alphabet=string.printable, max_size=12), st.sampled_from(["icd", "atc"]))
-def test_normalising_twice_changes_nothing(text: str, system: codes.CodeSystem) -> None:
-    once = codes.normalise(text, system)
-    assert once is None or codes.normalise(once, system) == once
+def test_normalizing_twice_changes_nothing(text: str, system: str) -> None:
+    once = codes.normalize(text, system)
+    assert once is None or codes.normalize(once, system) == once
 
 
 @given(ICD_CODES)
 def test_icd_ancestors_are_valid_prefixes_down_to_the_category(code: str) -> None:
     above = codes.ancestors(code, "icd")
-    assert all(codes.normalise(ancestor, "icd") == ancestor for ancestor in above)
+    assert all(codes.normalize(ancestor, "icd") == ancestor for ancestor in above)
     assert all(code.startswith(ancestor) and len(ancestor) < len(code) for ancestor in above)
     assert (above[-1] if above else code) == code[:3]
 
@@ -72,7 +72,19 @@ def test_the_tree_is_the_official_one() -> None:
         above = official.get_parent(code)
         parent = None if len(code) == 3 else above  # a block of one category has its name
         chapter = official.get_ancestors(code)[-1]
-        found = (codes.normalise(code, "icd"), codes.parent(code, "icd"), codes.chapter(code, "icd").split()[0])
+        found = (codes.normalize(code, "icd"), codes.parent(code, "icd"), codes.chapter(code, "icd").split()[0])
         if found != (code, parent, chapter):
             wrong.append((code, parent, chapter, found))
     assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize(
+    ("code", "description"),
+    [
+        ("E11.9", "Type 2 diabetes mellitus without complications"),
+        ("B20", "Human immunodeficiency virus [HIV] disease"),  # a block has the same name
+        ("E99.999", None),
+    ],
+)
+def test_icd_descriptions_are_the_official_names(code: str, description: str | None) -> None:
+    assert codes.code_system("icd10cm").description(code) == description
