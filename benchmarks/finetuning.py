@@ -1,14 +1,14 @@
 """Does pretraining pay? Fine-tune with 300 and with all labels, against training from scratch and baselines.
 
-    python benchmarks/finetuning.py            # 60,000 patients, of whom 20,000 are pretrained on; half an hour
+    python benchmarks/finetuning.py            # 60,000 patients, 20,000 of them for pretraining; half an hour
     python benchmarks/finetuning.py --quick    # a check of the program itself, keeps no results
 
-Patients are generated (seed 42), converted and pretrained on by the project itself. What is predicted: the first
-occurrence of a code within a year of the last visit that has a year of observation behind it, and prolonged stay. All
-models learn from the same labels, are tuned on the same validation patients, no more than there are training labels,
-and are measured on the same test patients, whom the pretraining never saw. 300 labels hold 30 patients with the outcome
-(as in a case-control study: of 300 at random one or two would have it). Differences are means over the endpoints and
-the seeds; their intervals resample patients, each with all that is predicted of them.
+Patients are generated (seed 42), converted and pretrained on by the project itself. The tasks: the first occurrence of
+a code within a year of the last visit that has a year of follow-up, and prolonged stay. All models learn from the same
+labels, are tuned on the same validation patients, no more than there are training labels, and are measured on the same
+test patients, which the pretraining never saw. 300 labels hold 30 patients with the outcome (as in a case-control
+study: of 300 at random one or two would have it). Differences are means over the endpoints and the seeds; their
+intervals resample patients, each with all their outcomes.
 
 The pretraining has seen the whole histories of the training patients, and so the endpoints' codes in them.
 """
@@ -25,15 +25,16 @@ import transformers
 from common import Measurement, at_least_one, generate, load_average, print_figures, report, run_quietly, script
 from joblib import Parallel, delayed
 
-from exmed_bert.cohorts.cohort import Cohort, Task, build
+from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST, VALIDATION
+from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.io import read_patients
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import Comparison, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
-from exmed_bert.finetuning.finetune import SCRATCH, make_experiment, requested_task
+from exmed_bert.finetuning.finetune import SCRATCH, make_experiment
 from exmed_bert.finetuning.outcome_model import outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
@@ -63,30 +64,33 @@ OURS = "fine-tuned"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One prediction: its cohort and what is shared by its runs."""
+class Case:
+    """A task with what is shared by its runs."""
 
     name: str
     settings: FinetuneSettings
-    cohort: Cohort
     experiment: Experiment
-    task: Task
 
     @property
     def test(self) -> np.ndarray:
         """Rows of the test patients."""
-        return self.task.patients.rows(TEST)
+        return self.experiment.patients.rows(TEST)
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether the pretrained model ranks patients before any label is seen."""
+        return bool(self.experiment.target_codes)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found about one prediction; all arrays are of its test patients.
+    """The results of a task; all arrays are of its test patients.
 
     Attributes:
         name: of the endpoint, or ``plos``.
-        labels, keys: (n,) outcomes, and who the patients are.
-        no_labels: (n,) what the pretrained model says; None for prolonged stay.
-        few, all_labels: probabilities, (n,) each, by model; ``few`` one a draw.
+        labels, keys: (n,) outcomes, and the hashes of the patients' ids.
+        no_labels: (n,) probabilities of the pretrained model; None without a prompt.
+        few, all_labels: probabilities, (n,) each, by model; ``few`` one per draw.
         calibration_error: of ours with all labels, after temperature scaling on validation patients.
         truth: (n,) the odds that prolonged stays were drawn with.
     """
@@ -122,7 +126,7 @@ def pretrain(folder: Path, patients: int, epochs: int) -> Path:
     return model
 
 
-def ask(name: str, folder: Path, model_dir: Path) -> Asked:
+def make_case(name: str, folder: Path, model_dir: Path) -> Case:
     """Build the cohort of an endpoint, or of prolonged stay."""
     what = {"task": PLOS} if name == PLOS else {"endpoint": name}
     settings = FinetuneSettings(input=folder / "patients.jsonl", model_dir=model_dir, **what)  # type: ignore[arg-type]
@@ -131,54 +135,52 @@ def ask(name: str, folder: Path, model_dir: Path) -> Asked:
     task = requested_task(settings)
     cohort = build(settings.input, task, form, settings.min_history, settings.seed)
     experiment, _ = make_experiment(settings, cohort, task, form, model)
-    return Asked(name, settings, cohort, experiment, task)
+    return Case(name, settings, experiment)
 
 
-def scores(asked: Asked, runs: Path, size: int | None, seed: int, writer: MetricsWriter) -> dict[str, np.ndarray]:
+def scores(case: Case, runs: Path, size: int | None, seed: int, writer: MetricsWriter) -> dict[str, np.ndarray]:
     """Train everything on so many labels; return each model's probabilities of the test patients."""
     found = {}
     for kind in (OURS, SCRATCH):
         run = Run(kind, size, seed)
-        done = train_one(
-            run, asked.experiment, runs / asked.name / run.name, lambda: writer, f"{asked.name}/{run.name}/"
-        )
+        done = train_one(run, case.experiment, runs / case.name / run.name, lambda: writer, f"{case.name}/{run.name}/")
         found[kind] = sigmoid(done.logits)
-    subset = draw_subset(asked.experiment.patients, size, seed)
+    subset = draw_subset(case.experiment.patients, size, seed)
     for name in baselines.BASELINES:
-        fitted = baselines.fit(name, asked.experiment.patients, subset.train, subset.validation, seed)
-        found[name] = fitted.probabilities[asked.test]
-    labels = asked.experiment.patients.labels[asked.test]
+        fitted = baselines.fit(name, case.experiment.patients, subset.train, subset.validation, seed)
+        found[name] = fitted.probabilities[case.test]
+    labels = case.experiment.patients.labels[case.test]
     aurocs = {name: Predictions(labels, scored).measure()["auroc"] for name, scored in found.items()}
     told = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
-    print(f"{asked.name}, {size or 'all'} labels, seed {seed}: {told}", flush=True)
+    print(f"{case.name}, {size or 'all'} labels, seed {seed}: {told}", flush=True)
     return found
 
 
-def unlabeled(asked: Asked) -> np.ndarray:
-    """Return the answers of the pretrained model, before any label was seen, to the test patients."""
-    experiment = asked.experiment
+def unlabeled(case: Case) -> np.ndarray:
+    """Return the pretrained model's probabilities of the test patients, before any label was seen."""
+    experiment = case.experiment
     model = outcome_model(experiment.pretrained, "ffn", experiment.target_codes, from_scratch=False, seed=0).eval()
-    rows = LabeledRows(experiment.patients, asked.test)
-    return sigmoid(predict(model, rows, experiment.collator, asked.settings.eval_batch_size))
+    rows = LabeledRows(experiment.patients, case.test)
+    return sigmoid(predict(model, rows, experiment.collator, case.settings.eval_batch_size))
 
 
 def find(name: str, folder: Path, model_dir: Path, few: int, seeds: int) -> Found:
-    """Measure one prediction."""
+    """Measure one task."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    asked = ask(name, folder, model_dir)
-    runs, patients = folder / "runs", asked.experiment.patients
-    draws = [] if name == PLOS else range(SEED, SEED + seeds)
+    case = make_case(name, folder, model_dir)
+    runs, patients = folder / "runs", case.experiment.patients
+    draws = range(SEED, SEED + seeds) if case.has_prompt else []
     with MetricsWriter(folder / "reports" / name, "finetuning", name, 0) as writer:
         return Found(
             name=name,
-            labels=patients.labels[asked.test],
-            keys=patients.dataset.columns["keys"].numpy()[asked.test],
-            no_labels=None if name == PLOS else unlabeled(asked),
-            few=[scores(asked, runs, few, seed, writer) for seed in draws],
-            all_labels=scores(asked, runs, None, SEED, writer),
-            calibration_error=calibration_error(asked, runs),
-            truth=generating_odds(folder / "patients.jsonl", asked) if name == PLOS else None,
+            labels=patients.labels[case.test],
+            keys=patients.dataset.columns["keys"].numpy()[case.test],
+            no_labels=unlabeled(case) if case.has_prompt else None,
+            few=[scores(case, runs, few, seed, writer) for seed in draws],
+            all_labels=scores(case, runs, None, SEED, writer),
+            calibration_error=calibration_error(case, runs),
+            truth=generating_odds(folder / "patients.jsonl", case) if name == PLOS else None,
         )
 
 
@@ -200,7 +202,7 @@ def compare(what: str, found: list[tuple[Found, dict[str, np.ndarray]]], target:
     return figures
 
 
-def generating_odds(path: Path, asked: Asked) -> np.ndarray:
+def generating_odds(path: Path, case: Case) -> np.ndarray:
     """Return the log odds of a prolonged stay that the population was drawn with, for the test patients."""
     known = tables.load()
     weights = dict(zip(known.diagnoses.codes, of_diagnoses(known), strict=True))
@@ -212,18 +214,18 @@ def generating_odds(path: Path, asked: Asked) -> np.ndarray:
         total = np.bincount(pairs[0], weights=weight[pairs[1]], minlength=len(patients))
         total += of_ages(known.prolonged_stay, LAST_YEAR - patients.birth_years)
         odds.update(zip(map(str, patients.patient_ids), total.tolist(), strict=True))
-    return np.array([odds[str(asked.experiment.patients.dataset.patient_id(row))] for row in asked.test])
+    return np.array([odds[str(case.experiment.patients.dataset.patient_id(row))] for row in case.test])
 
 
-def calibration_error(asked: Asked, runs: Path) -> float:
+def calibration_error(case: Case, runs: Path) -> float:
     """Return the calibration error of our model with all labels, after temperature scaling on validation patients."""
     run = Run(OURS, None, SEED)
-    done = train_one(run, asked.experiment, runs / asked.name / run.name, _no_writer, "")  # `scores` has trained it
-    validation = asked.experiment.patients.rows(VALIDATION)
-    rows = LabeledRows(asked.experiment.patients, validation)
-    logits = predict(load_best(done, asked.experiment), rows, asked.experiment.collator, asked.settings.eval_batch_size)
-    fitted = calibration.fit(asked.experiment.patients.labels[validation], logits)
-    tested = Predictions(asked.experiment.patients.labels[asked.test], fitted.probabilities(done.logits))
+    done = train_one(run, case.experiment, runs / case.name / run.name, _no_writer, "")  # `scores` has trained it
+    validation = case.experiment.patients.rows(VALIDATION)
+    rows = LabeledRows(case.experiment.patients, validation)
+    logits = predict(load_best(done, case.experiment), rows, case.experiment.collator, case.settings.eval_batch_size)
+    fitted = calibration.fit(case.experiment.patients.labels[validation], logits)
+    tested = Predictions(case.experiment.patients.labels[case.test], fitted.probabilities(done.logits))
     return tested.measure()["calibration_error"]
 
 
@@ -233,11 +235,11 @@ def _no_writer() -> MetricsWriter:
 
 def timed(folder: Path, model_dir: Path, name: str, labels: int) -> Measurement:
     """Fine-tune for one endpoint on so many patients, with nothing else at work."""
-    asked = ask(name, folder, model_dir)
+    case = make_case(name, folder, model_dir)
     run = Run(OURS, labels, SEED)
     with tempfile.TemporaryDirectory() as fresh, MetricsWriter(Path(fresh), "finetuning", "timed", 0) as writer:
         start = time.perf_counter()
-        train_one(run, asked.experiment, Path(fresh) / run.name, lambda: writer, "timed/")
+        train_one(run, case.experiment, Path(fresh) / run.name, lambda: writer, "timed/")
         seconds = time.perf_counter() - start
     return Measurement(f"fine-tuning on {labels:,} patients", [seconds], "s", at_most=180)
 

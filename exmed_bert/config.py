@@ -245,7 +245,7 @@ class FinetuneSettings(Section):
         None,
         description="Predict these labels: .csv or .parquet with subject_id, prediction_time, boolean_value (MEDS).",
     )
-    task: Literal["plos"] | None = Field(None, description="plos: predict prolonged length of stay (had_plos).")
+    task: str | None = Field(None, description="plos: predict prolonged length of stay (had_plos).")
     endpoints: dict[str, list[str]] = Field(
         {}, description="Named sets of codes.", json_schema_extra={"file_only": True}
     )

@@ -1,4 +1,4 @@
-"""The cohort of a prediction: index dates, outcomes, who is left out, splits; nothing of the future is seen."""
+"""The cohort of a task: index dates, labels, attrition, splits; nothing after the index date is in a history."""
 
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -10,20 +10,16 @@ import pyarrow.parquet
 import pytest
 from conftest import record, write_records
 
-from exmed_bert.cohorts.cohort import (
-    FirstOccurrence,
-    GivenLabels,
-    ModelInput,
-    ProlongedStay,
-    Task,
-    build,
-    check_nothing_after_index,
-)
+from exmed_bert.cohorts.cohort import Cohort, ModelInput, build, check_nothing_after_index
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.index_dates import IndexRule
 from exmed_bert.cohorts.label_file import read_labels
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION
 from exmed_bert.cohorts.splits import assign_splits
+from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.first_occurrence import FirstOccurrence
+from exmed_bert.cohorts.tasks.own_labels import OwnLabels
+from exmed_bert.cohorts.tasks.prolonged_stay import ProlongedStay
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
@@ -40,21 +36,23 @@ def patient(number: int, events: dict[int, list[str]], **changes: Any) -> dict[s
     return record(number, diagnoses=codes, diagnosis_dates=dates, drugs=[], prescription_dates=[]) | changes
 
 
-def first_occurrence(index: str = "last-visit-before", washout: int = 0, endpoint: str = "I50.9") -> FirstOccurrence:
-    return FirstOccurrence(Endpoint(endpoint), IndexRule.parse(index), 365, washout, seed=7)
+def first_occurrence(
+    index: str = "last-visit-before", gap: int = 0, endpoint: str = "I50.9", outcomes: bool = True
+) -> FirstOccurrence:
+    return FirstOccurrence(Endpoint(endpoint), IndexRule.parse(index, 365, 7), 365, gap, outcomes)
 
 
-def built(tmp_path: Path, records: list[Any], question: Task, least: int = 1) -> Any:
-    return build(write_records(tmp_path / "patients.json", records), question, FORM, least, seed=1)
+def built(tmp_path: Path, records: list[Any], task: Task, least: int = 1) -> Cohort:
+    return build(write_records(tmp_path / "patients.json", records), task, FORM, least, seed=1)
 
 
-def labels_of(cohort: Any) -> dict[int, int]:
+def labels_of(cohort: Cohort) -> dict[int, int]:
     patients = cohort.patients
     return {patients.dataset.patient_id(i): int(patients.labels[i]) for i in range(len(patients))}
 
 
 class TestFirstOccurrence:
-    def test_case_control_and_who_is_left_out(self, tmp_path: Path) -> None:
+    def test_case_control_and_exclusions(self, tmp_path: Path) -> None:
         cohort = built(
             tmp_path,
             [
@@ -64,16 +62,17 @@ class TestFirstOccurrence:
                 patient(4, {0: ["I10"], 200: ["I10"]}),  # observed for 200 days
                 patient(5, {0: ["I10"], 30: ["I50.9"], 390: ["I10"]}),  # at day 30
             ],
-            question := first_occurrence(washout=60),
+            task := first_occurrence(gap=60),
         )
         assert labels_of(cohort) == {1: 1, 2: 0}
-        assert question.exclusions == {
-            "no visit has the horizon behind it": 1,
-            "had the endpoint by the index date": 1,
-            "the endpoint came within the washout": 1,
-            "censored: observed for less than the horizon, without the endpoint": 0,
+        assert task.exclusions == {
+            "no event": 0,
+            "no visit with the horizon of follow-up after it": 1,
+            "endpoint on or before the index date": 1,
+            "endpoint within the gap": 1,
+            "censored: follow-up shorter than the horizon, without the endpoint": 0,
         }
-        assert sum(question.exclusions.values()) + len(cohort.patients) == 5
+        assert sum(task.exclusions.values()) + len(cohort.patients) == 5
 
     def test_a_fixed_date_censors_those_who_leave_without_it(self, tmp_path: Path) -> None:
         cohort = built(
@@ -85,26 +84,25 @@ class TestFirstOccurrence:
                 patient(4, {0: ["I10"], 375: ["I50.9"]}),  # on its last day
                 patient(5, {20: ["I10"], 500: ["I10"]}),  # no history yet
             ],
-            question := first_occurrence(f"fixed:{START + timedelta(days=10)}"),
+            task := first_occurrence(f"fixed:{START + timedelta(days=10)}"),
         )
         assert labels_of(cohort) == {1: 1, 3: 0, 4: 1}
-        assert question.exclusions["censored: observed for less than the horizon, without the endpoint"] == 1
-        assert ("left out: fewer than 1 codes by the index date", 1) in cohort.attrition
+        assert task.exclusions["censored: follow-up shorter than the horizon, without the endpoint"] == 1
+        assert ("excluded: fewer than 1 codes by the index date", 1) in cohort.attrition
 
     @pytest.mark.parametrize("rule", ["last-visit-before", "random"])
-    def test_the_index_date_is_a_visit_with_the_horizon_behind_it_whatever_the_outcome(
+    def test_the_index_date_is_a_visit_with_the_horizon_after_it_whatever_the_outcome(
         self, tmp_path: Path, rule: str
     ) -> None:
         rng = np.random.default_rng(3)
         days = [sorted(rng.choice(1500, size=rng.integers(3, 12), replace=False).tolist()) for _ in range(200)]
-        question = first_occurrence(rule)
         plain = [patient(i, {d: ["I10"] for d in own}) for i, own in enumerate(days)]
         # The same visits, with the endpoint at one of them.
         ill = [
             patient(i, {d: ["I50.9" if d == own[len(own) // 2] else "I10"] for d in own}) for i, own in enumerate(days)
         ]
         path = write_records(tmp_path / "plain.json", plain)
-        without = build(path, question, FORM, 1, seed=1).patients
+        without = build(path, first_occurrence(rule), FORM, 1, seed=1).patients
         with_it = build(write_records(tmp_path / "ill.json", ill), first_occurrence(rule), FORM, 1, seed=1).patients
         same = np.isin(without.dataset.columns["keys"], with_it.dataset.columns["keys"])
         assert (without.index_days[same] == with_it.index_days).all()
@@ -133,7 +131,7 @@ class TestFirstOccurrence:
         endpoint = Endpoint("C10")
         endpoint.among(["C10"], "icd"), endpoint.among(["C10"], "atc")
         with pytest.raises(OptionError, match="ICD:C10 or ATC:C10"):
-            endpoint.refuse_ambiguous()
+            endpoint.resolve()
 
 
 class TestNothingOfTheFuture:
@@ -162,8 +160,7 @@ class TestNothingOfTheFuture:
         index = f"fixed:{START + timedelta(days=10)}"
         planted = built(tmp_path, self.planted(), first_occurrence(index)).patients
         cut = [patient(i, {0: ["I10"], 10: ["E11.9"]}) for i in range(40)]
-        question = FirstOccurrence(Endpoint("I50.9"), IndexRule.parse(index), 365, 0, 7, outcomes=False)
-        alone = built(tmp_path, cut, question).patients
+        alone = built(tmp_path, cut, first_occurrence(index, outcomes=False)).patients
         rows = np.flatnonzero(np.isin(alone.dataset.columns["keys"], planted.dataset.columns["keys"]))
         alone_dataset = alone.dataset.subset(rows)
         for name in ("codes", "entities", "ages", "positions", "visit_days", "sexes", "states"):
@@ -185,12 +182,11 @@ class TestLabels:
     def test_labels_of_ones_own(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "1,2020-01-11 12:00:00,true", "1,2020-02-20,False", "9,2020-01-01,1")
         records = [patient(1, {0: ["I10"], 10: ["E11.9"], 60: ["I50.9"]}), patient(2, {0: ["I10"]})]
-        question = GivenLabels(read_labels(path))
-        cohort = built(tmp_path, records, question)
-        patients = cohort.patients
+        task = OwnLabels(read_labels(path))
+        patients = built(tmp_path, records, task).patients
         assert patients.labels.tolist() == [1, 0] and patients.dataset.lengths.tolist() == [2, 2]
         assert len(set(patients.splits.tolist())) == 1  # one patient, one split
-        assert question.found == 2 and question.exclusions["patients without a label"] == 1
+        assert task.found == 2 and task.exclusions["no label"] == 1
 
     def test_parquet_is_read_alike(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "1,2020-01-11,true", "2,2020-02-20,false")
@@ -201,7 +197,7 @@ class TestLabels:
         }
         pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "labels.parquet")
         one, other = read_labels(path), read_labels(tmp_path / "labels.parquet")
-        assert all((getattr(one, name) == getattr(other, name)).all() for name in ("keys", "days", "labels"))
+        assert all((getattr(one, name) == getattr(other, name)).all() for name in ("patient_hashes", "days", "labels"))
 
     @pytest.mark.parametrize(
         ("line", "parts"),
@@ -209,7 +205,7 @@ class TestLabels:
             ("1,2020-13-01,true", ("row 1", "prediction_time", "2020-13-01")),
             ("1,2020-01-01,maybe", ("row 1", "boolean_value", "maybe", "true or false")),
             (",2020-01-01,true", ("row 1", "subject_id")),
-            ("1,2020-01-01,true\n1,2020-01-01,false", ("row 2", "one label a patient and day")),
+            ("1,2020-01-01,true\n1,2020-01-01,false", ("row 2", "one label per patient and day")),
         ],
     )
     def test_a_wrong_value_is_named(self, tmp_path: Path, line: str, parts: tuple[str, ...]) -> None:
@@ -224,12 +220,12 @@ class TestLabels:
 
 
 class TestSplits:
-    KEYS = hash_patient_ids(range(20_000))
+    HASHES = hash_patient_ids(range(20_000))
 
-    def test_nobody_whom_pretraining_saw_is_validated_or_tested_on(self) -> None:
+    def test_no_patient_of_a_pretraining_is_validated_or_tested_on(self) -> None:
         rules = [SplitRule(42, 0.6), SplitRule(5, 0.3)]
-        splits = assign_splits(self.KEYS, rules, seed=1)
-        seen = rules[0].trains_on(self.KEYS) | rules[1].trains_on(self.KEYS)
+        splits = assign_splits(self.HASHES, rules, seed=1)
+        seen = rules[0].trains_on(self.HASHES) | rules[1].trains_on(self.HASHES)
         assert ((splits == TRAIN) == seen).all()
         assert abs((splits == VALIDATION).sum() / (~seen).sum() - 1 / 3) < 0.02
 
@@ -242,7 +238,7 @@ class TestSplits:
         assert not rule.trains_on(val.columns["keys"].numpy()).any()
 
     def test_shares_where_the_pretraining_is_unknown(self) -> None:
-        splits = assign_splits(self.KEYS, None, seed=1)
+        splits = assign_splits(self.HASHES, None, seed=1)
         shares = [(splits == split).mean() for split in (TRAIN, VALIDATION, TEST)]
         assert np.allclose(shares, [0.7, 0.1, 0.2], atol=0.01)
 
@@ -258,11 +254,11 @@ def test_codes_keep_the_models_ids_and_new_ones_come_after(tmp_path: Path) -> No
 
 def test_prolonged_stay_takes_the_whole_history(tmp_path: Path) -> None:
     records = [patient(i, {0: ["I10"], 90: ["E11.9"]}, had_plos=[True, False, None][i % 3]) for i in range(9)]
-    cohort = built(tmp_path, records, question := ProlongedStay())
+    cohort = built(tmp_path, records, task := ProlongedStay())
     assert labels_of(cohort) == {i: int(i % 3 == 0) for i in range(9) if i % 3 != 2}
-    assert question.exclusions["length of stay not recorded"] == 3 and (cohort.patients.dataset.lengths == 2).all()
+    assert task.exclusions["length of stay not recorded"] == 3 and (cohort.patients.dataset.lengths == 2).all()
 
 
-def test_nobody_left_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nobody is left"):
+def test_an_empty_cohort_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no patient is left"):
         built(tmp_path, [patient(1, {0: ["I10"]})], first_occurrence())

@@ -1,4 +1,4 @@
-"""Fine-tuning: the network, the question, the splits, and the script from end to end."""
+"""Fine-tuning: the network, the prompt, the splits, and the script from end to end."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def config(**changes: object) -> ExMedBertConfig:
 
 
 def batch(length: int = 5, padding: int = 0) -> dict[str, torch.Tensor]:
-    """Return three patients whose last real token is the question."""
+    """Return three patients whose last real token is the query."""
     torch.manual_seed(0)
     codes = torch.randint(6, 40, (3, length))
     codes[:, -1] = MASK
@@ -74,17 +74,19 @@ class TestModel:
         assert torch.allclose(plain.logits, padded.logits, atol=1e-5)
         assert plain.logits.std() > 0
 
-    @pytest.mark.parametrize("ahead", [False, True])
-    def test_training_starts_from_the_answer_of_the_code_head(self, ahead: bool) -> None:
-        pretrained = ExMedBertForMaskedLM(config(predict_future_codes=ahead)).eval()
-        question = [7, 9]
-        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", question, from_scratch=False, seed=0).eval()
+    @pytest.mark.parametrize("forecasts", [False, True])
+    def test_training_starts_from_the_prompt_logit(self, forecasts: bool) -> None:
+        pretrained = ExMedBertForMaskedLM(config(predict_future_codes=forecasts)).eval()
+        target_codes = [7, 9]
+        model = outcome_model(
+            Pretrained(pretrained, None, 0, 0), "ffn", target_codes, from_scratch=False, seed=0
+        ).eval()
         codes, more = batch()["input_ids"], None
-        if ahead:
+        if forecasts:
             embedded = pretrained.get_input_embeddings()(codes)
             more = pretrained.forecast_head(pretrained.bag_of_codes(codes, embedded, batch()["age_ids"]))
         scores = pretrained.code_classifier(pretrained.bert(**batch()).last_hidden_state[:, -1], more)
-        expected = (scores.exp() if ahead else scores.softmax(dim=1))[:, question].sum(dim=1).log()
+        expected = (scores.exp() if forecasts else scores.softmax(dim=1))[:, target_codes].sum(dim=1).log()
         assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
 
     def test_labels_first_fit_what_single_codes_say(self, labeled: LabeledPatients) -> None:
@@ -130,8 +132,8 @@ class TestModel:
         assert torch.equal(model(**batch()).logits, loaded(**batch()).logits)
 
 
-class TestQuestions:
-    def test_the_question_follows_the_history(self, labeled: LabeledPatients) -> None:
+class TestPrompts:
+    def test_the_prompt_follows_the_history(self, labeled: LabeledPatients) -> None:
         rows = LabeledRows(labeled, np.arange(len(labeled))[::-1])
         collate = PromptCollator([ENTITY_ID["icd"]], last_position=30)
         made = collate(rows.__getitems__([0, 5, 9]))
@@ -174,23 +176,23 @@ class TestSubsets:
         assert draw_subset(patients, None, seed=0).log_odds_offset == 0
 
 
-class TestAhead:
-    def test_what_comes_is_new_and_soon_and_all_of_it(self, small_datasets: Path) -> None:
+class TestForecasts:
+    def test_future_codes_are_first_occurrences_within_a_year(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.__getitems__(range(len(dataset)))
-        asked = draw_forecasts(padded, 1.0, seed=1, epoch=2)
-        assert len(asked.rows) > len(dataset) / 3 and asked.future.any(axis=1).mean() > 0.5
-        assert set(asked.entities.tolist()) == {ENTITY_ID["icd"], ENTITY_ID["atc"]}
-        for row, cut, coming in zip(asked.rows, asked.cuts, asked.future, strict=True):
+        forecasts = draw_forecasts(padded, 1.0, seed=1, epoch=2)
+        assert len(forecasts.rows) > len(dataset) / 3 and forecasts.future.any(axis=1).mean() > 0.5
+        assert set(forecasts.entities.tolist()) == {ENTITY_ID["icd"], ENTITY_ID["atc"]}
+        for row, cut, future in zip(forecasts.rows, forecasts.cuts, forecasts.future, strict=True):
             length = padded.lengths[row]
             codes, days = padded.codes[row, :length].tolist(), padded.days[row, :length].tolist()
             assert padded.positions[row, cut - 1] < padded.positions[row, cut]  # between visits
             assert days[-1] >= days[cut - 1] + YEAR, "the year has passed"
             soon = {code for code, day in zip(codes[cut:], days[cut:], strict=True) if day <= days[cut - 1] + YEAR}
             expected = {code for code in soon - set(codes[:cut]) if code >= len(SPECIAL_TOKENS)}
-            assert sorted(padded.codes[row][coming].tolist()) == sorted(expected)
+            assert sorted(padded.codes[row][future].tolist()) == sorted(expected)
 
-    def test_a_question_depends_on_the_patient_alone(self, small_datasets: Path) -> None:
+    def test_a_forecast_depends_on_the_patient_alone(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         whole, part = (
             draw_forecasts(dataset.__getitems__(rows), 1.0, seed=1, epoch=2)
@@ -203,19 +205,19 @@ class TestAhead:
     def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.__getitems__(range(64))
-        asked = draw_forecasts(padded, 0.5, seed=4, epoch=0)
+        forecasts = draw_forecasts(padded, 0.5, seed=4, epoch=0)
         made = MaskedCodeCollator(dataset.info, plos=False, forecast_prob=0.5, seed=4)(padded)
         usual = MaskedCodeCollator(dataset.info, plos=False)(padded)
-        others = np.setdiff1d(np.arange(64), asked.rows)
+        others = np.setdiff1d(np.arange(64), forecasts.rows)
         assert all(torch.equal(made[name][others], usual[name][others]) for name in usual)
         assert (made["query_positions"][others] == IGNORED).all() and (made["future_codes"][others] == IGNORED).all()
-        for row, cut, coming in zip(asked.rows, asked.cuts, asked.future, strict=True):
+        for row, cut, future in zip(forecasts.rows, forecasts.cuts, forecasts.future, strict=True):
             assert made["attention_mask"][row].sum() == cut + 1 and made["input_ids"][row, cut] == MASK
             assert (made["input_ids"][row, cut + 1 :] == 0).all()
             assert made["input_ids"][row, :cut].tolist() == padded.codes[row, :cut].tolist()
             assert made["query_positions"][row] == cut and (made["code_labels"][row] == IGNORED).all()
-            answers = made["future_codes"][row]
-            assert answers[answers != IGNORED].tolist() == padded.codes[row][coming].tolist()
+            targets = made["future_codes"][row]
+            assert targets[targets != IGNORED].tolist() == padded.codes[row][future].tolist()
 
 
 # The script ----------------------------------------------------------------------------------------------------------
@@ -277,7 +279,7 @@ def test_what_a_run_leaves(finished: Path, world: Path) -> None:
     assert len(set(attributed["patient_id"].to_pylist())) == 4
 
 
-def test_nobody_whom_the_pretraining_saw_is_validated_or_tested_on(finished: Path, world: Path) -> None:
+def test_no_patient_of_the_pretraining_is_validated_or_tested_on(finished: Path, world: Path) -> None:
     table = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
     seen = SplitRule(42, 0.5).trains_on(hash_patient_ids(table["patient_id"]))
     trained_on = PatientDataset.load(world / "d_train.pt").columns["keys"].numpy()

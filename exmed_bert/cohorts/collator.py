@@ -1,4 +1,4 @@
-"""Batches for fine-tuning: histories, their labels and, for an endpoint of codes, the question at their end."""
+"""Batches for fine-tuning: histories, labels and, for a task with target codes, the prompt at the end of a history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from exmed_bert.data.vocabulary import MASK, age_ids
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """B patients: their histories, (B,) labels, and (B,) age ids at the index date."""
+    """B histories, (B,) labels, and (B,) age ids at the index date."""
 
     histories: PaddedBatch
     labels: np.ndarray
@@ -22,10 +22,10 @@ class LabeledBatch:
 
 
 class LabeledRows(torch.utils.data.Dataset):
-    """Some of the labeled patients, in the form that a loader takes."""
+    """Rows of labeled patients, as a torch dataset."""
 
     def __init__(self, patients: LabeledPatients, rows: np.ndarray) -> None:
-        """Take N patients and the indices of those that are meant, (n,)."""
+        """Take N patients and the indices of the rows to use, (n,)."""
         self.patients = patients
         self.rows = rows
         months = patients.index_days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
@@ -42,7 +42,7 @@ class LabeledRows(torch.utils.data.Dataset):
 
     @property
     def labels(self) -> np.ndarray:
-        """Their labels, (n,)."""
+        """Labels, (n,)."""
         return self.patients.labels[self.rows]
 
     def __getitems__(self, indices: Sequence[int]) -> LabeledBatch:
@@ -54,36 +54,36 @@ class LabeledRows(torch.utils.data.Dataset):
 class PromptCollator:
     """Turns a batch into what `ExMedBertForSequenceClassification` takes.
 
-    The question is a MASK at the end of the history for each code system in question: a visit later than the last, at
-    the age that the patient has at the index date.
+    The prompt is a MASK at the end of the history for each entity of the target codes: a visit later than the last, at
+    the patient's age at the index date.
     """
 
     def __init__(self, entities: Sequence[int], last_position: int) -> None:
-        """Set the question.
+        """Set the prompt.
 
         Args:
-            entities: entity type of each MASK; none where nothing is asked.
+            entities: entity type of each MASK; none without a prompt.
             last_position: largest visit number that the model knows.
         """
         self.entities = list(entities)
         self.last_position = last_position
 
     def __call__(self, batch: LabeledBatch) -> dict[str, torch.Tensor]:
-        """Return tensors, all int64: (B, L + questions) a token, (B, 1) for sex and state, (B,) ``labels``."""
+        """Return tensors, all int64: (B, L + prompt) per token, (B, 1) for sex and state, (B,) ``labels``."""
         histories = batch.histories
         fields = model_fields(histories, histories.codes.astype(np.int64))
         n = len(histories.lengths)
         rows = np.arange(n)
         last = histories.positions[rows, np.maximum(histories.lengths - 1, 0)].astype(np.int64)
         for i, entity in enumerate(self.entities):
-            asked = {
+            query = {
                 "input_ids": MASK,
                 "entity_ids": entity,
                 "age_ids": batch.ages,
                 "position_ids": np.minimum(last + 1, self.last_position),
                 "attention_mask": 1,
             }
-            for name, values in asked.items():
+            for name, values in query.items():
                 longer = np.zeros((n, fields[name].shape[1] + 1), dtype=np.int64)
                 longer[:, :-1] = fields[name]
                 longer[rows, histories.lengths + i] = values

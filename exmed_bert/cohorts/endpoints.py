@@ -1,13 +1,14 @@
-"""What is to be predicted: a code, what begins like one (``E11*``), or several of these."""
+"""Endpoints: a code, all codes that begin alike (``E11*``), or several of these."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.console import OptionError
+from exmed_bert.data.vocabulary import CodeVocabulary
 
 CodeKey = tuple[str, str]  # (code system, code)
 
@@ -21,8 +22,8 @@ class _Term:
     Attributes:
         text: as given.
         spelling: the code in capitals without its dot.
-        prefix: whether longer codes are meant too.
-        systems: where it is looked for.
+        prefix: whether longer codes belong to it too.
+        systems: the code systems that it may be of.
     """
 
     text: str
@@ -38,15 +39,20 @@ class _Term:
 
 
 class Endpoint:
-    """A set of codes, found among whatever codes there are."""
+    """A set of codes and prefixes of codes, found among whatever codes there are.
+
+    Attributes:
+        text: as given.
+        found: code system and code of all that belonged to the endpoint so far.
+    """
 
     def __init__(self, text: str, named: Mapping[str, Sequence[str]] = {}) -> None:  # is only read
         """Read an endpoint.
 
         Args:
-            text: codes and prefixes, separated by commas, or the name of a set. ``ICD:C10`` and ``ATC:C10`` say which
-                is meant where a code is both.
-            named: the sets that a name stands for.
+            text: codes and prefixes, separated by commas, or the name of a set. ``ICD:C10`` and ``ATC:C10`` name the
+                system of a code that is of two.
+            named: the sets by name.
 
         Raises:
             OptionError: something in it is no code, no prefix and no name.
@@ -54,32 +60,47 @@ class Endpoint:
         terms = named[text] if text in named else [part for part in text.split(",") if part.strip()]
         if not terms:
             raise OptionError(f"--endpoint: {text!r} names no code, expected for instance I50.9, E11* or E11.9,E11.65")
+        self.text = text
         self._terms = [_term(str(term).strip(), named) for term in terms]
         self.found: set[CodeKey] = set()
         self._known: dict[CodeKey, bool] = {}
 
     @property
     def texts(self) -> list[str]:
-        """The codes and prefixes, a name spelled out."""
+        """The codes and prefixes, those of a named set spelled out."""
         return [term.text for term in self._terms]
 
     def among(self, table: Iterable[str], system: codes.CodeSystem) -> np.ndarray:
         """Return which of the codes, as they are spelled in a file, belong to the endpoint, (table,) bool."""
         return np.array([self._has(text, system) for text in table], dtype=bool)
 
-    def keys(self, known: Iterable[CodeKey | None]) -> list[int]:
-        """Return the indices of the codes that belong to the endpoint."""
-        return [i for i, key in enumerate(known) if key is not None and self._has(key[1], key[0])]
+    def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
+        """Return the ids of the endpoint's codes in a vocabulary."""
+        return [
+            token
+            for token, system in enumerate(vocabulary.systems())
+            if system is not None and self._has(vocabulary.code(token), system)
+        ]
 
-    def refuse_ambiguous(self) -> None:
-        """Raise an OptionError where something that was given is a diagnosis as well as a drug among what was seen."""
-        for term in self._terms:
-            systems = {system for system, code in self.found if term.matches(code, system)}
+    def resolve(self) -> None:
+        """Tie each code and prefix that was given without a code system to the one that it was found in.
+
+        Raises:
+            OptionError: it was found in two.
+        """
+        for i, term in enumerate(self._terms):
+            matching = {system for system, code in self.found if term.matches(code, system)}
+            systems = [system for system in term.systems if system in matching]
             if len(systems) > 1:
+                names = [system.upper() for system in systems]
                 raise OptionError(
-                    f"--endpoint: {term.text!r} is a diagnosis and a drug here, expected ICD:{term.text} or "
-                    f"ATC:{term.text}"
+                    f"--endpoint: {term.text!r} is a code of {' and of '.join(names)} here, expected "
+                    f"{' or '.join(f'{name}:{term.text}' for name in names)}"
                 )
+            if systems and len(term.systems) > 1:
+                text = f"{systems[0].upper()}:{term.text}"
+                self._terms[i] = replace(term, text=text, systems=(systems[0],))
+        self._known.clear()
 
     def _has(self, text: str, system: codes.CodeSystem) -> bool:
         if (system, text) not in self._known:

@@ -1,17 +1,17 @@
-"""The day that a prediction is made on, and what came of it: for thousands of patients at once.
+"""Index dates, the prediction times of an endpoint, and what is known before and after them, for many patients at once.
 
-An index date must not depend on the outcome. Of the visits, those alone can be one that have the whole horizon of the
-patient's own observation behind them; an observation ends with the last event.
+An index date must not depend on the outcome. So only a visit that has the whole horizon of follow-up after it can be
+one; follow-up ends with the last event.
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
 
 from exmed_bert.console import OptionError
-from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
+from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
 from exmed_bert.data.randomness import mix
 
 NEVER = int(np.iinfo(np.int32).max)  # the day of what does not happen
@@ -23,41 +23,49 @@ class IndexRule:
     """How the index date is chosen.
 
     Attributes:
-        kind: ``last-visit-before`` (the last visit with the horizon behind it), ``random`` (any of these, by a hash of
-            seed, patient and day), ``fixed`` (one day for all), or ``last-visit`` (for predicting what nobody knows).
+        kind: ``last-visit-before`` (the last visit with the horizon of follow-up after it), ``random`` (any of these,
+            by a hash of seed, patient and day), ``fixed`` (one day for all), or ``last-visit`` (to predict unknown
+            outcomes).
+        horizon: days of follow-up that the first two need.
+        seed: of random index dates.
         day: of a fixed date, since 1970-01-01.
     """
 
     kind: Literal["last-visit-before", "random", "fixed", "last-visit"]
+    horizon: int = 0
+    seed: int = 0
     day: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> "IndexRule":
+    def parse(cls, text: str, horizon: int, seed: int) -> "IndexRule":
         """Read what --index-date takes.
 
-        >>> IndexRule.parse("fixed:1970-01-31"), IndexRule.parse("random").kind
-        (IndexRule(kind='fixed', day=30), 'random')
+        >>> rule = IndexRule.parse("fixed:1970-01-31", 365, 42)
+        >>> rule.day, str(rule)
+        (30, 'fixed:1970-01-31')
 
         Raises:
             OptionError: it is no such rule.
         """
         if text in ("last-visit-before", "random", "last-visit"):
-            return cls(text)  # type: ignore[arg-type]
+            return cls(text, horizon, seed)  # type: ignore[arg-type]
         if text.startswith("fixed:"):
             try:
-                return cls("fixed", day_number(date.fromisoformat(text.removeprefix("fixed:"))))
+                day = day_number(date.fromisoformat(text.removeprefix("fixed:")))
+                return cls("fixed", horizon, seed, day)
             except ValueError:
                 pass
         raise OptionError(f"--index-date: {text!r}, expected last-visit-before, last-visit, random or fixed:YYYY-MM-DD")
 
-    def days(self, patients: PatientColumns, keys: np.ndarray, horizon: int, seed: int) -> np.ndarray:
+    def __str__(self) -> str:
+        return f"fixed:{EPOCH + timedelta(days=self.day)}" if self.kind == "fixed" else self.kind
+
+    def days(self, patients: PatientColumns, hashes: np.ndarray) -> np.ndarray:
         """Return the index date of each patient, (N,) int64; `NEVER` where no visit can be one.
 
         Args:
             patients: N patients.
-            keys: (N,) who they are.
-            horizon: days of observation that an index date must have behind it.
-            seed: of random index dates.
+            hashes: (N,) int64, `randomness.hash_patient_ids` of their ids.
         """
         n = len(patients)
         if self.kind == "fixed":
@@ -66,14 +74,17 @@ class IndexRule:
         last = last_days(patients)
         if self.kind == "last-visit":
             return np.where(last == -NEVER, NEVER, last)
-        can_be = day <= last[owner] - horizon
+        can_be = day <= last[owner] - self.horizon
         owner, day = owner[can_be], day[can_be]
-        # Of each patient the visit with the largest number is taken: the latest, or the luckiest.
-        number = day if self.kind == "last-visit-before" else (mix(seed, _RANDOM_STREAM, keys[owner], day) >> 1)
+        # Each patient's visit with the largest number is taken: the latest, or one drawn at random.
+        number = day if self.kind == "last-visit-before" else (mix(self.seed, _RANDOM_STREAM, hashes[owner], day) >> 1)
         order = np.lexsort((number.astype(np.int64), owner))
         chosen = np.full(n, NEVER, dtype=np.int64)
         chosen[owner[order]] = day[order]  # of several for one patient the last one stays
         return chosen
+
+
+LAST_VISIT = IndexRule("last-visit")
 
 
 def last_days(patients: PatientColumns) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A file of labels in the MEDS label schema: whose outcome, predicted when, did it come.
+"""A file of labels in the MEDS label schema: patient, prediction time, and whether the outcome occurred.
 
 https://github.com/Medical-Event-Data-Standard/meds: ``subject_id``, ``prediction_time``, ``boolean_value``.
 """
@@ -23,23 +23,25 @@ _NO_DAY = int(np.iinfo(np.int32).min)
 
 @dataclass(frozen=True)
 class LabelFile:
-    """M labels, sorted by the key of the patient.
+    """M labels, sorted by the hash of the patient.
 
     Attributes:
-        keys: (M,) int64, `randomness.hash_patient_ids` of the patients.
+        path: the file.
+        patient_hashes: (M,) int64, `randomness.hash_patient_ids` of the patients.
         days: (M,) int32, the day of the prediction, since 1970-01-01. Events of that day belong to the history.
         labels: (M,) int8, 0 or 1.
     """
 
-    keys: np.ndarray
+    path: Path
+    patient_hashes: np.ndarray
     days: np.ndarray
     labels: np.ndarray
 
-    def rows_of(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return which labels are of which patients: indices into ``keys`` and, for each, into the labels."""
-        first = np.searchsorted(self.keys, keys, side="left")
-        count = np.searchsorted(self.keys, keys, side="right") - first
-        patients = np.repeat(np.arange(len(keys)), count)
+    def rows_of(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which labels are of which patients: indices into ``hashes`` and, for each, into the labels."""
+        first = np.searchsorted(self.patient_hashes, hashes, side="left")
+        count = np.searchsorted(self.patient_hashes, hashes, side="right") - first
+        patients = np.repeat(np.arange(len(hashes)), count)
         place = np.arange(len(patients)) - np.repeat(np.cumsum(count) - count, count)
         return patients, np.repeat(first, count) + place
 
@@ -73,12 +75,12 @@ def read_labels(path: Path) -> LabelFile:
     labels = np.fromiter((_TRUTH.get(value, -1) for value in spelled), dtype=np.int8, count=n)
     refuse(labels < 0, "boolean_value", "true or false")
 
-    keys = hash_patient_ids(columns["subject_id"])
-    order = np.lexsort((days, keys))
+    hashes = hash_patient_ids(columns["subject_id"])
+    order = np.lexsort((days, hashes))
     twice = np.zeros(n, dtype=bool)
-    twice[order[1:]] = (np.diff(keys[order]) == 0) & (np.diff(days[order]) == 0)
-    refuse(twice, "prediction_time", "one label a patient and day")
-    return LabelFile(keys[order], days[order], labels[order])
+    twice[order[1:]] = (np.diff(hashes[order]) == 0) & (np.diff(days[order]) == 0)
+    refuse(twice, "prediction_time", "one label per patient and day")
+    return LabelFile(path, hashes[order], days[order], labels[order])
 
 
 def _read_columns(path: Path) -> dict[str, list[Any]]:

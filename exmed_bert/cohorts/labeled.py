@@ -1,4 +1,4 @@
-"""Patients with an outcome: their histories up to an index date, and whether it came after."""
+"""Labeled patients: histories up to an index date, and whether the outcome occurred after it."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ SPLITS = ("train", "validation", "test")  # by number
 
 @dataclass(frozen=True)
 class LabeledPatients:
-    """N histories and their outcomes.
+    """N histories and their labels; a patient with several index dates has as many rows.
 
     Attributes:
         dataset: the histories, N patients; nothing in them is later than the index date.
-        labels: (N,) int8, 1 the outcome came, 0 it did not.
+        labels: (N,) int8, 1 the outcome occurred, 0 it did not.
         index_days: (N,) int32, the index date of each in days since 1970-01-01.
         splits: (N,) int8, TRAIN, VALIDATION or TEST.
     """
@@ -30,5 +30,5 @@ class LabeledPatients:
         return len(self.labels)
 
     def rows(self, split: int) -> np.ndarray:
-        """Return the indices of a split's patients, (n,) int64."""
+        """Return the indices of the rows of a split, (n,) int64."""
         return np.flatnonzero(self.splits == split)

@@ -10,27 +10,27 @@ from exmed_bert.data.splits import SplitRule
 
 _HELD_OUT_STREAM = 2  # apart from any other draws of the same seed
 
-_VALIDATION_SHARE = 1 / 3  # of the patients that nothing was trained on; the rest are test patients
-_UNKNOWN_TRAINING, _UNKNOWN_VALIDATION = 0.7, 0.8  # where nobody knows whom the pretraining saw
+_VALIDATION_SHARE = 1 / 3  # of the patients that no pretraining was trained on; the rest are test patients
+_UNKNOWN_TRAINING, _UNKNOWN_VALIDATION = 0.7, 0.8  # where it is not known which patients the pretraining saw
 
 
-def assign_splits(keys: np.ndarray, pretraining: Sequence[SplitRule] | None, seed: int) -> np.ndarray:
+def assign_splits(hashes: np.ndarray, pretraining: Sequence[SplitRule] | None, seed: int) -> np.ndarray:
     """Return the split of each patient, (N,) int8.
 
-    A pretraining has seen the whole histories of its patients, and so what is to be predicted of them. So they are
-    all training patients; validation and test patients are drawn from the others.
+    A pretraining has seen the whole histories of its patients, the outcomes included. So they are all training
+    patients; validation and test patients are drawn from the others.
 
     Args:
-        keys: (N,) `randomness.hash_patient_ids`; the rows of one patient come into one split.
-        pretraining: whom each pretraining of the model trained on; None where that is not known. Then seven tenths
-            train, one tenth validates, and the test patients may have been seen.
+        hashes: (N,) `randomness.hash_patient_ids`; the rows of one patient come into one split.
+        pretraining: which patients each pretraining of the model trained on; None where that is not known. Then seven
+            tenths train, one tenth validates, and the test patients may have been seen.
         seed: divides validation from test patients.
     """
-    draw = uniform(seed, _HELD_OUT_STREAM, keys)
+    draw = uniform(seed, _HELD_OUT_STREAM, hashes)
     if pretraining is None:
         held_out = np.where(draw < _UNKNOWN_VALIDATION, VALIDATION, TEST)
         return np.where(draw < _UNKNOWN_TRAINING, TRAIN, held_out).astype(np.int8)
-    seen = np.zeros(len(keys), dtype=bool)
+    seen = np.zeros(len(hashes), dtype=bool)
     for rule in pretraining:
-        seen |= rule.trains_on(keys)
+        seen |= rule.trains_on(hashes)
     return np.where(seen, TRAIN, np.where(draw < _VALIDATION_SHARE, VALIDATION, TEST)).astype(np.int8)

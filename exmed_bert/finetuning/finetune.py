@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained ExMed-BERT to an outcome, and hold it against what people trust."""
+"""Fine-tuning of a pretrained ExMed-BERT to a task, and its comparison with baselines."""
 
 import contextlib
 import uuid
@@ -8,20 +8,11 @@ from typing import Any
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.cohorts.cohort import (
-    Cohort,
-    FirstOccurrence,
-    GivenLabels,
-    ModelInput,
-    ProlongedStay,
-    Task,
-    build,
-)
+from exmed_bert.cohorts.cohort import Cohort, ModelInput, build
 from exmed_bert.cohorts.collator import PromptCollator
-from exmed_bert.cohorts.endpoints import Endpoint
-from exmed_bert.cohorts.index_dates import IndexRule
-from exmed_bert.cohorts.label_file import read_labels
 from exmed_bert.cohorts.labeled import SPLITS
+from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings, Resolved
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.evaluation.baselines import BASELINES
@@ -29,15 +20,16 @@ from exmed_bert.files import fingerprint
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.plan import train_sizes
 from exmed_bert.finetuning.predict_only import predict_only
-from exmed_bert.finetuning.results import evaluate_and_write, print_cohort
-from exmed_bert.finetuning.runs import Experiment, Run, train_one
+from exmed_bert.finetuning.results import evaluate_and_write
+from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
+from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import model_input
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.initial_model import code_keys, load_pretrained
+from exmed_bert.training.initial_model import load_pretrained
 from exmed_bert.training.run_folder import RunFolder, open_run
-from exmed_bert.training.tracking import FINETUNING, MetricsWriter, log, open_log
+from exmed_bert.training.tracking import FINETUNING, LOGGER, MetricsWriter, log, open_log
 
 SCRATCH = "scratch"
 
@@ -51,7 +43,7 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     """Fine-tune and evaluate, or go on where a killed run stopped; or predict with a fine-tuned model.
 
     Raises:
-        InputError, OptionError: settings, files and model do not fit, or nobody is left to learn from.
+        InputError, OptionError: settings, files and model do not fit, or no patient is left to learn from.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -64,11 +56,11 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     model, _ = load_pretrained(settings.model_dir)
     form = model_input(settings.model_dir, model.config)
     cohort = build(settings.input, task, form, settings.min_history, settings.seed)
-    if isinstance(task, GivenLabels):
-        _count_unknown_subjects(task, cohort)
-    refuse_unusable(settings, task, cohort)
+    task.check(settings.input, cohort)
+    check_splits(settings, cohort)
 
-    folder = open_run(settings.output_dir, settings.output_dir, _identity(settings, model), 1, settings.overwrite)
+    identity = _identity(settings, task, model)
+    folder = open_run(settings.output_dir, settings.output_dir, identity, 1, settings.overwrite)
     wanted = settings.model_dump(mode="json", include=_ADDED)
     if folder.state == "finished" and folder.manifest.get("added") == wanted:
         console.echo(
@@ -81,17 +73,16 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     experiment, notes = make_experiment(settings, cohort, task, form, model)
     shape = step_shape(settings, cohort, model)
     with _reports(settings, folder) as writer, cpu_settings(shape, experiment.precision) as hardware_notes:
-        print_cohort(settings, cohort, experiment)
+        print_cohort(settings, cohort, experiment.pretrained)
         for note in notes + hardware_notes:
             log(f"  {note}")
-        runs = planned(settings, sizes, SCRATCH in compared)
-        done = {
-            one: train_one(
-                one, experiment, settings.output_dir / "runs" / one.name, writer, "" if i == 0 else f"{one.name}/"
-            )
-            for i, one in enumerate(runs)
-        }
-        evaluate_and_write(experiment, cohort, form, task, done, compared)
+        runs: dict[Run, Finished] = {}
+        for one in planned(settings, sizes, SCRATCH in compared):
+            prefix = f"{one.name}/" if runs else ""
+            runs[one] = train_one(one, experiment, settings.output_dir / "runs" / one.name, writer, prefix)
+        results = evaluate_and_write(experiment, cohort, form, task, runs, compared)
+        print_summary(settings, results)
+        LOGGER.info("finished")
     folder.remember(finished_steps=1, added=wanted)
 
 
@@ -101,31 +92,6 @@ def planned(settings: FinetuneSettings, sizes: list[int | None], scratch: bool) 
     seeds = range(settings.seed, settings.seed + settings.seeds)
     runs = [Run(kind, size, seed) for size in reversed(sizes) for seed in seeds for kind in kinds]
     return runs
-
-
-def requested_task(settings: FinetuneSettings, outcomes: bool = True) -> Task:
-    """Return what --endpoint, --labels or --task ask for.
-
-    Raises:
-        InputError, OptionError: none or several of them are given, or what they say is wrong.
-    """
-    given = [name for name in ("endpoint", "labels", "task") if getattr(settings, name) is not None]
-    if len(given) != 1:
-        said = " and ".join(f"--{name}" for name in given) or "none of them"
-        raise OptionError(f"give one of --endpoint, --labels and --task plos, to say what is predicted; got {said}")
-    if settings.task == "plos":
-        return ProlongedStay(outcomes)
-    if settings.labels is not None:
-        return GivenLabels(read_labels(settings.labels))
-    if settings.gap_days >= settings.horizon_days:
-        raise OptionError(f"--gap-days: {settings.gap_days} must be less than --horizon-days, {settings.horizon_days}")
-    rule = IndexRule.parse(settings.index_date or ("last-visit-before" if outcomes else "last-visit"))
-    if outcomes and rule.kind == "last-visit":
-        raise OptionError("--index-date: nothing is known after the last visit, expected last-visit-before to train")
-    endpoint = Endpoint(settings.endpoint, settings.endpoints)  # type: ignore[arg-type]
-    return FirstOccurrence(
-        endpoint, rule, settings.horizon_days, settings.gap_days if outcomes else 0, settings.seed, outcomes
-    )
 
 
 def baseline_names(text: str) -> list[str]:
@@ -144,12 +110,8 @@ def baseline_names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def refuse_unusable(settings: FinetuneSettings, task: Task, cohort: Cohort) -> None:
-    """Raise an InputError where no patient has the outcome, or a split is empty or of one class."""
-    if isinstance(task, FirstOccurrence):
-        task.endpoint.refuse_ambiguous()
-        if not task.endpoint.found:
-            raise InputError(f"{settings.input}: --endpoint {settings.endpoint}: no patient has such a code")
+def check_splits(settings: FinetuneSettings, cohort: Cohort) -> None:
+    """Raise an InputError where a split is empty or of one class."""
     patients = cohort.patients
     for number, name in enumerate(SPLITS):
         rows = patients.rows(number)
@@ -172,9 +134,7 @@ def make_experiment(
 ) -> tuple[Experiment, list[str]]:
     """Return what all runs share, and notes for the log."""
     pretrained = extend_vocabulary(model, form.vocabulary, cohort.patients.dataset.info.vocabulary, settings.seed)
-    target_codes: list[int] = []
-    if isinstance(task, FirstOccurrence) and settings.ask:
-        target_codes = task.endpoint.keys(code_keys(pretrained.vocabulary))
+    target_codes = task.target_codes(pretrained.vocabulary) if settings.ask else []
     shape = step_shape(settings, cohort, model)
     precision = choose_precision(settings.precision, shape)
     attention = choose_attention(model.config, precision.name)
@@ -192,23 +152,13 @@ def make_experiment(
     return experiment, notes
 
 
-def _count_unknown_subjects(task: GivenLabels, cohort: Cohort) -> None:
-    unknown = len(task.file.keys) - task.found
-    cohort.attrition.insert(1, ("labels of patients who are not in the file", unknown))
-    if unknown:
-        console.warn(f"{unknown:,} labels are of patients who are not among the patients read")
-
-
-def _identity(settings: FinetuneSettings, model: ExMedBertForMaskedLM) -> dict[str, Any]:
+def _identity(settings: FinetuneSettings, task: Task, model: ExMedBertForMaskedLM) -> dict[str, Any]:
     """Return what decides the weights, as plain JSON values."""
     identity = settings.model_dump(mode="json", exclude=_NOT_IDENTITY | _ADDED)
     weights = ("model.safetensors", "pytorch_model.bin", "vocab.json")
     found = [settings.model_dir / name for name in weights if (settings.model_dir / name).is_file()]
     identity |= {"input": fingerprint(settings.input), "model": [fingerprint(path) for path in found]}
-    identity["codes"] = settings.endpoints.get(settings.endpoint or "")
-    if settings.labels is not None:
-        identity["labels"] = fingerprint(settings.labels)
-    return identity
+    return identity | task.identity()
 
 
 @contextlib.contextmanager

@@ -1,21 +1,22 @@
-"""Score patients whose outcome nobody knows, with a model that was fine-tuned before."""
+"""Prediction of unknown outcomes with a model that was fine-tuned before."""
 
 from typing import Any
 
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.cohort import FirstOccurrence, GivenLabels, ModelInput, ProlongedStay, Task, build
+from exmed_bert.cohorts.cohort import ModelInput, build
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
-from exmed_bert.cohorts.endpoints import Endpoint
-from exmed_bert.cohorts.index_dates import IndexRule
-from exmed_bert.cohorts.label_file import read_labels
+from exmed_bert.cohorts.tasks.base import UNLABELED
+from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.files import make_folder, read_json
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
-from exmed_bert.finetuning.results import FINETUNING, write_predictions
+from exmed_bert.finetuning.predictions import write_predictions
+from exmed_bert.finetuning.results import FINETUNING
+from exmed_bert.finetuning.summary import new_codes
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.folder import read_vocabulary
 
@@ -24,15 +25,16 @@ def predict_only(settings: FinetuneSettings) -> None:
     """Write predictions.parquet: patient, index date, probability.
 
     Raises:
-        InputError, OptionError: the model was not fine-tuned, or nobody is left.
+        InputError, OptionError: the model was not fine-tuned, or no patient is left.
     """
     folder = settings.model_dir
     if settings.output_dir.resolve() == folder.resolve():
         raise OptionError(f"--output-dir: {folder} holds the model and its own predictions, expected another folder")
     known = _read(settings)
     form = ModelInput(read_vocabulary(folder), known["max_length"], known["age_unit"], None)
-    task = _task(settings, known)
+    task = saved_task(folder / FINETUNING, known["task"], settings)
     cohort = build(settings.input, task, form, known["min_history"], settings.seed)
+    task.check(settings.input, cohort)
     try:
         model = ExMedBertForSequenceClassification.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError) as error:
@@ -46,13 +48,9 @@ def predict_only(settings: FinetuneSettings) -> None:
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
     probabilities = Calibration(known["temperature"], known["bias"]).probabilities(logits)
     make_folder(settings.output_dir)
-    path = settings.output_dir / "predictions.parquet"
-    labels = patients.labels if isinstance(task, GivenLabels) else None
-    write_predictions(path, patients, probabilities, None, labels)
-    rows: list[tuple[str, Any]] = list(cohort.attrition)
-    if cohort.new_codes:
-        rows.append(("codes that the model never saw", len(cohort.new_codes)))
-        rows.append(("  of them with relatives to start from", estimated))
+    labels = None if (patients.labels == UNLABELED).all() else patients.labels
+    path = write_predictions(settings.output_dir, patients, probabilities, labels)
+    rows: list[tuple[str, Any]] = [*cohort.attrition, *new_codes(len(cohort.new_codes), estimated)]
     rows.append(("mean probability", f"{float(probabilities.mean()):.4f}"))
     console.table(f"{known['title']}: {settings.input}", rows)
     console.table("Written", [("predictions", path)])
@@ -66,20 +64,19 @@ def _read(settings: FinetuneSettings) -> dict[str, Any]:
         )
     content = read_json(path)
     try:
-        for name in ("title", "task", "endpoint", "min_history", "max_length", "age_unit"):
+        for name in ("title", "min_history", "max_length", "age_unit"):
             content[name]
         content["temperature"], content["bias"] = float(content["temperature"]), float(content["bias"])
+        if not isinstance(content["task"], dict):
+            content["task"] = _task_of_earlier_release(content)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
     return content
 
 
-def _task(settings: FinetuneSettings, known: dict[str, Any]) -> Task:
-    """Ask at the last visit, unless --index-date or --labels name other days."""
-    if settings.labels is not None:
-        return GivenLabels(read_labels(settings.labels))
-    if known["endpoint"] is None:
-        return ProlongedStay(outcomes=False)
-    rule = IndexRule.parse(settings.index_date or "last-visit")
-    endpoint = Endpoint(",".join(known["endpoint"]))
-    return FirstOccurrence(endpoint, rule, known["horizon_days"], 0, settings.seed, outcomes=False)
+def _task_of_earlier_release(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the task of a model that names it in keys of their own."""
+    if content["endpoint"]:
+        keys = ("endpoint", "horizon_days")
+        return {"name": "first-occurrence"} | {key: content[key] for key in keys}
+    return {"name": content["task"] or "own-labels"}

@@ -16,7 +16,6 @@ from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.training.trainer import PatientTrainer
 
 BEST = "best.safetensors"  # the weights of the best evaluation so far
-_HEAD = ("classifier.", "summary.", "prompt_scale")
 
 
 def best_step(state: TrainerState) -> tuple[int, list[int]]:
@@ -82,10 +81,11 @@ class FinetuningTrainer(PatientTrainer):
         """Return the optimizer, with a learning rate of its own for the head."""
         if self.optimizer is None:
             decaying = set(self.get_decay_parameter_names(self.model))
+            head = {id(parameter) for parameter in self.model.head_parameters()}
             groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
-                    groups.setdefault((name.startswith(_HEAD), name in decaying), []).append(parameter)
+                    groups.setdefault((id(parameter) in head, name in decaying), []).append(parameter)
             kind, options = self.optimizer_cls_and_kwargs
             rates = {True: self._head_learning_rate, False: self.args.learning_rate}
             self.optimizer = kind(

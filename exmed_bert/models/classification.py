@@ -10,6 +10,7 @@ The head also takes a bag of codes: the sum of the embeddings of a history's cod
 beside a deep one: Cheng et al., DLRS 2016).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,14 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the code embeddings."""
         return self.bert.get_input_embeddings()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that pretraining has not trained; they take a learning rate of their own."""
+        yield from self.classifier.parameters()
+        if self.summary is not None:
+            yield from self.summary.parameters()
+        if self.config.target_codes:
+            yield self.prompt_scale
 
     def forward(
         self,

@@ -1,0 +1,1 @@
+"""Prediction tasks: one module per task, entered in `registry`."""

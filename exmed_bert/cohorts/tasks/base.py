@@ -1,0 +1,165 @@
+"""What a prediction task is: the patients it selects, their prediction times and labels, its name and its facts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from exmed_bert.cohorts.index_dates import NEVER, IndexRule, last_days
+from exmed_bert.config import FinetuneSettings
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.vocabulary import CodeVocabulary
+
+if TYPE_CHECKING:
+    from exmed_bert.cohorts.cohort import Cohort, ModelInput
+
+UNLABELED = -1  # the label of patients whose outcome is to be predicted
+
+
+class LabelType(StrEnum):
+    """What a label says."""
+
+    BOOLEAN = "boolean"  # whether the outcome occurred
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The patients of a chunk that have a prediction time, and their labels.
+
+    Attributes:
+        rows: (n,) indices of the patients; a patient with several prediction times stands here several times.
+        days: (n,) prediction times, in days since 1970-01-01. Events of that day belong to the history.
+        labels: (n,) int8, 0, 1 or `UNLABELED`.
+    """
+
+    rows: np.ndarray
+    days: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass
+class Task(ABC):
+    """A prediction task, for one cohort.
+
+    A new one is a subclass in a module of its own and an entry in `registry`.
+
+    Attributes:
+        name: in finetuning.json, and after --task.
+        option: the option that requests it: --task with the name, or one of its own.
+        label_type: of its labels.
+        exclusions: patients whom `select` excluded so far, by reason.
+    """
+
+    name: ClassVar[str]
+    option: ClassVar[str] = "--task"
+    label_type: ClassVar[LabelType] = LabelType.BOOLEAN
+
+    exclusions: Counter[str] = field(default_factory=Counter, init=False)
+
+    @classmethod
+    def requested(cls, settings: FinetuneSettings) -> bool:
+        """Return whether the settings ask for this task."""
+        return settings.task == cls.name
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: FinetuneSettings, outcomes: bool) -> Self:
+        """Return the task that the settings describe.
+
+        Args:
+            settings: of fine-tuning.
+            outcomes: whether labels are known; if not, they are all `UNLABELED`, and nobody is excluded for what came
+                after the prediction time.
+
+        Raises:
+            InputError, OptionError: a setting is wrong.
+        """
+
+    @abstractmethod
+    def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
+        """Return prediction times and labels, and count every patient who gets none.
+
+        Args:
+            patients: N patients.
+            hashes: (N,) int64, `randomness.hash_patient_ids` of their ids.
+        """
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What is predicted, for a heading."""
+
+    @property
+    def description(self) -> list[tuple[str, str]]:
+        """Names and values for the report."""
+        return []
+
+    def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
+        """Return the ids of the codes whose occurrence is the outcome, for the prompt; none for other outcomes."""
+        return []
+
+    def check(self, path: Path, cohort: Cohort) -> None:  # noqa: B027, most tasks have nothing to check
+        """Refuse or warn of what shows only once the cohort is built from the file ``path``.
+
+        Raises:
+            InputError, OptionError: nothing can be learned or predicted from such a cohort.
+        """
+
+    def label_attrition(self, left: int) -> list[tuple[str, int]]:
+        """Return the attrition of labels, where it is another one than that of patients; ``left`` of them are left."""
+        return []
+
+    def notes(self, model: ModelInput) -> list[str]:
+        """Return what a reader has to know before the results."""
+        return []
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the labels besides the settings, as plain JSON values."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what finetuning.json holds of the task, as plain JSON values."""
+        return {"name": self.name, "label_type": str(self.label_type)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], settings: FinetuneSettings) -> Self:
+        """Return the task of a fine-tuned model, to predict unknown outcomes with.
+
+        Args:
+            content: what `to_dict` returned.
+            settings: of the prediction.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is damaged.
+        """
+        return cls.from_settings(settings, outcomes=False)
+
+    def with_events(self, patients: PatientColumns) -> np.ndarray:
+        """Return which patients have any event, (N,) bool, and count the others."""
+        everyone = np.ones(len(patients), dtype=bool)
+        return self.exclude(everyone, last_days(patients) == -NEVER, "no event")
+
+    def exclude(self, included: np.ndarray, where: np.ndarray, reason: str) -> np.ndarray:
+        """Count the included patients that a reason excludes, and return who is still included; (N,) bool each."""
+        self.exclusions[reason] += int((included & where).sum())
+        return included & ~where
+
+
+def prediction_rule(settings: FinetuneSettings) -> IndexRule:
+    """Return the rule for the prediction times of unknown outcomes: the last visit unless --index-date says otherwise.
+
+    Raises:
+        OptionError: --index-date is no rule.
+    """
+    return IndexRule.parse(settings.index_date or "last-visit", settings.horizon_days, settings.seed)
+
+
+def unlabeled(n: int) -> np.ndarray:
+    """Return the labels of patients whose outcome is to be predicted, (n,) int8."""
+    return np.full(n, UNLABELED, dtype=np.int8)

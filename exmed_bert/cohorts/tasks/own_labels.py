@@ -1,0 +1,103 @@
+"""Prediction times and labels from a file of the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from exmed_bert import console
+from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
+from exmed_bert.cohorts.label_file import LabelFile, read_labels
+from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
+from exmed_bert.config import FinetuneSettings
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.files import fingerprint
+
+if TYPE_CHECKING:
+    from exmed_bert.cohorts.cohort import Cohort
+
+
+@dataclass
+class OwnLabels(Task):
+    """Labels at prediction times from a file; without a file unknown outcomes, at a visit of each patient.
+
+    Attributes:
+        file: the labels.
+        index: prediction times where there is no file.
+        found: labels of patients among those read so far.
+        without_events: of these, labels of patients who have no event.
+    """
+
+    name: ClassVar[str] = "own-labels"
+    option: ClassVar[str] = "--labels"
+
+    file: LabelFile | None
+    index: IndexRule = LAST_VISIT
+    found: int = field(default=0, init=False)
+    without_events: int = field(default=0, init=False)
+
+    @classmethod
+    def requested(cls, settings: FinetuneSettings) -> bool:
+        """Return whether --labels is given."""
+        return settings.labels is not None
+
+    @classmethod
+    def from_settings(cls, settings: FinetuneSettings, outcomes: bool) -> Self:
+        """Return the task with the labels of --labels."""
+        if settings.labels is None:
+            return cls(None, prediction_rule(settings))
+        return cls(read_labels(settings.labels))
+
+    def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
+        """Return every label of a patient who has an event."""
+        included = self.with_events(patients)
+        if self.file is None:
+            days = self.index.days(patients, hashes)
+            included = self.exclude(included, days == NEVER, "no visit with the horizon of follow-up after it")
+            rows = np.flatnonzero(included)
+            return Selection(rows, days[rows], unlabeled(len(rows)))
+        rows, of_file = self.file.rows_of(hashes)
+        self.exclude(included, np.bincount(rows, minlength=len(patients)) == 0, "no label")
+        has_events = included[rows]
+        self.found += len(rows)
+        self.without_events += int((~has_events).sum())
+        of_file = of_file[has_events]
+        return Selection(rows[has_events], self.file.days[of_file].astype(np.int64), self.file.labels[of_file])
+
+    @property
+    def title(self) -> str:
+        """The file of labels."""
+        return "Outcome of the labels" if self.file is None else f"Outcome of {self.file.path.name}"
+
+    def check(self, path: Path, cohort: Cohort) -> None:
+        """Warn of labels of patients who are not in the file of patients."""
+        if self._unknown:
+            console.warn(f"{self._unknown:,} labels are of patients who are not in {path}")
+
+    def label_attrition(self, left: int) -> list[tuple[str, int]]:
+        """Return the way from all labels to those that are left: a patient may have several."""
+        if self.file is None:
+            return []
+        return [
+            ("labels read", len(self.file.labels)),
+            ("labels excluded: patient not in the input", self._unknown),
+            ("labels excluded: no event", self.without_events),
+            ("labels excluded: too few codes by the prediction time", self.found - self.without_events - left),
+            ("labels left", left),
+        ]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fingerprint of the labels."""
+        return {} if self.file is None else {"labels": fingerprint(self.file.path)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], settings: FinetuneSettings) -> Self:
+        """Return the task for unknown outcomes."""
+        return cls(None, prediction_rule(settings))
+
+    @property
+    def _unknown(self) -> int:
+        return 0 if self.file is None else len(self.file.labels) - self.found

@@ -1,0 +1,48 @@
+"""What fine-tuning prints: the cohort before, the results after."""
+
+from typing import Any
+
+from exmed_bert import console
+from exmed_bert.cohorts.cohort import Cohort
+from exmed_bert.cohorts.labeled import SPLITS, TEST
+from exmed_bert.config import FinetuneSettings
+from exmed_bert.evaluation.results import Results
+from exmed_bert.finetuning.outcome_model import Pretrained
+from exmed_bert.finetuning.predictions import PREDICTIONS
+
+
+def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrained) -> None:
+    """Print the attrition, the splits, and how many codes are new to the model."""
+    patients = cohort.patients
+    rows: list[tuple[str, Any]] = list(cohort.attrition)
+    for number, name in enumerate(SPLITS):
+        own = patients.rows(number)
+        rows.append((f"  {name}", f"{len(own):,}, {int(patients.labels[own].sum()):,} with the outcome"))
+    console.table(f"Cohort of {settings.input}", rows + new_codes(pretrained.new, pretrained.estimated))
+
+
+def new_codes(new: int, estimated: int) -> list[tuple[str, Any]]:
+    """Return rows that count the codes that a model never saw, and those of them with relatives to start from."""
+    if not new:
+        return []
+    return [("codes that the model never saw", new), ("  of them with relatives to start from", estimated)]
+
+
+def print_summary(settings: FinetuneSettings, results: Results) -> None:
+    """Print the AUROC of each model, and where everything is."""
+    rows = []
+    for model in results.models:
+        auroc = model.metrics["auroc"]
+        rows.append((model.label, f"AUROC {auroc.value:.4f} ({auroc.low:.4f} to {auroc.high:.4f})"))
+    console.table(f"{results.title}: {results.splits[TEST].patients:,} test patients", rows)
+    folder = settings.output_dir
+    console.table(
+        "Written",
+        [
+            ("report", folder / "report.html"),
+            ("results", folder / "results.json"),
+            ("predictions", folder / PREDICTIONS),
+            ("model", folder),
+            ("TensorBoard", f"tensorboard --logdir {folder / 'logs'}"),
+        ],
+    )
