@@ -8,15 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, record
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exmed_bert import codes
 from exmed_bert.config import ConvertSettings, GenerateSettings, Resolved
@@ -28,7 +25,6 @@ from exmed_bert.synthetic import generate as step
 from exmed_bert.synthetic.novel import recent_cousins
 from exmed_bert.synthetic.population import generate_block, generate_blocks
 from exmed_bert.synthetic.summary import Summary
-from exmed_bert.synthetic.workers import in_rounds
 
 SCRIPT = ROOT / "scripts" / "generate_synthetic_patients.py"
 END = date(2025, 12, 31)
@@ -103,42 +99,13 @@ def test_a_summary_is_the_sum_of_its_blocks() -> None:
 
 def test_one_worker_is_this_process() -> None:
     work = (
-        "import sys; from exmed_bert.config import GenerateSettings; from exmed_bert.synthetic.workers import make; "
-        "print(sum(made.piece.patients for made in make(GenerateSettings(num_patients=1200)))); "
+        "import sys; from exmed_bert.config import GenerateSettings as Settings; "
+        "from exmed_bert.synthetic.generate import generate_pieces; "
+        "print(sum(piece.patients for piece, _ in generate_pieces(Settings(num_patients=1200)))); "
         "assert not {'joblib', 'multiprocessing', 'torch'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("1200\n", "")
-
-
-# Memory --------------------------------------------------------------------------------------------------------------
-
-
-@given(tasks=st.integers(0, 40), size=st.integers(1, 7), wanted=st.integers(0, 40))
-def test_at_most_two_rounds_are_held(tasks: int, size: int, wanted: int) -> None:
-    """The worst of pools, which makes all that it is given at once, and a consumer that stops at any moment."""
-    made, fetched, used = 0, 0, []
-
-    def start(numbers: range) -> Iterator[int]:
-        nonlocal made
-        made += len(numbers)
-        return fetch(numbers)
-
-    def fetch(numbers: range) -> Iterator[int]:
-        nonlocal fetched
-        for number in numbers:
-            fetched += 1
-            yield number
-
-    results = in_rounds(start, range(tasks), size)
-    for number in results:
-        assert made - len(used) <= 2 * size
-        used.append(number)
-        if len(used) >= wanted:
-            break
-    results.close()
-    assert used == list(range(min(tasks, max(wanted, 1))))
-    assert fetched == made, "no pool is left amid its work"
 
 
 # Runs that are stopped -----------------------------------------------------------------------------------------------
@@ -169,6 +136,7 @@ def group_is_gone(leader: int) -> bool:
 
 
 @posix
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_file_that_looks_whole(tmp_path: Path) -> None:
     output = generate_to(tmp_path / "p.jsonl.gz", num_patients=20)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -182,6 +150,7 @@ def test_a_killed_run_leaves_no_file_that_looks_whole(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     run = start_run(tmp_path / "p.jsonl")
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
@@ -191,6 +160,7 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_a_full_disk_and_a_lost_worker_take_one_line(tmp_path: Path) -> None:
     import resource
 

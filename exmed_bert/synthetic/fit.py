@@ -7,16 +7,17 @@ hold in the end, after short histories are filled up, long ones cut, and codes k
 It takes some ten minutes on two cores. Needed after a change of the tables or of how patients are drawn.
 """
 
+import functools
 from dataclasses import dataclass, fields
 from typing import Annotated
 
 import numpy as np
 import typer
-from joblib import Parallel, delayed
 from scipy.special import expit, logit
 
 from exmed_bert import console
 from exmed_bert.config import GenerateSettings
+from exmed_bert.parallel import ordered_map
 from exmed_bert.reference.tables import Tables, load
 from exmed_bert.synthetic import fitted as store
 from exmed_bert.synthetic.fitted import Fitted
@@ -84,33 +85,32 @@ def run(patients: int, rounds: int, workers: int) -> None:
     """Fit with ``rounds`` populations of so many ``patients`` and write `fitted.PATH`."""
     tables = load()
     values, last = Values.first(tables), []
-    with Parallel(n_jobs=workers) as parallel, console.progress(total=rounds, label="Fitting", unit="rounds") as bar:
+    with console.progress(total=rounds, label="Fitting", unit="rounds") as bar:
         for number in range(rounds):
             if number >= rounds * (1 - _AVERAGED):
                 last.append(values)
-            counted = _simulate(parallel, FIRST_SEED + number, patients, workers, tables, values.fitted(tables))
+            counted = _simulate(FIRST_SEED + number, patients, workers, tables, values.fitted(tables))
             values = values.moved(counted, tables, step=(1 + number) ** -0.2)
             bar.update(1)
         fitted = Values.mean(last).fitted(tables)
-        counted = _simulate(parallel, FIRST_SEED + rounds, patients, workers, tables, fitted)
+        counted = _simulate(FIRST_SEED + rounds, patients, workers, tables, fitted)
     errors = _errors(counted, tables)
     store.save(fitted, tables, {"patients": patients, **errors})
     console.table("Fitted", [*errors.items(), ("written", store.PATH)])
 
 
-def _simulate(parallel: Parallel, seed: int, patients: int, workers: int, tables: Tables, fitted: Fitted) -> Measures:
+def _simulate(seed: int, patients: int, workers: int, tables: Tables, fitted: Fitted) -> Measures:
     blocks = np.array_split(np.arange(-(-patients // BLOCK)), workers)
-    parts = parallel(delayed(_count)(seed, some.tolist(), fitted) for some in blocks)
     total = Measures(tables)
-    for part in parts:
+    for part in ordered_map(functools.partial(_count, seed, fitted), blocks, workers):
         total.merge(part)
     return total
 
 
-def _count(seed: int, blocks: list[int], fitted: Fitted) -> Measures:
+def _count(seed: int, fitted: Fitted, blocks: np.ndarray) -> Measures:
     end_date = GenerateSettings().end_date
     counted = Measures(load())
-    for block in blocks:
+    for block in blocks.tolist():
         counted.add(generate_block(seed, block, 0.0, end_date, fitted=fitted).patients)
     return counted
 

@@ -1,5 +1,6 @@
-"""Step 1 as a whole: make the patients, write them with their meta file beside them, and say what they are."""
+"""Step 1 as a whole: generate the patients, write them with their meta file beside them, and summarize them."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import Any
 
 from exmed_bert import codes, console
 from exmed_bert.config import GenerateSettings, Resolved
-from exmed_bert.data.io import Piece, file_format, write_pieces
+from exmed_bert.data.io import Piece, file_format, prepare, write_pieces
 from exmed_bert.files import write_json
+from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import recent as recent_codes
 from exmed_bert.reference.tables import load
-from exmed_bert.synthetic.population import BLOCK, BOUNDS, novel_cousins
+from exmed_bert.synthetic.population import BLOCK, BOUNDS, generate_blocks, novel_cousins
 from exmed_bert.synthetic.summary import Summary
-from exmed_bert.synthetic.workers import make
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1
 
@@ -33,7 +34,7 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
 
     def patients() -> Iterator[Piece]:
         with console.progress(total=settings.num_patients, label="Generating", unit=" patients") as bar:
-            for piece, part in make(settings):
+            for piece, part in generate_pieces(settings):
                 summary.merge(part)
                 yield piece
                 bar.update(piece.patients)
@@ -54,6 +55,33 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
     console.table(
         "Written", [("patients", settings.output), ("novel codes, counts", meta_path), ("settings", settings_path)]
     )
+
+
+def generate_pieces(settings: GenerateSettings) -> Iterator[tuple[Piece, Summary]]:
+    """Yield the population's blocks in order, each ready to be written and with its summary.
+
+    They do not depend on the number of workers or on the chunk size.
+
+    Raises:
+        InputError: a worker process was killed.
+    """
+    blocks, size = -(-settings.num_patients // BLOCK), -(-settings.chunk_size // BLOCK)
+    workers = min(settings.workers, -(-blocks // size))
+    if workers == 1:
+        size = 1  # nothing to send: a block in memory is enough, and the progress bar moves with each
+    chunks = [range(first, min(first + size, blocks)) for first in range(0, blocks, size)]
+    for pieces in ordered_map(functools.partial(_pieces, settings), chunks, workers):
+        yield from pieces
+
+
+def _pieces(settings: GenerateSettings, numbers: range) -> list[tuple[Piece, Summary]]:
+    """Generate the blocks of these numbers."""
+    pieces = []
+    for block in generate_blocks(settings, numbers):
+        summary = Summary()
+        summary.add(block)
+        pieces.append((prepare(block.patients, file_format(settings.output)), summary))
+    return pieces
 
 
 def _beside(output: Path, kind: str) -> Path:
