@@ -571,6 +571,7 @@ class TestRelatives:
         assert spreads == pytest.approx([3 * np.sqrt(2), 3 * np.sqrt(2), 3])
 
 
+@pytest.mark.slow
 class TestHierarchy:
     """Embeddings of the trees, on the part of the graph that is quickly made."""
 

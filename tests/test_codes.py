@@ -61,6 +61,7 @@ def test_atc_ancestors_are_its_four_levels(code: str) -> None:
     assert codes.is_descendant(code, code[:3], "atc") and not codes.is_descendant(code[:3], code, "atc")
 
 
+@pytest.mark.slow
 def test_the_tree_is_the_official_one() -> None:
     """All codes of ICD-10-CM of April 2026: spelling, parents and chapters."""
     import simple_icd_10_cm as official
@@ -78,6 +79,7 @@ def test_the_tree_is_the_official_one() -> None:
     assert not wrong, wrong[:5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "description"),
     [

@@ -89,6 +89,7 @@ class TestModel:
         expected = (scores.exp() if forecasts else scores.softmax(dim=1))[:, target_codes].sum(dim=1).log()
         assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
 
+    @pytest.mark.slow
     def test_labels_first_fit_what_single_codes_say(self, labeled: LabeledPatients) -> None:
         dataset = labeled.dataset
         code = int(dataset.code_counts[6:].argmax()) + 6
@@ -265,6 +266,7 @@ def finished(world: Path) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(finished: Path, world: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     assert [model["name"] for model in results["models"]] == ["fine-tuned", "logreg", "scratch"]
@@ -279,6 +281,7 @@ def test_what_a_run_leaves(finished: Path, world: Path) -> None:
     assert len(set(attributed["patient_id"].to_pylist())) == 4
 
 
+@pytest.mark.slow
 def test_no_patient_of_the_pretraining_is_validated_or_tested_on(finished: Path, world: Path) -> None:
     table = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
     seen = SplitRule(42, 0.5).trains_on(hash_patient_ids(table["patient_id"]))
@@ -289,6 +292,7 @@ def test_no_patient_of_the_pretraining_is_validated_or_tested_on(finished: Path,
     assert set(table["split"]) == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(finished: Path, world: Path) -> None:
     before = (finished / "results.json").stat().st_mtime_ns
     more = ["--train-sizes", "60,all", "--baselines", "logreg,scratch", "--explain", 4]
@@ -297,6 +301,7 @@ def test_a_finished_run_is_not_trained_again(finished: Path, world: Path) -> Non
     assert (finished / "results.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_predictions_for_new_patients(finished: Path, world: Path, tmp_path: Path) -> None:
     given = ["--predict-only", "--model-dir", finished, "--output-dir", tmp_path]
     result = run_script(SCRIPT, *given, "--input", world / "new.json", cwd=world)
@@ -330,6 +335,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / "whole", tmp_path / "killed"]
     more = ["--baselines", "none", "--head", "gru"]
@@ -344,6 +350,7 @@ def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "code", "parts"),
     [
@@ -366,6 +373,7 @@ def test_refusals_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_unknown_origin_is_said_to_be_one(world: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

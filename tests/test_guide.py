@@ -251,6 +251,7 @@ def test_each_block_of_commands_is_known() -> None:
     assert not other, "blocks of commands are marked bash or bat, so that they are tested"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", of_guide("run"), ids=name_of)
 def test_the_guides_commands_run(block: Block, sessions: Sessions) -> None:
     done = sessions.done[block]
@@ -264,6 +265,7 @@ def test_the_guides_options_exist(block: Block) -> None:
     assert block.script and not unknown_flags(block.script, words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for block in of_guide("server") for c in block.commands])
 def test_the_guides_viewers_find_what_they_show(command: str, session: Session) -> None:
     """They stay open until they are stopped, so only their option and what it names are checked."""
@@ -311,6 +313,7 @@ def listed_files() -> list[str]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", listed_files())
 def test_every_listed_file_is_there(path: str, session: Session) -> None:
     found = list(session.root.glob(path))
@@ -328,6 +331,7 @@ def test_the_tree_lists_what_users_look_for() -> None:
     } <= set(listed_files())
 
 
+@pytest.mark.slow
 def test_the_quick_start_trains_a_model_that_beats_guessing(sessions: Sessions) -> None:
     results = sessions.examples.results()
     assert results["train_steps"] == 4120
@@ -337,6 +341,7 @@ def test_the_quick_start_trains_a_model_that_beats_guessing(sessions: Sessions) 
     assert sizes == (64, 2, 2) and not model.config.predict_los
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_archives_the_old_one(session: Session) -> None:
     printed = session.printed("All three steps with one command")
     assert re.search(r"output/synthetic_pretrain is archived as output/synthetic_pretrain\.\d{8}-\d{6}\b", printed)
@@ -344,12 +349,14 @@ def test_a_run_with_other_settings_archives_the_old_one(session: Session) -> Non
     assert old.config.max_position_embedding == 51, "the run with 50 codes, which the one with 100 archived"
 
 
+@pytest.mark.slow
 def test_the_lengths_and_masking_that_a_dataset_has_may_be_repeated(session: Session) -> None:
     printed = session.printed("Length and masking belong to the dataset")
     assert printed.count("Plan: 1 steps") == 1
     assert "already holds this run" in printed, "--max-seq-length and --dynamic-masking say what is so without them"
 
 
+@pytest.mark.slow
 def test_novel_codes_start_from_an_ancestors_clinvec_vector(session: Session) -> None:
     report = json.loads((session.root / "output" / "with_clinvec" / "clinvec_report.json").read_text())
     own, ancestor, without = (report["start"][how]["codes"] for how in ("own", "ancestor", "none"))
@@ -395,6 +402,7 @@ def own(sessions: Sessions) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ERRORS)
 def test_the_errors_shown_are_the_real_ones(
     part: str, sessions: Sessions, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -412,6 +420,7 @@ def test_the_errors_shown_are_the_real_ones(
     assert line in shown_errors() and part in line
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_the_error_shown(sessions: Sessions, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     done = sessions.examples.run(f"python {CONVERT}", PYTHONPATH=str(tmp_path))
@@ -452,6 +461,7 @@ def output_lines(sessions: Sessions) -> Iterator[tuple[str, bool]]:
         yield from ((f"{name} = {value}", True) for name, value in user.results().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [ROOT / "README.md", GUIDE], ids=lambda path: path.name)
 def test_the_output_shown_is_the_real_one(path: Path, sessions: Sessions) -> None:
     """Of generating and converting to the letter, of training but for the figures."""
@@ -552,6 +562,7 @@ def test_the_readmes_patients_are_valid(tmp_path: Path) -> None:
     assert len(patients) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"), ids=name_of)
 def test_the_readmes_python_runs(
     block: Block, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

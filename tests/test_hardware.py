@@ -116,6 +116,7 @@ with cpu_settings(StepShape(60, 64, 128), "fp32"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="concerns glibc's allocator")
 def test_steps_take_no_memory_from_the_system_anew() -> None:
     done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
@@ -130,6 +131,7 @@ def test_compiling_needs_a_compiler(small_datasets: Path, tmp_path: Path, monkey
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_profile_and_a_sample_in_evaluations(
     small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,10 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.training.checkpoints import checkpoints
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo under the launchers is tested on POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="gloo under the launchers is tested on POSIX"),
+]
 
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no"]

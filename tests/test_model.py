@@ -325,6 +325,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert isinstance(AutoConfig.from_pretrained(tmp_path), ExMedBertConfig)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
@@ -339,6 +340,7 @@ def test_the_auto_classes_know_the_model_once_it_is_imported(imports: str) -> No
     assert result.stdout.split() == ["ExMedBertModel"], result.stderr
 
 
+@pytest.mark.slow
 def test_the_packages_names_are_listed_before_they_are_loaded() -> None:
     program = (
         "import exmed_bert, sys; print(set(exmed_bert.__all__) <= set(dir(exmed_bert)), 'torch' in sys.modules);"

@@ -268,6 +268,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_script_leaves_everything(analyzed: Path, pretrained: Path, small_datasets: Path) -> None:
     vocabulary = json.loads((pretrained / "vocab.json").read_text())
     codes = {row["code"]: row for row in rows_of(analyzed / "codes.csv")}
@@ -293,6 +294,7 @@ def test_the_script_leaves_everything(analyzed: Path, pretrained: Path, small_da
     assert json.loads((analyzed / "settings.json").read_text())["step"] == "analyze"
 
 
+@pytest.mark.slow
 def test_the_projector_has_every_code(analyzed: Path, pretrained: Path) -> None:
     codes = len(json.loads((pretrained / "vocab.json").read_text())) - len(SPECIAL_TOKENS)
     config = (analyzed / "projector" / "projector_config.pbtxt").read_text()
@@ -321,6 +323,7 @@ class Page(HTMLParser):
         self.links += [value for name, value in attributes if name in ("href", "src") and not value.startswith("data:")]
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_self_contained(analyzed: Path) -> None:
     page = Page()
     page.feed((analyzed / "report.html").read_text())
@@ -330,12 +333,14 @@ def test_the_page_is_whole_and_self_contained(analyzed: Path) -> None:
     assert pictures == files and len(files) == 9
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(analyzed: Path, pretrained: Path, small_datasets: Path) -> None:
     settings = AnalyzeSettings(model_dir=pretrained, dataset=small_datasets / "small_val.pt", output_dir=analyzed)
     again = json.loads(json.dumps(analyze(load(settings), settings).to_dict()))
     assert again == json.loads((analyzed / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
     """Codes that occur nowhere in training take their place; without training data nothing is novel, and says so."""
     dataset = PatientDataset.load(small_datasets / "small_val.pt")
@@ -355,12 +360,14 @@ def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_d
     assert "no novel code" in text and "not at hand" in text and "start_embeddings.safetensors" in text
 
 
+@pytest.mark.slow
 def test_errors_are_one_line(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
     val = small_datasets / "small_val.pt"
     result = run_script(SCRIPT, "--model-dir", tmp_path, "--dataset", val, "--output-dir", tmp_path / "o", cwd=tmp_path)
     assert_one_line_error(result, 1, str(tmp_path), "vocab.json", "pretrained model")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
     val = small_datasets / "small_val.pt"
     model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))

@@ -54,6 +54,7 @@ def eval_results(folder: Path) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split(" = ") for line in lines)}
 
 
+@pytest.mark.slow
 def test_a_planted_rule_is_learned(tmp_path: Path) -> None:
     """A drug follows each diagnosis, and only it: masked, it can be told from the diagnosis alone."""
     rng = random.Random(0)
@@ -84,6 +85,7 @@ def finished(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Path) -> None:
     model_dir, data_dir = finished / "model", finished / "data"
     for name in ("pytorch_model.bin", "model.safetensors", "config.json", "vocab.json", "output.log", "settings.json"):
@@ -119,6 +121,7 @@ def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Pa
     assert saved["settings"]["hidden_size"] == 16 and saved["versions"]["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["learned_projection", "pca", "truncate"])
 def test_vectors_are_resized_to_the_models_width(method: str, small_datasets: Path, tmp_path: Path) -> None:
     vocabulary = PatientDataset.load(small_datasets / "small_train.pt").info.vocabulary
@@ -130,6 +133,7 @@ def test_vectors_are_resized_to_the_models_width(method: str, small_datasets: Pa
     assert f"ClinVec vectors resized from 24 to 16 dimensions by {method}" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_warm_up_as_long_as_the_run_is_a_warning(
     small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +141,7 @@ def test_a_warm_up_as_long_as_the_run_is_a_warning(
     assert "Warning: --warmup-steps: 5 of 2 steps: the learning rate rises" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(finished: Path, small_datasets: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
     result = run_script(SCRIPT, *tiny_flags(small_datasets, finished), cwd=ROOT)
@@ -177,6 +182,7 @@ def killer(moment: str) -> str:
     return _KILLER.format(**{name: "" if name == moment else "# " for name in moments})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["staged", "published", "model_written"])
 def test_a_killed_run_resumes_to_the_same_weights(
     moment: str, finished: Path, small_datasets: Path, tmp_path: Path
@@ -210,6 +216,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert first["eval_loss"] == second["eval_loss"]
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(finished: Path, small_datasets: Path, tmp_path: Path) -> None:
     result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--num-workers", 2, cwd=ROOT)
     assert result.returncode == 0, result.stderr
@@ -217,6 +224,7 @@ def test_worker_processes_change_nothing(finished: Path, small_datasets: Path, t
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_and_other_settings_are_archived(
     small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +272,7 @@ def test_what_cannot_be_is_refused(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line_on_the_command_line(small_datasets: Path, tmp_path: Path) -> None:
     result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--max-seq-length", 50, cwd=ROOT)
     assert_one_line_error(result, 1, "max_length mismatch error", "--max-seq-length 50", "--max-length 50")
@@ -288,6 +297,7 @@ def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path:
         load_datasets(resolved)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits on file size are POSIX")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(small_datasets: Path, tmp_path: Path) -> None:
     # A limit on the size of files stands in for a full disk: the optimizer's state is the first file to exceed it.

@@ -589,6 +589,7 @@ def test_every_section_has_a_key_of_its_own(planted: dict[str, Any]) -> None:
     assert all(headline["section"] in planted["sections"] for headline in planted["headlines"].values())
 
 
+@pytest.mark.slow
 def test_the_script_reports_on_generated_patients(tmp_path: Path) -> None:
     done = run_script("generate_synthetic_patients.py", "-n", 300, "-o", "p.jsonl.gz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,8 @@ from conftest import ROOT
 
 from exmed_bert.training.tracking import MetricsWriter
 
+pytestmark = pytest.mark.slow
+
 
 def write(database: Path, *messages: dict[str, object]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "exmed_bert.training.mlflow_writer", str(database)]
