@@ -16,11 +16,12 @@ from exmed_bert.cohorts.index_dates import IndexRule
 from exmed_bert.cohorts.label_file import read_labels
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION
 from exmed_bert.cohorts.splits import assign_splits
-from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.base import Selection, Task
 from exmed_bert.cohorts.tasks.first_occurrence import FirstOccurrence
 from exmed_bert.cohorts.tasks.own_labels import OwnLabels
 from exmed_bert.cohorts.tasks.prolonged_stay import ProlongedStay
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
@@ -257,6 +258,80 @@ def test_prolonged_stay_takes_the_whole_history(tmp_path: Path) -> None:
     cohort = built(tmp_path, records, task := ProlongedStay())
     assert labels_of(cohort) == {i: int(i % 3 == 0) for i in range(9) if i % 3 != 2}
     assert task.exclusions["length of stay not recorded"] == 3 and (cohort.patients.dataset.lengths == 2).all()
+
+
+class TestAttrition:
+    RECORDS = (
+        patient(1, {0: ["I10"], 300: ["I50.9"], 400: ["I10"]}, had_plos=True),
+        patient(2, {0: ["I10"], 10: ["E11.9"], 400: ["I10"]}),
+        patient(3, {0: ["I50.9"], 400: ["I10"]}, had_plos=None),
+        patient(4, {0: ["I10"], 200: ["I10"]}),
+        patient(5, {0: ["I10"], 30: ["I50.9"], 390: ["I10"]}),
+        patient(6, {500: ["I10"]}),
+        patient(7, {}),
+        patient(8, {}, had_plos=None),
+        patient(9, {0: ["I10"], 5: ["E11.9"], 380: ["I50.9"], 800: ["I10"]}),
+    )
+
+    @staticmethod
+    def labels(folder: Path) -> OwnLabels:
+        """Return nine labels: three of patient 1, one of which has too few codes, and one of nobody in the file."""
+        lines = [(1, 0), (1, 350), (1, 400), (2, 0), (3, 500), (5, 40), (7, 0), (9, 5), (77, 0)]
+        rows = [f"{who},{START + timedelta(days=day)},{who % 2 == 1}" for who, day in lines]
+        (folder / "labels.csv").write_text("\n".join(["subject_id,prediction_time,boolean_value", *rows]))
+        return OwnLabels(read_labels(folder / "labels.csv"))
+
+    @pytest.mark.parametrize(
+        "task",
+        [
+            *(
+                first_occurrence(rule, gap, outcomes=outcomes)
+                for rule in ("last-visit-before", "random", "last-visit", f"fixed:{START + timedelta(days=15)}")
+                for gap, outcomes in ((60, True), (0, False))
+                if rule != "last-visit" or not outcomes
+            ),
+            ProlongedStay(),
+            ProlongedStay(outcomes=False),
+            ProlongedStay(IndexRule("random", 365, 7), outcomes=False),
+            OwnLabels(None),
+            OwnLabels(None, IndexRule("last-visit-before", 365)),
+            None,  # the labels above
+        ],
+    )
+    def test_patients_read_less_all_exclusions_are_the_patients_left(self, tmp_path: Path, task: Task | None) -> None:
+        cohort = built(tmp_path, list(self.RECORDS), task or self.labels(tmp_path), least=2)
+        attrition = dict(cohort.attrition)
+        assert len(attrition) == len(cohort.attrition)
+        excluded = sum(count for what, count in cohort.attrition if what.startswith("excluded: "))
+        patients = {cohort.patients.dataset.patient_id(row) for row in range(len(cohort.patients))}
+        assert attrition["patients read"] - excluded == attrition["patients left"] == len(patients)
+        assert attrition["patients read"] == len(self.RECORDS) and attrition["excluded: no event"] == 2
+
+    def test_labels_have_an_attrition_of_their_own(self, tmp_path: Path) -> None:
+        cohort = built(tmp_path, list(self.RECORDS), self.labels(tmp_path), least=2)
+        assert cohort.attrition == [
+            ("patients read", 9),
+            ("excluded: no event", 2),
+            ("excluded: no label", 2),
+            ("excluded: fewer than 2 codes by the index date", 1),
+            ("patients left", 4),
+            ("labels read", 9),
+            ("labels excluded: patient not in the input", 1),
+            ("labels excluded: no event", 1),
+            ("labels excluded: too few codes by the prediction time", 2),
+            ("labels left", 5),
+            ("  with the outcome", 5),
+        ]
+        assert len(cohort.patients) == 5
+
+    def test_a_task_that_does_not_count_is_found_out(self, tmp_path: Path) -> None:
+        class Careless(ProlongedStay):
+            def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
+                found = super().select(patients, hashes)
+                return Selection(found.rows[1:], found.days[1:], found.labels[1:])
+
+        with pytest.raises(ValueError, match="task plos: 3 exclusions of 9 patients, but 5 were selected"):
+            built(tmp_path, list(self.RECORDS), Careless())
 
 
 def test_an_empty_cohort_is_refused(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -16,16 +19,24 @@ from conftest import ROOT, assert_one_line_error, run_script
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
+from typer.testing import CliRunner
 
+from exmed_bert.cli import command
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.index_dates import NEVER, last_days, up_to
 from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
+from exmed_bert.cohorts.tasks import registry
+from exmed_bert.cohorts.tasks.base import Selection, Task, unlabeled
+from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.forecast import YEAR, draw_forecasts
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import ENTITY_ID, MASK, SPECIAL_TOKENS
+from exmed_bert.finetuning.finetune import run
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.trainer import outcome_metrics
@@ -320,6 +331,146 @@ def test_predictions_for_new_patients(finished: Path, world: Path, tmp_path: Pat
     assert np.allclose([of_now[i] for i in then["patient_id"]], then["probability"], atol=1e-6)
 
 
+def predictions(folder: Path) -> dict[str, list[Any]]:
+    return pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
+
+
+def day(text: str) -> date:
+    return date.fromisoformat(text)  # reads 20230630, too
+
+
+def last_visits(path: Path) -> dict[int, date]:
+    """Return the day of each patient's last event."""
+    found = {}
+    for person in json.loads(path.read_text()):
+        if days := [*person["diagnosis_dates"], *person["prescription_dates"]]:
+            found[person["patient_id"]] = day(max(days))
+    return found
+
+
+def test_a_model_of_prolonged_stay_predicts(world: Path, tmp_path: Path) -> None:
+    model, output = tmp_path / "plos", tmp_path / "new"
+    fast = ["--task", "plos", "--epochs", 1, "--baselines", "none", "--train-sizes", 60]
+    given = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", model]
+    result = run_script(SCRIPT, *given, *fast, cwd=world)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((model / "finetuning.json").read_text())["task"]["name"] == "plos"
+
+    given = ["--predict-only", "--model-dir", model, "--output-dir", output, "--input", world / "new.json"]
+    result = run_script(SCRIPT, *given, cwd=world)
+    assert result.returncode == 0, result.stderr
+    assert "Prolonged length of stay" in result.stdout
+    found, last = predictions(output), last_visits(world / "new.json")
+    assert list(found) == ["patient_id", "index_date", "probability"] and len(found["patient_id"]) > 150
+    assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
+
+    result = run_script(SCRIPT, *given, "--index-date", "fixed:2024-06-30", cwd=world)
+    assert result.returncode == 0, result.stderr
+    assert set(predictions(output)["index_date"]) == {date(2024, 6, 30)}
+
+
+def test_a_model_of_own_labels_predicts_with_and_without_labels(world: Path, tmp_path: Path) -> None:
+    labels, model, output = tmp_path / "labels.csv", tmp_path / "model", tmp_path / "new"
+    lines = ["subject_id,prediction_time,boolean_value"]
+    last = last_visits(world / "patients.json")
+    for person in json.loads((world / "patients.json").read_text()):
+        if person["patient_id"] in last:  # at two times each
+            when = last[person["patient_id"]]
+            lines += [f"{person['patient_id']},{d},{person['sex'] == 'MALE'}" for d in (when, when - timedelta(400))]
+    labels.write_text("\n".join([*lines, "nobody,2023-01-01,true"]))
+    fast = ["--labels", labels, "--epochs", 1, "--baselines", "none", "--train-sizes", 60]
+    given = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", model]
+    result = run_script(SCRIPT, *given, *fast, cwd=world)
+    assert result.returncode == 0, result.stderr
+    assert "1 labels are of patients who are not in" in result.stderr
+    assert "labels excluded: too few codes" in result.stdout
+
+    given = ["--predict-only", "--model-dir", model, "--output-dir", output, "--input", world / "new.json"]
+    result = run_script(SCRIPT, *given, cwd=world)
+    assert result.returncode == 0, result.stderr
+    found, last = predictions(output), last_visits(world / "new.json")
+    assert list(found) == ["patient_id", "index_date", "probability"]
+    assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
+
+    result = run_script(SCRIPT, *given, "--labels", labels, cwd=world)
+    assert result.returncode == 0, result.stderr
+    found = predictions(output)
+    assert list(found) == ["patient_id", "index_date", "label", "probability"] and set(found["label"]) == {0, 1}
+
+
+def test_a_task_of_an_earlier_release_is_read(finished: Path, world: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(finished, model, ignore=shutil.ignore_patterns("runs", "logs", "mlruns*"))
+    content = json.loads((model / "finetuning.json").read_text())
+    task = content["task"]
+    assert task["endpoint"] == ["ICD:J*"] and task["index_date"] == "last-visit-before"
+    content["task"], content["endpoint"], content["horizon_days"] = None, task["endpoint"], task["horizon_days"]
+    (model / "finetuning.json").write_text(json.dumps(content))
+    found = []
+    for number, folder in enumerate((finished, model)):
+        given = ["--predict-only", "--model-dir", folder, "--output-dir", tmp_path / str(number)]
+        result = run_script(SCRIPT, *given, "--input", world / "new.json", cwd=world)
+        assert result.returncode == 0, result.stderr
+        found.append(predictions(tmp_path / str(number)))
+    assert found[0] == found[1]
+
+
+class AnyEvent(Task):
+    """Whether anything happens in the year after the last visit but one: a task of a user's own."""
+
+    name = "any-event"
+
+    def __init__(self, outcomes: bool) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+    @classmethod
+    def from_settings(cls, settings: FinetuneSettings, outcomes: bool) -> "AnyEvent":
+        return cls(outcomes)
+
+    def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
+        last = last_days(patients)
+        before = last_days(up_to(patients, last - 1)) if self.outcomes else last
+        included = self.exclude(self.with_events(patients), before == -NEVER, "a single visit")
+        rows = np.flatnonzero(included)
+        labels = (last[rows] <= before[rows] + 365).astype(np.int8) if self.outcomes else unlabeled(len(rows))
+        return Selection(rows, before[rows], labels)
+
+    @property
+    def title(self) -> str:
+        return "Any event within a year"
+
+
+def test_a_task_of_a_users_own_is_one_class_and_one_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_TASKS", [*registry._TASKS])
+    registry.register(AnyEvent)
+    with pytest.raises(ValueError, match="any-event"):
+        registry.register(AnyEvent)
+
+    app = command(FinetuneSettings, run, "", "")
+    model, output = tmp_path / "model", tmp_path / "new"
+    files = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", model]
+    fast = ["--epochs", 1, "--baselines", "logreg", "--train-sizes", 60, "--task", "any-event"]
+    result = CliRunner().invoke(app, [str(flag) for flag in (*files, *fast)])
+    assert result.exit_code == 0, result.output
+    assert "excluded: a single visit" in result.output and "Any event within a year" in result.output
+    assert set(predictions(model)["label"]) == {0, 1}
+    assert json.loads((model / "finetuning.json").read_text())["task"] == {"name": "any-event", "label_type": "boolean"}
+
+    files = ["--model-dir", model, "--input", world / "new.json", "--output-dir", output, "--predict-only"]
+    result = CliRunner().invoke(app, [str(flag) for flag in files])
+    assert result.exit_code == 0, result.output
+    found, last = predictions(output), last_visits(world / "new.json")
+    assert len(found["patient_id"]) > 150 and "label" not in found
+    assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
+
+    monkeypatch.setattr(registry, "_TASKS", [task for task in registry._TASKS if task is not AnyEvent])
+    result = CliRunner().invoke(app, [str(flag) for flag in files])
+    assert result.exit_code == 1 and "'any-event', expected one of first-occurrence, own-labels, plos" in result.output
+
+
 _KILLER = """
 import os, runpy, signal, sys
 sys.argv = sys.argv[1:]
@@ -356,7 +507,8 @@ def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -
     [
         (["--endpoint", "Q99.9"], 1, ("--endpoint Q99.9", "no patient has such a code")),
         (["--endpoint", "nonsense"], 2, ("--endpoint", "nonsense", "heart_failure")),
-        (["--task", "plos"], 2, ("one of --endpoint, --labels and --task",)),
+        (["--task", "plos"], 2, ("one of --endpoint, --labels and --task plos", "got --endpoint and --task")),
+        (["--task", "survival"], 2, ("--task", "'survival'", "expected plos")),
         (["--index-date", "yesterday"], 2, ("--index-date", "fixed:YYYY-MM-DD")),
         (["--gap-days", 400], 2, ("--gap-days", "365")),
         (["--train-sizes", "few"], 2, ("--train-sizes", "few")),
