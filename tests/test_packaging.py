@@ -91,6 +91,16 @@ def test_the_hooks_run_pinned_tools() -> None:
     assert {hook["language"] for hook in repository["hooks"]} == {"system"}
 
 
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CLAUDE.md", "CONTRIBUTING.md"])
+def test_the_pages_for_contributors_name_what_is_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("https://")]
+    programs = re.findall(r"(?:scripts|tests|benchmarks|\.ci|\.github)/[\w/.-]+\w", text)
+    assert links + programs
+    missing = [path for path in links + programs if not (ROOT / path).exists()]
+    assert not missing
+
+
 # --- the wheel ---
 
 
