@@ -24,6 +24,7 @@ from exmed_bert.clinvec.report import table, write
 from exmed_bert.clinvec.resize import neighbor_overlap, resize
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.reference.names import code_names
 
 ICD_CODES = ["C10", "C10.1", "E11", "E11.9", "E11.65", "I10", "M54", "M54.5", "R51"]
 ATC_CODES = ["A10", "A10BA02", "C10", "C10A", "C10AA", "C10AA05"]
@@ -620,6 +621,19 @@ class TestHierarchy:
         one, again, other = (hierarchy.embed(graph.adjacency(), 8, seed) for seed in (1, 1, 2))
         np.testing.assert_array_equal(one, again)
         assert not np.array_equal(one, other)
+
+    @pytest.mark.parametrize("needs_the_list", [hierarchy.build_graph, code_names])
+    def test_a_missing_package_is_named(self, needs_the_list, monkeypatch):
+        monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
+        with pytest.raises(InputError, match=r"simple_icd_10_cm is not installed.*pip install simple-icd-10-cm"):
+            needs_the_list()
+
+    def test_the_official_list_is_loaded_when_it_is_needed(self):
+        program = (
+            "import sys, exmed_bert.analysis.novel_codes.analyze, exmed_bert.clinvec.hierarchy;"
+            "sys.exit('simple_icd_10_cm' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_no_torch_is_imported():

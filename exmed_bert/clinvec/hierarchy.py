@@ -1,10 +1,9 @@
-"""Embeddings of the code trees in ClinVec's file format, for where ClinVec's own files are not at hand.
+"""Embeddings of the code trees in ClinVec's file format, to use where ClinVec's own files are not available.
 
 The graph: ICD-10-CM codes of up to seven characters with the dot (ClinVec's limit too), their parents, blocks and
-chapters; the drugs of the reference tables with their ATC groups; the words of the diagnoses' official names and the
-drugs' names; and from drug to diagnosis the tables' indications. ICD-10-CM (public domain, NCHS) comes from the package
-simple-icd-10-cm. Its random walks are embedded by random projection (FastRP: Chen et al., 2019,
-https://doi.org/10.1145/3357384.3357879).
+chapters; the ATC codes of the reference tables and the groups above them; the words of the codes' names; and the
+tables' indications, from prescription to condition. ICD-10-CM is in the public domain (NCHS). Random walks on the graph
+are embedded by random projection (FastRP: Chen et al., 2019, https://doi.org/10.1145/3357384.3357879).
 
 This is not ClinVec: it knows no clinical knowledge graph, and no patients.
 """
@@ -20,10 +19,10 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
-from exmed_bert.codes import ATC, ICD, ancestors, normalize
+from exmed_bert.codes import ATC, ICD, CodeKey, ancestors, code_system, icd10cm, normalize
 from exmed_bert.config import HierarchySettings, Resolved
 from exmed_bert.files import atomic_write, make_folder
-from exmed_bert.reference.tables import load
+from exmed_bert.reference.names import code_names, drug_names, indications
 
 HELD_OUT = "held_out"
 _LONGEST_ICD, _CATEGORY = 7, 3  # characters
@@ -34,12 +33,12 @@ _README = """Embeddings of the ICD-10-CM and ATC trees
 
 These files are NOT ClinVec. They have its format, so that what reads ClinVec reads them, and were made by
 scripts/make_hierarchy_embeddings.py with the options {options}: a random-walk embedding of the code trees, of the words
-in the codes' names, and of drugs' indications. They are for demonstrations and tests.
+in the codes' names, and of indications. They are for demonstrations and tests.
 
 ClinGraph_nodes.csv      one line a code: {counts}
 ClinVec_<vocabulary>.csv node_index and {dimension} values; the header of each column begins with "hierarchy"
 held_out/                the same for {held_out:.0%} of the codes, drawn by the seed, which the files above leave out:
-                         the truth to hold the initialization of missing codes against
+                         the truth with which to compare the initialization of missing codes
 """
 
 Node = tuple[str, str]  # kind (a code system, "group" or "word") and name
@@ -78,58 +77,43 @@ class Graph:
 class HierarchyEmbeddings:
     """Codes as (system, code), their names, their vectors (n, dimension) float32, and which are held out, (n,) bool."""
 
-    keys: list[Node]
+    keys: list[CodeKey]
     names: list[str]
     vectors: np.ndarray
     held_out: np.ndarray
 
 
-def code_names() -> dict[Node, str]:
-    """Return the name of each ICD-10-CM code, of each drug of the reference tables and of the ATC groups above it."""
-    import simple_icd_10_cm  # takes two seconds
+def build_graph() -> tuple[Graph, dict[CodeKey, str]]:
+    """Return the graph, and the name of each code in it.
 
-    names: dict[Node, str] = {}
-    for code in simple_icd_10_cm.get_all_codes(True):
-        if normalize(code, ICD) == code:  # and no chapter or block
-            names[ICD, code] = simple_icd_10_cm.get_description(code)
-    drugs = load().drugs
-    for code, name in zip(drugs.codes, drugs.names, strict=True):
-        names[ATC, code] = name
-        for above in ancestors(code, ATC):
-            names.setdefault((ATC, above), f"ATC group {above}")
-    return names
-
-
-def build_graph() -> tuple[Graph, dict[Node, str]]:
-    """Return the graph, and the name of each code in it."""
-    import simple_icd_10_cm
-
+    Raises:
+        InputError: the package with ICD-10-CM's list is not installed.
+    """
+    official = icd10cm.official_list()
     graph = Graph()
     names = {key: name for key, name in code_names().items() if len(key[1]) <= _LONGEST_ICD}
-    for code in simple_icd_10_cm.get_all_codes(True):
+    for code in official.get_all_codes(True):
         is_code = normalize(code, ICD) == code
         if len(code) > _LONGEST_ICD and is_code:
             continue
-        above = simple_icd_10_cm.get_parent(code)
+        above = official.get_parent(code)
         if above:
             below_category = is_code and len(code) > _CATEGORY  # a block of one category has its name
             node = (ICD if is_code else "group", code)
             graph.add(node, (ICD if below_category else "group", above), 1.0)
-    tables = load()
-    for code in tables.drugs.codes:
+    for _, code in drug_names():
         below = code
         for above in ancestors(code, ATC):
             if (ATC, below) not in graph.ids or (ATC, above) not in graph.ids:
                 graph.add((ATC, below), (ATC, above), 1.0)
             below = above
-    drugs, diagnoses = tables.drugs, tables.diagnoses
-    for drug, diagnosis, probability in zip(drugs.link_drug, drugs.link_diagnosis, drugs.link_probability, strict=True):
-        graph.add((ATC, drugs.codes[drug]), (ICD, diagnoses.codes[diagnosis]), float(probability))
+    for prescribed, condition, probability in indications():
+        graph.add(prescribed, condition, probability)
     _add_words(graph, names)
     return graph, names
 
 
-def _add_words(graph: Graph, names: dict[Node, str]) -> None:
+def _add_words(graph: Graph, names: dict[CodeKey, str]) -> None:
     words = {node: sorted(set(re.findall(r"[a-z0-9]+", name.lower()))) for node, name in names.items()}
     counts = Counter(word for of_node in words.values() for word in of_node)
     for node, of_node in words.items():
@@ -180,7 +164,7 @@ def make(dimension: int, held_out: float, seed: int) -> HierarchyEmbeddings:
 def write(made: HierarchyEmbeddings, folder: Path, chosen: np.ndarray) -> dict[str, int]:
     """Write the chosen codes, (n,) bool, in ClinVec's format; return how many there are of each vocabulary."""
     make_folder(folder)
-    vocabularies = {ICD: "icd10cm", ATC: "atc"}
+    vocabularies = {system: code_system(system).name for system in (ICD, ATC)}
     indices = np.flatnonzero(chosen)
     with atomic_write(folder / NODES_FILE) as part, open(part, "w", encoding="utf-8", newline="") as file:
         file.write("node_id\tnode_name\tntype\tnode_index\n")

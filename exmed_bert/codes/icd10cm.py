@@ -6,8 +6,10 @@ placeholders X that a seventh character needs behind a short code.
 
 import bisect
 import re
+from types import ModuleType
 
 from exmed_bert.codes.system import CodeSystem
+from exmed_bert.console import InputError
 
 # Three to seven characters. Of the second and third one is a letter at most: C4A, and QA0 since 2026.
 _PATTERN = re.compile(r"[A-Z]([0-9][0-9A-Z]|[A-Z][0-9])(\.[0-9A-Z]{1,4})?")
@@ -40,6 +42,19 @@ _CHAPTERS = (
 _CHAPTER_STARTS = [start for start, _ in _CHAPTERS]
 
 
+def official_list() -> ModuleType:
+    """Return the package that holds the official code list; loading it takes two seconds.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import simple_icd_10_cm
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; install it with: pip install simple-icd-10-cm") from None
+    return simple_icd_10_cm
+
+
 def _spelling(text: str) -> str | None:
     text = text.upper()
     if len(text) > 3 and "." not in text:
@@ -58,9 +73,8 @@ def _chapter(code: str) -> str:
 
 
 def _description(code: str) -> str | None:
-    import simple_icd_10_cm  # takes two seconds
-
-    return simple_icd_10_cm.get_description(code) if simple_icd_10_cm.is_valid_item(code) else None
+    official = official_list()
+    return official.get_description(code) if official.is_valid_item(code) else None
 
 
 def _token(code: str) -> str:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from exmed_bert import console
 from exmed_bert.analysis.novel_codes.families import CodeFamilies, CodeKey
-from exmed_bert.clinvec.hierarchy import code_names
 from exmed_bert.codes import ICD, ancestors
 from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
@@ -20,6 +19,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import read_vocabulary
+from exmed_bert.reference.names import code_names
 from exmed_bert.training.pretrain import START_EMBEDDINGS
 
 BEFORE, AFTER = "before", "after"

@@ -1,0 +1,36 @@
+"""Names of codes: the official ones of ICD-10-CM, and those of the reference tables' drugs."""
+
+from exmed_bert.codes import ATC, ICD, CodeKey, ancestors, icd10cm, normalize
+from exmed_bert.reference.tables import load
+
+
+def drug_names() -> dict[CodeKey, str]:
+    """Return the name of each drug of the reference tables."""
+    drugs = load().drugs
+    return {(ATC, code): name for code, name in zip(drugs.codes, drugs.names, strict=True)}
+
+
+def code_names() -> dict[CodeKey, str]:
+    """Return the name of each ICD-10-CM code, of each drug of the reference tables and of the ATC groups above it.
+
+    Raises:
+        InputError: the package with ICD-10-CM's list is not installed.
+    """
+    official = icd10cm.official_list()
+    names = {
+        (ICD, code): official.get_description(code)
+        for code in official.get_all_codes(True)
+        if normalize(code, ICD) == code  # and no chapter or block
+    }
+    for (_, code), name in drug_names().items():
+        names[ATC, code] = name
+        for above in ancestors(code, ATC):
+            names.setdefault((ATC, above), f"ATC group {above}")
+    return names
+
+
+def indications() -> list[tuple[CodeKey, CodeKey, float]]:
+    """Return drugs, diagnoses they are given for, and the probability of the drug given the diagnosis."""
+    drugs, diagnoses = load().drugs, load().diagnoses
+    links = zip(drugs.link_drug, drugs.link_diagnosis, drugs.link_probability.tolist(), strict=True)
+    return [((ATC, drugs.codes[drug]), (ICD, diagnoses.codes[of]), probability) for drug, of, probability in links]
