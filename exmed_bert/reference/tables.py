@@ -17,7 +17,7 @@ from exmed_bert.console import InputError
 from exmed_bert.reference.rows import Rows, split
 
 FOLDER = Path(__file__).resolve().parent / "tables"
-DRAWN_FROM = (  # by what is fitted
+DRAWN_FROM = (  # the tables that the fitted values depend on
     "diagnoses.csv",
     "drugs.csv",
     "pathways.csv",
@@ -34,14 +34,14 @@ BAND_STARTS = (0, 18, 45, 65)  # the order of every axis of age bands, in years
 OLDEST = 104  # the census' open bracket "100+" is read as 100 to 104: estimate
 
 KINDS = ("chronic", "status", "yearly", "episodic", "pregnancy")
-THEN = ("stays", "fades", "ends")  # what becomes of an earlier condition once the later one has begun
+THEN = ("stays", "fades", "ends")  # what an earlier condition does once the later one has begun
 _SEX_MASKS = {"both": (True, True), "M": (True, False), "F": (False, True)}
 _ALWAYS_VALID = date(1900, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """Who may have each of C codes, and from when.
+    """Eligibility for each of C codes: sex, age, and the first day of use.
 
     Attributes:
         sexes: (C, 2) bool.
@@ -61,7 +61,7 @@ class Diagnoses:
 
     Attributes:
         codes, names, kinds: K strings each; the kinds are those of `KINDS`.
-        limits: who may have them.
+        limits: eligibility.
         prevalence: (K, 4, 2) share of each age band and sex that has the code within five years.
         odds_ratios: (K, K) given age and sex; 1 where the tables name none, symmetric.
         seen_with: for each code the indices of the codes on whose visits it tends to be recorded.
@@ -100,7 +100,7 @@ class Drugs:
 
     Attributes:
         codes, names: D strings each.
-        limits: who may have them.
+        limits: eligibility.
         long_term: (D,) bool: refilled for years, not given as short courses.
         over_the_counter: (D,) bool: taken for common complaints without a diagnosis on record.
         share_1yr, share_5yr: (D,) share of all people who use it within one and within five years.
@@ -149,10 +149,10 @@ class Demographics:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """When conditions are seen.
+    """Timing of visits: clinics, seasons and epidemics.
 
     Attributes:
-        clinics: names. visits_a_year: (C,) scheduled visits of a patient whom the clinic follows.
+        clinics: names. visits_a_year: (C,) scheduled visits per year of a patient in the clinic's care.
         seasons: (K, 12) relative frequency of a code by calendar month, mean 1.
         epidemics: for the index of a code that comes in waves the weight of each month, {(year, month): weight}.
     """

@@ -1,4 +1,4 @@
-"""The bounds on a history's length: longer ones are thinned out, shorter ones filled up."""
+"""Bounds on the number of events per patient: longer histories are truncated, shorter ones extended."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ from exmed_bert.synthetic.calendar import calendar
 from exmed_bert.synthetic.events import Events, day_between, merge, one_each
 from exmed_bert.synthetic.people import People, Window
 
-DIAGNOSES = range(3, 31)  # events a patient
+DIAGNOSES = range(3, 31)  # events per patient
 PRESCRIPTIONS = range(2, 41)
 
-_REPEATS = 5  # rounds in which a short history grows by what the patient already has
+_REPEATS = 5  # rounds in which a short history is extended by what the patient already has
 
 
-def thin(rng: np.random.Generator, events: Events, most: int, n: int) -> Events:
+def truncate(rng: np.random.Generator, events: Events, most: int, n: int) -> Events:
     """Keep at most ``most`` events of each of n patients: the first of each code, then the latest.
 
-    So onsets stay where they are, and the gaps between the refills of the latest years as well.
+    This preserves onsets, and the gaps between refills in the latest years.
     """
     first = np.zeros(len(events), dtype=bool)
     first[np.unique(events.patients << 16 | events.codes, return_index=True)[1]] = True
@@ -28,7 +28,7 @@ def thin(rng: np.random.Generator, events: Events, most: int, n: int) -> Events:
     return merge([events[order[rank < most]]])
 
 
-def fill_diagnoses(
+def extend_diagnoses(
     rng: np.random.Generator,
     events: Events,
     people: People,
@@ -36,7 +36,7 @@ def fill_diagnoses(
     tables: Tables,
     window: Window,
 ) -> Events:
-    """Fill up with another visit for something the patient has, or a routine visit or a passing condition.
+    """Add visits up to each patient's minimum: for something the patient has, else a routine or episodic one.
 
     ``days`` are two (n, K) arrays, the first and the last day on which a patient can have a code.
     """
@@ -47,20 +47,21 @@ def fill_diagnoses(
     def day_of(patients: np.ndarray, codes: np.ndarray) -> np.ndarray:
         return calendar(tables.schedule, window).draw(rng, codes, days[0][patients, codes], days[1][patients, codes])
 
-    return _fill(rng, events, DIAGNOSES.start, weight, diagnoses.kinds != "pregnancy", day_of)
+    return _extend(rng, events, DIAGNOSES.start, weight, diagnoses.kinds != "pregnancy", day_of)
 
 
-def fill_prescriptions(
+def extend_prescriptions(
     rng: np.random.Generator,
     events: Events,
     diagnoses: Events,
     days: tuple[np.ndarray, np.ndarray],
     drugs: Drugs,
 ) -> Events:
-    """Fill up with another course of a drug the patient has had, or a short course on the day of a visit.
+    """Add prescriptions up to each patient's minimum: of a drug the patient has had, else a short course.
 
-    A short course is for a diagnosis of the patient, or of a drug that is sold over the counter or commonly used
-    without one. ``days`` are two (n, D) arrays, the first and the last day on which a patient can have a drug.
+    A short course begins on the day of a visit, for a diagnosis of the patient, or with a drug that is sold over the
+    counter or commonly used without a diagnosis. ``days`` are two (n, D) arrays, the first and the last day on which a
+    patient can have a drug.
     """
     (n, n_drugs), n_diagnoses = days[0].shape, drugs.link_diagnosis.max() + 1
     has = np.zeros((n, n_diagnoses))
@@ -81,10 +82,10 @@ def fill_prescriptions(
         first, last = days[0][patients, codes], days[1][patients, codes]
         return np.where((day >= first) & (day <= last), day, day_between(rng, first, last))
 
-    return _fill(rng, events, PRESCRIPTIONS.start, weight, np.ones(n_drugs, dtype=bool), day_of)
+    return _extend(rng, events, PRESCRIPTIONS.start, weight, np.ones(n_drugs, dtype=bool), day_of)
 
 
-def _fill(
+def _extend(
     rng: np.random.Generator,
     events: Events,
     fewest: int,
@@ -94,11 +95,11 @@ def _fill(
 ) -> Events:
     """Add events until each of n patients has ``fewest``.
 
-    What is there is repeated first, so that the share of patients with a code stays as it is; where there is
-    nothing to repeat, or no free day after some rounds, a code is drawn.
+    Existing codes are repeated first, which leaves prevalences unchanged; where there is nothing to repeat, or no free
+    day after some rounds, a code is drawn.
 
     Args:
-        weight: (n, C) how likely each code is to be drawn; at least ``fewest`` of them above zero.
+        weight: (n, C) relative probability of each code; at least ``fewest`` per patient above zero.
         can_repeat: (C,) bool.
         day_of: returns a day for each pair of patient and code.
     """

@@ -1,4 +1,4 @@
-"""When in the year, and in which years, a code is seen: seasons and epidemics as a density over the window's days."""
+"""Seasonality: the density of a code over the window's days, from seasons and epidemic waves."""
 
 import functools
 
@@ -12,7 +12,7 @@ _FLOOR = 1e-3  # of the mean: no day is impossible
 
 
 class Calendar:
-    """Days drawn by season and epidemic wave."""
+    """Draws days by season and epidemic wave."""
 
     def __init__(self, schedule: Schedule, window: Window) -> None:
         self.start = window.start
@@ -24,7 +24,7 @@ class Calendar:
         density = density.clip(_FLOOR * density.mean(axis=1, keepdims=True).clip(1e-9))
         cumulated = np.cumsum(density, axis=1)
         self._weight = density / density.mean(axis=1, keepdims=True)
-        # One row after another makes one increasing line, so that one search serves all codes.
+        # The rows one after another are one increasing sequence, so that a single search serves all codes.
         self._days = density.shape[1]
         self._line = (cumulated / cumulated[:, -1:] + np.arange(len(density))[:, None]).ravel()
 
@@ -38,12 +38,12 @@ class Calendar:
         return np.clip(found - row + self.start, first, np.maximum(first, last))
 
     def weight(self, code: int, days: np.ndarray) -> np.ndarray:
-        """Return how often a code is seen on each day, against the mean of all days; 0 for a day before the window."""
+        """Return the density of a code on each day relative to the mean of all days; 0 before the window."""
         return np.where(days >= self.start, self._weight[code, np.maximum(days, self.start) - self.start], 0)
 
 
 def _wave(weights: dict[tuple[int, int], float], year: int, month: int) -> float:
-    """Return the weight of a month; nothing before the first, and as in the same months before after the last."""
+    """Return the weight of a month: 0 before the first, after the last the mean of the two latest such months."""
     first, last = min(weights), max(weights)
     if (year, month) <= last:
         return weights.get((year, month), 0) if (year, month) >= first else 0

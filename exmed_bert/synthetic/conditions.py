@@ -1,4 +1,4 @@
-"""What the patients have: conditions drawn together, so that comorbid ones meet in the same patient.
+"""Conditions of the patients, drawn jointly, so that comorbid ones occur in the same patient.
 
 A Gaussian copula whose correlations are those of a Gaussian graphical model: an edge for each pair with a published
 odds ratio; conditions without an edge are independent given the others (covariance selection, Dempster 1972). Margins
@@ -14,8 +14,8 @@ from exmed_bert.reference.tables import BAND_STARTS, OLDEST, Limits, Tables
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.people import YEARS_OBSERVED, People, Window
 
-RECURRING = ("episodic", "pregnancy")  # kinds that happen at a rate: less time observed, fewer patients who have them
-UNCODED = 0.3  # conditions that are treated but stand in no record, as a share of those that do; estimate
+RECURRING = ("episodic", "pregnancy")  # kinds that occur at a rate: the shorter the observation, the fewer patients
+UNCODED = 0.3  # conditions that are treated but not recorded, relative to those that are; estimate
 _MOST = 0.98  # largest share of people of one age with a condition
 _SMOOTHING = 100  # rounds of a mean over three years of age
 
@@ -26,11 +26,11 @@ def draw_conditions(
     """Return two (N, K) bool arrays: who has which diagnosis at least once while observed, and who has it uncoded.
 
     Each patient has a normal score for each diagnosis, correlated between diagnoses, and has the diagnosis where the
-    score lies below the quantile of its prevalence at the patient's age and sex. What recurs follows a constant
-    hazard: of those who would have it within the whole window, a patient observed for a part has it less often.
-    Those whose scores come next have the condition, and are treated for it, but nobody codes it.
+    score lies below the quantile of its prevalence at the patient's age and sex. Recurring conditions have a constant
+    hazard, so a patient who is observed for part of the window has them less often. Patients with the next higher
+    scores have the condition and are treated for it, but it is not coded.
     """
-    from scipy.special import ndtr  # here, so that --help need not wait for it
+    from scipy.special import ndtr  # imported here to keep --help fast
 
     scores = rng.standard_normal((len(people), len(tables.diagnoses.codes))) @ correlation_root(fitted).T
     prevalence = prevalence_by_age(tables, fitted)[people.ages, people.sexes]
@@ -50,7 +50,7 @@ def correlation_root(fitted: Fitted) -> np.ndarray:
     """
     precision = np.eye(len(fitted.partial_correlations)) - fitted.partial_correlations
     if np.linalg.eigvalsh(precision)[0] <= 0:
-        raise InputError("the partial correlations of the conditions contradict each other: fit them anew")
+        raise InputError("the partial correlations of the conditions contradict each other: fit them again")
     covariance = np.linalg.inv(precision)
     scale = np.sqrt(np.diag(covariance))
     return np.linalg.cholesky(covariance / np.outer(scale, scale))
@@ -60,9 +60,9 @@ def correlation_root(fitted: Fitted) -> np.ndarray:
 def prevalence_by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
     """Return the prevalence at each age in years on the window's last day, (ages, 2, K).
 
-    Within the bands it changes smoothly: the logarithm is averaged over neighboring ages again and again, and each
-    band is brought back to its mean (the mean-preserving interpolation of Rymes and Myers 2001, Solar Energy 71:225).
-    A band's prevalence is of all its people; those of the right age for a part of the window have a part of it.
+    It is smooth in age: its logarithm is averaged over neighboring ages repeatedly, and each band rescaled to its mean
+    (the mean-preserving interpolation of Rymes and Myers 2001, Solar Energy 71:225). A band's prevalence refers to all
+    its people; those who are eligible for part of the window have that part of it.
     """
     eligible = eligible_share(tables.diagnoses.limits)  # (K, ages)
     weight = eligible[:, :, None] * tables.demographics.people  # (K, ages, 2)
@@ -74,7 +74,7 @@ def prevalence_by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
     there = wanted > 0
     level = np.log(np.where(there, wanted, 1))
     for code, sex in zip(*np.nonzero(there.any(axis=1)), strict=True):
-        # A band where nobody has it takes the level of those beside it, so as not to pull at them.
+        # A band with prevalence 0 takes the level of its neighbors, so that it does not affect them.
         known = np.flatnonzero(there[code, :, sex])
         level[code, :, sex] = np.interp(np.arange(len(lengths)), known, level[code, known, sex])
     smooth = np.repeat(level, lengths, axis=1)
@@ -89,7 +89,7 @@ def prevalence_by_age(tables: Tables, fitted: Fitted) -> np.ndarray:
 
 
 def eligible_share(limits: Limits) -> np.ndarray:
-    """Return the share of the window in which a person of each age on its last day is of the right age, (C, ages)."""
+    """Return the share of the window in which a person of each final age is within a code's age limits, (C, ages)."""
     oldest = np.arange(OLDEST + 1) + 0.5  # mean age on the last day of those of an age in whole years
     youngest = oldest - YEARS_OBSERVED
     years = np.minimum(oldest, limits.max_age[:, None] + 1) - np.maximum(youngest.clip(0), limits.min_age[:, None])

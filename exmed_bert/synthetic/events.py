@@ -1,4 +1,4 @@
-"""Coded events of many patients as three flat arrays, and the few operations that the population needs on them."""
+"""Coded events of many patients as three flat arrays, and operations on them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Events:
 
 
 def merge(parts: Iterable[Events]) -> Events:
-    """Return all events in order of patient, day and code; a code stands once a visit."""
+    """Return all events in order of patient, day and code, without duplicates within a visit."""
     key = np.concatenate(
         [(((part.patients << _DAY_BITS) + part.days + _DAY_SHIFT) << _CODE_BITS) + part.codes for part in parts]
     )

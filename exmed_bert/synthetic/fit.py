@@ -1,8 +1,8 @@
-"""Fit what the tables do not say by simulation, and write it beside them: python -m exmed_bert.synthetic.fit
+"""Fit the values that the tables do not give by simulation: python -m exmed_bert.synthetic.fit
 
-The method of simulated moments, by stochastic approximation (Robbins and Monro 1951): a population is made, counted
-as the report counts it, and each value is moved by what its own figure is off, in ever smaller steps. So the figures
-hold in the end, after short histories are filled up, long ones cut, and codes kept to ages and dates.
+The method of simulated moments, by stochastic approximation (Robbins and Monro 1951): a population is generated and
+counted as the report counts it, and each value is moved by the error of its own figure, in decreasing steps. So the
+published figures hold after histories are extended or truncated and codes limited to ages and dates.
 
 It takes some ten minutes on two cores. Needed after a change of the tables or of how patients are drawn.
 """
@@ -24,7 +24,7 @@ from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.population import BLOCK, generate_block
 from exmed_bert.synthetic.report.measures import Measures
 
-FIRST_SEED = 1_000_000  # one a round, far from those that people use
+FIRST_SEED = 1_000_000  # one per round, far from common seeds
 _AVERAGED = 0.5  # share of the rounds, the last ones, whose values are averaged (Polyak and Ruppert)
 _FEWEST_CASES = 20  # expected in a round; a prevalence cell with fewer stays as published
 _STRONGEST = 0.95  # correlation of a pair
@@ -36,7 +36,7 @@ _SWEEPS = 30
 
 @dataclass(frozen=True)
 class Values:
-    """What is moved: correlations (K, K) of the scores, and the `Fitted` of the same names."""
+    """Values being fitted: correlations (K, K) of the scores, and those of `Fitted` with the same names."""
 
     correlation: np.ndarray
     prevalence: np.ndarray
@@ -45,23 +45,23 @@ class Values:
 
     @classmethod
     def first(cls, tables: Tables) -> "Values":
-        """Return the published figures themselves, and about what gives the odds ratios."""
+        """Return initial values: the published figures, and correlations near those that give the odds ratios."""
         drugs = tables.drugs
         few = _USERS_WITHOUT_DIAGNOSIS * drugs.share_5yr
         return cls(start_correlations(tables), tables.diagnoses.prevalence, drugs.link_probability, few)
 
     @classmethod
     def mean(cls, several: list["Values"]) -> "Values":
-        """Return the mean of several."""
+        """Return the elementwise mean."""
         return cls(*(np.mean([getattr(one, field.name) for one in several], axis=0) for field in fields(cls)))
 
     def fitted(self, tables: Tables) -> Fitted:
-        """Return what the draws take."""
+        """Return the values in the form that the draws take."""
         partial = covariance_selection(self.correlation, tables.diagnoses.pairs)
         return Fitted(self.prevalence, partial, self.given, self.without_diagnosis)
 
     def moved(self, counted: Measures, tables: Tables, step: float) -> "Values":
-        """Return the values after a step against what a population counted was off."""
+        """Return the values after a step against the errors of a population's counts."""
         diagnoses, drugs = tables.diagnoses, tables.drugs
         published = diagnoses.prevalence
         known = published * counted.people >= _FEWEST_CASES
@@ -150,7 +150,7 @@ def covariance_selection(correlation: np.ndarray, pairs: np.ndarray) -> np.ndarr
 
 
 def _errors(counted: Measures, tables: Tables) -> dict[str, float]:
-    """Return how far the figures of the last population are off."""
+    """Return the errors of the last population's figures."""
     diagnoses, drugs = tables.diagnoses, tables.drugs
     expected = diagnoses.prevalence * counted.people
     off = np.abs(counted.prevalence / np.where(diagnoses.prevalence > 0, diagnoses.prevalence, np.nan) - 1)
@@ -172,7 +172,7 @@ def _safe_logit(share: np.ndarray) -> np.ndarray:
 
 
 def main(
-    patients: Annotated[int, typer.Option(help="Patients a round.")] = 100_000,
+    patients: Annotated[int, typer.Option(help="Patients per round.")] = 100_000,
     rounds: Annotated[int, typer.Option(help="Rounds.")] = 40,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:

@@ -1,8 +1,8 @@
 """Values that the draws need and no published figure gives: found by simulation (`fit.py`), stored in ``fitted.json``.
 
-The tables give what a population looks like in the end: how many have a code, how often two conditions meet, how many
-with a diagnosis take a drug. The draws need what leads there: the share drawn before short histories are filled up,
-the correlation of a pair given all other conditions, the probability that a drug is given for this very diagnosis.
+The tables describe the final population: prevalences, odds ratios, shares of patients with a diagnosis who take a
+drug. The draws need what leads there: prevalences before histories are extended or truncated, partial correlations,
+and the probability that a drug is given for this particular diagnosis.
 """
 
 import functools
@@ -30,7 +30,7 @@ class Fitted:
         partial_correlations: (K, K) of the normal scores of two conditions given all others, symmetric, 0 on the
             diagonal and for a pair without a published odds ratio.
         given: (L,) probability that a drug is given for a diagnosis the patient has.
-        without_diagnosis: (D,) share of those who can have a drug that gets it though no record says why.
+        without_diagnosis: (D,) share of eligible patients who get the drug without a recorded diagnosis for it.
     """
 
     prevalence: np.ndarray

@@ -1,4 +1,4 @@
-"""Prolonged length of stay: a label that depends on age and conditions, by the log odds of ``tables/plos.csv``."""
+"""Prolonged length of stay: a label drawn from a logistic model of age and conditions (``tables/plos.csv``)."""
 
 import numpy as np
 
@@ -16,11 +16,11 @@ def draw_prolonged_stay(rng: np.random.Generator, people: People, diagnoses: Eve
 
 
 def of_ages(model: ProlongedStay, ages: np.ndarray) -> np.ndarray:
-    """Return what each age in years, and the intercept, add to the log odds."""
+    """Return the log odds of each age in years, intercept included."""
     return model.intercept + model.decade_of_age_over_40 * (ages - 40).clip(0) / 10
 
 
 def of_diagnoses(tables: Tables) -> np.ndarray:
-    """Return what each diagnosis adds to the log odds, (K,): its own and, if chronic, that of one condition more."""
+    """Return the log odds ratio of each diagnosis, (K,): its own and, if chronic, that per chronic condition."""
     model = tables.prolonged_stay
     return model.diagnoses + model.chronic_condition * (tables.diagnoses.kinds == "chronic")

@@ -1,4 +1,4 @@
-"""Who the patients are: birth day, sex and state, and on which days each of them can have which code."""
+"""Demographics of the patients: birth day, sex, state, time observed, and the days on which each code is possible."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -11,7 +11,7 @@ from exmed_bert.reference.tables import BAND_STARTS, Demographics, Limits
 YEAR = 365.25  # days
 YEARS_OBSERVED = 5
 YOUNGEST = 60  # days old on the last day: time enough for three diagnoses and a refill
-LEAST_OBSERVED = 180  # days: who leaves sooner does not come into a cohort; estimate
+LEAST_OBSERVED = 180  # days: shorter enrollments are left out of a cohort; estimate
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class People:
 
 
 def age_bands(ages: np.ndarray) -> np.ndarray:
-    """Return the index of the band that each age in years belongs to."""
+    """Return the index of the age band of each age in years."""
     return np.searchsorted(BAND_STARTS, ages, side="right") - 1
 
 
 def draw_people(rng: np.random.Generator, n: int, demographics: Demographics, window: Window) -> People:
     """Draw n patients: age and sex together by the census, the state by its population in the age band.
 
-    Both are quota samples: every n patients are spread over the census' cells as evenly as n allows.
+    Both are quota samples: n patients are spread over the census cells as evenly as n allows.
     """
     cumulated = np.cumsum(demographics.people.ravel())
     cell = np.searchsorted(cumulated, _evenly(rng, n) * cumulated[-1], side="right")
@@ -100,7 +100,7 @@ def _evenly(rng: np.random.Generator, n: int) -> np.ndarray:
 def possible_days(people: People, limits: Limits, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Return the first and the last day on which each patient can have each code, two (N, C) int arrays.
 
-    Where the first lies after the last, the patient can not have the code: wrong sex, never of that age while
+    Where the first lies after the last, the patient cannot have the code: wrong sex, outside the age limits while
     observed, or the code not yet valid.
     """
     birth = people.birth_days[:, None]

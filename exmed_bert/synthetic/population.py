@@ -72,14 +72,14 @@ def generate_block(
     has, uncoded = draw_conditions(rng, people, window, tables, fitted)
     diagnoses = draw_diagnoses(rng, people, has, days, tables, window)
     diagnosis_counts = diagnoses.per_patient(BLOCK)
-    diagnoses = bounds.fill_diagnoses(rng, diagnoses, people, days, tables, window)
-    diagnoses = bounds.thin(rng, diagnoses, bounds.DIAGNOSES[-1], BLOCK)
+    diagnoses = bounds.extend_diagnoses(rng, diagnoses, people, days, tables, window)
+    diagnoses = bounds.truncate(rng, diagnoses, bounds.DIAGNOSES[-1], BLOCK)
 
     days = possible_days(people, tables.drugs.limits, window)
     drugs = draw_prescriptions(rng, people, diagnoses, uncoded, days, tables, fitted)
     drug_counts = drugs.per_patient(BLOCK)
-    drugs = bounds.fill_prescriptions(rng, drugs, diagnoses, days, tables.drugs)
-    drugs = bounds.thin(rng, drugs, bounds.PRESCRIPTIONS[-1], BLOCK)
+    drugs = bounds.extend_prescriptions(rng, drugs, diagnoses, days, tables.drugs)
+    drugs = bounds.truncate(rng, drugs, bounds.PRESCRIPTIONS[-1], BLOCK)
 
     plos = draw_prolonged_stay(rng, people, diagnoses, tables)
     cousins = novel_cousins(seed, novel_kind)

@@ -1,4 +1,4 @@
-"""What the patients are given: drugs for the diagnoses they have, first at a visit, then by days of supply."""
+"""Prescriptions of the patients: drugs for their diagnoses, first at a visit, then by days of supply."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,28 @@ from exmed_bert.synthetic.events import Events, among, first_of_run, merge, one_
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People
 
-# Estimates. How many therapies end was logit_offset until the users within a year came near those of MEPS; studies of
-# adherence find several times as many.
+# Estimates. The shares of therapies that end were lowered until the users within a year were close to those of MEPS;
+# studies of adherence find several times as many.
 AFTER_FIRST_LINE, WITHOUT_FIRST_LINE = 1.5, 0.3  # a second-line drug's probability, times that of the tables
-UNCODED_TIMES = 50  # more often than anybody gets a drug for no diagnosis do those who have an uncoded one of it
-MOST_UNCODED = 0.8  # largest probability of that
+UNCODED_TIMES = 50  # a drug's probability with an uncoded diagnosis, times that without any diagnosis
+MOST_UNCODED = 0.8  # largest probability of a drug without a coded diagnosis
 SECOND_LINE_DELAY = 180  # days, mean, from the first-line drug's start
-SWITCH_DELAY = 120  # days, mean, before another drug of the class takes over
+SWITCH_DELAY = 120  # days, mean, before a switch to another drug of the class
 NEVER_REFILLED = 0.03  # share of the therapies that end with the first fill
-STOPPED = 0.05  # share of the others that end before the patient is last seen
+STOPPED = 0.05  # share of the therapies that end later, but before the last day observed
 ADHERENCE = 0.12  # standard deviation of the logarithm of a patient's time between fills
 REFILL_JITTER = 4.0  # days, standard deviation
-PART_OF_YEAR = 0.9  # mean part of a year in which its users take a drug: fills a user and year are fewer by it
+PART_OF_YEAR = 0.9  # mean share of a year in which a user takes the drug; fills per user and year are fewer by it
 FILLED_TOGETHER = 0.5  # share of the patients whose refills fall on common days
-TOGETHER_EVERY = 30  # days, and three times that where the supply lasts longer
-MOST_FILLS = 8  # of a course
-REFILL_DELAY = 20.0  # days, mean, by which a course is taken up again after its days of supply
+TOGETHER_EVERY = 30  # days between common days
+MOST_FILLS = 8  # per course
+REFILL_DELAY = 20.0  # days, mean, between the end of a course's supply and its next fill
 _DAY_BITS = 24
 
 
 @dataclass(frozen=True)
 class Users:
-    """M users of a drug: indices of the patient, the drug, and the diagnosis it is given for, each (M,) int."""
+    """M users of a drug: indices of the patient, the drug, and the diagnosis that it is given for, (M,) int each."""
 
     patients: np.ndarray
     drugs: np.ndarray
@@ -68,17 +68,17 @@ def draw_prescriptions(
     tables: Tables,
     fitted: Fitted,
 ) -> Events:
-    """Return the prescriptions of n patients, each of whom has at least one diagnosis.
+    """Draw the prescriptions of n patients who all have at least one diagnosis.
 
-    A drug is given with its probability for each diagnosis a patient has, and to a few who have none of them: most of
-    these have an uncoded one. The
-    first fill is on a day of the diagnosis; a second-line drug follows the first-line one, and of one class there is
-    one drug at a time. A long-term drug is refilled by its days of supply, stretched so that the fills a year are
-    those of the tables; a short-course drug is given again on other days of the diagnosis, at times for a while.
+    A drug is given with its probability for each diagnosis of a patient, and to a few patients with none of its
+    diagnoses, most of whom have an uncoded one. The first fill is on a day of the diagnosis; second-line drugs follow
+    first-line ones, and of one class there is one drug at a time. A long-term drug is refilled by its days of supply,
+    scaled to the fills per year of the tables; a short-course drug is given again on other days of the diagnosis, at
+    times with refills.
 
     Args:
-        diagnoses: what the patients have.
-        uncoded: (n, K) bool, what they have as well without a record of it.
+        diagnoses: the coded diagnoses.
+        uncoded: (n, K) bool, further conditions that are not recorded.
         days: two (n, D) int arrays, the first and the last day on which a patient can have a drug.
         tables: the reference tables.
         fitted: the probabilities.
@@ -128,7 +128,7 @@ def _draw_users(
 
     patients = np.concatenate([patient, other])
     which = np.concatenate([drugs.link_drug[link], other_drug])
-    # What stands in no record is treated at a visit for something else.
+    # An uncoded condition is treated at a visit for something else.
     reasons = np.concatenate([drugs.link_diagnosis[link], any_reason[other]])
     return Users(patients, which, reasons)[one_each(rng, patients * len(drugs.codes) + which)]
 
@@ -142,9 +142,9 @@ def _first_line(drugs: Drugs, n_diagnoses: int) -> np.ndarray:
 
 
 def _therapies(rng: np.random.Generator, people: People, users: Users, dated: DiagnosisDays, drugs: Drugs) -> Events:
-    """Refills run from the first fill to the patient's last day, to an earlier stop, or to a switch."""
+    """Draw the fills of long-term drugs, from the first to the patient's last day, an earlier stop, or a switch."""
     count, start = (table[users.patients, users.reasons] for table in (dated.count, dated.start))
-    begin = dated.days[start + (rng.random(len(count)) ** 3 * count).astype(np.int64)]  # mostly early on
+    begin = dated.days[start + (rng.random(len(count)) ** 3 * count).astype(np.int64)]  # mostly early
     begin = _after_first_line(rng, users, begin, dated, drugs)
     last = people.last_days[users.patients]
     stays = rng.random(len(users.patients))
@@ -167,17 +167,10 @@ def _therapies(rng: np.random.Generator, people: People, users: Users, dated: Di
     return Events(users.patients[user], users.drugs[user], days[user, fill])
 
 
-def _common_days(days: np.ndarray, birth_days: np.ndarray, begin: np.ndarray, interval: np.ndarray) -> np.ndarray:
-    """Return (M, R) days moved to the nearest on which the patient fetches drugs, counted from the birth day on."""
-    every = np.where(interval > 2 * TOGETHER_EVERY, 3 * TOGETHER_EVERY, TOGETHER_EVERY)[:, None]
-    common = birth_days[:, None] + np.rint((days - birth_days[:, None]) / every).astype(np.int64) * every
-    return np.maximum(common, begin[:, None] + TOGETHER_EVERY // 2)
-
-
 def _after_first_line(
     rng: np.random.Generator, users: Users, begin: np.ndarray, dated: DiagnosisDays, drugs: Drugs
 ) -> np.ndarray:
-    """Return the days on which the therapies begin: a second-line drug's after that of a first-line one."""
+    """Return the days on which the therapies begin, second-line drugs after first-line ones."""
     second = drugs.second_line[users.drugs]
     never = np.iinfo(np.int64).max
     begins = np.full((len(dated.count), len(drugs.codes)), never)
@@ -194,7 +187,7 @@ def _after_first_line(
 def _one_of_a_class(
     rng: np.random.Generator, users: Users, begin: np.ndarray, stop: np.ndarray, dated: DiagnosisDays, drugs: Drugs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return first and last days of the therapies such that of one class the next begins where the last stops."""
+    """Return first and last days of the therapies, with one drug per class at a time."""
     in_class = np.flatnonzero(drugs.classes[users.drugs] >= 0)
     group = users.patients[in_class] * (drugs.classes.max() + 1) + drugs.classes[users.drugs[in_class]]
     order = np.lexsort((rng.random(len(group)), begin[in_class], group))
@@ -211,7 +204,7 @@ def _one_of_a_class(
 
 
 def _supply(rng: np.random.Generator, which: np.ndarray, drugs: Drugs) -> np.ndarray:
-    """Draw each user's days of supply. Shares of prescriptions become shares of users: who gets more, comes less."""
+    """Draw each user's days of supply; shares of prescriptions are converted to shares of users."""
     weights = np.cumsum(drugs.supply_shares * drugs.supply_days, axis=1)
     chosen = (rng.random((len(which), 1)) * weights[which, -1:] >= weights[which]).sum(axis=1)
     return drugs.supply_days[which, chosen]
@@ -224,7 +217,7 @@ def _stretch(drugs: Drugs) -> np.ndarray:
 
 
 def _courses(rng: np.random.Generator, users: Users, dated: DiagnosisDays, drugs: Drugs) -> Events:
-    """Courses begin on days of the diagnosis, in as many years as the tables imply, with a year's fills in a row."""
+    """Draw the fills of short courses: begun on days of the diagnosis, in as many years as the tables imply."""
     count, start = (table[users.patients, users.reasons] for table in (dated.count, dated.start))
     years = YEARS_OBSERVED * drugs.share_1yr / drugs.share_5yr
     wanted = np.minimum(1 + rng.poisson((years - 1).clip(0)[users.drugs]), count)

@@ -1,4 +1,4 @@
-"""When the patients are seen for what they have: the diagnoses as dated events, grouped into visits."""
+"""Dated diagnoses of the patients, grouped into visits."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, People, Window
 
 # All rates below are estimates.
 ONSET_WITHIN_WINDOW = 0.25  # share of the chronic conditions that begin within the window
-FRAILTY = 0.35  # standard deviation of the logarithm of how often a patient is seen, against others
+FRAILTY = 0.35  # standard deviation of the logarithm of a patient's rate of visits
 CLINIC_JITTER = 14.0  # days, standard deviation around the regular interval
 MOST_VISITS_A_YEAR = 8  # at one clinic
 ATTENDANCE = 0.8  # share of the scheduled visits that take place
 CODED_SHARE = (3.0, 1.5)  # beta distribution: share of its clinic's visits at which a further condition is coded
 CODED_ELSEWHERE = 0.04  # share of another clinic's visits at which a condition is coded
-CODED_IN_PRIMARY_CARE = 0.4  # where all conditions are known
+CODED_IN_PRIMARY_CARE = 0.4  # of the visits, where all conditions are known
 CODED_AT_CHECK_UPS = 0.35
 FADED = 0.15  # of a condition's coded share once a more specific code has taken over
 ANNIVERSARY_JITTER = 15.0  # days, standard deviation
@@ -23,10 +23,10 @@ WELL_CHILD = "Z00.129"
 WELL_CHILD_DAYS = np.array([61, 122, 183, 274, 365, 457, 548, 730])  # 2 to 24 months, the AAP's schedule of visits
 ONE_EPISODE_ONLY = 0.65  # geometric distribution of the number of episodes
 MOST_EPISODES = 4
-SEEN_TOGETHER = 0.7  # probability that an episode falls on a visit for a condition it tends to go with
-SEEN_ANYWAY = 0.4  # probability that it falls on a visit that takes place for something else
+SEEN_TOGETHER = 0.7  # probability that an episode falls on a visit for a related condition
+SEEN_ANYWAY = 0.4  # probability that it falls on a visit for any other reason
 PRENATAL_GAP, MOST_PRENATAL, PRENATAL_ATTENDANCE = 28, 9, 0.8  # days between visits, visits, share that takes place
-CHECK_UP = -1  # in place of a clinic
+CHECK_UP = -1  # index in place of a clinic's
 
 Days = tuple[np.ndarray, np.ndarray]  # the first and the last day on which a patient can have a code, (n, K) each
 
@@ -34,10 +34,10 @@ Days = tuple[np.ndarray, np.ndarray]  # the first and the last day on which a pa
 def draw_diagnoses(
     rng: np.random.Generator, people: People, has: np.ndarray, days: Days, tables: Tables, window: Window
 ) -> Events:
-    """Return the diagnoses of n patients, at least one event for each condition that a patient has.
+    """Draw the diagnoses of n patients, at least one event for each condition that a patient has.
 
     Args:
-        has: (n, K) bool, who has what.
+        has: (n, K) bool, which patient has which condition.
         days: two (n, K) int arrays, the first and the last day on which a patient can have a code.
         tables: the reference tables.
         window: the days of the five years.
@@ -68,11 +68,11 @@ def _follow_ups(
     tables: Tables,
     window: Window,
 ) -> Events:
-    """Each clinic sees its patients at intervals of its own and codes their conditions.
+    """Draw the visits at clinics, at intervals of their own, and the conditions coded there.
 
-    At each visit a clinic codes the condition that leads there, its others at a share of the visits that differs
-    between patients and conditions, and those of other clinics now and then; so do check-ups. Every condition is
-    coded at its clinic's first visit after the onset.
+    At each visit a clinic codes the patient's main condition there, its other conditions at a share of the visits that
+    varies between patients and conditions, and those of other clinics occasionally; so do check-ups. Every condition
+    is coded at its clinic's first visit after the onset.
     """
     diagnoses = tables.diagnoses
     codes = _of_kind(diagnoses, "chronic", "status")
@@ -86,7 +86,7 @@ def _follow_ups(
     at = np.concatenate([at, np.full(check_up.sum(), CHECK_UP)])
     day = np.concatenate([day, preventive.days[check_up]])
 
-    # The condition with the largest random number among a clinic's own leads there.
+    # The main condition at a clinic is the one with the largest random number among the clinic's own.
     lottery = np.where(has, rng.random(has.shape), 0)
     for clinic in range(len(tables.schedule.clinics)):
         own = np.flatnonzero(clinics == clinic)
@@ -109,14 +109,14 @@ def _follow_ups(
     seen = np.zeros(has.shape, dtype=bool)
     visit, code = np.nonzero(coded)
     seen[patients[visit], code] = True
-    alone, single = np.nonzero(has & ~seen)  # no visit after the onset: one of its own
+    alone, single = np.nonzero(has & ~seen)  # no visit after the onset: one visit for this alone
     own_day = day_between(rng, onset[alone, single], last[alone, single])
     events = merge([Events(patients[visit], codes[code], day[visit]), Events(alone, codes[single], own_day)])
     return _earlier_first(events, days, diagnoses)
 
 
 def _earlier_first(events: Events, days: Days, diagnoses: Diagnoses) -> Events:
-    """Add what a pathway's later condition brings to light: where it is seen first, the earlier is coded with it."""
+    """Code a pathway's earlier condition together with the later one where the later one is seen first."""
     never = np.iinfo(np.int64).max
     seen = np.full(days[0].shape, never)
     np.minimum.at(seen, (events.patients, events.codes), events.days)
@@ -133,10 +133,10 @@ def _earlier_first(events: Events, days: Days, diagnoses: Diagnoses) -> Events:
 def _courses_of_disease(
     rng: np.random.Generator, has: np.ndarray, days: Days, codes: np.ndarray, diagnoses: Diagnoses
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the days from which and until which each chronic condition is coded, and from when more rarely.
+    """Draw the first and the last day on which each chronic condition is coded, and the day from which it is rarer.
 
-    Most conditions are there from the beginning. Where a pathway leads from one to another the earlier begins first.
-    Three (n, C) int arrays.
+    Most conditions are present from the beginning. In a pathway the earlier condition begins first. Three (n, C) int
+    arrays.
     """
     first, last = days
     begins_within = rng.random(has.shape) < ONSET_WITHIN_WINDOW
@@ -166,10 +166,10 @@ def _clinic_visits(
     schedule: Schedule,
     window: Window,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the visits that take place: patients, clinics and days, (V,) int each.
+    """Draw the visits that take place: patients, clinics and days, (V,) int each.
 
-    A clinic follows a patient from the first onset among its conditions on, at regular intervals with some jitter. A
-    frail patient is seen more often everywhere.
+    A clinic follows a patient from the first onset among its conditions on, at regular intervals with some jitter.
+    Frailty raises a patient's rate of visits at all clinics.
     """
     never = np.iinfo(np.int64).max
     begin = np.full((len(has), len(schedule.clinics)), never)
@@ -188,7 +188,7 @@ def _clinic_visits(
 
 
 def _yearly(rng: np.random.Generator, has: np.ndarray, days: Days, tables: Tables, window: Window) -> Events:
-    """Check-ups and screening fall together, around the same day of each year: for most children before school."""
+    """Draw check-ups and screening, together around the same day of each year, for most children before school."""
     codes = _of_kind(tables.diagnoses, "yearly")
     child = tables.diagnoses.codes.index(WELL_CHILD)
     leading = np.where(has[:, child], child, codes[0])
@@ -209,7 +209,7 @@ def _yearly(rng: np.random.Generator, has: np.ndarray, days: Days, tables: Table
 
 
 def _well_child(rng: np.random.Generator, people: People, has: np.ndarray, days: Days, diagnoses: Diagnoses) -> Events:
-    """Children up to two years of age have their check-ups more often."""
+    """Draw the more frequent check-ups of children up to two years of age."""
     code = diagnoses.codes.index(WELL_CHILD)
     visits = people.birth_days[:, None] + WELL_CHILD_DAYS
     takes_place = has[:, [code]] & (visits >= days[0][:, [code]]) & (visits <= days[1][:, [code]])
@@ -218,9 +218,9 @@ def _well_child(rng: np.random.Generator, people: People, has: np.ndarray, days:
 
 
 def _pregnancies(rng: np.random.Generator, has: np.ndarray, days: Days, diagnoses: Diagnoses) -> Events:
-    """Prenatal visits lead up to a day of delivery, which is coded for those who have that code.
+    """Draw prenatal visits up to a day of delivery, which is coded for the patients who have that code.
 
-    Without it the day may lie after the last day, and the visits are those before.
+    For the others the delivery may lie after the last day observed.
     """
     prenatal, delivery = diagnoses.codes.index("Z34.90"), diagnoses.codes.index("O80")
     pregnant = np.flatnonzero(has[:, prenatal] | has[:, delivery])
@@ -244,10 +244,10 @@ def _pregnancies(rng: np.random.Generator, has: np.ndarray, days: Days, diagnose
 def _with_episodes(
     rng: np.random.Generator, events: Events, has: np.ndarray, days: Days, tables: Tables, window: Window
 ) -> Events:
-    """Add what occurs once or a few times: on a day of its season, or on a visit for a condition it goes with."""
+    """Add episodic conditions: on a day by season, or on a visit, most often one for a related condition."""
     diagnoses = tables.diagnoses
     when = calendar(tables.schedule, window)
-    # A condition that others are seen with comes before them.
+    # A condition comes before those that tend to be recorded on its visits.
     for code in sorted(_of_kind(diagnoses, "episodic"), key=lambda code: len(diagnoses.seen_with[code])):
         who = np.flatnonzero(has[:, code])
         episodes = np.minimum(rng.geometric(ONE_EPISODE_ONLY, len(who)), MOST_EPISODES)
@@ -266,7 +266,7 @@ def _with_episodes(
 
 
 def _one_day_each(rng: np.random.Generator, events: Events, n: int) -> np.ndarray:
-    """Return the day of one event of each of n patients, (n,) int; before all days where there is none."""
+    """Return the day of one random event of each of n patients, (n,) int; before all days for one without events."""
     days = np.full(n, np.iinfo(np.int64).min)
     one = one_each(rng, events.patients)
     days[events.patients[one]] = events.days[one]
