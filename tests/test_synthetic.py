@@ -444,7 +444,7 @@ def test_a_run_that_dies_leaves_no_file_that_looks_whole(tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # while patients are made
-        patch.setattr(step, "make", dies)
+        patch.setattr(step, "generate_pieces", dies)
         generate_to(output, num_patients=20, seed=2)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
