@@ -15,25 +15,45 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from exmed_bert import console, startup
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.files import existing_file, write_json
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = PROJECT_ROOT / "config.yaml"
+PACKAGE = Path(__file__).resolve().parent
+CONFIG = "config.yaml"
 
 FilePath = Annotated[Path, Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Section(BaseModel):
-    """A section of config.yaml. ``shared`` maps a field to the key at the top of the file that also feeds it."""
+class StepSettings(BaseModel):
+    """The settings of a step, a section of config.yaml.
+
+    A field's ``json_schema_extra`` says what its type cannot: ``short``, a second spelling of its flag; ``file_only``,
+    that it has no flag; ``formerly``, the names it had, which flags and files may still use.
+
+    Attributes:
+        section: its name in the file.
+        shared: field to the key at the top of the file that feeds it, for what several steps have in common.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     section: ClassVar[str]
     shared: ClassVar[dict[str, str]] = {}
 
+    @classmethod
+    def extra(cls, name: str) -> dict[str, Any]:
+        """Return what ``json_schema_extra`` of a field says."""
+        said = cls.model_fields[name].json_schema_extra
+        return said if isinstance(said, dict) else {}
 
-class GenerateSettings(Section):
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Return the present name for each name that a field had."""
+        return {old: name for name in cls.model_fields for old in cls.extra(name).get("formerly", ())}
+
+
+class GenerateSettings(StepSettings):
     """Step 1: scripts/generate_synthetic_patients.py."""
 
     section = "generate"
@@ -66,7 +86,7 @@ class GenerateSettings(Section):
     )
 
 
-class ConvertSettings(Section):
+class ConvertSettings(StepSettings):
     """Step 2: scripts/convert_synthetic_to_dataset.py."""
 
     section = "convert"
@@ -92,7 +112,7 @@ class ConvertSettings(Section):
     age_unit: Literal["years", "months"] = Field("years", description="Unit of the age given with each code.")
 
 
-class ClinVecSettings(Section):
+class ClinVecSettings(StepSettings):
     """Starting from ClinVec embeddings; part of step 3."""
 
     section = "clinvec"
@@ -124,7 +144,7 @@ class ClinVecSettings(Section):
     )
 
 
-class HierarchySettings(Section):
+class HierarchySettings(StepSettings):
     """scripts/make_hierarchy_embeddings.py: embeddings of the code trees in ClinVec's file format."""
 
     section = "hierarchy"
@@ -203,8 +223,9 @@ class PretrainSettings(ClinVecSettings):
     )
     forecast_prob: Probability = Field(
         0.0,
-        description="Share of the patients, each epoch anew, whose history is cut at a visit to predict which codes "
-        "come for the first time in the year after; for fine-tuning to first occurrences.",
+        description="Share of the patients, drawn anew each epoch, whose history is cut at a visit to predict which "
+        "codes come for the first time in the year after; for fine-tuning to first occurrences.",
+        json_schema_extra={"formerly": ["ahead_prob"]},
     )
     plos: bool | None = Field(
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
@@ -221,7 +242,7 @@ class PretrainSettings(ClinVecSettings):
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
-class FinetuneSettings(Section):
+class FinetuneSettings(StepSettings):
     """scripts/finetune-exmed-bert.py: from a pretrained model to an evaluated prediction."""
 
     section = "finetune"
@@ -251,7 +272,10 @@ class FinetuneSettings(Section):
     )
     horizon_days: int = Field(365, ge=1, description="The endpoint counts up to so many days after the index date.")
     gap_days: int = Field(
-        0, ge=0, description="Patients whose endpoint comes within so many days after the index date are left out."
+        0,
+        ge=0,
+        description="Patients whose endpoint comes within this many days after the index date are excluded.",
+        json_schema_extra={"formerly": ["washout_days"]},
     )
     index_date: str | None = Field(
         None,
@@ -262,8 +286,11 @@ class FinetuneSettings(Section):
     head: Literal["ffn", "gru", "lstm"] = Field(
         "ffn", description="Head over the history: mean of the hidden states, or a recurrent network over them."
     )
-    ask: bool = Field(
-        True, description="Also ask the pretrained code head how likely the endpoint is; it needs no label to answer."
+    prompt: bool = Field(
+        True,
+        description="Use a prompt too: the pretrained code head's logits of the endpoint's codes at a masked position "
+        "after the history, which rank patients before any label is seen.",
+        json_schema_extra={"formerly": ["ask"]},
     )
     freeze_encoder: bool = Field(False, description="Train the head alone.")
     class_weights: bool = Field(
@@ -294,7 +321,7 @@ class FinetuneSettings(Section):
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
-class ReportSettings(Section):
+class ReportSettings(StepSettings):
     """scripts/report_synthetic_data.py: a file of patients against the published figures."""
 
     section = "report"
@@ -307,7 +334,7 @@ class ReportSettings(Section):
     )
 
 
-class AnalyzeSettings(Section):
+class AnalyzeSettings(StepSettings):
     """scripts/analyze_novel_codes.py: what a model makes of codes that it has hardly or never seen."""
 
     section = "analyze"
@@ -329,7 +356,7 @@ class AnalyzeSettings(Section):
     seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
 
 
-SECTIONS: tuple[type[Section], ...] = (
+SECTIONS: tuple[type[StepSettings], ...] = (
     GenerateSettings,
     ConvertSettings,
     ClinVecSettings,
@@ -341,18 +368,30 @@ SECTIONS: tuple[type[Section], ...] = (
 )
 _SHARED_OWNER = ConvertSettings  # the class whose fields give the shared keys their type and limits
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=StepSettings)
 
 
 @dataclass(frozen=True)
 class Resolved(Generic[S]):
-    """A step's settings and, for each field, where its value came from: ``flag``, ``file`` or ``default``."""
+    """A step's settings and where they come from.
+
+    Attributes:
+        settings: validated.
+        origin: for each field ``flag``, ``file`` or ``default``.
+        config: the config.yaml that was read, None without one.
+    """
 
     settings: S
     origin: dict[str, str]
+    config: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """What the settings that are not given as options come from, in a line."""
+        return "settings: no config.yaml" if self.config is None else f"settings: {self.config.resolve()}"
 
     def save(self, path: Path) -> None:
-        """Write settings, seed and the versions of Python and the packages in use as JSON."""
+        """Write settings, their origin, seed and the versions of Python and the packages in use as JSON."""
         names = ("torch", "transformers", "accelerate", "numpy", "scikit-learn", "mlflow", "pydantic")
         write_json(
             path,
@@ -360,6 +399,7 @@ class Resolved(Generic[S]):
                 "step": self.settings.section,
                 "settings": self.settings.model_dump(mode="json"),
                 "seed": getattr(self.settings, "seed", None),
+                "config": None if self.config is None else str(self.config.resolve()),
                 "origin": self.origin,
                 "versions": {
                     "python": platform.python_version(),
@@ -370,13 +410,39 @@ class Resolved(Generic[S]):
         )
 
 
-def flag(name: str) -> str:
-    """Return the command-line spelling of a field.
+@dataclass(frozen=True)
+class ConfigFile:
+    """A config.yaml that has been read and checked.
 
-    >>> flag("max_seq_length")
-    '--max-seq-length'
+    Attributes:
+        path: as given.
+        shared: the keys at its top.
+        sections: the keys of each section, by their present names.
+        renamed: section, former and present name of each key that still has its former one.
     """
-    return "--" + name.replace("_", "-")
+
+    path: Path
+    shared: dict[str, Any]
+    sections: dict[str, dict[str, Any]]
+    renamed: list[tuple[str, str, str]]
+
+    def values(self, cls: type[StepSettings]) -> dict[str, Any]:
+        """Return the values that a step takes from the file, by field name."""
+        values = {name: self.shared[key] for name, key in cls.shared.items() if key in self.shared}
+        for name in cls.model_fields:
+            section = self.sections.get(section_of(cls, name), {})
+            if name in section:
+                values[name] = section[name]
+        return values
+
+
+def flag(name: str, value: Any = None) -> str:
+    """Return the command-line spelling of a field, of a switch the one that gives it this value.
+
+    >>> flag("max_seq_length"), flag("plos", True), flag("plos", False)
+    ('--max-seq-length', '--plos', '--no-plos')
+    """
+    return ("--no-" if value is False else "--") + name.replace("_", "-")
 
 
 def resolve(cls: type[S], given: dict[str, Any], config: Path | None = None) -> Resolved[S]:
@@ -384,29 +450,52 @@ def resolve(cls: type[S], given: dict[str, Any], config: Path | None = None) -> 
 
     Args:
         cls: the step's settings class.
-        given: field name to value, only what stood on the command line.
-        config: the file; None takes ``config.yaml`` in the project's root if it is there.
+        given: field name, a former one included, to value; only what stood on the command line.
+        config: the file; None takes what `default_config` finds.
 
     Raises:
         InputError: the file has an unknown key, a wrong type or an impossible value.
         OptionError: the same for a command-line option.
     """
-    if config is None:
-        config = DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
-    in_file = _from_file(cls, config) if config is not None else {}
+    given, renamed = _present_names(cls, given)
+    for old, new in renamed:
+        console.warn(f"{flag(old, given[new])} is now called {flag(new, given[new])}")
+    path = config or default_config()
+    in_file: dict[str, Any] = {}
+    if path is not None:
+        file = read_config(path)
+        in_file = file.values(cls)
+        for section, old, new in file.renamed:
+            if new in in_file and section_of(cls, new) == section:
+                console.warn(f"{path}: {section}.{old} is now called {new}")
     try:
         settings = cls(**(in_file | given))
     except ValidationError as error:
         name, problem = _first_problem(error)
         if name in given:
             raise OptionError(f"{flag(name)}: {problem}") from None
-        raise InputError(f"{config}: {cls.shared.get(name, f'{_section_of(cls, name)}.{name}')}: {problem}") from None
+        raise InputError(f"{path}: {cls.shared.get(name, f'{section_of(cls, name)}.{name}')}: {problem}") from None
     origin = {name: "flag" if name in given else "file" if name in in_file else "default" for name in cls.model_fields}
-    return Resolved(settings, origin)
+    return Resolved(settings, origin, path)
 
 
-def _from_file(cls: type[Section], path: Path) -> dict[str, Any]:
-    """Read and check the whole file; return the values that ``cls`` takes from it, by field name."""
+def default_config() -> Path | None:
+    """Return the config.yaml that is read when none is named, None where there is none.
+
+    That of the current folder, else that of the checkout in which the package lies beside the scripts.
+    """
+    if Path(CONFIG).is_file():
+        return Path(CONFIG)
+    of_checkout = PACKAGE.parent / CONFIG
+    return of_checkout if startup.in_checkout() and of_checkout.is_file() else None
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Read and check the whole file, the sections of other steps included.
+
+    Raises:
+        InputError: it is missing or no YAML, has an unknown key, a wrong type or an impossible value.
+    """
     try:
         content = yaml.safe_load(existing_file(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -417,33 +506,54 @@ def _from_file(cls: type[Section], path: Path) -> dict[str, Any]:
 
     sections = {section.section: section for section in SECTIONS}
     shared_keys = {key for section in SECTIONS for key in section.shared.values()}
+    file = ConfigFile(path, {}, {}, [])
     for key, value in content.items():
         _refuse_unknown(path, "", key, [*shared_keys, *sections])
+        if value is None:  # a key without a value says as little as no key
+            continue
         if key in shared_keys:
             _check_value(path, key, _SHARED_OWNER, key, value)
-            continue
-        if value is None:
+            file.shared[key] = value
             continue
         if not isinstance(value, dict):
             raise InputError(f"{path}: {key}: expected keys and values, got {value!r}")
-        own = [name for name in sections[key].model_fields if _section_of(sections[key], name) == key]
-        allowed = [name for name in own if name not in sections[key].shared]
-        for name, field_value in value.items():
-            if name in sections[key].shared:
-                top = sections[key].shared[name]
-                raise InputError(f"{path}: {key}.{name}: stands once, as '{top}' at the top of the file")
+        cls = sections[key]
+        own, renamed = _present_names(cls, value, f"{path}: {key}.")
+        allowed = [name for name in cls.model_fields if section_of(cls, name) == key and name not in cls.shared]
+        for name, field_value in own.items():
+            if name in cls.shared:
+                raise InputError(f"{path}: {key}.{name}: stands once, as '{cls.shared[name]}' at the top of the file")
             _refuse_unknown(path, f"{key}.", name, allowed)
-            _check_value(path, f"{key}.{name}", sections[key], name, field_value)
-
-    values = {name: content[key] for name, key in cls.shared.items() if key in content}
-    for name in cls.model_fields:
-        section = content.get(_section_of(cls, name)) or {}
-        if name in section:
-            values[name] = section[name]
-    return values
+            _check_value(path, f"{key}.{name}", cls, name, field_value)
+        file.sections[key] = own
+        file.renamed.extend((key, old, new) for old, new in renamed)
+    return file
 
 
-def _section_of(cls: type[Section], field: str) -> str:
+def _present_names(
+    cls: type[StepSettings], values: dict[str, Any], where: str = ""
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return values under their fields' present names, and former and present name of those that had another.
+
+    Raises:
+        InputError: one value has both names.
+    """
+    former = cls.former_names()
+    present: dict[str, Any] = {}
+    renamed = []
+    for name, value in values.items():
+        new = former.get(name, name)
+        if new != name:
+            renamed.append((name, new))
+        if new in present or (new != name and new in values):
+            if where:
+                raise InputError(f"{where}{name}: is now called {new}, which stands there too")
+            raise OptionError(f"{flag(name, value)} is now called {flag(new, value)}, and both are given")
+        present[new] = value
+    return present, renamed
+
+
+def section_of(cls: type[StepSettings], field: str) -> str:
     """Return the section that owns a field: the most basic class that declares it."""
     owner = next(base for base in reversed(cls.__mro__) if field in getattr(base, "model_fields", {}))
     return owner.section
@@ -457,7 +567,7 @@ def _refuse_unknown(path: Path, prefix: str, key: Any, allowed: list[str]) -> No
     raise InputError(f"{path}: {prefix}{key}: unknown key; {hint}")
 
 
-def _check_value(path: Path, shown: str, cls: type[Section], name: str, value: Any) -> None:
+def _check_value(path: Path, shown: str, cls: type[StepSettings], name: str, value: Any) -> None:
     try:
         cls(**{name: value})
     except ValidationError as error:

@@ -110,6 +110,33 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that `make_folder` could not make or write to; nothing is made.
+
+    Raises:
+        InputError: it or a folder above it is a file or cannot be written to.
+    """
+    there = Path(folder)
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file, expected a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there}: cannot be written to: permission denied")
+
+
+def check_writable_file(path: Path) -> None:
+    """Refuse a file that `atomic_write` could not write; nothing is made.
+
+    Raises:
+        InputError: it is a folder, or the folder that it belongs to cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file name to write")
+    check_writable(path.parent)
+
+
 def existing_file(path: Path, hint: str = "") -> Path:
     """Return ``path`` when it is a readable file; ``hint`` says how to make it when it is not there.
 

@@ -1,34 +1,40 @@
 """Settings: precedence, refusals, and the shipped config.yaml."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT, assert_one_line_error, run_script
+from typer.testing import CliRunner
 
+import exmed_bert
+from exmed_bert.cli import console_command, script
+from exmed_bert.commands import COMMANDS
 from exmed_bert.config import (
-    DEFAULT_CONFIG,
     SECTIONS,
-    AnalyzeSettings,
     ClinVecSettings,
     ConvertSettings,
     GenerateSettings,
     PretrainSettings,
-    ReportSettings,
+    StepSettings,
+    default_config,
     flag,
     resolve,
 )
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.startup import SCRIPTS
 
-STEPS = {
-    "generate_synthetic_patients.py": GenerateSettings,
-    "report_synthetic_data.py": ReportSettings,
-    "convert_synthetic_to_dataset.py": ConvertSettings,
-    "pretrain-exmed-bert-clinvec.py": PretrainSettings,
-    "analyze_novel_codes.py": AnalyzeSettings,
+STEPS: dict[str, type[StepSettings]] = {
+    SCRIPTS[name]: resolve_name(command.settings) for name, command in COMMANDS.items()
 }
 
 
@@ -99,12 +105,95 @@ def test_a_wrong_option_is_named_as_typed(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="not found"):
         resolve(GenerateSettings, {}, tmp_path / "none.yaml")
-    monkeypatch.setattr("exmed_bert.config.DEFAULT_CONFIG", tmp_path / "none.yaml")
-    assert resolve(GenerateSettings, {}).settings == GenerateSettings()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("exmed_bert.config.PACKAGE", tmp_path / "site-packages" / "exmed_bert")
+    resolved = resolve(GenerateSettings, {})
+    assert resolved.settings == GenerateSettings() and resolved.config is None
+
+
+def test_the_current_folders_file_is_read_before_that_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_config() == ROOT / "config.yaml"
+    (tmp_path / "config.yaml").write_text("generate: {seed: 9}\n")
+    resolved = resolve(GenerateSettings, {})
+    assert resolved.settings.seed == 9 and str(resolved.config) == "config.yaml"
+    resolved.save(tmp_path / "settings.json")
+    assert json.loads((tmp_path / "settings.json").read_text())["config"] == str(tmp_path / "config.yaml")
+    assert str(tmp_path / "config.yaml") in resolved.source
+
+
+FORMER = [("pretrain", "ahead_prob", 0.5), ("finetune", "washout_days", 30), ("finetune", "ask", False)]
+
+
+@pytest.mark.parametrize(("step", "old", "value"), FORMER)
+def test_a_key_under_its_former_name_is_read_with_a_line(
+    step: str, old: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cls = resolve_name(COMMANDS[step].settings)
+    new = cls.former_names()[old]
+    path = config(tmp_path, yaml.safe_dump({step: {old: value}}))
+    assert getattr(resolve(cls, {}, path).settings, new) == value
+    assert capsys.readouterr().err == f"Warning: {path}: {step}.{old} is now called {new}\n"
+    resolve(GenerateSettings, {}, path)
+    assert capsys.readouterr().err == "", "said by the step that it concerns alone"
+    with pytest.raises(InputError, match=rf"{step}\.{old}: is now called {new}, which stands there too"):
+        resolve(cls, {}, config(tmp_path, yaml.safe_dump({step: {old: value, new: value}})))
+
+
+@pytest.mark.parametrize(
+    ("step", "option", "new", "value"),
+    [
+        ("pretrain", "--ahead-prob=0.5", "--forecast-prob", 0.5),
+        ("finetune", "--washout-days=30", "--gap-days", 30),
+        ("finetune", "--no-ask", "--no-prompt", False),
+        ("finetune", "--ask", "--prompt", True),
+    ],
+)
+def test_an_option_under_its_former_name_is_taken_with_a_line(
+    step: str, option: str, new: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+    command = replace(COMMANDS[step], check=f"{__name__}:_nothing", run=f"{__name__}:_nothing")
+    monkeypatch.setattr(sys.modules[__name__], "_nothing", taken.append)
+    result = CliRunner().invoke(script(command), [option])
+    assert result.exit_code == 0, result.output
+    name = new.removeprefix("--no-").removeprefix("--").replace("-", "_")
+    assert getattr(taken[-1].settings, name) == value and taken[-1].origin[name] == "flag"
+    assert f"Warning: {option.split('=')[0]} is now called {new}\n" in result.stderr
+    both = CliRunner().invoke(script(command), [option, new if value in (True, False) else f"{new}={value}"])
+    assert both.exit_code == 2 and "both are given" in both.stderr
+    assert option.split("=")[0] not in CliRunner().invoke(script(command), ["--help"]).stdout
+
+
+def _nothing(_: object) -> None:
+    """Stand in for the check and the work of a step."""
+
+
+HELP_CONFIG = "max_length: 77\npretrain: {hidden_size: 96, epochs: 10}\n"
+
+
+@pytest.mark.parametrize("order", [["--help", "--config"], ["--config", "--help"]])
+def test_help_shows_what_will_be_used_and_where_it_comes_from(order: list[str], tmp_path: Path) -> None:
+    path = str(config(tmp_path, HELP_CONFIG))
+    words = [part for word in order for part in ([word, path] if word == "--config" else [word])]
+    shown = " ".join(CliRunner().invoke(script(COMMANDS["pretrain"]), words).stdout.split())
+    assert "[settings.yaml: 96; default: 288]" in shown, "a value that differs from the default"
+    assert "Passes over the training data. [default: 10]" in shown, "one that does not"
+    assert "[settings.yaml: 77]" in shown, "a key at the top, for an option without a default"
+    assert "Encoder layers. [default: 6]" in shown, "one that the file leaves out"
+
+
+@pytest.mark.parametrize("text", ["pretrain: {hidden: 5}", "a: [", "pretrain: {hidden_size: many}"])
+def test_help_shows_the_defaults_beside_a_broken_file(text: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(script(COMMANDS["pretrain"]), ["--config", str(config(tmp_path, text)), "--help"])
+    shown = " ".join(result.stdout.split())
+    assert result.exit_code == 0 and "Width of the model. [default: 288]" in shown and "the defaults are shown" in shown
 
 
 def test_the_shipped_file_holds_every_option_with_a_comment() -> None:
-    content = yaml.safe_load(DEFAULT_CONFIG.read_text())
+    content = yaml.safe_load((ROOT / "config.yaml").read_text())
     keys = set(content)
     for section in SECTIONS:
         inherited = {name for base in section.__mro__[1:] for name in getattr(base, "model_fields", {})}
@@ -120,13 +209,63 @@ def test_the_shipped_file_holds_every_option_with_a_comment() -> None:
     assert GenerateSettings().novel_prob == 0.01 and ClinVecSettings().use_clinvec is False
 
 
-@pytest.mark.parametrize("script", STEPS)
-def test_help_names_every_flag_and_shows_examples(script: str, tmp_path: Path) -> None:
-    result = run_script(script, "--help", cwd=tmp_path)
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_names_every_flag_and_shows_examples(name: str, tmp_path: Path) -> None:
+    cls = STEPS[SCRIPTS[name]]
+    result = run_script(SCRIPTS[name], "--help", cwd=tmp_path)
     assert result.returncode == 0
-    for name in STEPS[script].model_fields:
-        assert re.search(rf"{flag(name)}\b", result.stdout), name
-    assert "Examples:" in result.stdout and f"scripts/{script}" in result.stdout
+    for field in cls.model_fields:
+        assert cls.extra(field).get("file_only") or re.search(rf"{flag(field)}\b", result.stdout), field
+    assert "Examples:" in result.stdout and f"python scripts/{SCRIPTS[name]}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "called"),
+    [("exmed-bert", "exmed-bert pretrain"), ("exmed_bert/__main__.py", "python -m exmed_bert pretrain")],
+)
+def test_examples_name_the_way_the_program_was_started(
+    program: str, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    shown = CliRunner().invoke(console_command(COMMANDS.values()), ["pretrain", "--help"]).stdout
+    assert f"  {called} --epochs 10" in shown and "torchrun --nproc_per_node 2 -m exmed_bert pretrain" in shown
+    assert "scripts/" not in shown
+
+
+def test_the_console_command_lists_every_command_and_knows_its_version(tmp_path: Path) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "-X", "importtime", "-m", "exmed_bert", *words]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert "numpy" not in done.stderr and "torch" not in done.stderr, "what makes a start slow"
+        return done.stdout
+
+    shown = run("--help")
+    assert all(re.search(rf"(?m)^  {name} +\w", shown) for name in COMMANDS) and list(COMMANDS) == list(SCRIPTS)
+    assert run("--version") == f"exmed-bert {exmed_bert.__version__}\n"
+    assert "Number of patients. [default: 1000]" in " ".join(run("generate", "--help").split())
+
+
+WRONG = {
+    "generate": (["-o", "patients.txt"], 1, "patients.txt: unknown kind of file"),
+    "convert": (["--input", "none.json"], 1, "none.json: file not found; make it with: python scripts/generate_"),
+    "pretrain": (["--num-attention-heads", "7"], 2, "--num-attention-heads: 7 does not divide"),
+    "finetune": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
+    "analyze": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
+    "hierarchy": (["--output-dir", "file/folder"], 1, "file: is a file, expected a folder"),
+    "report": (["--input", "none.json"], 1, "none.json: file not found; make it with: python scripts/generate_"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_wrong_option_is_refused_before_torch_is_imported(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words, code, message = WRONG[name]
+    command = [sys.executable, "-X", "importtime", ROOT / "scripts" / SCRIPTS[name], *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert done.returncode == code and f"Error: {message}" in done.stderr, done.stderr
+    assert "pydantic" in imported and not imported & {"torch", "transformers", "sklearn", "mlflow"}
 
 
 def test_wrong_options_end_with_code_2(tmp_path: Path) -> None:
@@ -146,9 +285,6 @@ def test_settings_are_saved_with_versions(tmp_path: Path) -> None:
 
 def test_without_its_packages_a_script_says_what_to_install(tmp_path: Path) -> None:
     # -S hides site-packages, as on a machine where nothing was installed.
-    import subprocess
-    import sys
-
     script = ROOT / "scripts" / "generate_synthetic_patients.py"
     result = subprocess.run([sys._base_executable, "-S", script], capture_output=True, text=True, check=False)
     assert_one_line_error(result, 1, "No module named", "setup_environment.sh", "pip install -r requirements.txt")

@@ -12,14 +12,14 @@ from conftest import ROOT
 PACKAGE = ROOT / "exmed_bert"
 
 FLOORS = (  # a unit imports from its own floor and from those before it
-    {"codes", "config", "console", "files", "reporting", "parallel", "cli"},
+    {"codes", "config", "console", "files", "reporting", "parallel", "startup", "cli"},
     {"reference", "data"},
     {"cohorts", "synthetic", "clinvec"},
     {"models"},
     {"evaluation"},
     {"training"},
     {"finetuning", "analysis"},
-    {"commands"},
+    {"commands", "__main__"},
 )
 
 # What still has to go: the test fails for an entry that is no longer needed, so that the lists can only shrink.

@@ -127,23 +127,6 @@ class Installed:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def step(self, name: str, *arguments: str, folder: Path) -> str:
-        """Run one step of the pipeline."""
-        return self.run(["python", "-c", STEP.format(*STEPS[name]), *arguments], folder)
-
-
-STEP = """
-from exmed_bert.cli import command
-from exmed_bert.config import {0}
-from {1} import run
-command({0}, run, "", "")()
-"""
-STEPS = {
-    "generate": ("GenerateSettings", "exmed_bert.synthetic.generate"),
-    "convert": ("ConvertSettings", "exmed_bert.data.convert"),
-    "pretrain": ("PretrainSettings", "exmed_bert.training.pretrain"),
-}
-
 
 def pip(*arguments: str | Path) -> str:
     """Run the pip of the environment that runs the tests."""
@@ -193,12 +176,10 @@ def test_the_wheel_finds_what_it_declares(installed: Installed) -> None:
 def test_the_installed_package_runs_the_pipeline_from_an_empty_folder(installed: Installed, tmp_path: Path) -> None:
     where = installed.run(["python", "-c", "import exmed_bert; print(exmed_bert.__file__)"], tmp_path)
     assert Path(where.strip()).is_relative_to(installed.environment)
-    installed.step("generate", "-n", "50", folder=tmp_path)
-    installed.step("convert", folder=tmp_path)
-    installed.step(
-        *("pretrain", "--epochs", "1", "--hidden-size", "16", "--num-hidden-layers", "1", "--train-batch-size", "16"),
-        folder=tmp_path,
-    )
+    installed.run(["exmed-bert", "generate", "-n", "50"], tmp_path)
+    installed.run(["exmed-bert", "convert"], tmp_path)
+    sizes = ["--hidden-size", "16", "--num-hidden-layers", "1", "--train-batch-size", "16"]
+    installed.run(["exmed-bert", "pretrain", "--epochs", "1", *sizes], tmp_path)
     assert len(json.loads((tmp_path / "data" / "synthetic_patients.json").read_text())) == 50
     assert {"config.json", "model.safetensors", "pytorch_model.bin", "vocab.json"} <= set(
         os.listdir(tmp_path / "output" / "synthetic_pretrain")

@@ -20,7 +20,8 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.evaluation import masked_codes
 from exmed_bert.training import checkpoints
-from exmed_bert.training.initial_model import code_keys, default_heads, estimate_codes, new_model
+from exmed_bert.training.initial_model import code_keys, estimate_codes, new_model
+from exmed_bert.training.options import check, default_heads
 from exmed_bert.training.plan import make_plan
 from exmed_bert.training.run_folder import open_run
 from exmed_bert.training.unseen import UnseenCodes
@@ -345,9 +346,9 @@ def rows_of(model: Any) -> list[torch.Tensor]:
     return [model.get_input_embeddings().weight, model.code_classifier.predictions.decoder.weight]
 
 
-def test_hierarchical_initialization_needs_vectors(info: Any) -> None:
+def test_hierarchical_initialization_needs_vectors() -> None:
     with pytest.raises(OptionError, match=r"--use-hierarchical-init needs vectors .* --use-clinvec or --model-dir"):
-        new_model(PretrainSettings(**SMALL, use_hierarchical_init=True), info, plos=False)
+        check(PretrainSettings(**SMALL, use_hierarchical_init=True))
 
 
 def test_a_pretrained_model_gives_its_codes_to_another_vocabulary(info: Any, tmp_path: Path) -> None:

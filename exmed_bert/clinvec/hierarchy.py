@@ -21,7 +21,7 @@ from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
 from exmed_bert.codes import ATC, ICD, CodeKey, ancestors, code_system, icd10cm, normalize
 from exmed_bert.config import HierarchySettings, Resolved
-from exmed_bert.files import atomic_write, make_folder
+from exmed_bert.files import atomic_write, check_writable, make_folder
 from exmed_bert.reference.names import code_names, drug_names, indications
 
 HELD_OUT = "held_out"
@@ -188,6 +188,15 @@ def _write_vectors(path: Path, indices: Iterable[int], vectors: np.ndarray) -> N
     names = ["", *(f"hierarchy_{i}" for i in range(vectors.shape[1]))]
     with atomic_write(path) as part:
         csv.write_csv(pa.table(columns, names=names), part)
+
+
+def check(settings: HierarchySettings) -> None:
+    """Refuse a folder that cannot be written, before anything is embedded.
+
+    Raises:
+        InputError: it cannot.
+    """
+    check_writable(settings.output_dir)
 
 
 def run(resolved: Resolved[HierarchySettings]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from exmed_bert.clinvec.reader import FOLDER_CONTENT, CodeKey, read_clinvec
+from exmed_bert.clinvec.reader import CodeKey, clinvec_folder, read_clinvec
 from exmed_bert.clinvec.relatives import How, Origin, Relatives, deviations
 from exmed_bert.clinvec.resize import resize
 from exmed_bert.codes import CodeSystem
@@ -63,10 +63,8 @@ def initialize_codes(
         OptionError: no folder is given, or the dimensions differ and may not be changed as the settings say.
         InputError: the ClinVec files are missing or wrong.
     """
-    if settings.clinvec_dir is None:
-        raise OptionError(f"--use-clinvec needs --clinvec-dir, a folder with {FOLDER_CONTENT}")
     systems: AbstractSet[CodeSystem] = {key[0] for key in keys if key is not None}  # type: ignore[misc]
-    clinvec = read_clinvec(settings.clinvec_dir, settings.vocab_types, systems)
+    clinvec = read_clinvec(clinvec_folder(settings), settings.vocab_types, systems)
     dimension = clinvec.dimension
     if dimension != hidden_size and not settings.resize_if_needed:
         raise OptionError(

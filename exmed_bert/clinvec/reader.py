@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exmed_bert.codes import ATC, ICD, CodeSystem, normalize
+from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.files import existing_file
 
@@ -102,7 +103,7 @@ def read_clinvec(
         OptionError: a vocabulary is unknown or none is given.
     """
     folder = Path(folder)
-    files = _vector_files(folder, _names(vocab_types), systems)
+    files = vector_files(folder, vocab_types, systems)
     tables = {name: _VectorFile.read(path) for name, path in files.items()}
     nodes = None
     if any(not table.by_id for table in tables.values()):
@@ -149,8 +150,27 @@ def _names(vocab_types: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _vector_files(folder: Path, names: list[str], systems: AbstractSet[CodeSystem]) -> dict[str, Path]:
-    """Return the vector file of each vocabulary; check that all files are there before any is read."""
+def clinvec_folder(settings: ClinVecSettings) -> Path:
+    """Return --clinvec-dir.
+
+    Raises:
+        OptionError: it is not given.
+    """
+    if settings.clinvec_dir is None:
+        raise OptionError(f"--use-clinvec needs --clinvec-dir, a folder with {FOLDER_CONTENT}")
+    return settings.clinvec_dir
+
+
+def vector_files(
+    folder: Path, vocab_types: str | Sequence[str], systems: AbstractSet[CodeSystem] = frozenset((ICD, ATC))
+) -> dict[str, Path]:
+    """Return the vector file of each vocabulary, all of which are there; `read_clinvec` explains the arguments.
+
+    Raises:
+        InputError: the folder or a file is missing.
+        OptionError: a vocabulary is unknown or none is given.
+    """
+    names = _names(vocab_types)
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "folder not found"
         raise InputError(f"{folder}: {problem}, expected a folder with {FOLDER_CONTENT}")

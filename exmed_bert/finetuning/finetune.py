@@ -70,6 +70,7 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
         return
     resolved.save(settings.output_dir / "settings.json")
     open_log(settings.output_dir / "output.log")
+    LOGGER.info(resolved.source)
     experiment, notes = make_experiment(settings, cohort, task, form, model)
     shape = step_shape(settings, cohort, model)
     with _reports(settings, folder) as writer, cpu_settings(shape, experiment.precision) as hardware_notes:
@@ -134,7 +135,7 @@ def make_experiment(
 ) -> tuple[Experiment, list[str]]:
     """Return what all runs share, and notes for the log."""
     pretrained = extend_vocabulary(model, form.vocabulary, cohort.patients.dataset.info.vocabulary, settings.seed)
-    target_codes = task.target_codes(pretrained.vocabulary) if settings.ask else []
+    target_codes = task.target_codes(pretrained.vocabulary) if settings.prompt else []
     shape = step_shape(settings, cohort, model)
     precision = choose_precision(settings.precision, shape)
     attention = choose_attention(model.config, precision.name)

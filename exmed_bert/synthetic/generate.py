@@ -9,7 +9,7 @@ from typing import Any
 from exmed_bert import codes, console
 from exmed_bert.config import GenerateSettings, Resolved
 from exmed_bert.data.io import Piece, file_format, prepare, write_pieces
-from exmed_bert.files import write_json
+from exmed_bert.files import check_writable_file, write_json
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import recent as recent_codes
 from exmed_bert.reference.tables import load
@@ -17,6 +17,16 @@ from exmed_bert.synthetic.population import BLOCK, BOUNDS, generate_blocks, nove
 from exmed_bert.synthetic.summary import Summary
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1
+
+
+def check(settings: GenerateSettings) -> None:
+    """Refuse a file that cannot be written, before any patient is made.
+
+    Raises:
+        InputError: its folder cannot be written or its format is unknown.
+    """
+    file_format(settings.output)
+    check_writable_file(settings.output)
 
 
 def run(resolved: Resolved[GenerateSettings]) -> None:

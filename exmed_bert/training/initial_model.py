@@ -14,12 +14,12 @@ from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
 from exmed_bert.clinvec.reader import CodeKey
 from exmed_bert.config import PretrainSettings
-from exmed_bert.console import InputError, OptionError
+from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, STATE_TOKENS, CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
+from exmed_bert.training.options import attention_heads, intermediate_size
 
-_HEAD_WIDTH = 48  # dimensions a head in the original's configuration: 288 over 6 heads
 _VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction
 _ALIGNED_SCORE = 8.0  # score that the head first gives a code whose embedding is what a position holds
 CODE_TABLES = (  # the embeddings first
@@ -29,37 +29,8 @@ CODE_TABLES = (  # the embeddings first
 )
 
 
-def default_heads(hidden_size: int) -> int:
-    """Return the number of heads that divides the width and leaves each head nearest to 48 dimensions.
-
-    >>> default_heads(288), default_heads(64), default_heads(32)
-    (6, 2, 1)
-    """
-    divisors = [heads for heads in range(1, hidden_size + 1) if hidden_size % heads == 0]
-    return min(divisors, key=lambda heads: (abs(hidden_size / heads - _HEAD_WIDTH), -heads))
-
-
-def default_intermediate(hidden_size: int) -> int:
-    """Return the width of the feed-forward layers: 16/9 of the hidden size, rounded up to a multiple of 64.
-
-    >>> default_intermediate(288), default_intermediate(64), default_intermediate(32)
-    (512, 128, 64)
-    """
-    return math.ceil(hidden_size * 16 / 9 / 64) * 64
-
-
 def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> ExMedBertConfig:
-    """Return the configuration that settings and dataset ask for.
-
-    Raises:
-        OptionError: the heads do not divide the width.
-    """
-    heads = settings.num_attention_heads or default_heads(settings.hidden_size)
-    if settings.hidden_size % heads:
-        raise OptionError(
-            f"--num-attention-heads: {heads} does not divide --hidden-size {settings.hidden_size}, "
-            f"for instance {default_heads(settings.hidden_size)} does"
-        )
+    """Return the configuration that settings and dataset ask for."""
     return ExMedBertConfig(
         code_vocab_size=len(info.vocabulary),
         number_of_codes=len(ENTITIES),
@@ -69,8 +40,8 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
         max_position_embedding=info.max_length + 1,
         hidden_size=settings.hidden_size,
         num_hidden_layers=settings.num_hidden_layers,
-        num_attention_heads=heads,
-        intermediate_size=settings.intermediate_size or default_intermediate(settings.hidden_size),
+        num_attention_heads=attention_heads(settings),
+        intermediate_size=intermediate_size(settings),
         initialization=settings.initialization,
         visit_distance_bias=settings.visit_distance_bias,
         predict_los=plos,
@@ -93,10 +64,6 @@ def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Star
     Raises:
         InputError, OptionError: the pretrained model or the ClinVec files do not fit.
     """
-    if settings.model_dir is not None and settings.use_clinvec:
-        raise OptionError("--use-clinvec: --model-dir brings the codes' embeddings already, give one of the two")
-    if settings.use_hierarchical_init and not (settings.use_clinvec or settings.model_dir):
-        raise OptionError("--use-hierarchical-init needs vectors to start from: give --use-clinvec or --model-dir")
     torch.manual_seed(settings.seed)
     if settings.model_dir is not None:
         return _from_pretrained(settings, info, plos)

@@ -22,11 +22,12 @@ from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.initial_model import Start, code_keys, new_model
+from exmed_bert.training.options import check
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, print_already_finished, print_summary, write_results
 from exmed_bert.training.run_folder import RunFolder, open_run
-from exmed_bert.training.tracking import MetricsWriter, ReportCallback, log, open_log
+from exmed_bert.training.tracking import LOGGER, MetricsWriter, ReportCallback, log, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
 
@@ -65,6 +66,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     settings = resolved.settings
+    check(settings)
     train, val = load_datasets(resolved)
     plos = train.has_plos if settings.plos is None else settings.plos
     if plos and not train.has_plos:
@@ -140,6 +142,7 @@ def _train_and_report(
     settings = resolved.settings
     resolved.save(settings.output_dir / "settings.json")
     open_log(settings.output_dir / "output.log")
+    LOGGER.info(resolved.source)
     if settings.profile:
         trainer.add_callback(ProfileCallback(settings.profile, settings.output_data_dir / "profile"))
     with _open_reports(trainer, settings, folder, plan) as writer:
@@ -200,14 +203,14 @@ def _check_match(resolved: Resolved[PretrainSettings], field: str, in_dataset: A
         return
 
     def spelled(value: Any) -> str:
-        if isinstance(value, bool):
-            return flag(field) if value else f"--no-{flag(field)[2:]}"
-        return f"{flag(field)} {value}"
+        return flag(field, value) if isinstance(value, bool) else f"{flag(field)} {value}"
 
     again = convert.format(given=spelled(given) if isinstance(given, bool) else given)
     data = resolved.settings.training_data
     if resolved.origin[field] == "file":
-        console.warn(f"config.yaml says {name}: {given}, {data} was converted with {in_dataset}; the dataset decides")
+        console.warn(
+            f"{resolved.config} says {name}: {given}, {data} was converted with {in_dataset}; the dataset decides"
+        )
         return
     raise InputError(
         f"{name} mismatch error: {spelled(given)} was given, but {data} was converted with {name} {in_dataset}; "

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.config import PROJECT_ROOT
+from exmed_bert.config import PACKAGE
 
 LOGGER = logging.getLogger("exmed_bert")
 PRETRAINING, FINETUNING = "exmed-bert-pretraining", "exmed-bert-finetuning"  # MLflow's experiments
@@ -64,12 +64,13 @@ class MetricsWriter:
         self._board = SummaryWriter(str(data_dir / "logs"), purge_step=first_step or None)
         database, artifacts = (data_dir / "mlruns.db").resolve(), (data_dir / "mlartifacts").resolve()
         command = [sys.executable, "-m", "exmed_bert.training.mlflow_writer", database.as_posix(), artifacts.as_uri()]
+        search_path = str(PACKAGE.parent), os.environ.get("PYTHONPATH")  # an empty part would be the current folder
         self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed with the writer
         self._process = subprocess.Popen(
             [*command, experiment, run_name, key],
             stdin=subprocess.PIPE,
             stderr=self._problems,  # a pipe that nobody reads would fill up
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search_path))},
             text=True,
             encoding="utf-8",
         )

@@ -10,8 +10,9 @@ from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.io import file_format, read_patients
 from exmed_bert.data.patient import EPOCH
-from exmed_bert.files import atomic_write, existing_file, make_folder, read_json, write_json
+from exmed_bert.files import atomic_write, check_writable, existing_file, make_folder, read_json, write_json
 from exmed_bert.reference.tables import load
+from exmed_bert.startup import called
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import SECTIONS
 from exmed_bert.synthetic.report.findings import Findings, Section
@@ -25,6 +26,17 @@ TABLES = "exmed_bert/reference/tables"
 _PAGE, _JSON = "report.html", "report.json"
 
 
+def check(settings: ReportSettings) -> None:
+    """Refuse what can be refused before any patient is read.
+
+    Raises:
+        InputError: the input is missing or of an unknown kind, or the folder cannot be written.
+    """
+    existing_file(settings.input, f"make it with: {called('generate')}")
+    file_format(settings.input)
+    check_writable(settings.output_dir)
+
+
 def run(resolved: Resolved[ReportSettings]) -> None:
     """Read the patients as a stream, compare them, and write the report.
 
@@ -35,7 +47,7 @@ def run(resolved: Resolved[ReportSettings]) -> None:
         InputError: the patients cannot be read or hold no event, or the folder cannot be written.
     """
     settings = resolved.settings
-    existing_file(settings.input, "make it with: python scripts/generate_synthetic_patients.py")
+    check(settings)
     make_folder(settings.output_dir)
     findings = count(settings.input)
     sections = [section(findings) for section in SECTIONS]
