@@ -348,6 +348,7 @@ def last_visits(path: Path) -> dict[int, date]:
     return found
 
 
+@pytest.mark.slow
 def test_a_model_of_prolonged_stay_predicts(world: Path, tmp_path: Path) -> None:
     model, output = tmp_path / "plos", tmp_path / "new"
     fast = ["--task", "plos", "--epochs", 1, "--baselines", "none", "--train-sizes", 60]
@@ -369,6 +370,7 @@ def test_a_model_of_prolonged_stay_predicts(world: Path, tmp_path: Path) -> None
     assert set(predictions(output)["index_date"]) == {date(2024, 6, 30)}
 
 
+@pytest.mark.slow
 def test_a_model_of_own_labels_predicts_with_and_without_labels(world: Path, tmp_path: Path) -> None:
     labels, model, output = tmp_path / "labels.csv", tmp_path / "model", tmp_path / "new"
     lines = ["subject_id,prediction_time,boolean_value"]
@@ -398,6 +400,7 @@ def test_a_model_of_own_labels_predicts_with_and_without_labels(world: Path, tmp
     assert list(found) == ["patient_id", "index_date", "label", "probability"] and set(found["label"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_task_of_an_earlier_release_is_read(finished: Path, world: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(finished, model, ignore=shutil.ignore_patterns("runs", "logs", "mlruns*"))
@@ -441,6 +444,7 @@ class AnyEvent(Task):
         return "Any event within a year"
 
 
+@pytest.mark.slow
 def test_a_task_of_a_users_own_is_one_class_and_one_line(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,7 +171,7 @@ def make_project(flavour: str, tmp_path: Path, sources: Path, request: pytest.Fi
     return Project(root, flavour, stand_in, variables)
 
 
-@pytest.fixture(params=["sh", "bat"])
+@pytest.fixture(params=["sh", pytest.param("bat", marks=pytest.mark.slow)])  # wine starts slowly
 def project(request: pytest.FixtureRequest, tmp_path: Path, sources: Path) -> Project:
     return make_project(request.param, tmp_path, sources, request)
 
