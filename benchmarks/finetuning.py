@@ -32,7 +32,7 @@ from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.io import read_patients
 from exmed_bert.evaluation import baselines, calibration
-from exmed_bert.evaluation.bootstrap import Comparison, mean_paired_differences
+from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.finetuning.finetune import SCRATCH, make_experiment
 from exmed_bert.finetuning.outcome_model import outcome_model, predict
@@ -192,7 +192,7 @@ def compare(what: str, found: list[tuple[Found, dict[str, np.ndarray]]], target:
         aurocs = [of.auroc(scored[name]) for of, scored in found]
         figures.append(Measurement(f"{what}: {name}, mean AUROC", [float(np.mean(aurocs))], "AUROC"))
     for name in names[1:]:
-        pairs = [Comparison(of.labels, scored[OURS], scored[name], of.keys) for of, scored in found]
+        pairs = [PairedPredictions(of.labels, scored[OURS], scored[name], of.keys) for of, scored in found]
         difference = mean_paired_differences(pairs, ("auroc",))["auroc"]
         sample = [difference.low, difference.value, difference.high]
         goal = {"at_least": -0.005} if name in baselines.BASELINES and not target else {}

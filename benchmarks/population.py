@@ -23,7 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         patients = generate(Path(folder) / "patients.parquet", given.patients)
         run_quietly(script("report_synthetic_data.py", "--input", patients, "--output-dir", OUTPUT))
-    headlines = json.loads((OUTPUT / "report.json").read_text(encoding="utf-8"))["headlines"].values()
+    headlines = json.loads((OUTPUT / "report.json").read_text(encoding="utf-8"))["metrics"].values()
     report("population", given, load, [figure for found in headlines if (figure := as_figure(found))])
 
 

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn and by hand, intervals by simulation, baselines on a planted rule, attributions."""
+"""Metrics against scikit-learn and by hand, intervals by simulation, baselines on a planted rule, attributions."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from exmed_bert.data.vocabulary import SEX_TOKENS, STATE_TOKENS, CodeVocabulary
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.assemble import Evaluation, ModelScores, assemble
 from exmed_bert.evaluation.bootstrap import (
-    Comparison,
+    PairedPredictions,
     mean_paired_difference,
     paired_difference,
     with_intervals,
@@ -30,7 +30,7 @@ from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
 from exmed_bert.evaluation.metrics import METRICS, Predictions, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
-from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, parts, verdict
+from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, sections, verdict
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
 
 VOCABULARY = CodeVocabulary.build(["C10AA05", "C10AA01", "A10BA02"], ["E11.9", "E11.65", "I10", "J06.9", "M54.50"])
@@ -76,7 +76,7 @@ def planted(n: int = 600, seed: int = 0) -> LabeledPatients:
 
 
 @pytest.mark.parametrize("digits", [1, 8])  # with many ties and with none
-def test_figures_are_those_of_scikit_learn(digits: int) -> None:
+def test_metrics_are_those_of_scikit_learn(digits: int) -> None:
     labels, probabilities = scored(700)
     probabilities = np.round(probabilities, digits)
     found = measure(labels, probabilities)
@@ -96,7 +96,7 @@ def test_figures_are_those_of_scikit_learn(digits: int) -> None:
     assert found["sensitivity_at_90"] == pytest.approx(y[x <= 0.1 + 1e-12].max())
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     labels, probabilities = np.array([1, 0, 1, 0]), np.array([0.9, 0.6, 0.4, 0.1])
     found = measure(labels, probabilities)
     assert found["auroc"] == pytest.approx(3 / 4)  # of four pairs one is the wrong way round
@@ -106,7 +106,7 @@ def test_figures_by_hand() -> None:
     assert found["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4)  # each in a bin of its own
 
 
-def test_figures_that_are_not_defined_are_left_out() -> None:
+def test_metrics_that_are_not_defined_are_left_out() -> None:
     assert set(measure(np.zeros(5), np.linspace(0.1, 0.5, 5))) == {"brier", "calibration_error"}
     separated = measure(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]))
     assert "calibration_slope" not in separated and separated["auroc"] == 1
@@ -159,9 +159,9 @@ def test_resampling_is_by_patient() -> None:
 
 def test_the_difference_of_a_model_to_itself_is_zero() -> None:
     labels, probabilities = scored(300)
-    for figure in METRICS:
-        same = paired_difference(labels, probabilities, probabilities.copy(), figure, resamples=50)
-        assert (same.value, same.low, same.high) == (0, 0, 0), figure
+    for metric in METRICS:
+        same = paired_difference(labels, probabilities, probabilities.copy(), metric, resamples=50)
+        assert (same.value, same.low, same.high) == (0, 0, 0), metric
 
 
 def test_pairing_narrows_the_difference() -> None:
@@ -178,10 +178,10 @@ def test_pairing_narrows_the_difference() -> None:
 def test_endpoints_of_the_same_patients_are_no_independent_evidence() -> None:
     labels, ours = scored(400)
     theirs = sigmoid(logit(ours) + np.random.default_rng(1).normal(size=400))
-    keys = np.arange(400)
+    hashes = np.arange(400)
     one = paired_difference(labels, ours, theirs)
-    same = mean_paired_difference([Comparison(labels, ours, theirs, keys)] * 4)
-    apart = mean_paired_difference([Comparison(labels, ours, theirs)] * 4)
+    same = mean_paired_difference([PairedPredictions(labels, ours, theirs, hashes)] * 4)
+    apart = mean_paired_difference([PairedPredictions(labels, ours, theirs)] * 4)
     width = one.high - one.low
     assert same.value == pytest.approx(one.value)
     assert same.high - same.low == pytest.approx(width, rel=0.1)
@@ -350,8 +350,8 @@ def test_everything_is_measured_on_test_and_recalibrated_on_validation() -> None
     test = patients.rows(TEST)
     first = results.models[0]
     assert first.metrics["auroc"].value == measure(patients.labels[test], probabilities["fine-tuned"][test])["auroc"]
-    assert first.metrics["calibration_error"].value < first.before["calibration_error"] / 2
-    assert first.metrics["auroc"].value == first.before["auroc"]
+    assert first.metrics["calibration_error"].value < first.uncalibrated["calibration_error"] / 2
+    assert first.metrics["auroc"].value == first.uncalibrated["auroc"]
     assert [(s.split, s.patients) for s in results.splits] == [
         (name, len(patients.rows(split))) for split, name in enumerate(("train", "validation", "test"))
     ]
@@ -371,9 +371,9 @@ def test_everything_is_measured_on_test_and_recalibrated_on_validation() -> None
 def test_the_report_is_whole_and_needs_nothing_but_itself(tmp_path: Path) -> None:
     curve = [CurvePoint("fine-tuned", n, seed, 0.7 + 0.01 * seed) for n in (100, 300) for seed in (0, 1)]
     attributions = [CodeAttribution("E11.65", "icd", 40, 1.5, 1.6), CodeAttribution("I10", "icd", 3, -0.2, 0.3)]
-    cohort, facts = [(HOSTILE, 700)], [("task", HOSTILE)]
+    attrition, facts = [(HOSTILE, 700)], [("task", HOSTILE)]
     results = evaluated(
-        planted(), curve=curve, attributions=attributions, cohort=cohort, facts=facts, notes=[HOSTILE]
+        planted(), label_efficiency=curve, attributions=attributions, attrition=attrition, facts=facts, notes=[HOSTILE]
     ).results
     written = write_report(tmp_path / "report", results)
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in written)
@@ -388,11 +388,11 @@ def test_the_report_is_whole_and_needs_nothing_but_itself(tmp_path: Path) -> Non
     text = (tmp_path / "report" / "results.md").read_text(encoding="utf-8")
     assert all(f"]({path.name})" in text for path in plots)
     content = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
-    assert content["models"][0]["metrics"]["auroc"]["low"] > 0.5 and content["cohort"] == [[HOSTILE, 700]]
+    assert content["models"][0]["metrics"]["auroc"]["low"] > 0.5 and content["attrition"] == [[HOSTILE, 700]]
     json.dumps(content, allow_nan=False)
-    for part in parts(results):
-        for table in (*part.tables, *(folded for _, folded in part.folded)):
-            assert all(len(row) == len(table.columns) for row in table.rows), part.key
+    for section in sections(results):
+        for table in (*section.tables, *section.folded):
+            assert all(len(row) == len(table.columns) for row in table.rows), section.key
 
 
 def test_a_report_without_any_event_still_says_what_it_can(tmp_path: Path) -> None:
@@ -403,4 +403,4 @@ def test_a_report_without_any_event_still_says_what_it_can(tmp_path: Path) -> No
     assert "auroc" not in results.models[0].metrics and results.models[0].series is None
     assert all(difference.metric in ("brier", "calibration_error") for difference in results.differences)
     page = write_report(tmp_path, results)[0].read_text(encoding="utf-8")
-    assert "no ranking can be measured" in page and list(tmp_path.glob("*.png")) == []
+    assert "there is no ranking to measure" in page and list(tmp_path.glob("*.png")) == []

@@ -281,7 +281,7 @@ def finished(world: Path) -> Path:
 def test_what_a_run_leaves(finished: Path, world: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     assert [model["name"] for model in results["models"]] == ["fine-tuned", "logreg", "scratch"]
-    assert len(results["curve"]) == 6
+    assert len(results["label_efficiency"]) == 6
     for name in ("report.html", "results.md", "vocab.json", "settings.json", "output.log", "logs", "mlruns.db"):
         assert (finished / name).exists(), name
     table = pyarrow.parquet.read_table(finished / "predictions.parquet")

@@ -16,13 +16,15 @@ from conftest import assert_one_line_error, run_script
 
 from exmed_bert.analysis.novel_codes.analyze import analyze
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
+from exmed_bert.analysis.novel_codes.groups import GroupResults, members
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE, in_ids_of, load
 from exmed_bert.analysis.novel_codes.masked_codes import by_frequency, predict_all_codes
-from exmed_bert.analysis.novel_codes.neighbors import chance_of, nearness, rank_metrics
-from exmed_bert.analysis.novel_codes.page import write_report
+from exmed_bert.analysis.novel_codes.neighbors import RankMetrics, chance_of, nearness, rank_metrics
+from exmed_bert.analysis.novel_codes.page import novel_report
 from exmed_bert.analysis.novel_codes.projections import principal_components, tsne
-from exmed_bert.analysis.novel_codes.results import members
-from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, silhouettes, tree_correlations
+from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
+from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, TreeCorrelation, silhouettes, tree_correlations
+from exmed_bert.analysis.novel_codes.summary import printed_summary, summary
 from exmed_bert.config import AnalyzeSettings, PretrainSettings, resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
@@ -89,7 +91,7 @@ def test_tree_shaped_vectors_are_recognized(families: CodeFamilies) -> None:
     within = next(one for one in correlations if (one.system, one.pairs_of) == (ALL, WITHIN))
     assert within.correlation.value > 0.9 and within.correlation.low > 0.85
     islands = silhouettes(families, vectors, rows, seed=0)
-    assert islands.metrics["icd"][1].value > 0.2 and islands.metrics["atc"][1].value > 0.5
+    assert islands.mean_of("icd").mean.value > 0.2 and islands.mean_of("atc").mean.value > 0.5
 
 
 def test_random_vectors_give_chance(families: CodeFamilies) -> None:
@@ -101,8 +103,8 @@ def test_random_vectors_give_chance(families: CodeFamilies) -> None:
         found = nearness(families, vectors)
         siblings = np.array([len(of_code) for of_code in families.siblings])
         for ranks, relatives in ((found.parent_ranks, np.ones_like(siblings)), (found.sibling_ranks, siblings)):
-            figures = rank_metrics(ranks, relatives, len(families), seed=0)
-            hits.append([figures.hits[name].value - figures.by_chance[name] for name in ("hit@5", "hit@10", "mrr")])
+            metrics = rank_metrics(ranks, relatives, len(families), seed=0)
+            hits.append([metrics.hits[name].value - metrics.by_chance[name] for name in ("hit@5", "hit@10", "mrr")])
         all_pairs = tree_correlations(families, vectors, rows, novel, seed=0, resamples=0)[0]
         correlations.append(all_pairs.correlation.value)
         means.append(np.nanmean(found.cosines["parent"]))
@@ -198,7 +200,7 @@ class RecordingModel(torch.nn.Module):
     def forward(self, **batch: torch.Tensor) -> Any:
         self.batches.append(batch)
         masked = int((batch["code_labels"] != IGNORED).sum())
-        return type("Output", (), {"logits": torch.zeros(masked, self.codes), "plos_logits": None})
+        return type("Output", (), {"masked_logits": torch.zeros(masked, self.codes), "plos_logits": None})
 
 
 def test_every_code_is_masked_once(small_datasets: Path) -> None:
@@ -228,6 +230,97 @@ def test_codes_are_matched_by_name(small_datasets: Path) -> None:
     kept = before != lost
     assert [labels[i] for i in before[kept]] == [vocabulary.tokens[i] for i in after[kept]]
     assert in_ids_of(dataset.info.vocabulary, dataset)[0] is dataset
+
+
+def made_results(
+    families: CodeFamilies, share: Estimate, correlation: Estimate, novel_minus_other: float
+) -> NovelResults:
+    """Return results with given metrics: a share among the 10 nearest, where chance is 0.1, and a correlation."""
+    n = len(families)
+    novel = np.arange(n) % 5 == 0
+    near = nearness(families, tree_vectors(families))
+    ranks = RankMetrics(
+        40,
+        3.0,
+        dict.fromkeys(("hit@1", "hit@5", "hit@10", "mrr"), share),
+        {"hit@10": 0.1} | dict.fromkeys(("hit@1", "hit@5", "mrr"), 0.01),
+    )
+    cosines = dict.fromkeys(("parent", "siblings", "chapter", "any"), (0, None))
+    group = GroupResults(
+        "novel codes", int(novel.sum()), {AFTER: cosines}, {AFTER: {"parent": ranks, "sibling": ranks}}
+    )
+    right = np.arange(200) % 2 == 0  # half of the other codes' positions
+    ranked = np.concatenate([np.where(np.arange(200) < 200 * (0.5 + novel_minus_other), 0, 20), np.where(right, 0, 20)])
+    ids = np.repeat([6, 7], 200)
+    masked = by_frequency(
+        predictions(ids, ranked), np.arange(400), np.isin(np.arange(9), 6), None, seed=0, resamples=200
+    )
+    rows = np.arange(n)
+    table = CodeTable(
+        families=families, names=[code for _, code in families.keys], novel=novel, in_training=None,
+        in_dataset=rows, masked=rows, top10=rows, nearness={AFTER: near}, sample=rows,
+        silhouettes={AFTER: np.zeros(n)}, cosine_quartiles={AFTER: np.zeros((0, 4))}, on_map=rows,
+        maps={kind: {AFTER: np.random.default_rng(0).random((n, 2))} for kind in ("pca", "tsne")},
+    )  # fmt: skip
+    return NovelResults(
+        facts=[("Model", "made")], notes=[], groups=[group],
+        correlations={AFTER: [TreeCorrelation(ALL, WITHIN, 100, correlation)]},
+        silhouettes={AFTER: silhouettes(families, tree_vectors(families), rows, seed=0)},
+        masked=masked, perplexity=10.0, table=table,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "correlation", "novel_minus_other", "verdict", "said"),
+    [
+        (Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.2, 0.4), 0.4, "above chance",
+         ("More often than by chance", "have embeddings that are closer", "predicted better than")),
+        (Estimate(0.05, 0.02, 0.09), Estimate(-0.3, -0.4, -0.2), -0.4, "below chance",
+         ("Less often than by chance", "have embeddings that are further apart", "predicted worse than")),
+        (Estimate(0.2, 0.05, 0.4), Estimate(0.1, -0.1, 0.3), 0.0, "cannot be told from chance",
+         ("which the interval includes", "can be told from 0", "cannot be told from other codes")),
+        (Estimate(0.5), Estimate(0.3), 0.0, "cannot be told from chance",
+         ("which the interval includes", "can be told from 0", "cannot be told from other codes")),
+    ],
+)  # fmt: skip
+def test_verdicts_come_from_the_intervals(
+    families: CodeFamilies,
+    share: Estimate,
+    correlation: Estimate,
+    novel_minus_other: float,
+    verdict: str,
+    said: tuple[str, ...],
+) -> None:
+    results = made_results(families, share, correlation, novel_minus_other)
+    section = summary(results)
+    (table,) = section.tables
+    verdicts = {str(row[1]).split(",")[0]: str(row[0]) for row in table.rows}
+    of_embeddings = ("Parent among the 10 nearest", "Nearest sibling among the 10 nearest")
+    assert [verdicts[name] for name in (*of_embeddings, "Spearman's correlation of tree and embeddings")] == [
+        verdict
+    ] * 3
+    assert verdict in [str(shown) for shown, _ in section.legend]
+    text = " ".join(section.text)
+    assert all(words in text for words in said)
+    claims = {"above chance": ("More often", "better than"), "below chance": ("Less often", "worse than")}
+    unsaid = [words for side, of_side in claims.items() if side != verdict for words in of_side]
+    assert not [words for words in unsaid if words in text]
+    printed = dict(printed_summary(results))
+    assert all(
+        line.endswith(f": {verdict}") for name, line in printed.items() if "nearest" in name or "Spearman" in name
+    )
+    of_json = {metric["name"]: metric["verdict"] for metric in results.to_dict()["summary"]}
+    assert of_json["Parent among the 10 nearest"] == verdict
+
+
+def test_pictures_of_an_earlier_report_are_removed(families: CodeFamilies, tmp_path: Path) -> None:
+    for name in ("map_tsne_before.png", "my_plot.png", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with novel_report(tmp_path, made_results(families, Estimate(0.5), Estimate(0.3), 0.0)):
+        pass
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"my_plot.png", "notes.txt", "map_tsne_after.png", "report.html"} <= written
+    assert "map_tsne_before.png" not in written
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +449,9 @@ def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_d
     settings = AnalyzeSettings(model_dir=model, dataset=tmp_path / "real.pt")
     results = analyze(load(settings), settings)
     assert [group.name for group in results.groups] == ["other codes"] and results.times == [AFTER]
-    text = write_report(tmp_path / "out", results)[0].read_text()
+    with novel_report(tmp_path / "out", results):
+        pass
+    text = (tmp_path / "out" / "report.html").read_text()
     assert "no novel code" in text and "not at hand" in text and "start_embeddings.safetensors" in text
 
 

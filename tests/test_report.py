@@ -21,12 +21,14 @@ from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
 from exmed_bert.reference import tables
+from exmed_bert.reporting.content import Plot, Report
+from exmed_bert.reporting.html import html
 from exmed_bert.synthetic.report import report
-from exmed_bert.synthetic.report.comparison import SECTIONS
-from exmed_bert.synthetic.report.findings import BY_CHANCE, MET, MISSED, TOO_FEW, Column, Section, judged
+from exmed_bert.synthetic.report.comparison import COMPARISONS
+from exmed_bert.synthetic.report.findings import BY_CHANCE, MET, MISSED, TOO_FEW, Column, Comparison, judged
 from exmed_bert.synthetic.report.histories import LONGEST_GAP, Histories
 from exmed_bert.synthetic.report.measures import YEARS, Measures, mantel_haenszel
-from exmed_bert.synthetic.report.page import page
+from exmed_bert.synthetic.report.page import sections
 from exmed_bert.synthetic.report.plots import draw
 
 SCRIPT = "report_synthetic_data.py"
@@ -212,7 +214,7 @@ def test_histories_are_those_of_a_loop_over_patients(patients: list[dict[str, An
         if of_drug and of_drug[-1] < LONGEST_GAP:
             assert histories.gap_mean()[d] == pytest.approx(np.mean(of_drug))
             assert histories.gap_median()[d] == np.median(of_drug)
-    assert {n: c for n, c in enumerate(histories.lengths["codes a visit"]) if c} == sizes
+    assert {n: c for n, c in enumerate(histories.lengths["codes per visit"]) if c} == sizes
     assert all(histories.lengths["visits"][n] == count for (_, n), count in lengths.items())
     assert [int(kind.sum()) for kind in histories.visits] == [days["any"], days["diagnosis"]]
     assert histories.last_seen.sum() == sum(bool(patient["diagnoses"] or patient["drugs"]) for patient in patients)
@@ -324,7 +326,7 @@ def report_on(folder: Path, records: list[dict[str, Any]], plots: bool = False, 
     given = ReportSettings(input=path, output_dir=folder / "report")
     with pytest.MonkeyPatch.context() as patch:
         if not plots and report.draw is draw:
-            patch.setattr(report, "draw", lambda sections: {})  # most of a small report's time
+            patch.setattr(report, "draw", lambda comparisons: {})  # most of a small report's time
         report.run(Resolved(given, dict.fromkeys(ReportSettings.model_fields, "default")))
 
     def refuse(text: str) -> None:
@@ -334,13 +336,13 @@ def report_on(folder: Path, records: list[dict[str, Any]], plots: bool = False, 
 
 
 def rows_of(made: dict[str, Any], section: str, **where: Any) -> list[dict[str, Any]]:
-    rows = made["sections"][section]["rows"]
+    rows = made["comparisons"][section]["rows"]
     return [row for row in rows if all(row[key] == value for key, value in where.items())]
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The report on 400 women and 400 men of 60 in California, whose figures are known, with planted violations."""
+    """The report on 400 women and 400 men of 60 in California, whose values are known, with planted violations."""
     patients = []
     for i in range(800):
         female = i < 400
@@ -365,17 +367,17 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return report_on(tmp_path_factory.mktemp("planted"), patients)
 
 
-def test_headlines_of_a_file_whose_figures_are_known(planted: dict[str, Any]) -> None:
-    headlines = planted["headlines"]
+def test_metrics_of_a_file_whose_values_are_known(planted: dict[str, Any]) -> None:
+    metrics = planted["metrics"]
     assert planted["input"]["patients"] == 800 and planted["tables"]["digest"] == TABLES.digest
     assert planted["input"]["reference_year"] == 2025
 
     people = TABLES.demographics.people / TABLES.demographics.people.sum()
     missing = 1 - people[60:65].sum()  # all but one are in this bracket, half of them women
-    assert headlines["age_and_sex"]["value"] == pytest.approx(missing, abs=0.02)
+    assert metrics["age_and_sex"]["value"] == pytest.approx(missing, abs=0.02)
     (california,) = rows_of(planted, "states", state="CA")
-    assert california["generated"] == 1 and headlines["states"]["value"] == pytest.approx(-california["published"] + 1)
-    assert headlines["age_and_sex"]["verdict"] == headlines["states"]["verdict"] == MISSED
+    assert california["generated"] == 1 and metrics["states"]["value"] == pytest.approx(-california["published"] + 1)
+    assert metrics["age_and_sex"]["verdict"] == metrics["states"]["verdict"] == MISSED
 
     (women,) = rows_of(planted, "prevalence", code="I10", band="45-64", sex="female")
     share = DIAGNOSES.prevalence[DIAGNOSES.codes.index("I10"), 2, 1]
@@ -383,22 +385,22 @@ def test_headlines_of_a_file_whose_figures_are_known(planted: dict[str, Any]) ->
     assert women["expected"] == pytest.approx(399 * share) and women["published"] == pytest.approx(share)
     assert women["error"] == pytest.approx(100 / (399 * share) - 1) and women["source"]
     enough = [row for row in rows_of(planted, "prevalence") if row["expected"] >= 200]
-    assert headlines["prevalence_median_error"]["value"] == pytest.approx(
+    assert metrics["prevalence_median_error"]["value"] == pytest.approx(
         np.median([abs(row["error"]) for row in enough])
     )
-    assert headlines["prevalence_worst_error"]["verdict"] == TOO_FEW
+    assert metrics["prevalence_worst_error"]["verdict"] == TOO_FEW
 
     (metformin,) = rows_of(planted, "drugs_given_diagnoses", code="A10BA02", diagnosis="E11.9")
     assert (metformin["patients"], metformin["users"], metformin["generated"]) == (100, 80, 0.8)
     errors = [abs(row["error"]) for row in rows_of(planted, "drugs_given_diagnoses") if row["patients"]]
-    assert headlines["drugs_given_diagnoses"]["value"] == pytest.approx(np.mean(errors))
+    assert metrics["drugs_given_diagnoses"]["value"] == pytest.approx(np.mean(errors))
     (users,) = rows_of(planted, "drug_users", code="A10BA02")
     assert users["generated"] == users["generated_1yr"] == 0.1 and users["users"] == 80
     assert users["error"] == pytest.approx(0.1 / users["published"] - 1)
     (fills,) = rows_of(planted, "refills", code="A10BA02")
     assert (fills["generated"], fills["mean"], fills["median"], fills["gaps"]) == (2, 90, 90, 80)
-    assert headlines["plos_share"]["value"] == 0.1 and headlines["codes_a_visit"]["value"] > 1
-    assert headlines["outside"]["value"] == 0 and "novel" not in headlines
+    assert metrics["plos_share"]["value"] == 0.1 and metrics["codes_per_visit"]["value"] > 1
+    assert metrics["outside"]["value"] == 0 and "novel" not in metrics
 
 
 def test_planted_violations_are_found(planted: dict[str, Any]) -> None:
@@ -407,8 +409,8 @@ def test_planted_violations_are_found(planted: dict[str, Any]) -> None:
     if DIAGNOSES.limits.min_age[DIAGNOSES.codes.index("F90.9")] > 1:
         expected["F90.9", "not at this age"] = 1
     assert found == expected
-    headline = planted["headlines"]["violations"]
-    assert headline["value"] == sum(expected.values()) and headline["verdict"] == MISSED
+    metric = planted["metrics"]["violations"]
+    assert metric["value"] == sum(expected.values()) and metric["verdict"] == MISSED
 
 
 def test_a_file_that_follows_the_tables_is_not_called_wrong_for_its_size(tmp_path: Path) -> None:
@@ -420,9 +422,9 @@ def test_a_file_that_follows_the_tables_is_not_called_wrong_for_its_size(tmp_pat
         record(i, birth_year=2023 - int(cells[i]) // 2, sex=tables.SEXES[cells[i] % 2], patient_state=states[i])
         for i in range(250)
     ]
-    headlines = report_on(tmp_path, patients)["headlines"]
+    metrics = report_on(tmp_path, patients)["metrics"]
     for key in ("age_and_sex", "states"):
-        assert headlines[key]["value"] > 10 * headlines[key]["target"] and headlines[key]["verdict"] == BY_CHANCE
+        assert metrics[key]["value"] > 10 * metrics[key]["target"] and metrics[key]["verdict"] == BY_CHANCE
 
 
 def test_comorbidity_of_a_planted_odds_ratio(tmp_path: Path) -> None:
@@ -439,7 +441,7 @@ def test_comorbidity_of_a_planted_odds_ratio(tmp_path: Path) -> None:
         row["both"] == 60 and row["generated"] == pytest.approx(ratio) and row["published"] == pytest.approx(published)
     )
     assert row["error"] == pytest.approx(math.log(ratio / published)) and row["source"]
-    assert made["headlines"]["comorbidity_correlation"]["verdict"] == TOO_FEW, "one pair makes no correlation"
+    assert made["metrics"]["comorbidity_correlation"]["verdict"] == TOO_FEW, "one pair makes no correlation"
 
 
 # Files from elsewhere ------------------------------------------------------------------------------------------------
@@ -458,16 +460,16 @@ def test_a_file_from_elsewhere(tmp_path: Path) -> None:
     assert (made["input"]["first_day"], made["input"]["last_day"]) == ("2010-05-01", "2019-05-01")
     assert any("span 9.0 years" in note for note in made["notes"]) and any("2 of 3" in note for note in made["notes"])
     assert {row["code"] for row in rows_of(made, "unlisted")} == {"Z99.9", HOSTILE}
-    assert made["headlines"]["outside"]["value"] == pytest.approx(2 / 3)
+    assert made["metrics"]["outside"]["value"] == pytest.approx(2 / 3)
     assert rows_of(made, "states", state="NY")[0]["generated"] == 1
-    text = made["sections"]["states"]["text"]
+    text = made["comparisons"]["states"]["text"]
     assert "1 patients without a state" in text and "1 of a state" in text
-    assert made["headlines"]["plos_share"]["value"] is None
-    assert "3 patients carry no label" in made["sections"]["prolonged_stay"]["text"]
+    assert made["metrics"]["plos_share"]["value"] is None
+    assert "3 patients carry no label" in made["comparisons"]["prolonged_stay"]["text"]
 
-    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert HOSTILE not in html and "<script" not in html
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;" in html
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert HOSTILE not in page and "<script" not in page
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;&amp;" in page
 
 
 def test_novel_codes_count_as_their_sources(tmp_path: Path) -> None:
@@ -482,7 +484,7 @@ def test_novel_codes_count_as_their_sources(tmp_path: Path) -> None:
     patients = [record(0, diagnoses=["E11.95", "Q99.9"], diagnosis_dates=["20231215"] * 2)]
     made = report_on(tmp_path, patients, **meta)
     assert rows_of(made, "prevalence", code="E11.9", band="45-64", sex="female")[0]["cases"] == 1
-    assert made["headlines"]["novel"]["value"] == 0.25 and "25.00%" in made["headlines"]["novel"]["note"]
+    assert made["metrics"]["novel"]["value"] == 0.25 and "25.00%" in made["metrics"]["novel"]["note"]
     assert [row["code"] for row in rows_of(made, "unlisted")] == ["Q99.9"]
     assert any("of another time" in note for note in made["notes"]) and any(
         "tells of 2" in note for note in made["notes"]
@@ -490,8 +492,8 @@ def test_novel_codes_count_as_their_sources(tmp_path: Path) -> None:
     said = {row["name"]: row["patients"] for row in rows_of(made, "bounds") if row["from"] == "meta file"}
     assert said == {"diagnoses filled up": 1, "later: {'kind': 'of figure'}": None}
     assert rows_of(made, "bounds", name="exactly 2 prescriptions")[0]["patients"] == 1
-    assert made["headlines"]["prescriptions_at_a_bound"]["value"] == 1
-    assert made["headlines"]["diagnoses_at_a_bound"]["value"] == 0
+    assert made["metrics"]["prescriptions_at_a_bound"]["value"] == 1
+    assert made["metrics"]["diagnoses_at_a_bound"]["value"] == 0
 
 
 def test_a_broken_meta_file_is_refused(tmp_path: Path) -> None:
@@ -524,69 +526,67 @@ class Links(HTMLParser):
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     made = report_on(tmp_path, [record(i, birth_year=1930 + i) for i in range(40)], plots=True)
     folder = tmp_path / "report"
-    html = (folder / "report.html").read_text(encoding="utf-8")
-    links = Links(html)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    links = Links(page)
     for tag, name, value in links.found:
         if tag == "img":
             assert name == "src" and value.startswith("data:image/png;base64,")
         else:
             assert (tag, name) == ("a", "href") and value[0] == "#" and value[1:] in links.ids
-    assert not {"script", "link", "iframe", "object"} & links.tags.keys() and "url(" not in html
-    assert "default-src 'none'" in html and 'name="viewport"' in html
+    assert not {"script", "link", "iframe", "object"} & links.tags.keys() and "url(" not in page
+    assert "default-src 'none'" in page and 'name="viewport"' in page
     assert all(image["alt"] for image in links.images)
 
     plots = {path.stem for path in folder.glob("*.png")}
-    assert len(plots) == len(links.images) >= 10 and plots <= made["sections"].keys()
+    assert len(plots) == len(links.images) >= 10 and plots <= made["comparisons"].keys()
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.glob("*.png"))
     assert {path.name for path in folder.iterdir() if path.suffix != ".png"} == {"report.html", "report.json"}
-    for section in made["sections"].values():
-        assert section["title"] in html
-    for headline in made["headlines"].values():
-        assert headline["verdict"] in html
-    again = html
+    for compared in made["comparisons"].values():
+        assert compared["title"] in page
+    for metric in made["metrics"].values():
+        assert metric["verdict"] in page
     report_on(tmp_path, [record(i, birth_year=1930 + i) for i in range(40)], plots=True)
-    assert (folder / "report.html").read_text(encoding="utf-8") == again, "the same file, the same page"
+    assert (folder / "report.html").read_text(encoding="utf-8") == page, "the same file, the same page"
 
 
 def test_whatever_a_page_is_given_is_escaped() -> None:
     hostile = '"><img src=x onerror=y>'
-    section = Section(hostile, hostile, hostile, hostile, [Column("a", hostile)], [[hostile]] * 30)
-    html = page(hostile, [(hostile, hostile)], [hostile], [section], {hostile: (b"png", hostile)})
-    links = Links(html)
+    compared = Comparison(hostile, hostile, hostile, hostile, [Column("a", hostile)], [[hostile]] * 30)
+    plots = {hostile: Plot(b"png", hostile)}
+    links = Links(html(Report(hostile, [(hostile, hostile)], [hostile], sections([compared]), plots)))
     assert links.tags["img"] == 1 and links.images[0]["alt"] == hostile
 
 
 def test_the_furthest_off_stand_open() -> None:
-    section = Section(
+    compared = Comparison(
         "s", "", "", "", [Column("a", "A"), Column("error", "E", "number")], [["x", 1], ["y", None], ["z", -3]]
     )
-    assert section.worst(2) == [["z", -3], ["x", 1]]
+    assert compared.worst(2) == [["z", -3], ["x", 1]]
 
 
 # The step as a whole -------------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_whole_or_has_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report_on(tmp_path, [record()])
-    page_path = tmp_path / "report" / "report.html"
-    before = page_path.read_bytes()
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_on(tmp_path, [record(i) for i in range(40)], plots=True)
+    folder = tmp_path / "report"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # while it is made
-        patch.setattr(report, "draw", dies)
-        report_on(tmp_path, [record(sex="MALE")])
-    assert page_path.read_bytes() == before
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # while it is written
-        patch.setattr(report, "write_json", dies)
-        report_on(tmp_path, [record(sex="MALE")])
-    assert not page_path.exists(), "the old page would belong to another file"
+    for name in ("draw", "write_json"):  # while it is made, and while it is written
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(report, name, dies)
+            report_on(tmp_path, [record(sex="MALE")])
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    report_on(tmp_path, [record(sex="MALE")])
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.json"}, "plots of the old one remain"
 
 
-def test_every_section_has_a_key_of_its_own(planted: dict[str, Any]) -> None:
-    assert len(planted["sections"]) == len(SECTIONS)
-    assert all(headline["section"] in planted["sections"] for headline in planted["headlines"].values())
+def test_every_comparison_has_a_key_of_its_own(planted: dict[str, Any]) -> None:
+    assert len(planted["comparisons"]) == len(COMPARISONS)
+    assert all(metric["comparison"] in planted["comparisons"] for metric in planted["metrics"].values())
 
 
 @pytest.mark.slow
@@ -598,8 +598,8 @@ def test_the_script_reports_on_generated_patients(tmp_path: Path) -> None:
     for shown in ("300", TABLES.digest, "age and sex, total variation distance", "out/report/report.html"):
         assert shown in done.stdout
     made = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
-    assert made["input"]["patients"] == 300 and made["headlines"]["violations"]["verdict"] == MET
-    assert made["headlines"]["outside"]["value"] == 0 and made["headlines"]["novel"]["value"] > 0
+    assert made["input"]["patients"] == 300 and made["metrics"]["violations"]["verdict"] == MET
+    assert made["metrics"]["outside"]["value"] == 0 and made["metrics"]["novel"]["value"] > 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From the scores of several models to `Results`: recalibrate on validation, measure on test."""
+"""`Results` from the scores of several models, recalibrated on validation and measured on test patients."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +10,7 @@ from exmed_bert.cohorts.labeled import SPLITS, TEST, VALIDATION, LabeledPatients
 from exmed_bert.console import progress
 from exmed_bert.evaluation import calibration
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
-from exmed_bert.evaluation.bootstrap import RESAMPLES, Comparison, mean_paired_differences, with_intervals
+from exmed_bert.evaluation.bootstrap import RESAMPLES, PairedPredictions, mean_paired_differences, with_intervals
 from exmed_bert.evaluation.groups import by_group, groups
 from exmed_bert.evaluation.metrics import METRICS, WITHOUT_DIRECTION, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
@@ -21,12 +21,12 @@ _COMPARED = tuple(name for name in METRICS if name not in WITHOUT_DIRECTION)
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What a model says of all N patients.
+    """Scores of a model for all N patients.
 
     Attributes:
         name, label: key of the model, and its name for people.
         logits: (N,) log odds of label 1, not recalibrated; `metrics.logit` makes them of probabilities.
-        budget: what training and search took, in a line.
+        budget: training and search in a line.
         details: goes into results.json as it is.
     """
 
@@ -62,21 +62,21 @@ def assemble(
     *,
     title: str,
     facts: Sequence[tuple[str, str]] = (),
-    cohort: Sequence[tuple[str, int]] = (),
+    attrition: Sequence[tuple[str, int]] = (),
     notes: Sequence[str] = (),
-    curve: Sequence[CurvePoint] = (),
+    label_efficiency: Sequence[CurvePoint] = (),
     attributions: Sequence[CodeAttribution] = (),
     log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
-    """Recalibrate every model on the validation patients and compute all figures on the test patients.
+    """Recalibrate every model on the validation patients and compute all metrics on the test patients.
 
     Args:
         patients: N histories with labels and splits.
-        models: the first is held against each of the others.
-        title, facts, cohort, notes, curve, attributions: as in `Results`.
-        log_odds_offset: what the sampling of training and validation patients by outcome has added to the log odds.
+        models: the first is compared with each of the others.
+        title, facts, attrition, notes, label_efficiency, attributions: as in `Results`.
+        log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
 
     Raises:
@@ -84,7 +84,7 @@ def assemble(
     """
     validation, test = patients.rows(VALIDATION), patients.rows(TEST)
     labels = patients.labels[test]
-    keys = patients.dataset.columns["keys"].numpy()[test]
+    hashes = patients.dataset.columns["keys"].numpy()[test]
     parts = groups(patients, test)
     probabilities: dict[str, np.ndarray] = {}
     found: list[ModelResults] = []
@@ -101,23 +101,23 @@ def assemble(
                 name=model.name,
                 label=model.label,
                 budget=model.budget,
-                metrics=with_intervals(labels, ours, keys, resamples, seed),
-                before=measure(labels, sigmoid(model.logits[test])),
+                metrics=with_intervals(labels, ours, hashes, resamples, seed),
+                uncalibrated=measure(labels, sigmoid(model.logits[test])),
                 calibration=fitted,
                 by_chance=calibration_error_by_chance(ours, seed),
-                groups=by_group(labels, ours, parts, keys, resamples, seed),
+                groups=by_group(labels, ours, parts, hashes, resamples, seed),
                 series=plot_series(labels, ours) if 0 < labels.sum() < len(labels) else None,
                 details=model.details,
             )
         )
         if len(found) > 1:
-            both = Comparison(labels, probabilities[models[0].name][test], ours, keys)
+            both = PairedPredictions(labels, probabilities[models[0].name][test], ours, hashes)
             differing = mean_paired_differences([both], _COMPARED, resamples, seed)
             differences += [Difference(models[0].name, model.name, *item) for item in differing.items()]
     results = Results(
         title=title,
         facts=tuple(facts),
-        cohort=tuple(cohort),
+        attrition=tuple(attrition),
         splits=tuple(
             SplitCount(name, len(rows), int(patients.labels[rows].sum()))
             for name, rows in ((name, patients.rows(split)) for split, name in enumerate(SPLITS))
@@ -126,7 +126,7 @@ def assemble(
         differences=tuple(differences),
         notes=tuple(notes),
         resamples=resamples,
-        curve=tuple(curve),
+        label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
     )
     return Evaluation(results, probabilities)

@@ -1,4 +1,4 @@
-"""Baselines that people trust: logistic regression, random forest and boosted trees on a bag of codes.
+"""Baselines: logistic regression, random forest and boosted trees on a bag of codes.
 
 Each is tuned on the same validation patients as the network, by AUROC over a small grid that the result lists. Labels
 of test patients are never looked at.
@@ -21,7 +21,7 @@ BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "boosted trees"}
 
-_SEARCH_PATIENTS = 10_000  # of more training patients the search sees so many; the chosen setting is fitted on all
+_SEARCH_PATIENTS = 10_000  # most training patients of the search; the chosen setting is fitted on all
 _TREES = 300
 _TREE_PATIENTS = 20_000  # most patients that one tree of a forest sees
 _ROUNDS = 200  # of boosting; the best number is found on validation
@@ -42,7 +42,7 @@ _GRIDS: dict[str, list[dict[str, Any]]] = {
         {"columns": columns, "min_samples_leaf": leaf, "max_features": "sqrt"}
         for columns, leaf in product(COLUMN_SETS[1:], (3, 10, 30))
     ],
-    "hgb": [  # the rate and the number of rounds make up for each other, so the rounds alone are tuned
+    "hgb": [  # the rate and the number of rounds make up for each other, so only the rounds are tuned
         {"columns": columns, "learning_rate": 0.05, "max_leaf_nodes": leaves}
         for columns, leaves in product(COLUMN_SETS[1:], (4, 16))
     ],
@@ -80,7 +80,7 @@ class BaselineResult:
 
     @property
     def budget(self) -> str:
-        """What was spent, in a line."""
+        """Search and result in a line."""
         chosen = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return (
             f"{len(self.trials)} settings on {self.trials[0].patients:,} patients tried by validation AUROC, "

@@ -11,12 +11,12 @@ RESAMPLES = 1000
 LEVEL = 0.95
 
 _CELLS = 250_000  # weights at a time: what a processor keeps close
-_USABLE = 0.9  # an interval needs so many resamples in which the figure is defined
+_USABLE = 0.9  # an interval needs this share of the resamples to define the metric
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its percentile interval; no interval where too few resamples define the figure."""
+    """A metric and its percentile interval; no interval where too few resamples define the metric."""
 
     value: float
     low: float | None = None
@@ -29,36 +29,37 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedPredictions:
     """Two models' probabilities for the same patients of one endpoint.
 
     Attributes:
         labels, ours, theirs: (N,) labels and probabilities.
-        keys: (N,) whom each row is of, as `exmed_bert.data.randomness.hash_patient_ids` gives; None: all different.
+        patient_hashes: (N,) the patient of each row, as `exmed_bert.data.randomness.hash_patient_ids` gives; None
+            where all rows are of different patients.
     """
 
     labels: np.ndarray
     ours: np.ndarray
     theirs: np.ndarray
-    keys: np.ndarray | None = None
+    patient_hashes: np.ndarray | None = None
 
 
 def with_intervals(
     labels: np.ndarray,
     probabilities: np.ndarray,
-    keys: np.ndarray | None = None,
+    patient_hashes: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     names: Iterable[str] = METRICS,
 ) -> dict[str, Estimate]:
-    """Return the defined figures with the 95 % percentile interval of a bootstrap by patient.
+    """Return the metrics that are defined, with the 95 % percentile intervals of a bootstrap by patient.
 
     All rows of a patient are drawn together. The bins of the calibration error are those of the sample.
 
     Args:
         labels, probabilities: (N,) as in `metrics.measure`.
-        keys: (N,) whom each row is of; None where no patient has two rows.
-        resamples: how many; 0 gives figures without intervals.
+        patient_hashes: (N,) the patient of each row; None where no patient has two rows.
+        resamples: how many; 0 gives metrics without intervals.
         seed: of the draws.
         names: keys of `METRICS`.
     """
@@ -66,7 +67,8 @@ def with_intervals(
     predictions = Predictions(labels, probabilities)
     values = {name: value for name, value in predictions.measure().items() if name in names}
     drawn = _gather(
-        predictions.metrics(weights, values) for weights in _weights([_rows(keys, len(predictions))], resamples, seed)
+        predictions.metrics(weights, values)
+        for weights in _weights([_rows(patient_hashes, len(predictions))], resamples, seed)
     )
     return {name: estimate_of(value, drawn.get(name)) for name, value in values.items()}
 
@@ -75,39 +77,39 @@ def paired_difference(
     labels: np.ndarray,
     ours: np.ndarray,
     theirs: np.ndarray,
-    figure: str = "auroc",
-    keys: np.ndarray | None = None,
+    metric: str = "auroc",
+    patient_hashes: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate | None:
     """Return ours minus theirs with its interval: both models are measured on the same resamples.
 
     Returns:
-        The difference, None where the figure is not defined. Arguments as in `with_intervals`.
+        The difference, None where the metric is not defined. Arguments as in `with_intervals`.
     """
-    return mean_paired_difference([Comparison(labels, ours, theirs, keys)], figure, resamples, seed)
+    return mean_paired_difference([PairedPredictions(labels, ours, theirs, patient_hashes)], metric, resamples, seed)
 
 
 def mean_paired_difference(
-    endpoints: Sequence[Comparison], figure: str = "auroc", resamples: int = RESAMPLES, seed: int = 0
+    endpoints: Sequence[PairedPredictions], metric: str = "auroc", resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate | None:
     """Return the mean over endpoints of ours minus theirs with its interval, None where it is not defined.
 
     Resampled as in `mean_paired_differences`.
     """
-    return mean_paired_differences(endpoints, (figure,), resamples, seed).get(figure)
+    return mean_paired_differences(endpoints, (metric,), resamples, seed).get(metric)
 
 
 def mean_paired_differences(
-    endpoints: Sequence[Comparison],
+    endpoints: Sequence[PairedPredictions],
     names: Iterable[str] = METRICS,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Return the mean over endpoints of ours minus theirs in several figures, with intervals.
+    """Return the mean over endpoints of ours minus theirs in several metrics, with intervals.
 
-    Patients are resampled once: who is drawn twice counts twice in every endpoint that has them, so what the
-    endpoints have in common is not taken for independent evidence. Endpoints without keys are resampled apart.
+    Patients are resampled once for all endpoints: a patient who is drawn twice counts twice in each, so that what
+    endpoints have in common is not taken for independent evidence. Endpoints without hashes are resampled apart.
 
     Args:
         endpoints: one or more.
@@ -121,7 +123,7 @@ def mean_paired_differences(
         for name in names
         if all(name in ours and name in theirs for ours, theirs in measured)
     }
-    rows = [_rows(e.keys, len(e.labels)) for e in endpoints]
+    rows = [_rows(e.patient_hashes, len(e.labels)) for e in endpoints]
     ends = np.cumsum([len(e.labels) for e in endpoints])[:-1]
 
     def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -135,23 +137,23 @@ def mean_paired_differences(
     return {name: estimate_of(value, drawn.get(name)) for name, value in values.items()}
 
 
-def _rows(keys: np.ndarray | None, n: int) -> np.ndarray | int:
-    """Return the keys of the rows, or how many rows of different patients there are."""
-    return n if keys is None else np.asarray(keys)
+def _rows(patient_hashes: np.ndarray | None, n: int) -> np.ndarray | int:
+    """Return the patients of the rows, or the number of rows where all are of different patients."""
+    return n if patient_hashes is None else np.asarray(patient_hashes)
 
 
 def _weights(endpoints: list[np.ndarray | int], resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield how often each row of all endpoints, one after another, is drawn, (a few resamples, rows)."""
-    with_keys = [keys for keys in endpoints if not isinstance(keys, int)]
-    distinct = np.unique(np.concatenate(with_keys)) if with_keys else np.empty(0)
+    hashed = [hashes for hashes in endpoints if not isinstance(hashes, int)]
+    distinct = np.unique(np.concatenate(hashed)) if hashed else np.empty(0)
     # A patient that is drawn apart from all others is one of an own population: its number is added to the others'.
     populations, rows = [len(distinct)], []
-    for keys in endpoints:
-        if isinstance(keys, int):
-            rows.append(sum(populations) + np.arange(keys))
-            populations.append(keys)
+    for hashes in endpoints:
+        if isinstance(hashes, int):
+            rows.append(sum(populations) + np.arange(hashes))
+            populations.append(hashes)
         else:
-            rows.append(np.searchsorted(distinct, keys))
+            rows.append(np.searchsorted(distinct, hashes))
     row = np.concatenate(rows)
     generator = np.random.default_rng(seed)
     chunk = max(1, _CELLS // max(len(row), 1))
@@ -173,7 +175,7 @@ def _gather(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def estimate_of(value: float, drawn: np.ndarray | None) -> Estimate:
-    """Return a figure with the percentile interval of its resamples, (R,)."""
+    """Return a metric with the percentile interval of its resamples, (R,)."""
     if drawn is None or np.isfinite(drawn).mean() < _USABLE:
         return Estimate(value)
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -207,7 +209,7 @@ def difference_of(ours: Estimate, theirs: Estimate, drawn: np.ndarray | None) ->
     independent proportions", Statistics in Medicine 17 (1998), method 10.
     """
     value = ours.value - theirs.value
-    certain = any(figure.value in (0.0, 1.0) for figure in (ours, theirs))
+    certain = any(share.value in (0.0, 1.0) for share in (ours, theirs))
     if not certain or None in (ours.low, theirs.low):
         return estimate_of(value, drawn)
     below = np.hypot(ours.value - ours.low, theirs.high - theirs.value)

@@ -1,8 +1,9 @@
-"""Why a patient scores as it does: integrated gradients over the code embeddings, one number a token.
+"""Attributions of a patient's logit to its tokens: integrated gradients over the code embeddings.
 
 Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", ICML 2017: the gradient of the logit, averaged
-along the straight line from a baseline to the patient's embeddings, times the way. The attributions of a patient add
-up to the difference between its logit and the baseline's; by how much they miss it says whether the steps were enough.
+along the straight line from a baseline to the patient's embeddings, times the difference of the two. The attributions
+of a patient add up to the difference between its logit and the baseline's; what they miss of it says whether the steps
+were enough.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ LogitOf = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Attributions:
-    """What each token of B patients added to the logit.
+    """Contributions of each token of B patients to the logit.
 
     Attributes:
         tokens: (B, L) float64, 0 where padded.
@@ -50,7 +51,7 @@ class Attributions:
 def integrated_gradients(
     logit_of: LogitOf, embedded: Tensor, baseline: Tensor, real: Tensor, most_steps: int = _MOST_STEPS
 ) -> Attributions:
-    """Attribute each patient's logit to its tokens, with twice the points for those whose sum is not yet right.
+    """Attribute each patient's logit to its tokens, with twice the points where the sum is not yet right.
 
     The points are those of Gauss and Legendre, which a smooth path needs far fewer of than equal steps.
 
@@ -82,7 +83,7 @@ def integrated_gradients(
 def by_code(
     codes: np.ndarray, attributions: np.ndarray, patients: np.ndarray, vocabulary: CodeVocabulary, least: int = 1
 ) -> list[CodeAttribution]:
-    """Sum attributions by code: in each patient over the code's occurrences, then the mean over who has it.
+    """Sum attributions by code: in each patient over the code's occurrences, then the mean over patients who have it.
 
     Args:
         codes, attributions, patients: (tokens,) code id, attribution and patient of each real token.

@@ -1,4 +1,4 @@
-"""Groups of patients, and the figures of a model within each: sex, age at the index date, length of the history."""
+"""Subgroups of patients and the metrics of a model within each: sex, age at the index date, length of the history."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, with_intervals
 from exmed_bert.evaluation.features import age_at_index
 from exmed_bert.evaluation.metrics import METRICS
 
-LEAST_EVENTS = 5  # of either class, or a group shows its counts alone
+LEAST_EVENTS = 5  # of either class, or a subgroup shows its counts alone
 
 _AGE_STARTS = (40, 65, 80)
 _AGES = ("under 40", "40-64", "65-79", "80 and over")
@@ -33,7 +33,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupMetrics:
-    """A group, its size, and a model's figures in it; none where a class has fewer than `LEAST_EVENTS` patients."""
+    """A subgroup, its size, and a model's metrics in it; none where a class has fewer than `LEAST_EVENTS` patients."""
 
     kind: str
     name: str
@@ -60,21 +60,21 @@ def by_group(
     labels: np.ndarray,
     probabilities: np.ndarray,
     parts: Iterable[Group],
-    keys: np.ndarray | None = None,
+    patient_hashes: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     names: Iterable[str] = METRICS,
 ) -> list[GroupMetrics]:
-    """Return the figures within each group, with intervals; arguments as in `bootstrap.with_intervals`."""
+    """Return the metrics within each subgroup, with intervals; arguments as in `bootstrap.with_intervals`."""
     names, found = tuple(names), []
     for part in parts:
         own = part.member
         patients, events = int(own.sum()), int(labels[own].sum())
-        figures = {}
+        metrics: dict[str, Estimate] = {}
         if min(events, patients - events) >= LEAST_EVENTS:
-            own_keys = None if keys is None else keys[own]
-            figures = with_intervals(labels[own], probabilities[own], own_keys, resamples, seed, names)
-        found.append(GroupMetrics(part.kind, part.name, patients, events, figures))
+            hashes = None if patient_hashes is None else patient_hashes[own]
+            metrics = with_intervals(labels[own], probabilities[own], hashes, resamples, seed, names)
+        found.append(GroupMetrics(part.kind, part.name, patients, events, metrics))
     return found
 
 

@@ -1,6 +1,6 @@
-"""Figures of a yes-or-no prediction, each for many weightings of the patients at once.
+"""Metrics of a binary prediction, each for many weightings of the patients at once.
 
-A bootstrap resample is a weighting: how often each patient was drawn. The scores are sorted once, and every figure is
+A bootstrap resample is a weighting: how often each patient was drawn. The scores are sorted once, and every metric is
 sums over weights, so a thousand resamples cost a few passes over an array.
 """
 
@@ -14,7 +14,7 @@ BINS = 10  # of equal numbers of patients, for the calibration error and the cal
 FALSE_POSITIVES = 0.2  # up to which the partial AUROC goes
 SPECIFICITIES = (0.80, 0.90, 0.95)
 
-# What each figure is called, in the order of the tables.
+# By key the name, in the order of the tables.
 METRICS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -47,7 +47,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the figures of `METRICS`, leaving out those that are not defined.
+    """Return the metrics of `METRICS`, leaving out those that are not defined.
 
     Where one class alone occurs, the Brier score and the calibration error are left. A calibration slope has no value
     where the scores separate the classes or are all the same.
@@ -64,7 +64,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """The trade of each threshold, strictest first, for R weightings.
+    """Sensitivity, false positives and precision at each threshold, strictest first, for R weightings.
 
     Attributes:
         hits, alarms: (R, T + 1) weight of label 1 and of label 0 at or above each of T distinct scores, from 0.
@@ -91,7 +91,7 @@ class Curve:
 
 
 class Predictions:
-    """N patients with a label and a probability, prepared for `figures`."""
+    """N patients with a label and a probability, prepared for `metrics`."""
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
         """Check and sort; arguments and errors as in `measure`."""
@@ -106,12 +106,12 @@ class Predictions:
         return len(self.labels)
 
     def measure(self) -> dict[str, float]:
-        """Return the figures with every patient counted once, without those that are not defined."""
+        """Return the metrics with every patient counted once, without those that are not defined."""
         found = self.metrics(np.ones((1, len(self))))
         return {name: float(values[0]) for name, values in found.items() if np.isfinite(values[0])}
 
     def metrics(self, weights: np.ndarray, names: Iterable[str] = METRICS) -> dict[str, np.ndarray]:
-        """Return figures for R weightings of the patients, each (R,), NaN where one is not defined.
+        """Return metrics for R weightings of the patients, each (R,), NaN where one is not defined.
 
         Args:
             weights: (R, N), how often each patient counts.
@@ -134,7 +134,7 @@ class Predictions:
         return {name: found[name] for name in names}
 
     def curve(self, weights: np.ndarray) -> Curve:
-        """Return what each distinct score as a threshold finds and raises, for R weightings (R, N)."""
+        """Return hits and false alarms at each distinct score as a threshold, for R weightings (R, N)."""
         ordered = weights[:, self._order]
         positive = self.labels[self._order]
         return Curve(
@@ -186,7 +186,7 @@ def equal_bins(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _ranking(name: str, curve: Curve) -> np.ndarray:
-    """Return a figure that depends on the order of the scores alone, (R,)."""
+    """Return a metric that depends on the order of the scores alone, (R,)."""
     x, y = curve.false_positives, curve.sensitivity
     if name == "auroc":
         value = np.vecdot(np.diff(x, axis=1), y[:, 1:] + y[:, :-1]) / 2

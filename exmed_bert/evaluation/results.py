@@ -1,4 +1,4 @@
-"""What an evaluation found: the content of results.json, enough to write the tables and draw every plot again."""
+"""Results of an evaluation: the content of results.json, enough to write the tables and draw every plot again."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,12 +8,12 @@ from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.groups import GroupMetrics
 
-FORMAT, VERSION = "exmed-bert-evaluation", 1
+FORMAT, VERSION = "exmed-bert-evaluation", 2
 
 
 @dataclass(frozen=True)
 class SplitCount:
-    """Patients of a split, and how many of them have the outcome."""
+    """Patients of a split, and those of them who have the outcome."""
 
     split: str
     patients: int
@@ -31,7 +31,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class PlotSeries:
-    """What the plots of one model on the test patients are drawn from.
+    """Curves and bins of one model on the test patients.
 
     Attributes:
         roc: (false-positive rate, sensitivity), at most a few hundred points from (0, 0) to (1, 1).
@@ -55,12 +55,12 @@ class ModelResults:
     Attributes:
         name: key of the model, such as ``fine-tuned`` or ``logreg``.
         label: its name for people.
-        budget: what its training and search took, in a line.
+        budget: its training and search in a line.
         metrics: of the recalibrated probabilities, with intervals.
-        before: the figures of the probabilities as the model gave them; recalibration leaves ranks alone.
+        uncalibrated: metrics of the probabilities as the model gave them; recalibration leaves ranks alone.
         calibration: fitted on validation patients.
         by_chance: the mean expected calibration error of a model whose probabilities are right, on so many patients.
-        groups: figures by group.
+        groups: metrics by subgroup.
         series: for the plots; None where the test patients are of one class.
         details: whatever else is worth keeping, such as hyper-parameters and the grid that was tried.
     """
@@ -69,7 +69,7 @@ class ModelResults:
     label: str
     budget: str
     metrics: dict[str, Estimate]
-    before: dict[str, float]
+    uncalibrated: dict[str, float]
     calibration: Calibration
     by_chance: float
     groups: list[GroupMetrics]
@@ -79,7 +79,7 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first model minus another in one figure, on the same resamples."""
+    """The first model minus another in one metric, on the same resamples."""
 
     ours: str
     theirs: str
@@ -89,7 +89,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One training run of the label-efficiency curve: AUROC of the test patients after so many training labels."""
+    """One training run of the label-efficiency curve: AUROC of the test patients by number of training labels.
+
+    ``model`` is the key of the model, as `ModelResults.name`.
+    """
 
     model: str
     labels: int
@@ -99,7 +102,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class CodeAttribution:
-    """What a code added to the logit, over the patients who have it.
+    """Contribution of a code to the logit, over the patients who have it.
 
     Attributes:
         code, entity: the code and its system.
@@ -117,30 +120,30 @@ class CodeAttribution:
 
 @dataclass(frozen=True)
 class Results:
-    """The whole of an evaluation; everything is computed on the test patients unless it says otherwise.
+    """An evaluation as a whole; everything is computed on the test patients unless it says otherwise.
 
     Attributes:
         title: heading of the page.
         facts: names and values: the task, the model, the files.
-        cohort: the flow from all patients to those with a label: what was counted, how many.
+        attrition: from all patients to those with a label: what was counted, how many.
         splits: sizes.
-        models: the first is the one that the others are held against.
+        models: the first is the one that is compared with each of the others.
         differences: the first model minus each other.
-        notes: what a reader has to know before the figures.
+        notes: what a reader has to know before the metrics.
         resamples: of every interval.
-        curve: the label-efficiency curve; empty where there is none.
+        label_efficiency: every run of the label-efficiency curve; empty where there is none.
         attributions: by code, largest first; empty where nothing was explained.
     """
 
     title: str
     facts: Sequence[tuple[str, str]]
-    cohort: Sequence[tuple[str, int]]
+    attrition: Sequence[tuple[str, int]]
     splits: Sequence[SplitCount]
     models: Sequence[ModelResults]
     differences: Sequence[Difference]
     notes: Sequence[str]
     resamples: int
-    curve: Sequence[CurvePoint] = ()
+    label_efficiency: Sequence[CurvePoint] = ()
     attributions: Sequence[CodeAttribution] = ()
 
     def to_dict(self) -> dict[str, Any]:

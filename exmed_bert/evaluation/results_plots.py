@@ -1,28 +1,15 @@
-"""The plots of an evaluation: one function a plot, each from `Results` to a figure, all in one style."""
-
-from collections.abc import Callable
+"""Plots of an evaluation, each a function from `Results` to a figure."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from exmed_bert.evaluation.results import CurvePoint, ModelResults, Results
-from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
 
 COLORS = (BLUE, ORANGE, "#3a9d7c", "#8a4f9e", "#e3a52c", "#7a7f87")  # the first is the model's own
-AGAINST = "#b5493b"  # what speaks against the outcome
+AGAINST = "#b5493b"  # codes that lower the risk
 TOP_CODES = 25
-
-
-def draw(results: Results) -> dict[str, tuple[bytes, str]]:
-    """Return by name the plots that the results have something for: the PNG, and the text that stands for it."""
-    drawn = {}
-    with style():
-        for name, (plot, alternative) in _PLOTS.items():
-            figure = plot(results)
-            if figure is not None:
-                drawn[name] = png(figure), alternative
-    return drawn
 
 
 def roc(results: Results) -> Figure | None:
@@ -83,7 +70,7 @@ def calibration(results: Results) -> Figure | None:
 
 
 def decision_curve(results: Results) -> Figure | None:
-    """Net benefit by the probability from which one would act, beside acting on all and on nobody."""
+    """Net benefit by threshold probability, beside treating all and none."""
     if not (models := _drawable(results)):
         return None
     figure, axes = one_axes(4.2)
@@ -94,8 +81,8 @@ def decision_curve(results: Results) -> Figure | None:
         axes.plot(x, y, color=color, linewidth=1.7, label=model.label, zorder=3 if color == COLORS[0] else 2)
     threshold = np.linspace(0, limit, 200, endpoint=False)
     axes.plot(threshold, share - (1 - share) * threshold / (1 - threshold), color=INK, linewidth=1, label="all")
-    axes.axhline(0, color=INK, linewidth=1, linestyle=":", label="nobody")
-    axes.set(xlabel="act from this probability on", ylabel="net benefit", xlim=(0, limit))
+    axes.axhline(0, color=INK, linewidth=1, linestyle=":", label="none")
+    axes.set(xlabel="threshold probability", ylabel="net benefit", xlim=(0, limit))
     axes.set_ylim(-0.12 * share, 1.05 * share)
     axes.legend(loc="upper right")
     return figure
@@ -103,27 +90,28 @@ def decision_curve(results: Results) -> Figure | None:
 
 def label_efficiency(results: Results) -> Figure | None:
     """Test AUROC by number of training labels: the mean over seeds as a line, each seed as a point."""
-    if not results.curve:
+    if not results.label_efficiency:
         return None
     figure, axes = one_axes(4.0)
-    sizes = sorted({point.labels for point in results.curve})
+    sizes = sorted({point.labels for point in results.label_efficiency})
     names = {model.name: model.label for model in results.models}
-    order = sorted({point.model for point in results.curve}, key=lambda name: [*names, name].index(name))
+    drawn = dict.fromkeys(point.model for point in results.label_efficiency)
+    order = dict.fromkeys([*(name for name in names if name in drawn), *drawn])  # so that colors are those of all plots
     for name, color in zip(order, _colors(), strict=False):
-        own = [point for point in results.curve if point.model == name]
+        own = [point for point in results.label_efficiency if point.model == name]
         axes.scatter([p.labels for p in own], [p.auroc for p in own], s=14, color=color, alpha=0.45, linewidths=0)
         means = [(size, mean) for size in sizes if (mean := _mean_auroc(own, size)) is not None]
         axes.plot(*zip(*means, strict=True), color=color, linewidth=1.7, marker="o", label=names.get(name, name))
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="training patients with a label", ylabel="AUROC on the test patients")
+    axes.set(xlabel="training patients with a label", ylabel="test AUROC")
     axes.legend(loc="lower right")
     return figure
 
 
 def groups(results: Results) -> Figure | None:
-    """Forest plot: AUROC of the first model by group, and of everybody as a line."""
+    """Forest plot: AUROC of the first model by subgroup, and of all patients as a line."""
     model = results.models[0]
     rows = [group for group in model.groups if "auroc" in group.metrics]
     if not rows:
@@ -145,7 +133,7 @@ def groups(results: Results) -> Figure | None:
 
 
 def attributions(results: Results) -> Figure | None:
-    """Bars: what the codes with the largest mean attribution add to the logit."""
+    """Bars: the codes with the largest mean attribution."""
     if not results.attributions:
         return None
     shown = results.attributions[:TOP_CODES]
@@ -156,11 +144,11 @@ def attributions(results: Results) -> Figure | None:
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="mean added to the log odds")
+    axes.set(xlabel="mean attribution to the log odds")
     return figure
 
 
-_PLOTS: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
+DRAWINGS: dict[str, Drawing[Results]] = {
     "roc": (roc, "ROC curves of the models, with the diagonal of chance."),
     "precision_recall": (precision_recall, "Precision-recall curves; the dashed line is the share with the outcome."),
     "calibration": (
@@ -168,8 +156,14 @@ _PLOTS: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
         "Calibration plot: share with the outcome against predicted probability in ten bins, with the diagonal; bars "
         "are 95 % intervals of the first model. Below, the histogram of its probabilities.",
     ),
-    "decision_curve": (decision_curve, "Decision curve: net benefit of each model, of acting on all and on nobody."),
-    "label_efficiency": (label_efficiency, "AUROC on the test patients by number of training labels, a line a model."),
+    "decision_curve": (
+        decision_curve,
+        "Decision curve: net benefit of each model, of treating all and of treating none.",
+    ),
+    "label_efficiency": (
+        label_efficiency,
+        "AUROC on the test patients by number of training labels, one line per model.",
+    ),
     "groups": (groups, "Forest plot: AUROC of the first model with 95 % intervals by sex, age and codes."),
     "attributions": (attributions, "Bar chart: the codes with the largest mean attribution to the log odds."),
 }

@@ -1,4 +1,4 @@
-"""What plots are drawn from: curves with few enough points, bins, net benefit, and the error that chance makes."""
+"""Series behind the plots: curves with few enough points, bins, net benefit, and the calibration error by chance."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ _THRESHOLDS = np.arange(1, 200) / 200
 def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> float:
     """Return the mean expected calibration error where labels are drawn with exactly these probabilities.
 
-    Few patients a bin make an error even then; an error of this size is none.
+    With few patients per bin there is an error even then; one of this size is no miscalibration.
     """
     in_bin = equal_bins(probabilities)[:, None] == np.arange(BINS)
     drawn = np.random.default_rng(seed).random((_SIMULATED, len(probabilities))) < probabilities
@@ -23,7 +23,7 @@ def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> flo
 
 
 def plot_series(labels: np.ndarray, probabilities: np.ndarray) -> PlotSeries:
-    """Return what the plots of a model are drawn from; both classes must occur."""
+    """Return the series of the plots of a model; both classes must occur."""
     predictions = Predictions(labels, probabilities)
     curve = predictions.curve(np.ones((1, len(predictions))))
     x, y, precision = curve.false_positives[0], curve.sensitivity[0], curve.precision[0]
@@ -45,7 +45,7 @@ def plot_series(labels: np.ndarray, probabilities: np.ndarray) -> PlotSeries:
 
 
 def net_benefit(labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray = _THRESHOLDS) -> np.ndarray:
-    """Return the net benefit of treating whom the model puts at or above each threshold, (T,).
+    """Return the net benefit of treating the patients at or above each threshold, (T,).
 
     True positives minus false positives times the odds of the threshold, both as shares of all patients: Vickers and
     Elkin, "Decision curve analysis", Medical Decision Making 26 (2006).

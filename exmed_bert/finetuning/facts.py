@@ -61,10 +61,10 @@ def curve(
     points = []
     for run, finished in runs.items():
         auroc = _auroc(labels, sigmoid(finished.logits))
-        points.append(CurvePoint(LABELS[run.kind], finished.labels, run.seed, auroc))
+        points.append(CurvePoint(run.kind, finished.labels, run.seed, auroc))
     for run, fit in fitted.items():
         count = len(draw_subset(patients, run.size, run.seed).train)
-        points.append(CurvePoint(baselines.LABELS[run.kind], count, run.seed, _auroc(labels, fit.probabilities[test])))
+        points.append(CurvePoint(run.kind, count, run.seed, _auroc(labels, fit.probabilities[test])))
     return points
 
 

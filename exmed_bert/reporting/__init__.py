@@ -1,1 +1,1 @@
-"""What all reports share: the HTML page and the style of plots."""
+"""What all reports share: their content, the HTML page and the Markdown made of it, and the style of plots."""

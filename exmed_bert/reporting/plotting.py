@@ -1,11 +1,14 @@
-"""The one style of all plots."""
+"""Plots of reports: their one style, and PNG files that are the same for the same data."""
 
 import io
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from exmed_bert.reporting.content import Plot
 
 BLUE, ORANGE, INK = "#2f6f9f", "#d9822b", "#222222"
 WIDTH = 5.4  # inches: labels stay readable on a telephone
@@ -32,9 +35,20 @@ _STYLE = {
 }
 
 
-def style() -> AbstractContextManager[None]:
-    """Return a context in which figures are made and written in the style."""
-    return matplotlib.rc_context(_STYLE)
+T = TypeVar("T")
+
+Drawing = tuple[Callable[[T], Figure | None], str]
+"""A function from results to a figure, None where they have nothing for it, and the text that stands for the plot."""
+
+
+def draw_plots(drawings: Mapping[str, Drawing[T]], results: T) -> dict[str, Plot]:
+    """Return by name the plots that the results have something for."""
+    drawn = {}
+    with matplotlib.rc_context(_STYLE):
+        for name, (draw, alternative) in drawings.items():
+            if (figure := draw(results)) is not None:
+                drawn[name] = Plot(_png(figure), alternative)
+    return drawn
 
 
 def one_axes(height: float) -> tuple[Figure, Axes]:
@@ -43,7 +57,7 @@ def one_axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def png(figure: Figure) -> bytes:
+def _png(figure: Figure) -> bytes:
     """Return a figure as PNG; the same figure gives the same bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})

@@ -1,22 +1,25 @@
-"""The analysis of novel codes as a whole."""
+"""Analysis of novel codes as a whole: from a model and a dataset to the report."""
 
 import numpy as np
 import torch
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.analysis.novel_codes.headline import headline
+from exmed_bert.analysis.novel_codes.families import system_title
+from exmed_bert.analysis.novel_codes.groups import group_results, members
 from exmed_bert.analysis.novel_codes.inputs import AFTER, NovelInputs, descriptions, load
 from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics, by_frequency, predict_all_codes
 from exmed_bert.analysis.novel_codes.neighbors import nearness
-from exmed_bert.analysis.novel_codes.page import write_report
+from exmed_bert.analysis.novel_codes.page import novel_report
 from exmed_bert.analysis.novel_codes.projections import perplexity_for, principal_components, tsne
-from exmed_bert.analysis.novel_codes.projector import write_projector
-from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults, group_results, members
+from exmed_bert.analysis.novel_codes.projector import FOLDER, write_projector
+from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
 from exmed_bert.analysis.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
+from exmed_bert.analysis.novel_codes.summary import printed_summary
 from exmed_bert.config import AnalyzeSettings, Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
 from exmed_bert.files import make_folder
+from exmed_bert.reporting.folder import PAGE
 from exmed_bert.training.trainer import evaluation_sample
 
 MOST_IN_PAIRS = 1500  # codes whose pairs are taken; memory and time grow with the square
@@ -24,7 +27,7 @@ MOST_ON_MAP = 3000
 
 
 def run(resolved: Resolved[AnalyzeSettings]) -> None:
-    """Analyse and write the report, the tables, the plots and the projector's files.
+    """Analyze and write the report, the tables, the plots and the projector's files.
 
     Raises:
         InputError: a file is missing or damaged, model and dataset do not fit, or the folder cannot be written.
@@ -35,16 +38,16 @@ def run(resolved: Resolved[AnalyzeSettings]) -> None:
     make_folder(settings.output_dir)
     inputs = load(settings)
     results = analyze(inputs, settings)
-    paths = write_report(settings.output_dir, results)
-    projector = write_projector(settings.output_dir, *_projector_content(inputs, results))
-    resolved.save(settings.output_dir / "settings.json")
-    console.table("Novel codes", headline(results))
+    with novel_report(settings.output_dir, results) as staged:
+        write_projector(staged, *_projector_content(inputs, results))
+        resolved.save(staged / "settings.json")
+    console.table("Novel codes", printed_summary(results))
     console.table(
         "Written",
         [
-            ("report", paths[0]),
-            ("figures and tables", settings.output_dir),
-            ("TensorBoard", f"tensorboard --logdir {projector}"),
+            ("report", settings.output_dir / PAGE),
+            ("metrics and tables", settings.output_dir),
+            ("TensorBoard", f"tensorboard --logdir {settings.output_dir / FOLDER}"),
         ],
     )
 
@@ -99,7 +102,7 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
 
 
 def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetrics, np.ndarray, np.ndarray]:
-    """Return the figures, and for each code its masked positions and how often it was among ten guesses, (N,)."""
+    """Return the metrics, and for each code its masked positions and those with it in the top 10 predictions, (N,)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     patients = evaluation_sample(inputs.dataset, settings.max_patients, settings.seed)
     found, owners = predict_all_codes(inputs.model.to(device), inputs.dataset, patients, device)
@@ -110,7 +113,7 @@ def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetri
 
 
 def _map_rows(inputs: NovelInputs, novel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return which codes are on the maps: novel ones and their parents before all others."""
+    """Return the codes on the maps: novel ones and their parents before all others."""
     parents = inputs.families.parents[novel]
     first = np.union1d(np.flatnonzero(novel), parents[parents >= 0])
     drawn = rng.permutation(len(inputs.families))
@@ -131,14 +134,14 @@ def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: MaskedMetrics
     novel, counts = inputs.novel[inputs.ids], inputs.counts
     unseen = "" if counts is None else f", {int((novel & (counts[inputs.ids] == 0)).sum()):,} of them never in training"
     kinds = ", ".join(
-        f"{int((inputs.families.systems == i).sum()):,} {name.upper()}"
+        f"{int((inputs.families.systems == i).sum()):,} {system_title(name)}"
         for i, name in enumerate(inputs.families.system_names)
     )
     return [
         ("Model", str(settings.model_dir)),
-        ("Codes it knows", f"{len(inputs.ids):,} ({kinds}), {inputs.embeddings[AFTER].shape[1]} dimensions"),
+        ("Codes of the model", f"{len(inputs.ids):,} ({kinds}), {inputs.embeddings[AFTER].shape[1]} dimensions"),
         ("Novel codes", f"{int(novel.sum()):,}{unseen}"),
-        ("What makes them novel", inputs.novel_by),
+        ("Definition of novel", inputs.novel_by),
         ("Dataset", f"{settings.dataset}: {len(inputs.dataset):,} patients, {masked.patients:,} of them masked"),
         ("Training data", "not at hand" if inputs.training_data is None else str(inputs.training_data)),
         ("Seed", str(settings.seed)),

@@ -1,17 +1,23 @@
-"""The codes of a vocabulary as trees: parents, siblings, chapters, and distances in the tree. Arrays, no files."""
+"""Codes of a vocabulary as trees: parents, siblings, chapters, and distances in the tree. Arrays, no files."""
 
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
-from exmed_bert.codes import ATC, ancestors, chapter, parent
+from exmed_bert.codes import ancestors, chapter, parent
 
 CodeKey = tuple[str, str]
+_TITLES = {"icd": "ICD-10-CM", "atc": "ATC"}
+
+
+def system_title(system: str) -> str:
+    """Return the name of a code system for people."""
+    return _TITLES.get(system, system)
 
 
 class CodeFamilies:
-    """N codes of a vocabulary and how they are related.
+    """N codes of a vocabulary and their relations.
 
     Args:
         keys: (code system, code) of each row of a table of embeddings.
@@ -53,14 +59,15 @@ class CodeFamilies:
     def paths(self) -> np.ndarray:
         """(N, depth) int64: nodes from the top of the code system down to the code, padded with -1.
 
-        The top, then the ICD-10-CM chapter or ATC anatomical group, then the codes of the tree.
+        The top, then the chapter, then the codes of the tree. Where a chapter is itself a code, as ATC's anatomical
+        groups are, it is one node.
         """
         ids: dict[tuple[str, str], int] = {}
         paths = []
         for system, code in self.keys:
-            # ATC's first level is the anatomical group itself.
-            group = [] if system == ATC else [f"chapter {chapter(code, system)}"]
-            nodes = ["top", *group, *reversed(ancestors(code, system)), code]
+            tree, group = [*reversed(ancestors(code, system)), code], chapter(code, system)
+            is_code = group.split(maxsplit=1)[0] == tree[0]  # the code and the name of the topmost code
+            nodes = ["top", *([] if is_code else [f"chapter {group}"]), *tree]
             paths.append([ids.setdefault((system, node), len(ids)) for node in nodes])
         table = np.full((len(paths), max(map(len, paths), default=1)), -1, dtype=np.int64)
         for row, path in enumerate(paths):

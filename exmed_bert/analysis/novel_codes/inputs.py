@@ -1,4 +1,4 @@
-"""What an analysis of novel codes looks at: a model, its codes before and after training, and patients in its ids."""
+"""Inputs of an analysis of novel codes: a model, its codes before and after training, and patients in its ids."""
 
 import json
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class NovelInputs:
         counts: (V,) int64, how often each id occurs in training; None where the training data is not at hand.
         training_data: where the counts come from.
         novel: (V,) bool.
-        novel_by: what makes a code novel here, for the reader.
+        novel_by: the definition of a novel code here, for the reader.
         notes: what the reader has to know.
     """
 
@@ -160,7 +160,7 @@ def in_ids_of(vocabulary: CodeVocabulary, dataset: PatientDataset) -> tuple[Pati
 
 
 def descriptions(keys: Sequence[CodeKey]) -> list[str]:
-    """Return the name of each code; of one that is in no code list, the name of what it stands under."""
+    """Return the name of each code; of one that is in no code list, the name of its nearest ancestor."""
     names = code_names()
 
     def describe(system: str, code: str) -> str:
@@ -206,7 +206,7 @@ def _training_counts(
     train = PatientDataset.load(path)
     both = len(np.intersect1d(train.columns["keys"].numpy(), dataset.columns["keys"].numpy()))
     if both:
-        note = f"{both:,} patients of the dataset are in the training data: the model has seen what it guesses here."
+        note = f"{both:,} patients of the dataset are in the training data: the model has seen what it predicts here."
         console.warn(note)
         notes.append(note)
     return in_ids_of(vocabulary, train)[0].code_counts, path

@@ -1,6 +1,6 @@
-"""Masked-code prediction by how often a code occurs in training: novel codes against others that are as rare.
+"""Masked-code prediction by training frequency: novel codes against others that are as rare.
 
-A novel code is rare, and rare codes are hard to guess; only codes of the same frequency are a fair comparison. And a
+A novel code is rare, and rare codes are hard to predict; only codes of the same frequency are a fair comparison. And a
 code that is rare is rarely masked, so here every code of every patient is masked once, a part of the codes at a time.
 """
 
@@ -29,14 +29,14 @@ _CELLS = 20_000_000  # draws that are in memory at a time
 
 @dataclass(frozen=True)
 class BandMetrics:
-    """What a model says at the masked positions of novel and of other codes that are equally common in training.
+    """Metrics of the masked positions of novel and of other codes that are equally common in training.
 
     Attributes:
         band: ``0``, ``1-2``, ... occurrences in training; ``any`` where these are not known.
-        codes, positions, patients: for ``novel`` and ``other``: distinct codes, the masked positions that the figures
-            are of, and whose they are.
-        metrics: for ``novel`` and ``other`` by name: ``top1`` to ``top10``, the share among so many first guesses, and
-            ``loss``, nats a position. Empty without positions.
+        codes, positions, patients: for ``novel`` and ``other``: distinct codes, masked positions, and patients with
+            such a position.
+        metrics: for ``novel`` and ``other`` by name: ``top1`` to ``top10``, the share of positions whose code is among
+            so many top predictions, and ``loss``, nats per position. Empty without positions.
         differences: novel minus other, on the same resamples; empty where one has no positions.
     """
 
@@ -53,7 +53,7 @@ class MaskedMetrics:
     """The bands, all of them together, and novel codes against others of the same frequencies.
 
     Attributes:
-        patients, positions: what was looked at.
+        patients, positions: how many were masked.
         bands: in the order of `BANDS`.
         whole: all bands as one.
         matched: the bands that both occur in as one, others weighted to the novel codes' positions in each band; None
@@ -75,7 +75,7 @@ class MaskedMetrics:
 def predict_all_codes(
     model: ExMedBertForMaskedLM, dataset: PatientDataset, patients: np.ndarray, device: torch.device
 ) -> tuple[MaskedCodePredictions, np.ndarray]:
-    """Mask each code of the patients once and return what the model says, and whose each position is, (n,).
+    """Mask each code of the patients once; return the predictions and the patient of each position, (n,).
 
     A patient's codes are dealt into so many parts that each is about the share that training masks (15 %: seven). The
     codes of a part show MASK, all others stand as they are.
@@ -127,7 +127,7 @@ def by_frequency(
 
     Args:
         found: n masked positions.
-        owners: (n,) whose each position is.
+        owners: (n,) the patient of each position.
         novel: (V,) bool by code id.
         counts: (V,) occurrences in training; None where they are not known, which makes one band of all.
         seed: of the draws.
@@ -151,19 +151,19 @@ def by_frequency(
     codes = np.stack([_distinct_codes(found.labels[cell == i]) for i in range(shape[1])]).reshape(-1, 2)
     has = of_patient[..., -1] > 0
     patients = has.sum(axis=0)
-    made = [_figures(name, codes[i], patients[i], sums[i], drawn[:, i]) for i, name in enumerate(names)]
-    whole = _figures("all", codes.sum(axis=0), has.any(axis=1).sum(axis=0), sums.sum(axis=0), drawn.sum(axis=1))
+    made = [_band_metrics(name, codes[i], patients[i], sums[i], drawn[:, i]) for i, name in enumerate(names)]
+    whole = _band_metrics("all", codes.sum(axis=0), has.any(axis=1).sum(axis=0), sums.sum(axis=0), drawn.sum(axis=1))
     both = (sums[:, :, -1] > 0).all(axis=1)
     matched = None
     if both.any():
         weighted = (_matched(s[..., both, :, :]) for s in (sums, drawn))
-        matched = _figures("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
+        matched = _band_metrics("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
         matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
     return MaskedMetrics(len(distinct), len(found.labels), made, whole, matched)
 
 
 def band_name(low: int, high: int | None) -> str:
-    """Return how a band is called.
+    """Return the name of a band.
 
     >>> band_name(0, 0), band_name(3, 10), band_name(101, None)
     ('0', '3-10', 'over 100')
@@ -200,8 +200,10 @@ def _matched(sums: np.ndarray) -> np.ndarray:
     return np.stack([novel.sum(axis=-2), weighted.sum(axis=-2)], axis=-2)
 
 
-def _figures(name: str, codes: np.ndarray, patients: np.ndarray, sums: np.ndarray, drawn: np.ndarray) -> BandMetrics:
-    """Return the figures of (2, measures + 1) sums and of their resamples, (R, 2, measures + 1)."""
+def _band_metrics(
+    name: str, codes: np.ndarray, patients: np.ndarray, sums: np.ndarray, drawn: np.ndarray
+) -> BandMetrics:
+    """Return the metrics of (2, measures + 1) sums and of their resamples, (R, 2, measures + 1)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value, resampled = sums[:, :-1] / sums[:, -1:], drawn[..., :-1] / drawn[..., -1:]
     kinds = ("novel", "other")

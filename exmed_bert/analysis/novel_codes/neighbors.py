@@ -1,4 +1,4 @@
-"""How near codes lie to their relatives: cosines, and the rank of a relative among all codes, beside chance."""
+"""Similarity of codes to their relatives: cosines, and the rank of a relative among all codes, beside chance."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ _RESAMPLES_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Nearness:
-    """N codes and where their relatives lie; NaN, or rank 0, where a code has no such relative.
+    """N codes and the position of their relatives; NaN, or rank 0, where a code has no such relative.
 
     Attributes:
         cosines: by relation, (N,) float64: to the parent; the mean to the siblings; the mean to the codes of the same
@@ -36,7 +36,7 @@ class Nearness:
 
 @dataclass(frozen=True)
 class RankMetrics:
-    """Ranks of a kind of relative over a group of codes, and what codes in random order would give.
+    """Ranks of a kind of relative over a group of codes, beside those of a random order.
 
     Attributes:
         codes: how many have such a relative.
@@ -59,12 +59,12 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def nearness(families: CodeFamilies, vectors: np.ndarray, label: str = "Cosines") -> Nearness:
-    """Measure where the relatives of all codes lie.
+    """Measure cosines and ranks of the relatives of all codes.
 
     Args:
         families: N codes.
         vectors: (N, d), their embeddings.
-        label: what the progress bar says.
+        label: of the progress bar.
     """
     n = len(families)
     unit = unit_rows(vectors)
@@ -105,10 +105,10 @@ def nearness(families: CodeFamilies, vectors: np.ndarray, label: str = "Cosines"
 
 
 def mean_estimate(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tuple[int, Estimate | None]:
-    """Return how many values are there and their mean, with the interval of a bootstrap over codes.
+    """Return the number of values and their mean, with the interval of a bootstrap over codes.
 
     Args:
-        values: (n,) one a code, NaN where a code has none.
+        values: (n,) one per code, NaN where a code has none.
         seed: of the draws.
         resamples: how many.
     """
@@ -130,7 +130,7 @@ def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarra
 
 
 def rank_metrics(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int) -> RankMetrics:
-    """Return the figures of some ranks, with intervals of a bootstrap over codes.
+    """Return the metrics of some ranks, with intervals of a bootstrap over codes.
 
     Args:
         ranks: (n,) from 1; 0 where a code has no such relative.
@@ -146,14 +146,14 @@ def rank_metrics(ranks: np.ndarray, relatives: np.ndarray, codes: int, seed: int
     values = np.column_stack([*(ranks <= top for top in HITS), 1 / ranks]).astype(np.float64)
     means = _resampled_means(values, seed, RESAMPLES)
     *hits, mrr = zip(names, values.mean(axis=0).tolist(), means.T, strict=True)
-    figures = {name: share_of(mean, drawn, len(ranks)) for name, mean, drawn in hits}
-    figures[mrr[0]] = estimate_of(mrr[1], mrr[2])
+    metrics = {name: share_of(mean, drawn, len(ranks)) for name, mean, drawn in hits}
+    metrics[mrr[0]] = estimate_of(mrr[1], mrr[2])
     kinds, number = np.unique(relatives, return_counts=True)
     chance = number @ np.array([chance_of(int(kind), codes - 1) for kind in kinds]) / number.sum()
     return RankMetrics(
         len(ranks),
         float(np.median(ranks)),
-        figures,
+        metrics,
         dict(zip(names, chance.tolist(), strict=True)),
     )
 

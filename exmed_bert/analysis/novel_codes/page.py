@@ -1,140 +1,31 @@
 """report.html, results.json, the tables and the plots of an analysis of novel codes."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
-from exmed_bert.analysis.novel_codes.plots import draw
+from exmed_bert.analysis.novel_codes.plots import DRAWINGS
 from exmed_bert.analysis.novel_codes.results import NovelResults
-from exmed_bert.analysis.novel_codes.text import parts
-from exmed_bert.evaluation.bootstrap import Estimate
-from exmed_bert.evaluation.parts import section, write_plots
-from exmed_bert.files import atomic_write, make_folder, write_json
-from exmed_bert.reporting.page import document
+from exmed_bert.analysis.novel_codes.tables import write_tables
+from exmed_bert.analysis.novel_codes.text import sections
+from exmed_bert.files import write_json
+from exmed_bert.reporting.content import Report
+from exmed_bert.reporting.folder import report_files
+from exmed_bert.reporting.plotting import draw_plots
 
-TITLE = "What the model makes of novel codes"
+TITLE = "Novel codes: embeddings and masked-code prediction"
 
 
-def write_report(folder: Path, results: NovelResults) -> list[Path]:
-    """Write an analysis; each file whole or not at all, the page last.
-
-    Returns:
-        The page, results.json, the tables and the plots.
+@contextmanager
+def novel_report(folder: Path, results: NovelResults) -> Iterator[Path]:
+    """Write an analysis, and whatever the block writes to the folder that is yielded: all of it or nothing.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
-    make_folder(folder)
-    plots = draw(results)
-    page, figures = folder / "report.html", folder / "results.json"
-    page.unlink(missing_ok=True)  # where there is a page, the rest belongs to it
-    pictures = write_plots(folder, plots)
-    tables = {
-        "codes.csv": codes_table(results, np.arange(len(results.table.novel))),
-        "novel_codes.csv": codes_table(results, np.flatnonzero(results.table.novel)),
-        "relatives.csv": _relatives(results),
-        "masked_codes.csv": _masked(results),
-        "structure.csv": _structure(results),
-    }
-    for name, rows in tables.items():
-        write_csv(folder / name, *rows)
-    write_json(figures, results.to_dict())
-    content = [section(part, plots) for part in parts(results)]
-    with atomic_write(page) as part:
-        part.write_text(document(TITLE, results.facts, results.notes, content), encoding="utf-8")
-    return [page, figures, *(folder / name for name in tables), *pictures]
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; numbers that are not there are empty cells."""
-    with atomic_write(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def codes_table(results: NovelResults, rows: np.ndarray) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of codes.csv: what each code is, where it lies, how it is guessed."""
-    table, families = results.table, results.table.families
-    columns: dict[str, Iterable[Any]] = {
-        "code": [code for _, code in families.keys],
-        "system": [system for system, _ in families.keys],
-        "chapter": [families.chapter_names[i][1] for i in families.chapters],
-        "description": table.names,
-        "novel": ["yes" if new else "no" for new in table.novel],
-        "events_in_training": [""] * len(families) if table.in_training is None else table.in_training,
-        "events_in_dataset": table.in_dataset,
-        "parent": [families.keys[i][1] if i >= 0 else "" for i in families.parents],
-        "parent_is_one_level_up": ["yes" if direct else "" for direct in families.direct],
-        "siblings": [len(found) for found in families.siblings],
-    }
-    for time, near in table.nearness.items():
-        columns |= {f"cosine_{relation}_{time}": _numbers(near.cosines[relation]) for relation in RELATIONS}
-        columns[f"parent_rank_{time}"] = [rank or "" for rank in near.parent_ranks]
-        columns[f"sibling_rank_{time}"] = [rank or "" for rank in near.sibling_ranks]
-        columns[f"nearest_{time}"] = [" ".join(families.keys[i][1] for i in nearest) for nearest in near.nearest]
-        columns[f"silhouette_{time}"] = _numbers(_spread(table.silhouettes[time], table.sample, len(families)))
-    columns |= {"masked_positions": table.masked, "masked_among_top10": table.top10}
-    for kind, of_time in table.maps.items():
-        for time, at in of_time.items():
-            for axis, values in zip("xy", at.T, strict=True):
-                columns[f"{kind}_{axis}_{time}"] = _numbers(_spread(values, table.on_map, len(families)))
-    cells = [list(values) for values in columns.values()]
-    return list(columns), [[column[row] for column in cells] for row in rows.tolist()]
-
-
-def _relatives(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
-    rows = []
-    for group in results.groups:
-        for time, found in group.cosines.items():
-            for relation, (number, value) in found.items():
-                rows.append([group.name, time, relation, "cosine", number, *_cells(value), ""])
-        for time, found in group.ranks.items():
-            for relative, ranks in found.items():
-                for name, value in ranks.hits.items():
-                    chance = round(ranks.by_chance[name], 6)
-                    rows.append([group.name, time, relative, name, ranks.codes, *_cells(value), chance])
-    return ["codes", "time", "relative", "figure", "number", "value", "low", "high", "by_chance"], rows
-
-
-def _masked(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
-    masked = results.masked
-    rows = []
-    for band in masked.rows():
-        for kind, figures in band.metrics.items():
-            for name, value in figures.items():
-                rows.append([band.band, kind, band.codes[kind], band.positions[kind], name, *_cells(value)])
-        for name, value in band.differences.items():
-            rows.append([band.band, "novel minus other", "", "", name, *_cells(value)])
-    return ["occurrences_in_training", "codes", "number", "positions", "figure", "value", "low", "high"], rows
-
-
-def _structure(results: NovelResults) -> tuple[list[str], list[list[Any]]]:
-    rows: list[list[Any]] = []
-    for time in results.times:
-        for one in results.correlations[time]:
-            rows.append([time, "spearman", one.system, one.pairs_of, one.pairs, *_cells(one.correlation)])
-        for name, (number, value) in results.silhouettes[time].metrics.items():
-            rows.append([time, "silhouette", name, "codes", number, *_cells(value)])
-    return ["time", "figure", "of", "over", "number", "value", "low", "high"], rows
-
-
-def _cells(figure: Estimate | None) -> list[Any]:
-    if figure is None:
-        return ["", "", ""]
-    return ["" if value is None else round(value, 6) for value in (figure.value, figure.low, figure.high)]
-
-
-def _numbers(values: np.ndarray) -> list[Any]:
-    return [round(value, 6) if np.isfinite(value) else "" for value in np.asarray(values, dtype=float).tolist()]
-
-
-def _spread(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
-    """Return (n,) values that are NaN outside ``rows``."""
-    spread = np.full(n, np.nan)
-    spread[rows] = values
-    return spread
+    plots = draw_plots(DRAWINGS, results)
+    report = Report(TITLE, results.facts, results.notes, sections(results), plots)
+    with report_files(folder, report, DRAWINGS) as staged:
+        write_json(staged / "results.json", results.to_dict())
+        write_tables(staged, results)
+        yield staged

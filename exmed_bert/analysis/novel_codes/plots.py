@@ -1,6 +1,5 @@
-"""The plots of an analysis of novel codes: one function a plot, each from `NovelResults` to a figure."""
+"""Plots of an analysis of novel codes, each a function from `NovelResults` to a figure."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -10,12 +9,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from exmed_bert.analysis.novel_codes.families import system_title
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
 from exmed_bert.analysis.novel_codes.masked_codes import BandMetrics
 from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
 from exmed_bert.analysis.novel_codes.results import NovelResults
-from exmed_bert.codes import ATC, ICD
-from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
 
 GREY = "#a9afb8"
 
@@ -23,22 +22,6 @@ _COLORS = {BEFORE: GREY, AFTER: BLUE}
 _LABELS = {BEFORE: "before training", AFTER: "after training"}
 _MAPS = {"tsne": "t-SNE", "pca": "principal components"}
 _FURTHEST_RANK = 100
-
-
-def draw(results: NovelResults) -> dict[str, tuple[bytes, str]]:
-    """Return by name the plots that the results have something for: the PNG, and the text that stands for it."""
-    plots = dict(_PLOTS)
-    for kind, name in _MAPS.items():
-        for time in results.times:
-            words = f"Map by {name} of the codes' embeddings {_LABELS[time]}, colored by chapter, novel codes ringed."
-            plots[f"map_{kind}_{time}"] = partial(map_of, kind=kind, time=time), words
-    drawn = {}
-    with style():
-        for name, (plot, alternative) in plots.items():
-            figure = plot(results)
-            if figure is not None:
-                drawn[name] = png(figure), alternative
-    return drawn
 
 
 def cosines(results: NovelResults) -> Figure:
@@ -121,9 +104,7 @@ def masked(results: NovelResults) -> Figure | None:
     axes.set_xlim(-0.5, len(bands) - 0.5)
     axes.set_ylim(bottom=0)
     axes.grid(axis="x", visible=False)
-    axes.set(
-        ylabel="among the first 10 guesses, %", xlabel="occurrences in training; masked positions, novel and other"
-    )
+    axes.set(ylabel="in the top 10 predictions, %", xlabel="occurrences in training; masked positions, novel and other")
     axes.legend(loc="upper left")
     return figure
 
@@ -154,16 +135,16 @@ def distances(results: NovelResults) -> Figure | None:
 def silhouettes(results: NovelResults) -> Figure | None:
     """Mean silhouette of each chapter."""
     families = results.table.families
-    names = [(s, c) for s, c in families.chapter_names if results.silhouettes[AFTER].metrics[f"{s} {c}"][0]]
+    names = [key for key in families.chapter_names if results.silhouettes[AFTER].mean_of(*key).codes]
     if not names:
         return None
-    names.sort(key=lambda name: (name[0], int(name[1].split()[0]) if name[0] == ICD else 0, name[1]))
+    names.sort(key=lambda name: (name[0], _chapter_order(name[1])))
     figure, axes = one_axes(0.9 + 0.21 * len(names))
     at = np.arange(len(names))
     for time in results.times:
-        found = results.silhouettes[time].metrics
-        means = [found[f"{system} {name}"][1].value for system, name in names]
-        axes.scatter(means, at, s=26, color=_COLORS[time], zorder=3, label=_LABELS[time])
+        means = [results.silhouettes[time].mean_of(*key).mean for key in names]
+        x = [np.nan if mean is None else mean.value for mean in means]
+        axes.scatter(x, at, s=26, color=_COLORS[time], zorder=3, label=_LABELS[time])
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(at, [name for _, name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -172,14 +153,22 @@ def silhouettes(results: NovelResults) -> Figure | None:
     return figure
 
 
-def map_of(results: NovelResults, kind: str, time: str) -> Figure:
-    """Two dimensions of the embeddings, a panel for each code system; the other system's codes are pale."""
+def _chapter_order(name: str) -> tuple[int, str]:
+    """Return a key that puts numbered chapters into the order of their numbers."""
+    number = name.split()[0]
+    return (int(number), "") if number.isdecimal() else (0, name)
+
+
+def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
+    """Two dimensions of the embeddings, a panel for each code system; the other systems' codes are pale."""
+    if time not in results.times:
+        return None
     table, rows = results.table, results.table.on_map
     families = table.families
     at = table.maps[kind][time]
     place = {row: i for i, row in enumerate(rows.tolist())}
     unseen = np.zeros(len(rows), dtype=bool) if table.in_training is None else table.in_training[rows] == 0
-    systems = [name for name in (ICD, ATC) if name in families.system_names]
+    systems = [families.system_names[i] for i in np.argsort(-np.bincount(families.systems), kind="stable")]
     figure = Figure(figsize=(WIDTH, 4.4 * len(systems)), layout="constrained")
     for axes, system in zip(figure.subplots(len(systems), 1, squeeze=False).ravel(), systems, strict=True):
         own = families.systems[rows] == families.system_names.index(system)
@@ -214,7 +203,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():
             axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")
-        axes.set_title(f"{'ICD-10-CM' if system == ICD else 'ATC'}, {_MAPS[kind]} {_LABELS[time]}")
+        axes.set_title(f"{system_title(system)}, {_MAPS[kind]} {_LABELS[time]}")
         axes.set(xticks=[], yticks=[])
         axes.margins(0.04)
     if table.novel.any():
@@ -222,7 +211,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure:
     return figure
 
 
-_PLOTS: dict[str, tuple[Callable[[NovelResults], Figure | None], str]] = {
+DRAWINGS: dict[str, Drawing[NovelResults]] = {
     "cosines": (
         cosines,
         "Mean cosine of codes to their parent, siblings, chapter and any code, before and after training.",
@@ -230,8 +219,16 @@ _PLOTS: dict[str, tuple[Callable[[NovelResults], Figure | None], str]] = {
     "ranks": (ranks, "Share of the codes whose parent, or nearest sibling, has at most a rank, beside chance."),
     "masked": (
         masked,
-        "Share of masked codes among the first 10 guesses by occurrences in training, novel and other codes.",
+        "Share of masked codes in the top 10 predictions by occurrences in training, novel and other codes.",
     ),
     "distances": (distances, "Quartiles of the cosine of two codes at each distance in the tree."),
     "silhouettes": (silhouettes, "Mean silhouette of each chapter before and after training."),
+}
+DRAWINGS |= {
+    f"map_{kind}_{time}": (
+        partial(map_of, kind=kind, time=time),
+        f"Map by {name} of the codes' embeddings {_LABELS[time]}, colored by chapter, novel codes ringed.",
+    )
+    for kind, name in _MAPS.items()
+    for time in (BEFORE, AFTER)
 }

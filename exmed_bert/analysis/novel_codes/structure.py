@@ -1,4 +1,4 @@
-"""Whether embeddings follow the trees of the codes: distances in the tree against cosine distances, and chapters."""
+"""Structure of embeddings: tree distances against cosine distances, and silhouettes of chapters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class TreeCorrelation:
     """Spearman's correlation of tree distance and cosine distance over pairs of codes of one system.
 
     Attributes:
-        system: a code system, or ``all``: the pairs of both, none across.
+        system: a code system, or ``all``: the pairs of all systems, none across.
         pairs_of: which pairs.
         pairs: how many.
         correlation: None where there are too few pairs, or all lie equally far apart.
@@ -33,16 +33,37 @@ class TreeCorrelation:
 
 
 @dataclass(frozen=True)
+class MeanSilhouette:
+    """Mean silhouette of some codes.
+
+    Attributes:
+        system: a code system, or ``all``.
+        chapter: one of its chapters; empty for all of them.
+        codes: how many have a silhouette.
+        mean: None without any.
+    """
+
+    system: str
+    chapter: str
+    codes: int
+    mean: Estimate | None
+
+
+@dataclass(frozen=True)
 class Silhouettes:
     """How much nearer codes are to their own chapter than to the nearest other, -1 to 1.
 
     Attributes:
         of_code: (n,) NaN where a code is alone in its chapter, or its system has one chapter.
-        metrics: name of a code system or a chapter, or ``all``, to (codes, mean).
+        means: of all codes, of each system, and of each chapter.
     """
 
     of_code: np.ndarray
-    metrics: dict[str, tuple[int, Estimate | None]]
+    means: list[MeanSilhouette]
+
+    def mean_of(self, system: str, chapter: str = "") -> MeanSilhouette:
+        """Return the mean of a system, or of one of its chapters."""
+        return next(one for one in self.means if (one.system, one.chapter) == (system, chapter))
 
 
 def tree_correlations(
@@ -135,7 +156,7 @@ def _spearman(tree: np.ndarray, cosine: np.ndarray, chosen: np.ndarray, counts: 
 def silhouettes(families: CodeFamilies, vectors: np.ndarray, rows: np.ndarray, seed: int) -> Silhouettes:
     """Return silhouettes by chapter with cosine distances, of each code system apart (Rousseeuw, 1987).
 
-    Intervals are those of a bootstrap over codes, the distances held fast.
+    Intervals are those of a bootstrap over codes with fixed distances.
 
     Args:
         families: N codes.
@@ -155,7 +176,8 @@ def silhouettes(families: CodeFamilies, vectors: np.ndarray, rows: np.ndarray, s
         if 1 < len(labels) < len(own):
             alone = np.isin(chapters[own], labels[sizes == 1])  # scikit-learn gives these a 0
             of_code[own] = np.where(alone, np.nan, silhouette_samples(unit[own], chapters[own], metric="cosine"))
-    groups = {ALL: np.ones(len(rows), dtype=bool)}
-    groups |= {name: families.systems[rows] == i for i, name in enumerate(families.system_names)}
-    groups |= {f"{system} {name}": chapters == i for i, (system, name) in enumerate(families.chapter_names)}
-    return Silhouettes(of_code, {name: mean_estimate(of_code[member], seed) for name, member in groups.items()})
+    groups = {(ALL, ""): np.ones(len(rows), dtype=bool)}
+    groups |= {(name, ""): families.systems[rows] == i for i, name in enumerate(families.system_names)}
+    groups |= {key: chapters == i for i, key in enumerate(families.chapter_names)}
+    means = [MeanSilhouette(*key, *mean_estimate(of_code[member], seed)) for key, member in groups.items()]
+    return Silhouettes(of_code, means)

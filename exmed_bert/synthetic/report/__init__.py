@@ -1,1 +1,1 @@
-"""How close a file of patients comes to the published figures: counted, compared, drawn, and shown on a page."""
+"""Report on a file of patients: counts compared with published values, as plots and a page."""

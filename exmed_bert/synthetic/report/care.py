@@ -1,4 +1,4 @@
-"""Care against the published figures: drugs, refills, visits, seasons. One function a section."""
+"""Care compared with published values: drugs, refills, visits, seasons. One function per comparison."""
 
 import calendar
 from typing import Any
@@ -12,13 +12,13 @@ from exmed_bert.synthetic.report.findings import (
     BY_CHANCE,
     DRAWS,
     LIMIT,
-    NO_FIGURE,
+    NO_REFERENCE,
     NO_TARGET,
     SAMPLES,
     Column,
+    Comparison,
     Findings,
-    Headline,
-    Section,
+    Metric,
     estimates,
     finite,
     judged,
@@ -33,7 +33,7 @@ from exmed_bert.synthetic.report.measures import YEARS
 MONTHLY = ("U07.1", "J06.9", "Z23")  # drawn month by month: waves, a season of colds, one of vaccination
 
 
-def drugs_given_diagnoses(findings: Findings) -> Section:
+def drugs_given_diagnoses(findings: Findings) -> Comparison:
     """P(drug | diagnosis) of the named indications."""
     tables, measures = findings.tables, findings.measures
     drugs, diagnoses = tables.drugs, tables.diagnoses
@@ -63,7 +63,7 @@ def drugs_given_diagnoses(findings: Findings) -> Section:
         )
         for i, (drug, diagnosis) in enumerate(zip(drugs.link_drug, drugs.link_diagnosis, strict=True))
     ]
-    return Section(
+    return Comparison(
         key="drugs_given_diagnoses",
         title="Drugs given a diagnosis",
         text="Share of the patients with a diagnosis who have the drug at all in the file, for whatever reason."
@@ -81,7 +81,7 @@ def drugs_given_diagnoses(findings: Findings) -> Section:
             Column("source", "Source"),
         ),
         rows=rows,
-        headlines=[
+        metrics=[
             judged(
                 "drugs_given_diagnoses",
                 "P(drug | diagnosis), mean absolute error",
@@ -95,14 +95,14 @@ def drugs_given_diagnoses(findings: Findings) -> Section:
     )
 
 
-def drug_users(findings: Findings) -> Section:
+def drug_users(findings: Findings) -> Comparison:
     """Users of each drug within five years and within a year."""
     drugs, measures = findings.tables.drugs, findings.measures
     sources = {
         column: [source_of("drugs.csv", code, f"source_{column}") for code in drugs.codes]
         for column in ("share_5yr", "share_1yr")
     }
-    headlines, errors = [], []
+    metrics, errors = [], []
     for key, name, users, share in (
         ("users_5yr", "users of a drug within five years", measures.users, drugs.share_5yr),
         (
@@ -114,7 +114,7 @@ def drug_users(findings: Findings) -> Section:
     ):
         errors.append(relative_error(users, share))
         drawn = simulation().binomial(measures.patients, share, (DRAWS, len(share))) / max(measures.patients, 1)
-        headlines.append(
+        metrics.append(
             judged(
                 key,
                 f"{name}, median relative error",
@@ -140,7 +140,7 @@ def drug_users(findings: Findings) -> Section:
         )
         for d in range(len(drugs.codes))
     ]
-    return Section(
+    return Comparison(
         key="drug_users",
         title="Users of each drug",
         text="Share of all patients who have the drug at all in the file, and of those who fill it in "
@@ -161,12 +161,12 @@ def drug_users(findings: Findings) -> Section:
             Column("source", "Sources"),
         ),
         rows=rows,
-        headlines=headlines,
+        metrics=metrics,
     )
 
 
-def refills(findings: Findings) -> Section:
-    """Time between fills and fills a user and year."""
+def refills(findings: Findings) -> Comparison:
+    """Time between fills and fills per user and year."""
     drugs, histories, measures = findings.tables.drugs, findings.histories, findings.measures
     year = measures.last_year - YEARS.start
     users = measures.users_by_year[year]
@@ -193,12 +193,13 @@ def refills(findings: Findings) -> Section:
         for d in order
     ]
     errors = [abs(row[10]) for row in rows if row[10] is not None]
-    return Section(
+    return Comparison(
         key="refills",
         title="Refills",
         text="Days between consecutive fills of the same drug by the same patient, beside the days that the published "
-        "fills a user and year imply (365.25 divided by them) and the mean days of supply. The fills a user and year "
-        f"are those of {measures.last_year}, the last calendar year that the file covers. Long-term drugs come first.",
+        "fills per user and year imply (365.25 divided by them) and the mean days of supply. The fills per user and "
+        f"year are those of {measures.last_year}, the last calendar year that the file covers. Long-term drugs come "
+        "first.",
         source="tables/drugs.csv, fills_per_user_year and days_supply; each row names the source of its fills",
         columns=(
             Column("code", "Drug"),
@@ -209,16 +210,16 @@ def refills(findings: Findings) -> Section:
             Column("median", "Median gap", "days"),
             Column("implied", "Implied gap", "days"),
             Column("supply", "Days of supply", "days"),
-            Column("generated", "Fills a user and year", "number"),
+            Column("generated", "Fills per user and year", "number"),
             Column("published", "Published", "number"),
             Column("error", "Relative error", "relative"),
             Column("source", "Source"),
         ),
         rows=rows,
-        headlines=[
-            Headline(
-                "fills_a_user_year",
-                "fills a user and year, median relative error",
+        metrics=[
+            Metric(
+                "fills_per_user_year",
+                "fills per user and year, median relative error",
                 float(np.median(errors)) if errors else None,
                 "share",
                 NO_TARGET,
@@ -229,8 +230,8 @@ def refills(findings: Findings) -> Section:
     )
 
 
-def visits(findings: Findings) -> Section:
-    """Visits a person-year by age and sex."""
+def visits(findings: Findings) -> Comparison:
+    """Visits per person-year by age and sex."""
     measures, histories = findings.measures, findings.histories
     people, last_day = measures.by_birth_year["people"], measures.last_day or 0
     published = {
@@ -265,15 +266,15 @@ def visits(findings: Findings) -> Section:
     compared = (
         "Days with a diagnosis stand against the published visits to a physician's office; days with any code count "
         "fills of drugs too. With the file's ages and sexes the published rates make "
-        f"{lived @ rate / max(total, 1):.2f} visits a person-year."
+        f"{lived @ rate / max(total, 1):.2f} visits per person-year."
         if published
-        else "The tables hold no published figure to hold this against."
+        else "The tables hold no published value to compare this with."
     )
-    return Section(
+    return Comparison(
         key="visits",
-        title="Visits a year",
-        text="Distinct days with a code for each year that a person of the file lived within its five years, by age in "
-        "the year of the visit. Who is born within a year counts half of it; when a patient died or left is not on "
+        title="Visits per year",
+        text="Distinct days with a code per year that a person of the file lived within its five years, by age in "
+        "the year of the visit. A year of birth counts half; when a patient died or left is not on "
         f"record, so the years after count too. {compared}",
         source="tables/visit_rates.csv; each row names its source" if published else "none",
         columns=(
@@ -287,20 +288,20 @@ def visits(findings: Findings) -> Section:
             Column("source", "Source"),
         ),
         rows=rows,
-        headlines=[
-            Headline(
-                "visits_a_year",
-                "visits a person-year: days with a diagnosis",
+        metrics=[
+            Metric(
+                "visits_per_year",
+                "visits per person-year: days with a diagnosis",
                 float(lived @ found / total) if total else None,
                 "number",
-                NO_TARGET if published else NO_FIGURE,
+                NO_TARGET if published else NO_REFERENCE,
                 note="Mean over the groups of age and sex, weighted by person-years.",
             ),
             *(
                 [
-                    Headline(
+                    Metric(
                         "visits_median_error",
-                        "visits a person-year, median relative error by age and sex",
+                        "visits per person-year, median relative error by age and sex",
                         float(np.median(off)) if off else None,
                         "share",
                         NO_TARGET,
@@ -313,7 +314,7 @@ def visits(findings: Findings) -> Section:
     )
 
 
-def seasons(findings: Findings) -> Section:
+def seasons(findings: Findings) -> Comparison:
     """When in the year, or in which months of an epidemic, a code is recorded."""
     tables, months = findings.tables, findings.histories.months
     names = tables.diagnoses.codes
@@ -344,7 +345,7 @@ def seasons(findings: Findings) -> Section:
         by_chance.append(total_variation(drawn, published))
     value = float(np.median(list(distances.values()))) if distances else None
     limit = float(np.quantile(np.median(by_chance, axis=0), LIMIT)) if distances else None
-    headline = Headline(
+    metric = Metric(
         "seasons",
         f"months of {len(distances)} seasonal or epidemic codes, median total variation distance",
         value,
@@ -353,7 +354,7 @@ def seasons(findings: Findings) -> Section:
         by_chance=limit,
         note=SAMPLES,
     )
-    return Section(
+    return Comparison(
         key="seasons",
         title="Seasons and epidemics",
         text="Share of a code's events by month of the year or, for a code that came in waves, by calendar month, over "
@@ -369,7 +370,7 @@ def seasons(findings: Findings) -> Section:
             Column("source", "Source"),
         ),
         rows=rows,
-        headlines=[headline],
+        metrics=[metric],
         series=_monthly(findings, years) | {"distances": distances},
     )
 

@@ -1,8 +1,8 @@
-"""A population against the published figures, side by side: one function a section.
+"""A population compared with published values: one function per comparison.
 
-Each takes the counts of a file and returns a `Section`: rows with figure, error and source, and headline figures
-with their verdict. A further published figure is one more function in `SECTIONS`. Beside each target stands what
-sampling alone would give: the same figure in simulated files of this size that follow the published figures.
+Each takes the counts of a file and returns a `Comparison`: rows with value, error and source, and metrics with their
+verdict. A further published table is one more function in `COMPARISONS`. Beside each target stands what sampling alone
+would give: the same metric in simulated files of this size that follow the published values.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from exmed_bert.synthetic.report.findings import (
     MISSED,
     SAMPLES,
     Column,
+    Comparison,
     Findings,
-    Headline,
-    Section,
+    Metric,
     demographic_source,
     estimates,
     finite,
@@ -38,17 +38,17 @@ from exmed_bert.synthetic.report.histories import RULES
 from exmed_bert.synthetic.report.measures import UNKNOWN_SEX, mantel_haenszel
 
 BRACKET = 5  # years of age, as the census publishes them
-ENOUGH, MANY = 200, 2000  # cases that a cell is expected to hold for the two headlines on prevalence
+ENOUGH, MANY = 200, 2000  # cases that a cell is expected to hold for the two metrics of prevalence
 
 
-def age_and_sex(findings: Findings) -> Section:
+def age_and_sex(findings: Findings) -> Comparison:
     """Five-year brackets of age by sex against the census."""
     published = _brackets(findings.tables.demographics.people)
     ages = findings.measures.ages
     people = np.zeros(findings.tables.demographics.people.shape, dtype=np.int64)
     np.add.at(people, ages.clip(max=len(people) - 1), findings.measures.by_birth_year["people"][:, :UNKNOWN_SEX])
     counts = _brackets(people)
-    headline = _distance("age_and_sex", "age and sex, total variation distance", counts, published)
+    metric = _distance("age_and_sex", "age and sex, total variation distance", counts, published)
     source = demographic_source("age_and_sex")
     rows = []
     for bracket, sex in np.ndindex(counts.shape):
@@ -56,7 +56,7 @@ def age_and_sex(findings: Findings) -> Section:
         name = f"{first}-{first + BRACKET - 1}" if bracket < len(counts) - 1 else f"{first}+"
         rows.append((name, SEXES[sex].lower(), int(counts[bracket, sex]), *_shares(counts, published, (bracket, sex))))
     unknown = findings.measures.unknown_sex
-    return Section(
+    return Comparison(
         key="age_and_sex",
         title="Age and sex",
         text="Shares of all patients by five-year age bracket and sex. Age is the year of the file's last event minus "
@@ -71,11 +71,11 @@ def age_and_sex(findings: Findings) -> Section:
             Column("error", "Difference", "points"),
         ),
         rows=rows,
-        headlines=[headline],
+        metrics=[metric],
     )
 
 
-def states(findings: Findings) -> Section:
+def states(findings: Findings) -> Comparison:
     """States against the census."""
     demographics = findings.tables.demographics
     people = np.add.reduceat(demographics.people.sum(axis=1), BAND_STARTS)
@@ -92,7 +92,7 @@ def states(findings: Findings) -> Section:
     rows = [(state, int(counts[i]), *_shares(counts, published, i)) for i, state in enumerate(demographics.states)]
     left_out = [f"{missing:,} patients without a state"] * (missing > 0)
     left_out += [f"{elsewhere:,} of a state that the census table does not hold"] * (elsewhere > 0)
-    return Section(
+    return Comparison(
         key="states",
         title="States",
         text="Shares of the patients by state." + (f" Left out: {' and '.join(left_out)}." if left_out else ""),
@@ -105,11 +105,11 @@ def states(findings: Findings) -> Section:
             Column("error", "Difference", "points"),
         ),
         rows=rows,
-        headlines=[_distance("states", "states, total variation distance", counts, published)],
+        metrics=[_distance("states", "states, total variation distance", counts, published)],
     )
 
 
-def prevalence(findings: Findings) -> Section:
+def prevalence(findings: Findings) -> Comparison:
     """Share of each age band and sex that has each diagnosis."""
     diagnoses, people = findings.tables.diagnoses, findings.measures.people  # people: (4, 2)
     share, cases = diagnoses.prevalence, findings.measures.cases  # (K, 4, 2)
@@ -117,12 +117,12 @@ def prevalence(findings: Findings) -> Section:
     error = relative_error(cases, expected)
     spread = np.abs(cases - expected) / np.sqrt((expected * (1 - share)).clip(1e-9))  # in standard errors
 
-    def figures(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def errors(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         off = np.abs(relative_error(counts, expected))  # (..., K, 4, 2)
         return _median(off[..., expected >= ENOUGH]), _largest(off[..., expected >= MANY])
 
     drawn = simulation().binomial(people, share, (DRAWS, *share.shape))
-    (middle, worst), (middle_by_chance, worst_by_chance) = figures(cases), figures(drawn)
+    (middle, worst), (middle_by_chance, worst_by_chance) = errors(cases), errors(drawn)
     sources = [
         source_of("diagnoses.csv", code, "source_prevalence", "source_age_shape", "source_sex")
         for code in diagnoses.codes
@@ -148,7 +148,7 @@ def prevalence(findings: Findings) -> Section:
         for k, band, sex in order
     ]
     n_enough, n_many = int((expected >= ENOUGH).sum()), int((expected >= MANY).sum())
-    return Section(
+    return Comparison(
         key="prevalence",
         title="Prevalence of diagnoses",
         text="Share of the patients of an age band and sex who have a diagnosis at least once. The expected number "
@@ -170,7 +170,7 @@ def prevalence(findings: Findings) -> Section:
         ),
         rows=rows,
         ranked=True,
-        headlines=[
+        metrics=[
             judged(
                 "prevalence_median_error",
                 f"prevalence, median relative error of the {n_enough:,} cells expected to hold {ENOUGH} cases",
@@ -193,7 +193,7 @@ def prevalence(findings: Findings) -> Section:
     )
 
 
-def comorbidity(findings: Findings) -> Section:
+def comorbidity(findings: Findings) -> Comparison:
     """Odds ratios of pairs of diagnoses given age and sex."""
     diagnoses, pairs = findings.tables.diagnoses, findings.measures.pairs
     published = diagnoses.odds_ratios[pairs[:, 0], pairs[:, 1]]
@@ -226,7 +226,7 @@ def comorbidity(findings: Findings) -> Section:
         for m, (i, j) in enumerate(pairs)
     ]
     note = f"Sampling error: the published ratios with normal errors of the file's own standard errors, {DRAWS} times."
-    return Section(
+    return Comparison(
         key="comorbidity",
         title="Comorbidity",
         text="Odds ratio of having both diagnoses of a pair, pooled over age bands and sexes (Mantel and Haenszel "
@@ -244,7 +244,7 @@ def comorbidity(findings: Findings) -> Section:
             Column("source", "Source"),
         ),
         rows=rows,
-        headlines=[
+        metrics=[
             judged(
                 "comorbidity_correlation",
                 "comorbidity, correlation of the log odds ratios",
@@ -268,17 +268,17 @@ def comorbidity(findings: Findings) -> Section:
     )
 
 
-def violations(findings: Findings) -> Section:
-    """Codes in patients who can not have them, or before they existed: there must be none."""
+def violations(findings: Findings) -> Comparison:
+    """Codes in patients who cannot have them, or before they existed: there must be none."""
     tables, broken = findings.tables, findings.histories.broken
     names = (*tables.diagnoses.names, *tables.drugs.names)
     known = (*tables.diagnoses.codes, *tables.drugs.codes)
     rows = [(known[i], names[i], _RULE_TEXT[RULES[rule]], int(broken[rule, i])) for rule, i in np.argwhere(broken > 0)]
     rows.sort(key=lambda row: -row[3])
     total = int(broken.sum())
-    return Section(
+    return Comparison(
         key="violations",
-        title="Codes that a patient can not have",
+        title="Codes that a patient cannot have",
         text="Events that break the tables' limits on sex, age or first day of use. Only the year of birth is on "
         "record, so a patient has one of two ages on the day of an event, the calendar year minus the year of birth or "
         "one less; the event breaks the rule where neither is allowed. An unknown sex breaks no rule.",
@@ -290,8 +290,8 @@ def violations(findings: Findings) -> Section:
             Column("events", "Events", "count"),
         ),
         rows=rows,
-        headlines=[
-            Headline(
+        metrics=[
+            Metric(
                 "violations",
                 "events that break a rule of sex, age or validity",
                 total,
@@ -305,7 +305,7 @@ def violations(findings: Findings) -> Section:
 
 
 # The order of the report.
-SECTIONS: tuple[Callable[[Findings], Section], ...] = (
+COMPARISONS: tuple[Callable[[Findings], Comparison], ...] = (
     age_and_sex,
     states,
     prevalence,
@@ -326,8 +326,8 @@ SECTIONS: tuple[Callable[[Findings], Section], ...] = (
 _RULE_TEXT = {"sex": "not in this sex", "age": "not at this age", "valid from": "before it was valid"}
 
 
-def _distance(key: str, name: str, counts: np.ndarray, published: np.ndarray) -> Headline:
-    """Return the headline on the total variation distance of counts from published shares."""
+def _distance(key: str, name: str, counts: np.ndarray, published: np.ndarray) -> Metric:
+    """Return the metric of the total variation distance of counts from published shares."""
     n, shares = int(counts.sum()), published.ravel() / published.sum()
     value, chance = float("nan"), np.full(DRAWS, np.nan)
     if n:

@@ -1,6 +1,6 @@
-"""What a population's histories look like, where no target is set: one function a section.
+"""Descriptions of a population's histories, without targets: one function per comparison.
 
-Some figures have a published or modeled counterpart, which then stands beside them; for the others the report says
+Some metrics have a published or modeled counterpart, which then stands beside them; for the others the report says
 that there is none.
 """
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from exmed_bert.synthetic.report.findings import (
     BANDS,
-    NO_FIGURE,
+    NO_REFERENCE,
     NO_TARGET,
     Column,
+    Comparison,
     Findings,
-    Headline,
-    Section,
+    Metric,
     finite,
     part_of,
 )
@@ -24,14 +24,14 @@ BOUNDS = {"diagnoses": (3, 30), "prescriptions": (2, 40)}  # events of a generat
 MOST_LISTED = 200  # codes outside the tables, of each system
 
 
-def lengths(findings: Findings) -> Section:
-    """Codes a visit, and codes and visits a patient."""
+def lengths(findings: Findings) -> Comparison:
+    """Codes per visit, and codes and visits per patient."""
     rows = []
     for name, label in (
-        ("codes a visit", "codes a visit"),
-        ("visits", "visits a patient"),
-        ("diagnoses", "diagnoses a patient"),
-        ("prescriptions", "prescriptions a patient"),
+        ("codes per visit", "codes per visit"),
+        ("visits", "visits per patient"),
+        ("diagnoses", "diagnoses per patient"),
+        ("prescriptions", "prescriptions per patient"),
     ):
         counts = findings.histories.lengths[name]
         total, cumulated = counts.sum(), np.cumsum(counts)
@@ -40,11 +40,11 @@ def lengths(findings: Findings) -> Section:
         tenth, ninth = (int(np.searchsorted(cumulated, share * total)) for share in (0.1, 0.9))
         mean = float(counts @ np.arange(len(counts)) / total)
         rows.append((label, int(total), mean, median(counts), tenth, ninth, int(np.flatnonzero(counts)[-1])))
-    return Section(
+    return Comparison(
         key="lengths",
         title="Lengths",
         text="Distinct codes of a visit, and visits, diagnoses and prescriptions of a patient. The tables hold no "
-        "published figure to hold this against.",
+        "published value to compare this with.",
         source="none",
         columns=(
             Column("name", "Number of"),
@@ -56,12 +56,14 @@ def lengths(findings: Findings) -> Section:
             Column("most", "Most", "count"),
         ),
         rows=rows,
-        headlines=[Headline("codes_a_visit", "codes a visit, mean", rows[0][2] if rows else None, "number", NO_FIGURE)],
+        metrics=[
+            Metric("codes_per_visit", "codes per visit, mean", rows[0][2] if rows else None, "number", NO_REFERENCE)
+        ],
         series={"histograms": {name: _trimmed(counts) for name, counts in findings.histories.lengths.items()}},
     )
 
 
-def bounds(findings: Findings) -> Section:
+def bounds(findings: Findings) -> Comparison:
     """Patients whose history was changed by the bounds on its length, or ends up at one of them."""
     patients, histograms, rows = findings.measures.patients, findings.histories.lengths, []
     for name, (fewest, most) in BOUNDS.items():
@@ -77,7 +79,7 @@ def bounds(findings: Findings) -> Section:
     for name, value in said.items() if isinstance(said, dict) else ():
         n = value if isinstance(value, int) and not isinstance(value, bool) else None
         rows.append((name if n is not None else f"{name}: {value}", "meta file", n, part_of(n, patients)))
-    return Section(
+    return Comparison(
         key="bounds",
         title="Bounds on the length of a history",
         text="A generated history has 3 to 30 diagnoses and 2 to 40 prescriptions. Patients at exactly such a number, "
@@ -91,20 +93,20 @@ def bounds(findings: Findings) -> Section:
             Column("share", "Share", "share"),
         ),
         rows=rows,
-        headlines=[
-            Headline(
+        metrics=[
+            Metric(
                 f"{name}_at_a_bound",
                 f"patients at exactly {fewest} or {most} {name}",
                 part_of(histograms[name][fewest] + histograms[name][most], patients),
                 "share",
-                NO_FIGURE,
+                NO_REFERENCE,
             )
             for name, (fewest, most) in BOUNDS.items()
         ],
     )
 
 
-def prolonged_stay(findings: Findings) -> Section:
+def prolonged_stay(findings: Findings) -> Comparison:
     """Labels of prolonged stay by age, and how far the tables' log odds tell them apart."""
     measures, histories = findings.measures, findings.histories
     model = histories.discrimination(measures.reference_year)
@@ -120,10 +122,10 @@ def prolonged_stay(findings: Findings) -> Section:
     rows = [(*row, None if row[3] is None or row[4] is None else row[3] - row[4]) for row in rows]
     unlabeled = measures.patients - int(of_all.sum())
     note = "The log odds are recomputed from each patient's age and diagnoses."
-    return Section(
+    return Comparison(
         key="prolonged_stay",
         title="Prolonged length of stay",
-        text="Share of the labeled patients with a prolonged stay, beside what the log odds of the tables make of "
+        text="Share of the labeled patients with a prolonged stay, beside what the log odds of the tables imply for "
         "their ages and diagnoses. The area under the ROC curve is that of the log odds against the labels; what they "
         "could reach is the area if the labels were drawn from them."
         + (f" {unlabeled:,} patients carry no label." if unlabeled else ""),
@@ -137,29 +139,29 @@ def prolonged_stay(findings: Findings) -> Section:
             Column("error", "Difference", "points"),
         ),
         rows=rows,
-        headlines=[
-            Headline("plos_share", "patients with a prolonged stay", rows[-1][3], "share", NO_FIGURE),
-            Headline(
+        metrics=[
+            Metric("plos_share", "patients with a prolonged stay", rows[-1][3], "share", NO_REFERENCE),
+            Metric(
                 "plos_auroc",
                 "prolonged stay, AUROC of the log odds",
                 finite(model.auroc),
                 "number",
-                NO_FIGURE,
+                NO_REFERENCE,
                 note=note,
             ),
-            Headline(
+            Metric(
                 "plos_achievable",
                 "prolonged stay, AUROC that the log odds could reach",
                 finite(model.achievable),
                 "number",
-                NO_FIGURE,
+                NO_REFERENCE,
                 note="Expected under the model, whatever the labels are.",
             ),
         ],
     )
 
 
-def unlisted(findings: Findings) -> Section:
+def unlisted(findings: Findings) -> Comparison:
     """Novel codes, and codes that the tables do not hold."""
     measures = findings.measures
     events, novel = measures.events.total(), measures.novel.total()
@@ -171,16 +173,14 @@ def unlisted(findings: Findings) -> Section:
     outside.sort(key=lambda row: -row[2])
     distinct = sum(map(len, measures.outside.values()))
     without = sum(counts.total() for counts in measures.outside.values())
-    asked = (findings.meta.get("options") or {}).get("novel_prob")
-    headlines = [
-        Headline("outside", "events of codes outside the tables", part_of(without, events), "share", NO_FIGURE)
-    ]
+    requested = (findings.meta.get("options") or {}).get("novel_prob")
+    metrics = [Metric("outside", "events of codes outside the tables", part_of(without, events), "share", NO_REFERENCE)]
     if findings.meta:
-        note = f"The generator was asked for {asked:.2%}." if isinstance(asked, int | float) else ""
-        headlines.insert(
-            0, Headline("novel", "events of a novel code", part_of(novel, events), "share", NO_TARGET, note=note)
+        note = f"The generator was to make {requested:.2%}." if isinstance(requested, int | float) else ""
+        metrics.insert(
+            0, Metric("novel", "events of a novel code", part_of(novel, events), "share", NO_TARGET, note=note)
         )
-    return Section(
+    return Comparison(
         key="unlisted",
         title="Novel codes and codes outside the tables",
         text=(
@@ -199,22 +199,22 @@ def unlisted(findings: Findings) -> Section:
             Column("share", "Share of the system's events", "share"),
         ),
         rows=outside,
-        headlines=headlines,
+        metrics=metrics,
     )
 
 
-def last_seen(findings: Findings) -> Section:
+def last_seen(findings: Findings) -> Comparison:
     """Patients without any event in the last calendar year."""
     measures, year = findings.measures, findings.measures.last_year - YEARS.start
     people = measures.fold(measures.by_birth_year["people"].sum(axis=1))
     before = measures.fold(findings.histories.last_seen[:year].sum(axis=0))
     rows = [(band, int(n), int(gone), part_of(gone, n)) for band, n, gone in zip(BANDS, people, before, strict=True)]
-    return Section(
+    return Comparison(
         key="last_seen",
-        title="Patients who are seen no more",
+        title="Patients without an event in the last year",
         text=f"Patients whose last event lies before {measures.last_year}, the last calendar year that the file "
-        "covers: who died, left, or was simply not seen. A file does not say which, so there is no published figure to "
-        "hold this against.",
+        "covers: they died, left, or had no visit. A file does not say which, so there is no published value to "
+        "compare this with.",
         source="none",
         columns=(
             Column("band", "Age"),
@@ -223,13 +223,13 @@ def last_seen(findings: Findings) -> Section:
             Column("share", "Share", "share"),
         ),
         rows=rows,
-        headlines=[
-            Headline(
+        metrics=[
+            Metric(
                 "last_seen_before",
                 f"patients whose last event lies before {measures.last_year}",
                 part_of(before.sum(), people.sum()),
                 "share",
-                NO_FIGURE,
+                NO_REFERENCE,
             )
         ],
     )

@@ -1,4 +1,4 @@
-"""What a report is made of: the counts of a file, sections of rows, headline figures and the verdict on each."""
+"""Content of a population report: the counts of a file, comparisons, and metrics with a verdict on each."""
 
 import csv
 import functools
@@ -15,20 +15,20 @@ from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
 
 MET, BY_CHANCE, MISSED = "met", "within sampling error", "missed"
-TOO_FEW, NO_TARGET, NO_FIGURE = "too few patients", "no target set", "no published figure"
+TOO_FEW, NO_TARGET, NO_REFERENCE = "too few patients", "no target set", "no published value"
 
 BANDS = ("0-17", "18-44", "45-64", "65+")  # the names of the tables' age bands
 DRAWS = 400  # simulated files of the same size behind each statement on sampling error
-LIMIT = 0.975  # a figure is within sampling error when so many of them are at least as far off
+LIMIT = 0.975  # quantile of their metric up to which a file is within sampling error
 _SEED = 0
 
 SAMPLES = f"Sampling error: the same distance in {DRAWS} random samples of this size from the published shares."
-BINOMIAL = f"Sampling error: the same figure in {DRAWS} files whose counts are binomial with the published shares."
+BINOMIAL = f"Sampling error: the same metric in {DRAWS} files whose counts are binomial with the published shares."
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A file's counts, the tables they are held against, and what the file's meta file says ({} without one)."""
+    """A file's counts, the tables they are compared with, and the content of the file's meta file ({} without one)."""
 
     path: Path
     measures: Measures
@@ -42,17 +42,17 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """One figure of a section and what is to be thought of it.
+class Metric:
+    """A metric of a comparison, with a verdict.
 
     Attributes:
         key: stable name in report.json.
-        name: what it is.
-        value: the figure; None when there is nothing to compute it from.
+        name: for people.
+        value: None when there is nothing to compute it from.
         kind: how it is shown, one of the kinds of a `Column`.
         verdict: one of the constants above.
-        target: what was asked for; ``at_least`` tells which side of it is good.
-        by_chance: the value that sampling alone, under the published figures, passes in one file of forty.
+        target: the value to reach; ``at_least`` tells which side of it is good.
+        by_chance: the value that sampling alone, under the published values, passes in one file of forty.
         note: how it is computed.
     """
 
@@ -69,7 +69,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a section's rows; ``kind`` says how it is shown.
+    """A column of a comparison; ``kind`` says how it is shown.
 
     Kinds: text, count (whole number), share (percent), points (signed percentage points), relative (signed
     percent), days, number.
@@ -81,7 +81,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Section:
+class Comparison:
     """One comparison: rows side by side, worst first where ``ranked``, and in ``series`` what only a plot needs.
 
     A column ``error`` says by how much a row is off.
@@ -93,7 +93,7 @@ class Section:
     source: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
-    headlines: Sequence[Headline] = ()
+    metrics: Sequence[Metric] = ()
     ranked: bool = False
     series: dict[str, Any] = field(default_factory=dict)
 
@@ -128,15 +128,15 @@ def judged(
     chance: np.ndarray,
     note: str,
     at_least: bool = False,
-) -> Headline:
-    """Return a headline with its verdict.
+) -> Metric:
+    """Return a metric with its verdict.
 
     Args:
-        key, name, value, kind, target, note, at_least: as in `Headline`.
-        chance: the same figure in simulated files of this size that follow the published figures exactly.
+        key, name, value, kind, target, note, at_least: as in `Metric`.
+        chance: the same metric in simulated files of this size that follow the published values exactly.
     """
     if not np.isfinite(value) or not np.isfinite(chance).any():
-        return Headline(key, name, None, kind, TOO_FEW, target, at_least, None, note)
+        return Metric(key, name, None, kind, TOO_FEW, target, at_least, None, note)
     limit = float(np.nanquantile(chance, 1 - LIMIT if at_least else LIMIT))
     if value >= target if at_least else value <= target:
         verdict = MET
@@ -144,7 +144,7 @@ def judged(
         verdict = BY_CHANCE
     else:
         verdict = MISSED
-    return Headline(key, name, float(value), kind, verdict, target, at_least, limit, note)
+    return Metric(key, name, float(value), kind, verdict, target, at_least, limit, note)
 
 
 def simulation() -> np.random.Generator:
@@ -177,7 +177,7 @@ def source_rows(name: str, folder: Path = FOLDER) -> dict[str, dict[str, str]]:
 
 
 def source_of(name: str, code: str, *columns: str, folder: Path = FOLDER) -> str:
-    """Return the sources of a row's figures in one line; each that differs is named once."""
+    """Return the sources of a row's values in one line; each that differs is named once."""
     row = source_rows(name, folder).get(code, {})
     return "; ".join(dict.fromkeys(text for column in columns if (text := row.get(column))))
 
@@ -188,11 +188,11 @@ def demographic_source(part: str, folder: Path = FOLDER) -> str:
 
 
 def estimates(sources: Sequence[str]) -> str:
-    """Return a sentence on how many of the figures are no published ones."""
-    guessed = sum(source.startswith("estimate") for source in sources)
-    if not guessed:
+    """Return a sentence on how many of the values are no published ones."""
+    estimated = sum(source.startswith("estimate") for source in sources)
+    if not estimated:
         return ""
-    return f" {guessed:,} of the {len(sources):,} figures are estimates of our own, as their source says."
+    return f" {estimated:,} of the {len(sources):,} values are estimates of our own, as their source says."
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

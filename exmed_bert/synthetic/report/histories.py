@@ -1,4 +1,4 @@
-"""What patients' histories look like, counted as a stream: visits, refills, lengths, calendar, stays, broken rules.
+"""Counts of patients' histories, as a stream: visits, refills, lengths, calendar, stays, broken rules.
 
 The counts stand beside those of `measures` and are kept in the same way.
 """
@@ -26,14 +26,14 @@ from exmed_bert.synthetic.report.measures import (
 )
 
 LONGEST_GAP = 400  # days; the last entry of a histogram counts what is longer
-LONGEST = {"diagnoses": 300, "prescriptions": 300, "visits": 300, "codes a visit": 60}
+LONGEST = {"diagnoses": 300, "prescriptions": 300, "visits": 300, "codes per visit": 60}
 RULES = ("sex", "age", "valid from")
 _SCORE_STEP, _SCORE_LIMIT = 0.02, 20.0  # of the log odds of a prolonged stay
 
 
 @dataclass(frozen=True)
 class Discrimination:
-    """How well scores tell apart who had a prolonged stay from who had none.
+    """Discrimination of a prolonged stay by scores.
 
     ``auroc`` is against the labels of the file, ``achievable`` what labels drawn from the scores would give on
     average; ``share`` is the share with a prolonged stay that the scores imply, (4,) by age band.
@@ -49,7 +49,7 @@ class Histories:
 
     Attributes:
         states: patients by state as it is spelled.
-        lengths: for each of `LONGEST` a histogram of the number a patient, or a visit.
+        lengths: for each of `LONGEST` a histogram of the number per patient, or per visit.
         gaps: (D, `LONGEST_GAP` + 1) days between fills of the same drug by the same patient.
         gap_days: (D,) the sum of those days.
         visits: (2, 251, 251, 3) distinct days with any code and with a diagnosis, by calendar year, birth year, sex.
@@ -110,11 +110,11 @@ class Histories:
         n_days, n_codes = int(days.max()) - first + 1, sum(len(events.table) for events in kinds)
         codes = np.concatenate([kinds[0].codes.astype(np.int64), kinds[1].codes + len(kinds[0].table)])
         event = np.sort((owners * n_days + days - first) * n_codes + codes)
-        event = event[first_of_run(event)]  # each code once a visit
+        event = event[first_of_run(event)]  # each code once per visit
         begins = np.flatnonzero(first_of_run(event // n_codes))
         visit, code = np.divmod(event[begins], n_codes)
         owner, day = np.divmod(visit, n_days)
-        _count(self.lengths["codes a visit"], np.diff(begins, append=len(event)))
+        _count(self.lengths["codes per visit"], np.diff(begins, append=len(event)))
         _count(self.lengths["visits"], np.bincount(owner, minlength=n))
         year = year_index(day + first)
         for kind, which in enumerate((slice(None), code < len(kinds[0].table))):
@@ -175,10 +175,10 @@ class Histories:
     def visits_a_year(
         self, people: np.ndarray, last_day: int, first_age: int, last_age: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return visits a person-year with any code and with a diagnosis, (2, 3) by sex, and the person-years (3,).
+        """Return visits per person-year with any code and with a diagnosis, (2, 3) by sex, and the person-years (3,).
 
-        Of those who are ``first_age`` to ``last_age`` in the calendar year of the visit. Who is born within a year
-        counts half of it. When a patient left is not on record: all others count whole.
+        Of patients who are ``first_age`` to ``last_age`` in the calendar year of the visit. A year of birth counts
+        half. When a patient left is not on record: all other years count whole.
 
         Args:
             people: (251, 3) patients by birth year and sex.
@@ -193,7 +193,7 @@ class Histories:
         return np.divide(visits, person_years, out=np.full(visits.shape, np.nan), where=person_years > 0), person_years
 
     def discrimination(self, reference_year: int) -> Discrimination:
-        """Hold the labels of prolonged stay against the log odds of the tables."""
+        """Compare the labels of prolonged stay with the log odds of the tables."""
         ages = (reference_year - np.array(YEARS)).clip(0)
         of_age = of_ages(self.tables.prolonged_stay, ages)
         score = of_age[:, None] + np.arange(self.stays.shape[1]) * _SCORE_STEP - _SCORE_LIMIT  # (251, scores)

@@ -1,14 +1,16 @@
-"""The plots of a report: one function a section, each from the section's rows to a figure, all in one style."""
+"""Plots of a population report, each a function from the rows of a comparison to a figure."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, one_axes, png, style
-from exmed_bert.synthetic.report.findings import BANDS, Section
+from exmed_bert.reporting.content import Plot
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, draw_plots, one_axes
+from exmed_bert.synthetic.report.findings import BANDS, Comparison
 from exmed_bert.synthetic.report.histories import LONGEST_GAP
 
 GENERATED, SECOND, PUBLISHED = BLUE, ORANGE, INK
@@ -16,24 +18,25 @@ BAND_COLORS = ("#e3a52c", "#3a9d7c", "#2f6f9f", "#8a4f9e")
 _THERAPIES = 6  # long-term drugs whose refills are drawn
 
 
-def draw(sections: list[Section]) -> dict[str, tuple[bytes, str]]:
-    """Return for the key of each section that has a plot the PNG and the text that stands for it."""
-    drawn = {}
-    with style():
-        for section in sections:
-            if section.key in _PLOTS and section.rows:
-                plot, alternative = _PLOTS[section.key]
-                drawn[section.key] = png(plot(section)), alternative
-    return drawn
+def draw(comparisons: Sequence[Comparison]) -> dict[str, Plot]:
+    """Return by key the plot of each comparison that has one."""
+    of_key = {comparison.key: comparison for comparison in comparisons if comparison.rows}
+    drawings = {key: (partial(_drawn, key=key), alternative) for key, (_, alternative) in DRAWINGS.items()}
+    return draw_plots(drawings, of_key)
 
 
-def pyramid(section: Section) -> Figure:
+def _drawn(of_key: Mapping[str, Comparison], key: str) -> Figure | None:
+    draw_one, _ = DRAWINGS[key]
+    return draw_one(of_key[key]) if key in of_key else None
+
+
+def pyramid(comparison: Comparison) -> Figure:
     """Age brackets upwards, men to the left, women to the right; published shares as outlines."""
     figure, axes = one_axes(4.6)
     for sex, side, color in (("male", -1, GENERATED), ("female", 1, SECOND)):
-        rows = np.array(section.column("sex")) == sex
+        rows = np.array(comparison.column("sex")) == sex
         level = np.arange(rows.sum())
-        generated, published = (100 * side * section.numbers(key)[rows] for key in ("generated", "published"))
+        generated, published = (100 * side * comparison.numbers(key)[rows] for key in ("generated", "published"))
         axes.barh(level, generated, height=0.8, color=color, alpha=0.75, label=sex)
         edges = np.append(level, len(level)) - 0.5
         axes.stairs(
@@ -45,7 +48,7 @@ def pyramid(section: Section) -> Figure:
             linewidth=1.3,
             label="published" if sex == "female" else None,
         )
-    axes.set_yticks(np.arange(len(level))[::2], np.array(section.column("bracket"))[rows][::2])
+    axes.set_yticks(np.arange(len(level))[::2], np.array(comparison.column("bracket"))[rows][::2])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
     axes.axvline(0, color="#ffffff", linewidth=1)
     axes.grid(axis="y", visible=False)
@@ -54,24 +57,24 @@ def pyramid(section: Section) -> Figure:
     return figure
 
 
-def states(section: Section) -> Figure:
-    """Published against generated share, one point a state."""
+def states(comparison: Comparison) -> Figure:
+    """Published against generated share, one point per state."""
     figure, axes = one_axes(4.4)
-    published, generated = (100 * section.numbers(key) for key in ("published", "generated"))
+    published, generated = (100 * comparison.numbers(key) for key in ("published", "generated"))
     axes.scatter(published, generated, s=24, color=GENERATED, alpha=0.85, linewidths=0)
     _diagonal(axes, published, generated, log=True)
-    names = section.column("state")
+    names = comparison.column("state")
     for i in np.argsort(-published)[:5]:
         axes.annotate(names[i], (published[i], generated[i]), textcoords="offset points", xytext=(5, -11), fontsize=9)
     axes.set(xlabel="published share, %", ylabel="share in this file, %")
     return figure
 
 
-def prevalence(section: Section) -> Figure:
+def prevalence(comparison: Comparison) -> Figure:
     """Published against generated prevalence by age band; cells with few expected cases are pale."""
     figure, axes = one_axes(4.8)
-    published, generated, expected = (section.numbers(key) for key in ("published", "generated", "expected"))
-    band, shown = np.array(section.column("band")), (published > 0) & (generated > 0)
+    published, generated, expected = (comparison.numbers(key) for key in ("published", "generated", "expected"))
+    band, shown = np.array(comparison.column("band")), (published > 0) & (generated > 0)
     for name, color in zip(BANDS, BAND_COLORS, strict=True):
         for enough, alpha in ((False, 0.25), (True, 0.9)):
             rows = shown & (band == name) & ((expected >= 200) == enough)
@@ -83,10 +86,10 @@ def prevalence(section: Section) -> Figure:
     return figure
 
 
-def comorbidity(section: Section) -> Figure:
+def comorbidity(comparison: Comparison) -> Figure:
     """Published against generated odds ratio of each pair, with one standard error."""
     figure, axes = one_axes(4.6)
-    published, generated, deviation = (section.numbers(key) for key in ("published", "generated", "deviation"))
+    published, generated, deviation = (comparison.numbers(key) for key in ("published", "generated", "deviation"))
     shown = (generated > 0) & np.isfinite(deviation)
     published, generated, deviation = published[shown], generated[shown], deviation[shown]
     if len(published):
@@ -98,12 +101,12 @@ def comorbidity(section: Section) -> Figure:
     return figure
 
 
-def drugs_given_diagnoses(section: Section) -> Figure:
+def drugs_given_diagnoses(comparison: Comparison) -> Figure:
     """Published against generated P(drug | diagnosis); the area of a point grows with the patients."""
     figure, axes = one_axes(4.6)
-    published, generated = (100 * section.numbers(key) for key in ("published", "generated"))
+    published, generated = (100 * comparison.numbers(key) for key in ("published", "generated"))
     shown = np.isfinite(generated)
-    patients = section.numbers("patients")[shown]
+    patients = comparison.numbers("patients")[shown]
     area = 8 + 90 * patients / max(patients.max(initial=0), 1)
     axes.scatter(published[shown], generated[shown], s=area, color=GENERATED, alpha=0.6, linewidths=0)
     _diagonal(axes, published[shown], generated[shown], log=False)
@@ -111,12 +114,12 @@ def drugs_given_diagnoses(section: Section) -> Figure:
     return figure
 
 
-def drug_users(section: Section) -> Figure:
+def drug_users(comparison: Comparison) -> Figure:
     """Published against generated share of users, within five years and within one."""
     figure, axes = one_axes(4.6)
     everything = []
     for label, suffix, color in (("five years", "", GENERATED), ("one year", "_1yr", SECOND)):
-        published, generated = (100 * section.numbers(key + suffix) for key in ("published", "generated"))
+        published, generated = (100 * comparison.numbers(key + suffix) for key in ("published", "generated"))
         shown = (published > 0) & (generated > 0)
         axes.scatter(published[shown], generated[shown], s=22, color=color, alpha=0.8, linewidths=0, label=label)
         everything += [published[shown], generated[shown]]
@@ -126,17 +129,17 @@ def drug_users(section: Section) -> Figure:
     return figure
 
 
-def refills(section: Section) -> Figure:
+def refills(comparison: Comparison) -> Figure:
     """Histograms of the days between fills of the most used long-term drugs."""
-    rows = [row for row in section.rows if row[2] == "long-term" and row[3]][:_THERAPIES]
+    rows = [row for row in comparison.rows if row[2] == "long-term" and row[3]][:_THERAPIES]
     columns = 2
     lines = max(1, -(-len(rows) // columns))
     figure = Figure(figsize=(WIDTH, 0.5 + 1.45 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
-    keys = [column.key for column in section.columns]
+    keys = [column.key for column in comparison.columns]
     for axes, row in zip(panels, rows, strict=False):
         values = dict(zip(keys, row, strict=True))
-        histogram = np.array(section.series["histograms"][values["code"]], dtype=float)
+        histogram = np.array(comparison.series["histograms"][values["code"]], dtype=float)
         five = np.add.reduceat(histogram, np.arange(0, LONGEST_GAP, 5)) / histogram.sum() * 100
         axes.stairs(five, np.append(np.arange(0, LONGEST_GAP, 5), LONGEST_GAP), fill=True, color=GENERATED, alpha=0.8)
         for supply in (30, 90):
@@ -152,13 +155,13 @@ def refills(section: Section) -> Figure:
     return figure
 
 
-def visits(section: Section) -> Figure:
-    """Visits a person-year by age and sex, the published ones as marks."""
+def visits(comparison: Comparison) -> Figure:
+    """Visits per person-year by age and sex, the published ones as marks."""
     figure, axes = one_axes(3.8)
-    sex, age = np.array(section.column("sex")), section.column("age")
+    sex, age = np.array(comparison.column("sex")), comparison.column("age")
     groups = list(dict.fromkeys(age))
     place = np.array([groups.index(name) for name in age])
-    generated, published = section.numbers("generated"), section.numbers("published")
+    generated, published = comparison.numbers("generated"), comparison.numbers("published")
     for name, shift, color in (("male", -0.2, GENERATED), ("female", 0.2, SECOND)):
         rows = sex == name
         axes.bar(place[rows] + shift, np.nan_to_num(generated[rows]), width=0.38, color=color, alpha=0.8, label=name)
@@ -169,17 +172,17 @@ def visits(section: Section) -> Figure:
         axes.hlines([], 0, 0, color=PUBLISHED, linewidth=2, label="published")
     axes.set_xticks(np.arange(len(groups)), groups)
     axes.grid(axis="x", visible=False)
-    axes.set(xlabel="age", ylabel="days with a diagnosis a year")
+    axes.set(xlabel="age", ylabel="days with a diagnosis per year")
     axes.legend(loc="upper left")
     return figure
 
 
-def seasons(section: Section) -> Figure:
+def seasons(comparison: Comparison) -> Figure:
     """Events by calendar month of a code of an epidemic and of codes with a season."""
-    months, events = section.series["months"], section.series["events"]
+    months, events = comparison.series["months"], comparison.series["events"]
     figure = Figure(figsize=(WIDTH, 0.5 + 1.5 * max(1, len(events))), layout="constrained")
     panels = figure.subplots(max(1, len(events)), 1, sharex=True, squeeze=False).ravel()
-    code, label, published = section.column("code"), section.column("month"), section.numbers("published")
+    code, label, published = comparison.column("code"), comparison.column("month"), comparison.numbers("published")
     for axes, (name, counts) in zip(panels, events.items(), strict=False):
         axes.bar(np.arange(len(months)), counts, width=1, color=GENERATED, alpha=0.8, label="this file")
         # A season is named by the month alone and stands in each year, an epidemic by year and month.
@@ -197,30 +200,30 @@ def seasons(section: Section) -> Figure:
     panels[0].legend(loc="upper right")
     januaries = [i for i, month in enumerate(months) if month.endswith("-01")]
     panels[-1].set_xticks(januaries, [months[i][:4] for i in januaries])
-    figure.supylabel("events a month", fontsize=10, color="#333333")
+    figure.supylabel("events per month", fontsize=10, color="#333333")
     return figure
 
 
-def lengths(section: Section) -> Figure:
-    """Histograms of the codes a visit and of the visits, diagnoses and prescriptions a patient."""
+def lengths(comparison: Comparison) -> Figure:
+    """Histograms of the codes per visit and of the visits, diagnoses and prescriptions per patient."""
     figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     panels = figure.subplots(2, 2).ravel()
-    for axes, (name, counts) in zip(panels, section.series["histograms"].items(), strict=True):
+    for axes, (name, counts) in zip(panels, comparison.series["histograms"].items(), strict=True):
         share = 100 * np.array(counts, dtype=float) / max(sum(counts), 1)
         most = max(1, int(np.searchsorted(np.cumsum(share), 99.9)) + 1)  # a few long ones would hide the rest
         axes.stairs(share[:most], np.arange(len(share[:most]) + 1) - 0.5, fill=True, color=GENERATED, alpha=0.8)
-        axes.set_title(name if name == "codes a visit" else f"{name} a patient", fontsize=10)
+        axes.set_title(name if name == "codes per visit" else f"{name} per patient", fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
     figure.supylabel("%", fontsize=10, color="#333333")
     return figure
 
 
-def prolonged_stay(section: Section) -> Figure:
+def prolonged_stay(comparison: Comparison) -> Figure:
     """Share with a prolonged stay by age band beside what the log odds imply."""
     figure, axes = one_axes(3.4)
-    bands = section.column("band")
-    generated, modeled = (100 * section.numbers(key) for key in ("generated", "modeled"))
+    bands = comparison.column("band")
+    generated, modeled = (100 * comparison.numbers(key) for key in ("generated", "modeled"))
     place = np.arange(len(bands))
     axes.bar(place, np.nan_to_num(generated), width=0.6, color=GENERATED, alpha=0.8, label="this file")
     axes.hlines(modeled, place - 0.3, place + 0.3, color=PUBLISHED, linewidth=2, label="by the log odds")
@@ -231,7 +234,7 @@ def prolonged_stay(section: Section) -> Figure:
     return figure
 
 
-_PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
+DRAWINGS: dict[str, Drawing[Comparison]] = {
     "age_and_sex": (
         pyramid,
         "Population pyramid: this file's shares by age and sex as bars, published ones as outlines.",
@@ -249,7 +252,7 @@ _PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
     ),
     "drugs_given_diagnoses": (
         drugs_given_diagnoses,
-        "Scatter plot: share of those with a diagnosis who have the drug, published against this file. Larger "
+        "Scatter plot: share of patients with a diagnosis who have the drug, published against this file. Larger "
         "points stand for more patients.",
     ),
     "drug_users": (
@@ -260,11 +263,14 @@ _PLOTS: dict[str, tuple[Callable[[Section], Figure], str]] = {
     "refills": (
         refills,
         "Histograms of the days between fills of the most used long-term drugs, with marks at 30 and 90 days and at "
-        "the gap that the published fills a year imply.",
+        "the gap that the published fills per year imply.",
     ),
-    "visits": (visits, "Bar chart: days with a diagnosis a person-year by age and sex, published rates as marks."),
+    "visits": (visits, "Bar chart: days with a diagnosis per person-year by age and sex, published rates as marks."),
     "seasons": (seasons, "Events of U07.1, J06.9 and Z23 by calendar month as bars, published shares as lines."),
-    "lengths": (lengths, "Histograms of the codes a visit and of the visits, diagnoses and prescriptions a patient."),
+    "lengths": (
+        lengths,
+        "Histograms of the codes per visit and of the visits, diagnoses and prescriptions per patient.",
+    ),
     "prolonged_stay": (
         prolonged_stay,
         "Bar chart: share of the labeled patients with a prolonged stay by age band, with what log odds imply.",

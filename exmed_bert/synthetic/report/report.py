@@ -1,4 +1,4 @@
-"""The report as a whole: count a file of patients, compare it, write page, figures and plots."""
+"""Population report as a whole: count a file of patients, compare it, write page, metrics and plots."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -10,20 +10,22 @@ from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.io import file_format, read_patients
 from exmed_bert.data.patient import EPOCH
-from exmed_bert.files import atomic_write, check_writable, existing_file, make_folder, read_json, write_json
+from exmed_bert.files import check_writable, existing_file, make_folder, read_json, write_json
 from exmed_bert.reference.tables import load
+from exmed_bert.reporting.content import Report
+from exmed_bert.reporting.folder import PAGE, report_files
 from exmed_bert.startup import called
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
-from exmed_bert.synthetic.report.comparison import SECTIONS
-from exmed_bert.synthetic.report.findings import Findings, Section
+from exmed_bert.synthetic.report.comparison import COMPARISONS
+from exmed_bert.synthetic.report.findings import Comparison, Findings
 from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
-from exmed_bert.synthetic.report.page import page, shown, target
-from exmed_bert.synthetic.report.plots import draw
+from exmed_bert.synthetic.report.page import sections, shown, target
+from exmed_bert.synthetic.report.plots import DRAWINGS, draw
 
-FORMAT, VERSION = "exmed-bert-patient-report", 1
+FORMAT, VERSION = "exmed-bert-patient-report", 2
 TABLES = "exmed_bert/reference/tables"
-_PAGE, _JSON = "report.html", "report.json"
+JSON = "report.json"
 
 
 def check(settings: ReportSettings) -> None:
@@ -38,10 +40,7 @@ def check(settings: ReportSettings) -> None:
 
 
 def run(resolved: Resolved[ReportSettings]) -> None:
-    """Read the patients as a stream, compare them, and write the report.
-
-    Everything is made before the first file is written, and the page comes last: where there is a page, the rest
-    belongs to it.
+    """Read the patients as a stream, compare them, and write the report, all of it or nothing.
 
     Raises:
         InputError: the patients cannot be read or hold no event, or the folder cannot be written.
@@ -50,37 +49,33 @@ def run(resolved: Resolved[ReportSettings]) -> None:
     check(settings)
     make_folder(settings.output_dir)
     findings = count(settings.input)
-    sections = [section(findings) for section in SECTIONS]
-    plots = draw(sections)
+    comparisons = [compare(findings) for compare in COMPARISONS]
     notes = remarks(findings)
-    html = page(f"{settings.input.name} against published figures", facts(findings), notes, sections, plots)
-
-    page_path, json_path = settings.output_dir / _PAGE, settings.output_dir / _JSON
-    page_path.unlink(missing_ok=True)
-    for key, (content, _) in plots.items():
-        with atomic_write(settings.output_dir / f"{key}.png") as part:
-            part.write_bytes(content)
-    write_json(json_path, content_of(findings, sections, notes))
-    with atomic_write(page_path) as part:
-        part.write_text(html, encoding="utf-8")
+    title = f"{settings.input.name}: comparison with published values"
+    report = Report(title, facts(findings), notes, sections(comparisons), draw(comparisons))
+    with report_files(settings.output_dir, report, DRAWINGS) as staged:
+        write_json(staged / JSON, content_of(findings, comparisons, notes))
 
     for note in notes:
         console.warn(note)
     console.table("Patients", facts(findings))
-    headlines = [headline for section in sections for headline in section.headlines]
     console.table(
-        "Against published figures",
+        "Compared with published values",
         [
-            (
-                headline.name,
-                f"{shown(headline.value, headline.kind)} ({target(headline).replace('–', 'no target')}): "
-                f"{headline.verdict}",
-            )
-            for headline in headlines
-            if headline.target is not None
+            (metric.name, f"{shown(metric.value, metric.kind)}, target {target(metric)}: {metric.verdict}")
+            for comparison in comparisons
+            for metric in comparison.metrics
+            if metric.target is not None
         ],
     )
-    console.table("Written", [("page", page_path), ("figures", json_path), ("plots", f"{len(plots)} .png beside them")])
+    console.table(
+        "Written",
+        [
+            ("page", settings.output_dir / PAGE),
+            ("metrics", settings.output_dir / JSON),
+            ("plots", f"{len(report.plots)} .png beside them"),
+        ],
+    )
 
 
 def count(path: Path) -> Findings:
@@ -104,7 +99,7 @@ def count(path: Path) -> Findings:
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:
-    """Return what the file and the tables are, as a reader sees it."""
+    """Return names and values that describe the file and the tables."""
     measures = findings.measures
     rows = [
         ("file", str(findings.path)),
@@ -112,7 +107,7 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
         ("diagnoses", f"{measures.events[codes.ICD]:,}"),
         ("prescriptions", f"{measures.events[codes.ATC]:,}"),
         ("first and last event", f"{_day(findings.histories.first_day)} to {_day(measures.last_day)}"),
-        ("held against", f"{TABLES}, digest {findings.tables.digest}; SOURCES.md there explains the short names"),
+        ("compared with", f"{TABLES}, digest {findings.tables.digest}; SOURCES.md there explains the short names"),
     ]
     if findings.meta:
         options = findings.meta.get("options") or {}
@@ -122,20 +117,20 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
 
 
 def remarks(findings: Findings) -> list[str]:
-    """Return what a reader has to know before the verdicts."""
+    """Return notes that a reader needs before the verdicts."""
     measures, meta, notes = findings.measures, findings.meta, []
     years = (measures.last_day - findings.histories.first_day + 1) / YEAR
     if abs(years - YEARS_OBSERVED) > 0.5:
         notes.append(
             f"The events span {years:.1f} years. The published shares are within {YEARS_OBSERVED} years, so "
-            "prevalence, P(drug | diagnosis) and users within five years are not alike."
+            "prevalence, P(drug | diagnosis) and users within five years cannot be compared as they are."
         )
     if meta.get("tables") not in (None, findings.tables.digest):
-        notes.append(f"The file was generated from other tables (digest {meta['tables']}) than it is held against.")
+        notes.append(f"The file was generated from other tables (digest {meta['tables']}) than it is compared with.")
     said = (meta.get("counts") or {}).get("patients", measures.patients)
     if said != measures.patients:
         notes.append(
-            f"The meta file tells of {said} patients, the file holds {measures.patients}: it may be of another."
+            f"The meta file tells of {said} patients, the file holds {measures.patients}: it may be another's."
         )
     if measures.unknown_sex:
         notes.append(
@@ -145,8 +140,8 @@ def remarks(findings: Findings) -> list[str]:
     return notes
 
 
-def content_of(findings: Findings, sections: list[Section], notes: list[str]) -> dict[str, Any]:
-    """Return what report.json holds."""
+def content_of(findings: Findings, comparisons: list[Comparison], notes: list[str]) -> dict[str, Any]:
+    """Return the content of report.json."""
     measures = findings.measures
     return {
         "format": FORMAT,
@@ -167,23 +162,24 @@ def content_of(findings: Findings, sections: list[Section], notes: list[str]) ->
         },
         "tables": {"name": TABLES, "digest": findings.tables.digest},
         "notes": notes,
-        "headlines": {
-            headline.key: {"section": section.key, **asdict(headline)}
-            for section in sections
-            for headline in section.headlines
+        "metrics": {
+            metric.key: {"comparison": comparison.key, **asdict(metric)}
+            for comparison in comparisons
+            for metric in comparison.metrics
         },
-        "sections": {
-            section.key: {
-                "title": section.title,
-                "text": section.text,
-                "source": section.source,
-                "columns": [asdict(column) for column in section.columns],
+        "comparisons": {
+            comparison.key: {
+                "title": comparison.title,
+                "text": comparison.text,
+                "source": comparison.source,
+                "columns": [asdict(column) for column in comparison.columns],
                 "rows": [
-                    dict(zip((column.key for column in section.columns), row, strict=True)) for row in section.rows
+                    dict(zip((column.key for column in comparison.columns), row, strict=True))
+                    for row in comparison.rows
                 ],
-                "series": section.series,
+                "series": comparison.series,
             }
-            for section in sections
+            for comparison in comparisons
         },
     }
 

@@ -1,0 +1,152 @@
+"""Content of a report: sections with paragraphs, verdicts, tables and plots, as HTML and Markdown show them alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Tone = Literal["good", "near", "bad", "none"]
+"""Color of a verdict."""
+
+Style = Literal["number", "word", "code", "text"]
+"""How a column is set: numbers to the right, words and codes on one line, text over several."""
+
+
+class Plot(NamedTuple):
+    """A PNG, and the text that stands for it where it cannot be seen."""
+
+    png: bytes
+    alternative: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A few words in a color."""
+
+    text: str
+    tone: Tone
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval, which a page sets below it so that a table stays narrow."""
+
+    value: str
+    interval: str
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text that leads to a section of the same report."""
+
+    text: str
+    section: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Cell = str | Verdict | Interval | Link
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells.
+
+    Attributes:
+        columns: C names.
+        rows: each of C cells.
+        styles: by column; those that are not named hold numbers.
+        caption: stands above the table, or is what opens a folded one.
+        stacked: whether a narrow screen shows each row as a block, its numbers with the names of their columns.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    styles: Mapping[int, Style] = field(default_factory=lambda: {0: "word"})
+    caption: str = ""
+    stacked: bool = False
+
+    @property
+    def column_styles(self) -> list[Style]:
+        """The style of every column."""
+        return [self.styles.get(i, "number") for i in range(len(self.columns))]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A metric with its verdict, as a sentence.
+
+    Attributes:
+        verdict, name, value: what was measured, and what to think of it.
+        remarks: what the value is compared with.
+        note: how it is computed, in small print.
+    """
+
+    verdict: Verdict
+    name: str
+    value: str
+    remarks: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A section of a report; its fields are shown in this order, plots beside the text where there is room.
+
+    Attributes:
+        key: unique in the report; links lead to it.
+        title: heading.
+        text: paragraphs.
+        source: where the numbers come from, in small print.
+        statements: metrics with verdicts.
+        plots: names of plots; those that were not drawn are left out.
+        tables: open ones.
+        notes: paragraphs in small print.
+        legend: what the verdicts mean.
+        folded: tables that a click opens, each with a caption.
+    """
+
+    key: str
+    title: str
+    text: Sequence[str] = ()
+    source: str = ""
+    statements: Sequence[Statement] = ()
+    plots: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    legend: Sequence[tuple[Verdict, str]] = ()
+    folded: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report as a whole.
+
+    Attributes:
+        title: heading.
+        facts: names and values that say what the report is about.
+        notes: what a reader has to know before the rest.
+        sections: in their order.
+        plots: by name.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    sections: Sequence[ReportSection]
+    plots: Mapping[str, Plot]
+
+
+def capital(text: str) -> str:
+    """Return the text with a capital as its first letter and the others as they are.
+
+    >>> capital("expected AUROC"), capital("")
+    ('Expected AUROC', '')
+    """
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,44 @@
+"""Markdown of a report, with its plots as files beside it."""
+
+from collections.abc import Iterator, Sequence
+
+from exmed_bert.reporting.content import Cell, Report, ReportSection, Table
+
+
+def markdown(report: Report) -> str:
+    """Return the report as Markdown; folded tables stand open."""
+    lines = [f"# {report.title}", ""]
+    lines += [f"- {name}: {value}" for name, value in report.facts]
+    lines += [f"\n> {note}" for note in report.notes]
+    for section in report.sections:
+        lines += ["", f"## {section.title}", *_section(section, report)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: ReportSection, report: Report) -> Iterator[str]:
+    yield from (f"\n{paragraph}" for paragraph in section.text)
+    if section.source:
+        yield f"\nSource: {section.source}"
+    for found in section.statements:
+        remarks = f" ({found.remarks})" if found.remarks else ""
+        yield f"\n- **{found.verdict}** {found.name}: {found.value}{remarks}. {found.note}".rstrip()
+    yield from (f"\n![{report.plots[name].alternative}]({name}.png)" for name in section.plots if name in report.plots)
+    for table in section.tables:
+        yield from _table(table)
+    yield from (f"\n{note}" for note in section.notes)
+    yield from (f"\n- **{verdict}**: {meaning}" for verdict, meaning in section.legend)
+    for table in section.folded:
+        yield from _table(table)
+
+
+def _table(table: Table) -> Iterator[str]:
+    if table.caption:
+        yield f"\n{table.caption}:"
+    yield ""
+    yield _row(table.columns)
+    yield _row(["---:" if style == "number" else "---" for style in table.column_styles])
+    yield from map(_row, table.rows)
+
+
+def _row(cells: Sequence[Cell]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
