@@ -21,12 +21,13 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
-from exmed_bert.cli import command
+from exmed_bert import cli
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.index_dates import NEVER, last_days, up_to
 from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.cohorts.tasks import registry
 from exmed_bert.cohorts.tasks.base import Selection, Task, unlabeled
+from exmed_bert.commands import COMMANDS
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
@@ -36,7 +37,6 @@ from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import ENTITY_ID, MASK, SPECIAL_TOKENS
-from exmed_bert.finetuning.finetune import run
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.trainer import outcome_metrics
@@ -453,7 +453,7 @@ def test_a_task_of_a_users_own_is_one_class_and_one_line(
     with pytest.raises(ValueError, match="any-event"):
         registry.register(AnyEvent)
 
-    app = command(FinetuneSettings, run, "", "")
+    app = cli.script(COMMANDS["finetune"])
     model, output = tmp_path / "model", tmp_path / "new"
     files = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", model]
     fast = ["--epochs", 1, "--baselines", "logreg", "--train-sizes", 60, "--task", "any-event"]

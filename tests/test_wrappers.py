@@ -301,6 +301,7 @@ def test_help_shows_the_arguments_and_runs_nothing(project: Project) -> None:
     assert project.calls() == []
 
 
+@pytest.mark.slow
 def test_both_wrappers_say_the_same(tmp_path: Path, sources: Path, request: pytest.FixtureRequest) -> None:
     said = []
     for flavour in ("sh", "bat"):
