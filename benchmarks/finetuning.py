@@ -30,7 +30,7 @@ from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST, VALIDATION
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings
-from exmed_bert.data.io import read_patients
+from exmed_bert.data.readers import read_patients
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
@@ -175,7 +175,7 @@ def find(name: str, folder: Path, model_dir: Path, few: int, seeds: int) -> Foun
         return Found(
             name=name,
             labels=patients.labels[case.test],
-            keys=patients.dataset.columns["keys"].numpy()[case.test],
+            keys=patients.dataset.columns["patient_hashes"].numpy()[case.test],
             no_labels=unlabeled(case) if case.has_prompt else None,
             few=[scores(case, runs, few, seed, writer) for seed in draws],
             all_labels=scores(case, runs, None, SEED, writer),

@@ -38,7 +38,7 @@ from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED, MASK
-from exmed_bert.data.vocabulary import ENTITY_ID, SPECIAL_TOKENS
+from exmed_bert.data.vocabulary import ORIGINAL_ENTITIES, SPECIAL_TOKENS
 from exmed_bert.models import ExMedBertForMaskedLM
 
 MAX_LENGTH = 80  # codes; hardly a patient has more
@@ -98,7 +98,7 @@ def batches(dataset: PatientDataset, epoch: int | None) -> Iterator[dict[str, to
     if epoch is not None:
         collate.set_epoch(epoch)
     for start in range(0, len(dataset), 256):
-        yield collate(dataset.__getitems__(range(start, min(start + 256, len(dataset)))))
+        yield collate(dataset.batch(range(start, min(start + 256, len(dataset)))))
 
 
 def is_hidden(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -140,7 +140,7 @@ def counts(ids: np.ndarray, size: int) -> np.ndarray:
 
 def frequency(train: Hidden, size: int) -> Scores:
     """Return a predictor: the share of each code among those of its kind at the patient's age and sex."""
-    table = np.zeros((len(ENTITY_ID), 256, size))
+    table = np.zeros((len(ORIGINAL_ENTITIES), 256, size))
     np.add.at(table, (train.kinds, train.groups, train.codes), 1)
     overall = table.sum(axis=1, keepdims=True) / table.sum(axis=(1, 2), keepdims=True).clip(1)
     table = (table + overall) / (table.sum(axis=2, keepdims=True) + 1)  # the kind's own shares where nobody is

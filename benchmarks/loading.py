@@ -38,7 +38,7 @@ def rates(dataset: "PatientDataset", grouped: bool, repeats: int) -> list[float]
         batches = list(sampler) if grouped else at_random
         start = time.perf_counter()
         for batch in batches:
-            collate(dataset.__getitems__(batch))
+            collate(dataset.batch(batch))
         samples.append(len(dataset) / (time.perf_counter() - start))
     return samples[1:]
 
@@ -66,7 +66,7 @@ def starts(dataset: "PatientDataset", folder: Path, batch_size: int, repeats: in
         start = time.perf_counter()
         million = PatientDataset.load(path)
         order = iter(LengthGroupedBatchSampler(million.lengths, batch_size, seed=42))
-        MaskedCodeCollator(million.info, plos=True)(million.__getitems__(next(order)))
+        MaskedCodeCollator(million.info, plos=True)(million.batch(next(order)))
         samples.append(time.perf_counter() - start)
     return samples
 

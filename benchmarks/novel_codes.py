@@ -94,7 +94,7 @@ def truth(seed: int) -> dict[str, dict[str, float]]:
     anyone = table[np.random.default_rng(seed).integers(0, len(table), len(held))]
     found: dict[str, dict[str, float]] = {}
     systems, hows = np.array([system for system, _ in held]), np.array([origin.how for origin in origins])
-    for system in ("icd", "atc"):
+    for system in ("icd10cm", "atc"):
         of_system = systems == system
         for name, estimate in (
             ("ours", ours), ("ancestor alone", ancestor), ("siblings alone", siblings), ("random", anyone)
@@ -116,7 +116,7 @@ def truth_figures(seeds: int, **_: Any) -> list[Measurement]:
     """Return the figures of the first part."""
     samples = [truth(seed) for seed in range(1, seeds + 1)]
     figures = []
-    for system in ("icd", "atc"):
+    for system in ("icd10cm", "atc"):
         ours = [sample[system]["ours"] for sample in samples]
         best = [max(v for k, v in sample[system].items() if not k.startswith("ours")) for sample in samples]
         names = dict.fromkeys(name for sample in samples for name in sample[system])
@@ -227,7 +227,7 @@ def novel(job: tuple[str, int], folder: Path, paths: dict[str, Path], quick: boo
     model = ExMedBertForMaskedLM.from_pretrained(run / "model")
     collator = MaskedCodeCollator(val.info, False, validation=True)
     order = np.argsort(val.lengths, kind="stable")
-    batches = (collator(val.__getitems__(batch)) for batch in np.array_split(order, -(-len(order) // 64)))
+    batches = (collator(val.batch(batch)) for batch in np.array_split(order, -(-len(order) // 64)))
     found = masked_codes.predict(model, batches, torch.device("cpu"))
     counts = train.code_counts[found.labels]
     is_novel = np.isin(found.labels, val.novel_ids)

@@ -90,7 +90,11 @@ class ConvertSettings(StepSettings):
     """Step 2: scripts/convert_synthetic_to_dataset.py."""
 
     section = "convert"
-    shared = {"max_length": "max_length", "dynamic_masking": "dynamic_masking"}
+    shared = {
+        "max_length": "max_length",
+        "dynamic_masking": "dynamic_masking",
+        "static_columns": "static_columns",
+    }
 
     input: FilePath = Field(
         Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
@@ -110,6 +114,11 @@ class ConvertSettings(StepSettings):
     masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of a patient's codes that are masked.")
     max_masked: int = Field(20, ge=1, description="Most codes masked of a patient.")
     age_unit: Literal["years", "months"] = Field("years", description="Unit of the age given with each code.")
+    static_columns: dict[str, list[str]] = Field(
+        {},
+        description="Further static columns: the name of a field of the records, and the values it can have.",
+        json_schema_extra={"file_only": True},
+    )
 
 
 class ClinVecSettings(StepSettings):

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from exmed_bert.data.patient import EventColumns, PatientColumns
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +38,18 @@ def write_records(path: Path, records: list[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records))
     return path
+
+
+def diagnoses_of(patients: PatientColumns) -> EventColumns:
+    """Return the ICD-10-CM events of patients, their table holding the codes alone."""
+    events = patients.events.of_system("icd10cm")
+    return replace(events, table=[code for _, code in events.table])
+
+
+def drugs_of(patients: PatientColumns) -> EventColumns:
+    """Return the ATC events of patients, their table holding the codes alone."""
+    events = patients.events.of_system("atc")
+    return replace(events, table=[code for _, code in events.table])
 
 
 def run_script(name: str, *arguments: Any, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ from exmed_bert.reference.names import code_names
 ICD_CODES = ["C10", "C10.1", "E11", "E11.9", "E11.65", "I10", "M54", "M54.5", "R51"]
 ATC_CODES = ["A10", "A10BA02", "C10", "C10A", "C10AA", "C10AA05"]
 METHODS = ["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"]
-PUBLISHED = {("icd", code) for code in ICD_CODES} | {("atc", code) for code in ATC_CODES}
+PUBLISHED = {("icd10cm", code) for code in ICD_CODES} | {("atc", code) for code in ATC_CODES}
 BOTH = "icd10cm,atc"
 
 # A model's vocabulary: special tokens, then codes and what each starts from.
@@ -42,13 +42,13 @@ VOCABULARY = [
     ("A10BA03", "atc", ("ancestor", "A10")),
     ("C09AA01", "atc", ("siblings", None)),
     ("N02BE01", "atc", ("none", None)),
-    ("C10.2", "icd", ("ancestor", "C10")),
-    ("E11.9", "icd", ("own", None)),
-    ("E11.95", "icd", ("ancestor", "E11.9")),
-    ("E11.3213", "icd", ("ancestor", "E11")),
-    ("M54.50", "icd", ("ancestor", "M54.5")),
-    ("E66.01", "icd", ("chapter", None)),
-    ("U07.1", "icd", ("none", None)),
+    ("C10.2", "icd10cm", ("ancestor", "C10")),
+    ("E11.9", "icd10cm", ("own", None)),
+    ("E11.95", "icd10cm", ("ancestor", "E11.9")),
+    ("E11.3213", "icd10cm", ("ancestor", "E11")),
+    ("M54.50", "icd10cm", ("ancestor", "M54.5")),
+    ("E66.01", "icd10cm", ("chapter", None)),
+    ("U07.1", "icd10cm", ("none", None)),
 ]
 CODES = [code for code, _, _ in VOCABULARY]
 SYSTEMS = [system for _, system, _ in VOCABULARY]
@@ -79,7 +79,7 @@ def rewrite(path: Path, rows: list[list[str]]) -> None:
 
 def true_vector(folder: Path, system: str, code: str) -> np.ndarray:
     """Look one code up as its authors mean it: code to node_index to the row that carries this index."""
-    vocabulary = {"icd": "icd10cm", "atc": "atc"}[system]
+    vocabulary = {"icd10cm": "icd10cm", "atc": "atc"}[system]
     [index] = [row[3] for row in rows_of(folder / "ClinGraph_nodes.csv") if row[0] == f"{code}:{vocabulary}"]
     [vector] = [row[1:] for row in rows_of(folder / f"ClinVec_{vocabulary}.csv") if row[0] == index]
     return np.array(vector, dtype=np.float32)
@@ -113,8 +113,8 @@ class TestReader:
             shared = [code for _, code in clinvec.rows if f"{code}:icd10cm" in wrong]
             assert len(shared) >= 3  # the folder has codes to be wrong about
             for code in shared:
-                ours = clinvec.vectors[clinvec.rows["icd", code]]
-                np.testing.assert_array_equal(ours, true_vector(published, "icd", code))
+                ours = clinvec.vectors[clinvec.rows["icd10cm", code]]
+                np.testing.assert_array_equal(ours, true_vector(published, "icd10cm", code))
                 assert not np.array_equal(ours, wrong[f"{code}:icd10cm"])
 
     @pytest.mark.parametrize("names", ["atc", ["atc"], " ATC ", ("atc", "atc")])
@@ -123,7 +123,7 @@ class TestReader:
 
     def test_codes_are_normalized_and_others_left_out(self, tmp_path):
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["e119", "E10-E14", "ICD10CM:I10"]}, 4)
-        assert set(read_clinvec(folder, "icd10cm").rows) == {("icd", "E11.9"), ("icd", "I10")}
+        assert set(read_clinvec(folder, "icd10cm").rows) == {("icd10cm", "E11.9"), ("icd10cm", "I10")}
 
     def test_files_saved_again_by_other_programs(self, published, folder):
         """A byte order mark, Windows line ends, a named index column and blank lines at the end change nothing."""
@@ -137,16 +137,18 @@ class TestReader:
 
     @pytest.mark.parametrize("name", sorted(VOCABULARIES))
     def test_all_nine_vocabularies(self, tmp_path, name):
-        code = {"icd10cm": "I10", "atc": "C10AA05"}.get(name, "773.0")
-        node_type = VOCABULARIES[name].node_type
+        codes = ("I10", "250.00", "C10AA05", "99213", "83367", "250.2", "718-7", "73211009", "C0011849")
+        code = dict(zip(VOCABULARIES, codes, strict=True))[name]
+        node_type = {"snomedct": "snomedct_us", "umls": "umls_cui"}.get(name, name)
         folder = write_clinvec_folder(tmp_path, {name: [code]}, 4)
         path = folder / "ClinGraph_nodes.csv"
         path.write_text(path.read_text().replace(f":{name}", f":{node_type}"))
-        assert set(read_clinvec(folder, name).rows) == {(VOCABULARIES[name].system or name, code)}
+        assert set(read_clinvec(folder, name).rows) == {({"lnc": "loinc"}.get(name, name), code)}
 
     def test_auto_takes_what_the_systems_can_use(self, tmp_path):
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["I10"], "atc": ["C10"], "phecode": ["8.0"]}, 4)
-        assert read_clinvec(folder, "auto").sizes == {"icd10cm": 1, "atc": 1}
+        assert read_clinvec(folder, "auto", {"icd10cm", "atc"}).sizes == {"icd10cm": 1, "atc": 1}
+        assert read_clinvec(folder, "auto").sizes == {"icd10cm": 1, "atc": 1, "phecode": 1}
         assert read_clinvec(folder, "auto", {"atc"}).sizes == {"atc": 1}
         assert read_clinvec(folder, "phecode,atc").sizes == {"phecode": 1, "atc": 1}
 
@@ -433,13 +435,13 @@ class TestInitialize:
     def test_a_diagnosis_never_takes_a_drugs_vector(self, tmp_path):
         """C10 is a category of both systems."""
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["I10"], "atc": ["C10"]}, 16)
-        keys = [("icd", "C10"), ("atc", "C10"), ("icd", "C10.1")]
+        keys = [("icd10cm", "C10"), ("atc", "C10"), ("icd10cm", "C10.1")]
         result = self.start(folder, keys=keys, use_hierarchical_init=True)
         assert [origin.how for origin in result.origins] == ["none", "own", "none"]
 
     def test_vocabulary_not_read_stays_without(self, published):
         result = self.start(published, vocab_types="icd10cm", use_hierarchical_init=True)
-        assert {SYSTEMS[i] for i in result.ids} == {"icd"}
+        assert {SYSTEMS[i] for i in result.ids} == {"icd10cm"}
 
     @pytest.mark.parametrize(
         ("method", "hidden_size"), [("auto", 8), ("auto", 16), ("auto", 24), ("pca", 8), ("pca", 24), ("truncate", 24)]
@@ -451,8 +453,8 @@ class TestInitialize:
         assert np.linalg.norm(result.vectors, axis=1).mean() == pytest.approx(0.34, rel=1e-5)
 
     def test_scale_overrules_the_norm(self, published):
-        [true] = [true_vector(published, "icd", "I10")]
-        result = self.start(published, keys=[("icd", "I10")], clinvec_scale=0.25)
+        [true] = [true_vector(published, "icd10cm", "I10")]
+        result = self.start(published, keys=[("icd10cm", "I10")], clinvec_scale=0.25)
         np.testing.assert_allclose(result.vectors, [true * 0.25], rtol=1e-6)
 
     def test_one_space_for_both_systems_and_relative_lengths_stay(self, published):
@@ -468,7 +470,7 @@ class TestInitialize:
         assert not np.array_equal(first, other)
 
     def test_no_code_has_a_vector(self, published):
-        result = self.start(published, keys=[None, ("icd", "U07.1")])
+        result = self.start(published, keys=[None, ("icd10cm", "U07.1")])
         assert result.ids.shape == (0,) and result.vectors.shape == (0, 16)
 
     def test_notes_tell_vocabularies_resizing_and_scale(self, published):
@@ -501,11 +503,11 @@ class TestInitialize:
 
 
 class TestRelatives:
-    KEYS: ClassVar = [("icd", code) for code in ("E11", "E11.6", "E11.64", "E11.65", "E11.9", "E10.9", "I10")]
+    KEYS: ClassVar = [("icd10cm", code) for code in ("E11", "E11.6", "E11.64", "E11.65", "E11.9", "E10.9", "I10")]
     TABLE: ClassVar = np.eye(7, dtype=np.float32) * 3
 
-    def weights(self, code, trust, system="icd"):
-        matrix, [origin] = Relatives(self.KEYS).estimates([(system, code)], {"icd": trust})
+    def weights(self, code, trust, system="icd10cm"):
+        matrix, [origin] = Relatives(self.KEYS).estimates([(system, code)], {"icd10cm": trust})
         found = dict(zip([code for _, code in self.KEYS], matrix.toarray()[0], strict=False))
         return {name: pytest.approx(weight) for name, weight in found.items() if weight}, origin, matrix
 
@@ -536,14 +538,14 @@ class TestRelatives:
     def test_a_code_is_never_estimated_from_itself(self, key, trust):
         """Its own weight and that in the mean of its chapter cancel out."""
         relatives = Relatives(self.KEYS)
-        matrix, [origin] = relatives.estimates([key], {"icd": trust})
+        matrix, [origin] = relatives.estimates([key], {"icd10cm": trust})
         if origin.how != "none":
             assert abs(relatives.blend(matrix, self.TABLE)[0, self.KEYS.index(key)]) < 1e-6
 
     @given(st.sampled_from(["E11.69", "E11.95", "E10.65", "E66.9", "I10.5", "I11.0"]))
     def test_estimates_are_as_long_as_what_they_are_made_of(self, code):
         relatives = Relatives(self.KEYS)
-        blended = relatives.blend(relatives.estimates([("icd", code)], {"icd": 2.0})[0], self.TABLE)
+        blended = relatives.blend(relatives.estimates([("icd10cm", code)], {"icd10cm": 2.0})[0], self.TABLE)
         assert np.linalg.norm(blended) == pytest.approx(3, rel=1e-5)
 
     @pytest.mark.parametrize("nearer", ["parent", "siblings"])
@@ -553,14 +555,14 @@ class TestRelatives:
         keys, rows = [], []
         for family in range(30):
             parent, elsewhere = rng.normal(0, 1, (2, 32))
-            keys += [("icd", f"M{family:02}")] + [("icd", f"M{family:02}.{i}") for i in range(6)]
+            keys += [("icd10cm", f"M{family:02}")] + [("icd10cm", f"M{family:02}.{i}") for i in range(6)]
             center = parent if nearer == "parent" else elsewhere
             rows += [parent, *(center + 0.5 * rng.normal(0, 1, (6, 32)))]
-        trust = Relatives(keys).measure_trust(np.array(rows, dtype=np.float32))["icd"]
+        trust = Relatives(keys).measure_trust(np.array(rows, dtype=np.float32))["icd10cm"]
         assert trust >= 4 if nearer == "parent" else trust <= 0.5
 
     def test_deviations_are_small_seeded_and_follow_the_spread(self):
-        keys = [("icd", "E11.95"), ("icd", "E11.96")]
+        keys = [("icd10cm", "E11.95"), ("icd10cm", "E11.96")]
         steps = deviations(keys, np.array([2.0, 4.0]), 400, seed=1)
         assert np.linalg.norm(steps, axis=1) == pytest.approx([0.1, 0.2], rel=0.15)
         np.testing.assert_array_equal(steps[1:], deviations(keys[1:], np.array([4.0]), 400, seed=1))
@@ -568,7 +570,7 @@ class TestRelatives:
 
     def test_spread_is_that_of_the_family_or_of_the_system(self):
         relatives = Relatives(self.KEYS)
-        spreads = relatives.spreads([("icd", "E11.69"), ("icd", "I10.5"), ("atc", "C10")], self.TABLE)
+        spreads = relatives.spreads([("icd10cm", "E11.69"), ("icd10cm", "I10.5"), ("atc", "C10")], self.TABLE)
         assert spreads == pytest.approx([3 * np.sqrt(2), 3 * np.sqrt(2), 3])
 
 
@@ -596,10 +598,10 @@ class TestHierarchy:
 
     def test_a_tenth_of_each_system_is_held_out_and_no_invented_code_is_there(self, made):
         embeddings, _ = made
-        for system in ("icd", "atc"):
+        for system in ("icd10cm", "atc"):
             share = embeddings.held_out[[key[0] == system for key in embeddings.keys]].mean()
             assert share == pytest.approx(0.1, abs=0.01)
-        assert not {("icd", "E11.95"), ("atc", "C10AA97")} & set(embeddings.keys)
+        assert not {("icd10cm", "E11.95"), ("atc", "C10AA97")} & set(embeddings.keys)
 
     def test_relatives_and_indications_lie_near(self, made):
         embeddings, _ = made
@@ -609,15 +611,15 @@ class TestHierarchy:
         def cosine(one, other):
             return float(unit[row[one]] @ unit[row[other]])
 
-        diabetes, metformin, statin = ("icd", "E11.9"), ("atc", "A10BA02"), ("atc", "C10AA05")
-        for near in (("icd", "E11.65"), ("icd", "E11"), metformin):
-            assert cosine(diabetes, near) > 0.4 > cosine(diabetes, ("icd", "S72.001"))
+        diabetes, metformin, statin = ("icd10cm", "E11.9"), ("atc", "A10BA02"), ("atc", "C10AA05")
+        for near in (("icd10cm", "E11.65"), ("icd10cm", "E11"), metformin):
+            assert cosine(diabetes, near) > 0.4 > cosine(diabetes, ("icd10cm", "S72.001"))
         assert cosine(statin, ("atc", "C10AA01")) > 0.4 > cosine(statin, ("atc", "N06AB03"))
 
     def test_seeded(self):
         graph = hierarchy.Graph()
         for i in range(20):
-            graph.add(("icd", str(i)), ("icd", str(i // 2)), 1.0)
+            graph.add(("icd10cm", str(i)), ("icd10cm", str(i // 2)), 1.0)
         one, again, other = (hierarchy.embed(graph.adjacency(), 8, seed) for seed in (1, 1, 2))
         np.testing.assert_array_equal(one, again)
         assert not np.array_equal(one, other)

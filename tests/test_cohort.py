@@ -27,7 +27,8 @@ from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 
 START = date(2020, 1, 1)
-FORM = ModelInput(CodeVocabulary.build(["C10AA05"], ["I10", "I50.9", "E11.9"]), 50, "years", [SplitRule(42, 0.5)])
+KNOWN = CodeVocabulary.build([("atc", "C10AA05"), *(("icd10cm", code) for code in ("I10", "I50.9", "E11.9"))])
+FORM = ModelInput(KNOWN, 50, "years", [SplitRule(42, 0.5)])
 
 
 def patient(number: int, events: dict[int, list[str]], **changes: Any) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class TestFirstOccurrence:
         path = write_records(tmp_path / "plain.json", plain)
         without = build(path, first_occurrence(rule), FORM, 1, seed=1).patients
         with_it = build(write_records(tmp_path / "ill.json", ill), first_occurrence(rule), FORM, 1, seed=1).patients
-        same = np.isin(without.dataset.columns["keys"], with_it.dataset.columns["keys"])
+        same = np.isin(without.dataset.columns["patient_hashes"], with_it.dataset.columns["patient_hashes"])
         assert (without.index_days[same] == with_it.index_days).all()
         assert with_it.labels.sum() > without.labels.sum() == 0
         offset = (START - date(1970, 1, 1)).days
@@ -118,10 +119,24 @@ class TestFirstOccurrence:
 
     def test_prefixes_sets_and_systems(self) -> None:
         table = ["E119", "E11.65", "E10.9", "C10AA05", "E1165"]
-        assert Endpoint("E11*").among(table, "icd").tolist() == [True, True, False, False, True]
-        assert Endpoint("E11.65, E10.9").among(table, "icd").tolist() == [False, True, True, False, True]
-        assert Endpoint("statins", {"statins": ["C10AA*"]}).among(table, "atc").tolist() == [False] * 3 + [True, False]
-        assert not Endpoint("ICD:C10AA*").among(table, "atc").any()
+        assert Endpoint("E11*").among([("icd10cm", code) for code in table]).tolist() == [
+            True,
+            True,
+            False,
+            False,
+            True,
+        ]
+        assert Endpoint("E11.65, E10.9").among([("icd10cm", code) for code in table]).tolist() == [
+            False,
+            True,
+            True,
+            False,
+            True,
+        ]
+        assert Endpoint("statins", {"statins": ["C10AA*"]}).among([("atc", code) for code in table]).tolist() == [
+            False
+        ] * 3 + [True, False]
+        assert not Endpoint("ICD:C10AA*").among([("atc", code) for code in table]).any()
 
     @pytest.mark.parametrize("text", ["", "heart failure", "E11.9*9", "*"])
     def test_what_is_no_endpoint_is_refused(self, text: str) -> None:
@@ -130,8 +145,8 @@ class TestFirstOccurrence:
 
     def test_a_code_of_both_systems_has_to_be_told_apart(self) -> None:
         endpoint = Endpoint("C10")
-        endpoint.among(["C10"], "icd"), endpoint.among(["C10"], "atc")
-        with pytest.raises(OptionError, match="ICD:C10 or ATC:C10"):
+        endpoint.among([("icd10cm", "C10"), ("atc", "C10")])
+        with pytest.raises(OptionError, match="ATC:C10 or ICD:C10"):
             endpoint.resolve()
 
 
@@ -153,7 +168,7 @@ class TestNothingOfTheFuture:
         assert "Z99.9" not in patients.dataset.info.vocabulary.ids  # not even its name
 
     def test_the_check_sees_a_leak(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("exmed_bert.cohorts.cohort.up_to", lambda patients, days: patients)
+        monkeypatch.setattr("exmed_bert.data.patient.PatientColumns.up_to", lambda patients, days: patients)
         with pytest.raises(ValueError, match="reaches beyond the index date"):
             built(tmp_path, self.planted(), first_occurrence(f"fixed:{START + timedelta(days=10)}"))
 
@@ -162,9 +177,11 @@ class TestNothingOfTheFuture:
         planted = built(tmp_path, self.planted(), first_occurrence(index)).patients
         cut = [patient(i, {0: ["I10"], 10: ["E11.9"]}) for i in range(40)]
         alone = built(tmp_path, cut, first_occurrence(index, outcomes=False)).patients
-        rows = np.flatnonzero(np.isin(alone.dataset.columns["keys"], planted.dataset.columns["keys"]))
+        rows = np.flatnonzero(
+            np.isin(alone.dataset.columns["patient_hashes"], planted.dataset.columns["patient_hashes"])
+        )
         alone_dataset = alone.dataset.subset(rows)
-        for name in ("codes", "entities", "ages", "positions", "visit_days", "sexes", "states"):
+        for name in ("codes", "entities", "ages", "visit_ids", "visit_days", "static_sex", "static_state"):
             assert (alone_dataset.columns[name] == planted.dataset.columns[name]).all(), name
 
     def test_the_check_looks_at_every_patient(self, tmp_path: Path) -> None:
@@ -235,8 +252,8 @@ class TestSplits:
 
         train, val = (PatientDataset.load(small_datasets / f"small_{name}.pt") for name in ("train", "val"))
         rule = SplitRule(train.info.split_seed, train.info.train_ratio)
-        assert rule.trains_on(train.columns["keys"].numpy()).all()
-        assert not rule.trains_on(val.columns["keys"].numpy()).any()
+        assert rule.trains_on(train.columns["patient_hashes"].numpy()).all()
+        assert not rule.trains_on(val.columns["patient_hashes"].numpy()).any()
 
     def test_shares_where_the_pretraining_is_unknown(self) -> None:
         splits = assign_splits(self.HASHES, None, seed=1)

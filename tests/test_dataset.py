@@ -22,7 +22,8 @@ from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollato
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, SPECIAL_TOKENS, UNK, CodeVocabulary
+from exmed_bert.data.static_columns import SEX
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 
 
 def reference_tokens(made: dict[str, Any], max_length: int) -> list[tuple[str, str, int, int]]:
@@ -75,9 +76,9 @@ def test_encoding_agrees_with_the_plain_way(tmp_path_factory: pytest.TempPathFac
                 assert full[patient_id] >= 2
                 item = {name: tensor.tolist() for name, tensor in dataset[i].items() if tensor.ndim}
                 got = [
-                    (vocabulary.code(code), ENTITIES[entity], age - len(SPECIAL_TOKENS), visit)
+                    (vocabulary.code(code), vocabulary.entity_names[entity], age - len(SPECIAL_TOKENS), visit)
                     for code, entity, age, visit in zip(
-                        item["input_ids"], item["entity_ids"], item["age_ids"], item["position_ids"], strict=True
+                        item["input_ids"], item["entity_ids"], item["age_ids"], item["visit_ids"], strict=True
                     )
                 ]
                 clipped = [
@@ -107,7 +108,7 @@ def test_unknown_codes_sex_and_state_are_kept_and_counted(tmp_path: Path) -> Non
     result = convert(ConvertSettings(input=path, output=tmp_path / "d.pt"))
     dataset = result.datasets["train"]
     assert result.summary.unknown_codes == {"fever": 20}
-    assert result.summary.unknown_sex == result.summary.unknown_state == 20
+    assert result.summary.unknown_static == {"sex": 20, "state": 20}
     assert dataset[0]["sex_ids"].unique().tolist() == [UNK]
     assert "UNK" in dataset.patient(0).diagnoses and dataset.patient(0).sex is None
     assert "fever" not in dataset.info.vocabulary.ids and "E11.9" in dataset.info.vocabulary.ids
@@ -133,10 +134,10 @@ def test_both_splits_share_one_vocabulary(tmp_path: Path) -> None:
 
 
 def test_a_category_spelled_alike_in_both_systems_is_two_codes() -> None:
-    vocabulary = CodeVocabulary.build(atc=["C10", "C10AA05"], icd=["C10"])
+    vocabulary = CodeVocabulary.build([("icd10cm", "C10"), ("atc", "C10AA05"), ("atc", "C10")])
     assert len(set(vocabulary.tokens)) == 9
     assert [vocabulary.code(i) for i in (6, 7, 8)] == ["C10", "C10AA05", "C10"]
-    assert vocabulary.systems()[6:] == ["atc", "atc", "icd"]
+    assert vocabulary.keys[6:] == [("atc", "C10"), ("atc", "C10AA05"), ("icd10cm", "C10")]
     assert CodeVocabulary.from_json(vocabulary.to_json()).tokens == vocabulary.tokens
 
 
@@ -170,8 +171,8 @@ def test_subset_keeps_everything_of_its_patients(tmp_path: Path) -> None:
     chosen = [5, 2, 9]
     subset = dataset.subset(chosen)
     assert [subset.patient(i) for i in range(3)] == [dataset.patient(i) for i in chosen]
-    whole, part = dataset.__getitems__(chosen), subset.__getitems__([0, 1, 2])
-    assert (whole.keys == part.keys).all() and (whole.masked == part.masked).all()
+    whole, part = dataset.batch(chosen), subset.batch([0, 1, 2])
+    assert (whole.patient_hashes == part.patient_hashes).all() and (whole.masked == part.masked).all()
     assert len(dataset.subset([])) == 0
 
 
@@ -181,7 +182,7 @@ def test_static_masks_are_stored_once(tmp_path: Path) -> None:
     batches = []
     for epoch in (0, 5):
         collate.set_epoch(epoch)
-        batches.append(collate(dataset.__getitems__([0, 3, 4])))
+        batches.append(collate(dataset.batch([0, 3, 4])))
     for name, tensor in batches[0].items():
         assert torch.equal(tensor, batches[1][name])
     assert ((batches[0]["code_labels"] != IGNORED).sum(dim=1) == 1).all()
@@ -191,11 +192,11 @@ def test_dynamic_masks_change_with_the_epoch_and_validation_masks_never(tmp_path
     dataset = convert_all([record(i) for i in range(60)], tmp_path)["train"]
     patients = list(range(40))
     train, val = MaskedCodeCollator(dataset.info, False), MaskedCodeCollator(dataset.info, False, validation=True)
-    first = train(dataset.__getitems__(patients))["code_labels"]
+    first = train(dataset.batch(patients))["code_labels"]
     train.set_epoch(1)
-    assert not torch.equal(first, train(dataset.__getitems__(patients))["code_labels"])
-    again = MaskedCodeCollator(dataset.info, False, validation=True)(dataset.__getitems__(patients))
-    assert torch.equal(val(dataset.__getitems__(patients))["code_labels"], again["code_labels"])
+    assert not torch.equal(first, train(dataset.batch(patients))["code_labels"])
+    again = MaskedCodeCollator(dataset.info, False, validation=True)(dataset.batch(patients))
+    assert torch.equal(val(dataset.batch(patients))["code_labels"], again["code_labels"])
 
 
 def test_batches_hold_every_patient_once_and_little_padding() -> None:
@@ -291,5 +292,5 @@ def test_novel_codes_are_known_from_the_generator(tmp_path: Path) -> None:
 
 def test_sexes_have_their_own_ids(tmp_path: Path) -> None:
     dataset = convert_all([record(i, sex="FEMALE" if i % 2 else "m") for i in range(40)], tmp_path)["train"]
-    names = {SEX_TOKENS[int(dataset[i]["sex_ids"][0])] for i in range(len(dataset))}
+    names = {SEX.value(int(dataset[i]["sex_ids"][0])) for i in range(len(dataset))}
     assert names == {"FEMALE", "MALE"}

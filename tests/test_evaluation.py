@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.masking import Masking
-from exmed_bert.data.vocabulary import SEX_TOKENS, STATE_TOKENS, CodeVocabulary
+from exmed_bert.data.static_columns import SEX, STATE
+from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.assemble import Evaluation, ModelScores, assemble
 from exmed_bert.evaluation.bootstrap import (
@@ -33,7 +33,12 @@ from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, sections, verdict
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
 
-VOCABULARY = CodeVocabulary.build(["C10AA05", "C10AA01", "A10BA02"], ["E11.9", "E11.65", "I10", "J06.9", "M54.50"])
+VOCABULARY = CodeVocabulary.build(
+    [
+        *(("atc", code) for code in ("C10AA05", "C10AA01", "A10BA02")),
+        *(("icd10cm", code) for code in ("E11.9", "E11.65", "I10", "J06.9", "M54.50")),
+    ]
+)
 RULE = VOCABULARY.ids["E11.65"]  # whoever has it tends to have the outcome
 
 
@@ -59,16 +64,16 @@ def planted(n: int = 600, seed: int = 0) -> LabeledPatients:
         "codes": codes.astype(np.int16),
         "entities": VOCABULARY.entities[codes],
         "ages": np.full(len(codes), 60, dtype=np.uint8),
-        "positions": positions.astype(np.uint8),
+        "visit_ids": positions.astype(np.uint8),
         "visit_days": (index_day - 30 * (np.repeat(lengths, lengths) - positions)).astype(np.int32),
-        "keys": rng.integers(0, 2**62, n),
+        "patient_hashes": rng.integers(0, 2**62, n),
         "birth_years": rng.integers(1930, 2000, n).astype(np.int16),
-        "sexes": rng.integers(6, len(SEX_TOKENS), n).astype(np.uint8),
-        "states": rng.integers(6, len(STATE_TOKENS), n).astype(np.uint8),
+        "static_sex": rng.integers(6, len(SEX.tokens), n).astype(np.uint8),
+        "static_state": rng.integers(6, len(STATE.tokens), n).astype(np.uint8),
         "plos": np.full(n, -1, dtype=np.int8),
         "id_numbers": np.arange(n),
     }
-    info = DatasetInfo("all", 50, "years", Masking("dynamic", 0.15, 20, 0), VOCABULARY, (), "", 0, 0.8)
+    info = DatasetInfo("all", 50, "years", None, VOCABULARY, (), "", 0, 0.8)
     dataset = PatientDataset(info, {name: torch.from_numpy(column) for name, column in columns.items()})
     labels = (rng.random(n) < np.where(has, 0.9, 0.1)).astype(np.int8)
     splits = rng.choice([TRAIN, VALIDATION, TEST], n, p=[0.5, 0.2, 0.3]).astype(np.int8)
@@ -239,12 +244,12 @@ def test_features_are_what_the_history_says() -> None:
         start, end = patients.dataset.columns["offsets"][i : i + 2].tolist()
         own = patients.dataset.columns["codes"].numpy()[start:end] == RULE
         ago = (19_000 - days[start:end][own]).min() if own.any() else np.inf
-        assert matrix["icd:E11.65 count"][i] == pytest.approx(np.log1p(own.sum()))
-        assert matrix["icd:E11.65 present"][i] == own.any()
-        assert matrix["icd:E11.65 recency"][i] == pytest.approx(np.exp(-ago / RECENCY_DAYS))
-    assert (matrix["icd:E11 count"] >= matrix["icd:E11.65 count"]).all()
+        assert matrix["icd10cm:E11.65 count"][i] == pytest.approx(np.log1p(own.sum()))
+        assert matrix["icd10cm:E11.65 present"][i] == own.any()
+        assert matrix["icd10cm:E11.65 recency"][i] == pytest.approx(np.exp(-ago / RECENCY_DAYS))
+    assert (matrix["icd10cm:E11 count"] >= matrix["icd10cm:E11.65 count"]).all()
     names, member = groups_of(VOCABULARY)
-    assert {names[i] for i in member[RULE] if i >= 0} == {"icd:E11.65", "icd:E11"}
+    assert {names[i] for i in member[RULE] if i >= 0} == {"icd10cm:E11.65", "icd10cm:E11"}
     # C10A, C10 and C cover what C10AA covers.
     assert {names[i] for i in member[VOCABULARY.ids["C10AA05"]] if i >= 0} == {"atc:C10AA05", "atc:C10AA"}
 

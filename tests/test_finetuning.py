@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from exmed_bert import cli
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
-from exmed_bert.cohorts.index_dates import NEVER, last_days, up_to
+from exmed_bert.cohorts.index_dates import NEVER, last_days
 from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.cohorts.tasks import registry
 from exmed_bert.cohorts.tasks.base import Selection, Task, unlabeled
@@ -36,7 +36,7 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.vocabulary import ENTITY_ID, MASK, SPECIAL_TOKENS
+from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.trainer import outcome_metrics
@@ -59,7 +59,7 @@ def batch(length: int = 5, padding: int = 0) -> dict[str, torch.Tensor]:
         "input_ids": codes,
         "entity_ids": torch.ones_like(codes),
         "age_ids": torch.full_like(codes, 50),
-        "position_ids": torch.arange(1, length + 1).repeat(3, 1),
+        "visit_ids": torch.arange(1, length + 1).repeat(3, 1),
         "attention_mask": torch.ones_like(codes),
     }
     return {name: F.pad(tensor, (0, padding)) for name, tensor in fields.items()}
@@ -147,14 +147,14 @@ class TestModel:
 class TestPrompts:
     def test_the_prompt_follows_the_history(self, labeled: LabeledPatients) -> None:
         rows = LabeledRows(labeled, np.arange(len(labeled))[::-1])
-        collate = PromptCollator([ENTITY_ID["icd"]], last_position=30)
-        made = collate(rows.__getitems__([0, 5, 9]))
+        collate = PromptCollator([ORIGINAL_ENTITIES.index("icd")], last_position=30)
+        made = collate(rows.batch([0, 5, 9]))
         dataset = labeled.dataset
         for i, row in enumerate(rows.rows[[0, 5, 9]]):
             length = int(dataset.lengths[row])
             assert (made["input_ids"][i] == MASK).nonzero().tolist() == [[length]]
             assert made["attention_mask"][i].sum() == length + 1 and made["labels"][i] == labeled.labels[row]
-            assert made["position_ids"][i, length] == min(int(made["position_ids"][i, length - 1]) + 1, 30)
+            assert made["visit_ids"][i, length] == min(int(made["visit_ids"][i, length - 1]) + 1, 30)
             assert made["age_ids"][i, length] == 2026 - int(dataset.columns["birth_years"][row]) + 6
             history = dataset[int(row)]["input_ids"]
             assert torch.equal(made["input_ids"][i, :length], history)
@@ -191,14 +191,14 @@ class TestSubsets:
 class TestForecasts:
     def test_future_codes_are_first_occurrences_within_a_year(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
-        padded = dataset.__getitems__(range(len(dataset)))
-        forecasts = draw_forecasts(padded, 1.0, seed=1, epoch=2)
+        padded = dataset.batch(range(len(dataset)))
+        forecasts = draw_forecasts(padded, 1.0, 3, seed=1, epoch=2)
         assert len(forecasts.rows) > len(dataset) / 3 and forecasts.future.any(axis=1).mean() > 0.5
-        assert set(forecasts.entities.tolist()) == {ENTITY_ID["icd"], ENTITY_ID["atc"]}
+        assert set(forecasts.entities.tolist()) == {1, 2}
         for row, cut, future in zip(forecasts.rows, forecasts.cuts, forecasts.future, strict=True):
             length = padded.lengths[row]
             codes, days = padded.codes[row, :length].tolist(), padded.days[row, :length].tolist()
-            assert padded.positions[row, cut - 1] < padded.positions[row, cut]  # between visits
+            assert padded.visit_ids[row, cut - 1] < padded.visit_ids[row, cut]  # between visits
             assert days[-1] >= days[cut - 1] + YEAR, "the year has passed"
             soon = {code for code, day in zip(codes[cut:], days[cut:], strict=True) if day <= days[cut - 1] + YEAR}
             expected = {code for code in soon - set(codes[:cut]) if code >= len(SPECIAL_TOKENS)}
@@ -207,8 +207,7 @@ class TestForecasts:
     def test_a_forecast_depends_on_the_patient_alone(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         whole, part = (
-            draw_forecasts(dataset.__getitems__(rows), 1.0, seed=1, epoch=2)
-            for rows in (range(len(dataset)), range(3, 20))
+            draw_forecasts(dataset.batch(rows), 1.0, 3, seed=1, epoch=2) for rows in (range(len(dataset)), range(3, 20))
         )
         of_whole = dict(zip(whole.rows.tolist(), zip(whole.cuts, whole.entities, strict=True), strict=True))
         for row, cut, entity in zip(part.rows.tolist(), part.cuts, part.entities, strict=True):
@@ -216,8 +215,8 @@ class TestForecasts:
 
     def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
-        padded = dataset.__getitems__(range(64))
-        forecasts = draw_forecasts(padded, 0.5, seed=4, epoch=0)
+        padded = dataset.batch(range(64))
+        forecasts = draw_forecasts(padded, 0.5, 3, seed=4, epoch=0)
         made = MaskedCodeCollator(dataset.info, plos=False, forecast_prob=0.5, seed=4)(padded)
         usual = MaskedCodeCollator(dataset.info, plos=False)(padded)
         others = np.setdiff1d(np.arange(64), forecasts.rows)
@@ -296,7 +295,7 @@ def test_what_a_run_leaves(finished: Path, world: Path) -> None:
 def test_no_patient_of_the_pretraining_is_validated_or_tested_on(finished: Path, world: Path) -> None:
     table = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
     seen = SplitRule(42, 0.5).trains_on(hash_patient_ids(table["patient_id"]))
-    trained_on = PatientDataset.load(world / "d_train.pt").columns["keys"].numpy()
+    trained_on = PatientDataset.load(world / "d_train.pt").columns["patient_hashes"].numpy()
     in_pretraining = np.isin(hash_patient_ids(table["patient_id"]), trained_on)
     is_train = np.array(table["split"]) == "train"
     assert (is_train == seen).all() and not (in_pretraining & ~is_train).any()
@@ -433,7 +432,7 @@ class AnyEvent(Task):
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
         last = last_days(patients)
-        before = last_days(up_to(patients, last - 1)) if self.outcomes else last
+        before = last_days(patients.up_to(last - 1)) if self.outcomes else last
         included = self.exclude(self.with_events(patients), before == -NEVER, "a single visit")
         rows = np.flatnonzero(included)
         labels = (last[rows] <= before[rows] + 365).astype(np.int8) if self.outcomes else unlabeled(len(rows))

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, record
+from conftest import ROOT, diagnoses_of, drugs_of, record
 
 from exmed_bert import codes
 from exmed_bert.config import ConvertSettings, GenerateSettings, Resolved
 from exmed_bert.console import InputError
-from exmed_bert.data.io import FORMATS, read_patients, write_patients
+from exmed_bert.data.formats import FORMATS
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
+from exmed_bert.data.readers import read_patients
+from exmed_bert.data.writers import write_patients
 from exmed_bert.reference import recent, tables
 from exmed_bert.synthetic import generate as step
 from exmed_bert.synthetic.novel import recent_cousins
@@ -76,7 +78,7 @@ def test_a_file_does_not_depend_on_how_its_patients_come(tmp_path: Path, extensi
     paths = []
     for chunk in (700, 10_000, 30_000):
         paths.append(tmp_path / f"{chunk}{extension}")
-        assert write_patients(paths[-1], read_patients(source, chunk)) == 20_500
+        assert write_patients(paths[-1], read_patients(source, size=chunk)) == 20_500
     first, *others = (path.read_bytes() for path in paths)
     assert all(other == first for other in others)
     if extension == ".parquet":
@@ -211,18 +213,18 @@ def test_the_table_of_recent_codes() -> None:
     assert len(set(cousins.table)) == len(cousins.table), "none replaces two codes, so none stands twice in a visit"
     assert len(RECENT.codes) - len(OWN) >= 20
     assert (day_number(date(2020, 4, 1)) <= RECENT.valid_from).all(), "younger than ClinVec's sources"
-    assert set(RECENT.codes) == {codes.normalize(code, codes.ICD) for code in RECENT.codes}
+    assert set(RECENT.codes) == {codes.normalize(code, codes.ICD10CM) for code in RECENT.codes}
 
 
 @pytest.mark.parametrize("end", [date(2020, 9, 30), date(2021, 11, 15), date(2023, 12, 31), END])
 def test_recent_codes_keep_to_their_dates_and_sexes(end: date) -> None:
-    events = (patients := recent_block(1.0, end)).diagnoses
+    events = diagnoses_of(patients := recent_block(1.0, end))
     source = dict(zip(RECENT.codes, RECENT.sources, strict=True))
     valid_from = dict(zip(RECENT.codes, RECENT.valid_from.tolist(), strict=True))
     limits = [DIAGNOSES.codes.index(code if code in DIAGNOSES.codes else source[code]) for code in events.table]
     first_days = np.array([valid_from.get(code, -(10**6)) for code in events.table])
     assert (events.days >= first_days[events.codes]).all()
-    female = np.array(patients.sexes)[owners(events)] == "FEMALE"
+    female = np.array(patients.static["sex"])[owners(events)] == "FEMALE"
     assert DIAGNOSES.limits.sexes[limits][events.codes, female.astype(int)].all()
     visits = set(zip(owners(events).tolist(), events.days.tolist(), events.codes.tolist(), strict=True))
     assert len(visits) == len(events.codes), "a code once a visit"
@@ -248,12 +250,14 @@ def test_recent_codes_change_nothing_else() -> None:
     plain, replaced = recent_block(0.0), recent_block(0.5)
     invented = generate_block(2, 0, 0.0, END).patients
     assert list(plain.records()) == list(invented.records()), "without replacement both kinds are the same"
-    assert (plain.diagnoses.days == replaced.diagnoses.days).all() and (plain.plos == replaced.plos).all()
-    assert plain.drugs.table == replaced.drugs.table and (plain.drugs.codes == replaced.drugs.codes).all()
+    assert (diagnoses_of(plain).days == diagnoses_of(replaced).days).all() and (plain.plos == replaced.plos).all()
+    assert (
+        drugs_of(plain).table == drugs_of(replaced).table and (drugs_of(plain).codes == drugs_of(replaced).codes).all()
+    )
 
     # Half of the events that can be replaced are, and the neighbors named first most often.
     def counts(patients: PatientColumns) -> Counter[str]:
-        events = patients.diagnoses
+        events = diagnoses_of(patients)
         late = events.days >= day_number(date(2021, 10, 1))
         return Counter(np.array(events.table)[events.codes[late]].tolist())
 
@@ -277,7 +281,7 @@ def test_meta_names_every_recent_code(tmp_path: Path) -> None:
     assert OWN.items() <= {code: entry["source"] for code, entry in meta["novel_codes"].items()}.items()
     assert len(used) > 20
     for code, entry in meta["novel_codes"].items():
-        assert entry["system"] == "icd" and entry["parent"] == codes.parent(code, codes.ICD)
+        assert entry["system"] == "icd" and entry["parent"] == codes.parent(code, codes.ICD10CM)
         assert entry["source"] == dict(zip(RECENT.codes, RECENT.sources, strict=True))[code]
     assert meta["counts"]["codes"]["atc"].keys() <= set(tables.load().drugs.codes)
 

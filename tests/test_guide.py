@@ -27,7 +27,7 @@ from clinvec_files import write_clinvec_folder
 from conftest import ROOT
 
 from exmed_bert import ExMedBertForMaskedLM, PatientDataset
-from exmed_bert.data.io import read_patients
+from exmed_bert.data.readers import read_patients
 
 GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
 DOCUMENTS = [
@@ -177,11 +177,11 @@ class Session:
         """Put a ClinVec folder beside the project: the dataset's codes that exist, and categories of diagnoses."""
         info = PatientDataset.load(self.root / "pretrain_stuff" / "synthetic_train.pt").info
         listed = [
-            (code, system)
-            for code, system in zip(info.vocabulary.tokens, info.vocabulary.systems(), strict=True)
-            if system and code not in info.novel_codes
+            (token, key[0])
+            for token, key in zip(info.vocabulary.tokens, info.vocabulary.keys, strict=True)
+            if key is not None and token not in info.novel_codes
         ]
-        icd = {code for code, system in listed if system == "icd"}
+        icd = {code for code, system in listed if system == "icd10cm"}
         atc = sorted(code for code, system in listed if system == "atc")
         folder = self.root.parent / "ClinVec"
         write_clinvec_folder(folder, {"icd10cm": sorted(icd | {code[:3] for code in icd}), "atc": atc})
@@ -361,7 +361,7 @@ def test_novel_codes_start_from_an_ancestors_clinvec_vector(session: Session) ->
     report = json.loads((session.root / "output" / "with_clinvec" / "clinvec_report.json").read_text())
     own, ancestor, without = (report["start"][how]["codes"] for how in ("own", "ancestor", "none"))
     assert own > 0 and ancestor > 0 and without > 0, "drugs have no vector: only icd10cm was asked for"
-    novel = [code for code in report["novel_codes"] if code["system"] == "icd"]
+    novel = [code for code in report["novel_codes"] if code["system"] == "icd10cm"]
     assert novel and all(code["code"].startswith(code["ancestor"]) for code in novel)
 
 

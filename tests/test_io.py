@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError
-from exmed_bert.data import arrow
-from exmed_bert.data.io import FORMATS, read_patients, write_patients
+from exmed_bert.data.formats import FORMATS
+from exmed_bert.data.readers import arrow, read_patients
+from exmed_bert.data.readers.validation import RecordFields
+from exmed_bert.data.static_columns import BUILT_IN
+from exmed_bert.data.writers import write_patients
 
 DATES = st.dates().map(lambda day: day.isoformat().replace("-", ""))
 CODES = st.sampled_from(["I10", "E11.9", "no code", "C10AA05", "ü"])
@@ -40,7 +43,7 @@ def patient_records(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 def records_of(path: Path, chunk: int = 3) -> list[dict[str, Any]]:
-    return [made for columns in read_patients(path, chunk) for made in columns.records()]
+    return [made for columns in read_patients(path, size=chunk) for made in columns.records()]
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -52,7 +55,7 @@ def test_every_format_returns_what_was_written(extension: str, tmp_path_factory:
     def check(records: list[dict[str, Any]]) -> None:
         first = write_records(folder / "first.json", records)
         path = folder / f"again{extension}"
-        assert write_patients(path, read_patients(first, 3)) == len(records)
+        assert write_patients(path, read_patients(first, size=3)) == len(records)
         assert records_of(path) == records
 
     check()
@@ -159,7 +162,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_chunks_do_not_change_the_columns(tmp_path: Path) -> None:
     path = write_records(tmp_path / "p.json", [record(i, birth_year=1950 + i) for i in range(10)])
-    years = [np.concatenate([c.birth_years for c in read_patients(path, chunk)]).tolist() for chunk in (1, 3, 100)]
+    years = [np.concatenate([c.birth_years for c in read_patients(path, size=chunk)]).tolist() for chunk in (1, 3, 100)]
     assert years[0] == years[1] == years[2] == list(range(1950, 1960))
 
 
@@ -234,12 +237,14 @@ def test_ordinary_lines_are_read_as_a_table_and_others_are_not() -> None:
     def lines(*records: dict[str, Any]) -> list[bytes]:
         return [json.dumps(made).encode() + b"\n" for made in records]
 
-    table = arrow.parse_json_lines(lines(record(1), record(2)))
-    assert len(arrow.patient_columns(table)) == 2
-    assert arrow.parse_json_lines(lines(record(1), record(2, sex=None))) is None
-    assert arrow.parse_json_lines([b"".join(lines(record(1), record(2)))]) is None, "two records, one line"
-    assert arrow.parse_json_lines([lines(record(1))[0].replace(b"FEMALE", b"\xff")]) is None, "no UTF-8"
-    assert arrow.patient_columns(arrow.parse_json_lines(lines(record(1, diagnosis_dates=["2022-03-15"] * 3)))) is None
+    fields = RecordFields(BUILT_IN)
+    table = arrow.parse_json_lines(lines(record(1), record(2)), fields)
+    assert len(arrow.patient_columns(table, fields)) == 2
+    assert arrow.parse_json_lines(lines(record(1), record(2, sex=None)), fields) is None
+    assert arrow.parse_json_lines([b"".join(lines(record(1), record(2)))], fields) is None, "two records, one line"
+    assert arrow.parse_json_lines([lines(record(1))[0].replace(b"FEMALE", b"\xff")], fields) is None, "no UTF-8"
+    iso = arrow.parse_json_lines(lines(record(1, diagnosis_dates=["2022-03-15"] * 3)), fields)
+    assert arrow.patient_columns(iso, fields) is None
 
 
 @pytest.mark.parametrize("text", ["string", "large_string", "dictionary"])

@@ -86,7 +86,7 @@ def test_all_patients_are_seen_and_all_validation_patients_count(small_datasets:
     batches = -(-len(train) // BATCH)
     assert results["train_steps"] == 2 * -(-batches // 2), "each step takes a batch of each process"
     assert results["train_epochs"] == 2
-    labels = MaskedCodeCollator(val.info, False, validation=True)(val.__getitems__(range(len(val))))["code_labels"]
+    labels = MaskedCodeCollator(val.info, False, validation=True)(val.batch(range(len(val))))["code_labels"]
     assert results["eval_masked_codes"] == int((labels != IGNORED).sum())
 
 

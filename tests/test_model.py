@@ -352,7 +352,8 @@ def test_the_packages_names_are_listed_before_they_are_loaded() -> None:
 
 def test_importing_the_readers_loads_no_torch() -> None:
     program = (
-        "import sys, exmed_bert, exmed_bert.codes, exmed_bert.config, exmed_bert.cli, exmed_bert.data.io;"
+        "import sys, exmed_bert, exmed_bert.codes, exmed_bert.config, exmed_bert.cli, exmed_bert.data.readers;"
+        "import exmed_bert.data.writers;"
         "import exmed_bert.synthetic.generate, exmed_bert.clinvec.reader;"
         "print([m for m in ('torch', 'transformers', 'pandas', 'scipy', 'sklearn') if m in sys.modules])"
     )

@@ -41,9 +41,9 @@ def tree_codes() -> list[tuple[str, str]]:
     """Categories of three chapters with two codes each, and three codes below each of these; two families of drugs."""
     keys = []
     for category in ("E10", "E11", "E13", "I10", "I20", "I25", "M16", "M17"):
-        keys.append(("icd", category))
+        keys.append(("icd10cm", category))
         for branch in "12":
-            keys += [("icd", f"{category}.{branch}{leaf}") for leaf in ("", "3", "4", "7")]
+            keys += [("icd10cm", f"{category}.{branch}{leaf}") for leaf in ("", "3", "4", "7")]
     return keys + [("atc", f"C10AA0{i}") for i in range(1, 6)] + [("atc", f"N02BE0{i}") for i in range(1, 6)]
 
 
@@ -62,7 +62,7 @@ def families() -> CodeFamilies:
 
 
 def test_parents_siblings_and_distances() -> None:
-    keys = [("icd", "E11"), ("icd", "E11.9"), ("icd", "E11.8"), ("icd", "I10"), ("icd", "E11.621")]
+    keys = [("icd10cm", "E11"), ("icd10cm", "E11.9"), ("icd10cm", "E11.8"), ("icd10cm", "I10"), ("icd10cm", "E11.621")]
     found = CodeFamilies([*keys, ("atc", "C10AA05"), ("atc", "C10AA07")])
     assert found.parents.tolist() == [-1, 0, 0, -1, 0, -1, -1]
     assert found.direct.tolist() == [False, True, True, False, False, False, False]
@@ -91,7 +91,7 @@ def test_tree_shaped_vectors_are_recognized(families: CodeFamilies) -> None:
     within = next(one for one in correlations if (one.system, one.pairs_of) == (ALL, WITHIN))
     assert within.correlation.value > 0.9 and within.correlation.low > 0.85
     islands = silhouettes(families, vectors, rows, seed=0)
-    assert islands.mean_of("icd").mean.value > 0.2 and islands.mean_of("atc").mean.value > 0.5
+    assert islands.mean_of("icd10cm").mean.value > 0.2 and islands.mean_of("atc").mean.value > 0.5
 
 
 def test_random_vectors_give_chance(families: CodeFamilies) -> None:

@@ -125,7 +125,7 @@ def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Pa
 @pytest.mark.parametrize("method", ["learned_projection", "pca", "truncate"])
 def test_vectors_are_resized_to_the_models_width(method: str, small_datasets: Path, tmp_path: Path) -> None:
     vocabulary = PatientDataset.load(small_datasets / "small_train.pt").info.vocabulary
-    codes = [vocabulary.code(i) for i, system in enumerate(vocabulary.systems()) if system == "icd"]
+    codes = [key[1] for key in vocabulary.keys if key is not None and key[0] == "icd10cm"]
     folder = write_clinvec_folder(tmp_path / "clinvec", {"icd10cm": codes}, dimension=24)
     clinvec = ["--use-clinvec", "--clinvec-dir", folder, "--resize-if-needed", "--resize-method", method]
     result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), *clinvec, "--max-steps", 2, cwd=ROOT)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from exmed_bert import codes
 from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
-from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
+from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number, merge_events
 from exmed_bert.reference import tables
 from exmed_bert.reporting.content import Plot, Report
 from exmed_bert.reporting.html import html
@@ -42,24 +42,30 @@ ATC = ("C10AA05", "c10aa05", "C10AA97", "A10BA02", "G04BE03", "V03AX01")
 def columns(records: list[dict[str, Any]]) -> PatientColumns:
     """Return records as columns, without the reader."""
 
-    def events(code: str, day: str) -> EventColumns:
+    def events(system: str, code: str, day: str) -> EventColumns:
         table = sorted({name for patient in records for name in patient[code]})
         return EventColumns(
             np.array([table.index(name) for patient in records for name in patient[code]], dtype=np.int32),
             np.array([day_number(when(text)) for patient in records for text in patient[day]], dtype=np.int32),
             np.cumsum([0, *(len(patient[code]) for patient in records)]),
-            table,
+            [(system, name) for name in table],
         )
 
     plos = [-1 if patient.get("had_plos") is None else int(patient["had_plos"]) for patient in records]
     return PatientColumns(
         [patient["patient_id"] for patient in records],
         np.array([patient["birth_year"] for patient in records], dtype=np.int32),
-        [patient["sex"] for patient in records],
-        [patient["patient_state"] for patient in records],
+        {
+            "sex": [patient["sex"] for patient in records],
+            "state": [patient["patient_state"] for patient in records],
+        },
         np.array(plos, dtype=np.int8),
-        events("diagnoses", "diagnosis_dates"),
-        events("drugs", "prescription_dates"),
+        merge_events(
+            [
+                events("icd10cm", "diagnoses", "diagnosis_dates"),
+                events("atc", "drugs", "prescription_dates"),
+            ]
+        ),
     )
 
 
@@ -104,10 +110,10 @@ def counted(*chunks: list[dict[str, Any]]) -> tuple[Measures, Histories]:
     return measures, histories
 
 
-def known(spelled: str, system: codes.CodeSystem) -> str | None:
+def known(spelled: str, system: str) -> str | None:
     """Return the table's code that a spelled one counts as."""
     code = codes.normalize(spelled, system)
-    table = DIAGNOSES.codes if system == codes.ICD else DRUGS.codes
+    table = DIAGNOSES.codes if system == codes.ICD10CM else DRUGS.codes
     return code if code in table else SOURCES.get(code) if SOURCES.get(code) in table else None
 
 
@@ -126,11 +132,11 @@ def test_counts_are_those_of_a_loop_over_patients(patients: list[dict[str, Any]]
     measures, _ = counted(patients[:2], patients[2:])
     people, cases = np.zeros((4, 2)), np.zeros((len(DIAGNOSES.codes), 4, 2))
     users, by_year, fills, pairs = Counter(), Counter(), Counter(), Counter()
-    with_diagnosis, with_both, outside = Counter(), Counter(), {codes.ICD: Counter(), codes.ATC: Counter()}
+    with_diagnosis, with_both, outside = Counter(), Counter(), {codes.ICD10CM: Counter(), codes.ATC: Counter()}
     for patient in patients:
-        dx = {known(code, codes.ICD) for code in patient["diagnoses"]} - {None}
+        dx = {known(code, codes.ICD10CM) for code in patient["diagnoses"]} - {None}
         rx = [(known(code, codes.ATC), int(day[:4])) for code, day in both(patient, "drugs") if known(code, codes.ATC)]
-        for system, field in ((codes.ICD, "diagnoses"), (codes.ATC, "drugs")):
+        for system, field in ((codes.ICD10CM, "diagnoses"), (codes.ATC, "drugs")):
             outside[system].update(
                 codes.normalize(code, system) or code for code in patient[field] if known(code, system) is None
             )
@@ -198,8 +204,8 @@ def test_histories_are_those_of_a_loop_over_patients(patients: list[dict[str, An
         days["any"] += len(on_day)
         days["diagnosis"] += sum(any(field == "diagnoses" for field, _ in visit) for visit in on_day.values())
         for code, day in both(patient, "diagnoses"):
-            if known(code, codes.ICD):
-                k, age = DIAGNOSES.codes.index(known(code, codes.ICD)), int(day[:4]) - patient["birth_year"]
+            if known(code, codes.ICD10CM):
+                k, age = DIAGNOSES.codes.index(known(code, codes.ICD10CM)), int(day[:4]) - patient["birth_year"]
                 limits = DIAGNOSES.limits
                 if patient["sex"] and not limits.sexes[k, int(patient["sex"] != "MALE")]:
                     broken["sex", k] += 1

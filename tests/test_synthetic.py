@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import diagnoses_of, drugs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,10 +76,10 @@ def population() -> Population:
     chunks = list(generate(GenerateSettings(num_patients=10 * BLOCK, novel_prob=0, seed=5, end_date=END)))
     return Population(
         chunks,
-        np.concatenate([occurrences(chunk.diagnoses, DIAGNOSES.codes) for chunk in chunks]),
-        np.concatenate([occurrences(chunk.drugs, DRUGS.codes) for chunk in chunks]),
+        np.concatenate([occurrences(diagnoses_of(chunk), DIAGNOSES.codes) for chunk in chunks]),
+        np.concatenate([occurrences(drugs_of(chunk), DRUGS.codes) for chunk in chunks]),
         END.year - np.concatenate([chunk.birth_years for chunk in chunks]),
-        np.concatenate([np.array(chunk.sexes) == "FEMALE" for chunk in chunks]),
+        np.concatenate([np.array(chunk.static["sex"]) == "FEMALE" for chunk in chunks]),
         np.concatenate([chunk.plos for chunk in chunks]) == 1,
     )
 
@@ -99,8 +100,8 @@ def test_every_history_keeps_to_the_rules(seed: int, block: int, novel_prob: flo
     five_years_before = date(end.year - 5, end.month, min(end.day, 28 if end.month == 2 else 31))
     window = ((five_years_before - EPOCH).days + 1, (end - EPOCH).days)
     for events, known, bounds in (
-        (patients.diagnoses, DIAGNOSES.codes, (3, 30)),
-        (patients.drugs, DRUGS.codes, (2, 40)),
+        (diagnoses_of(patients), DIAGNOSES.codes, (3, 30)),
+        (drugs_of(patients), DRUGS.codes, (2, 40)),
     ):
         assert bounds[0] <= events.counts().min() and events.counts().max() <= bounds[1]
         assert window[0] <= events.days.min() and events.days.max() <= window[1]
@@ -108,13 +109,13 @@ def test_every_history_keeps_to_the_rules(seed: int, block: int, novel_prob: flo
         assert (np.diff(order) >= 0).all(), "in order of patient and day"
         assert len(np.unique(order + events.codes)) == len(order), "a code once a visit"
 
-        system = codes.ICD if known is DIAGNOSES.codes else codes.ATC
+        system = codes.ICD10CM if known is DIAGNOSES.codes else codes.ATC
         cousins = make_cousins(known, system, seed)
         source = {cousin: known[index] for cousin, index in zip(cousins.table, cousins.sources, strict=True)}
         sexes, min_age, max_age, valid_from = map(
             np.array, zip(*[LIMITS[source[code]] for code in events.table], strict=True)
         )
-        female = np.array(patients.sexes)[owners(events)] == "FEMALE"
+        female = np.array(patients.static["sex"])[owners(events)] == "FEMALE"
         assert sexes[events.codes, female.astype(int)].all()
         assert (events.days >= valid_from[events.codes]).all()
         # Only the year of birth is on record: the age on the day is one of two.
@@ -127,7 +128,7 @@ def test_codes_are_not_used_before_they_exist() -> None:
     def used(end: date) -> dict[str, date]:
         patients = generate_block(3, 0, 0.0, end).patients
         first: dict[str, date] = {}
-        for events in (patients.diagnoses, patients.drugs):
+        for events in (diagnoses_of(patients), drugs_of(patients)):
             for index, code in enumerate(events.table):
                 first[code] = EPOCH + timedelta(days=int(events.days[events.codes == index].min()))
         return first
@@ -181,10 +182,12 @@ def test_demographics_are_the_census(population: Population) -> None:
         ~population.female & (population.ages >= 85)
     ).sum()
 
-    states = Counter(state for chunk in population.chunks for state in chunk.states)
+    states = Counter(state for chunk in population.chunks for state in chunk.static["state"])
     assert states.keys() == set(TABLES.demographics.states)
     assert states["CA"] / n == pytest.approx(39_431_263 / 340_110_988, abs=4 * 0.32 / n**0.5)
-    old = Counter(np.concatenate([chunk.states for chunk in population.chunks])[population.ages >= 65].tolist())
+    old = Counter(
+        np.concatenate([chunk.static["state"] for chunk in population.chunks])[population.ages >= 65].tolist()
+    )
     assert old["FL"] / states["FL"] > 1.3 * old["UT"] / states["UT"]
 
 
@@ -246,9 +249,11 @@ def test_drugs_follow_their_diagnoses(population: Population) -> None:
 def test_a_drug_begins_on_the_day_of_a_diagnosis(population: Population) -> None:
     begun = on_visit = 0
     for chunk in population.chunks[:3]:
-        visits = set(zip(owners(chunk.diagnoses), chunk.diagnoses.days, strict=True))
+        visits = set(zip(owners(diagnoses_of(chunk)), diagnoses_of(chunk).days, strict=True))
         first: dict[tuple[int, int], int] = {}
-        for patient, code, day in zip(owners(chunk.drugs), chunk.drugs.codes, chunk.drugs.days, strict=True):
+        for patient, code, day in zip(
+            owners(drugs_of(chunk)), drugs_of(chunk).codes, drugs_of(chunk).days, strict=True
+        ):
             first.setdefault((patient, code), day)
         begun += len(first)
         on_visit += sum((patient, day) in visits for (patient, _), day in first.items())
@@ -259,10 +264,10 @@ def test_a_drug_begins_on_the_day_of_a_diagnosis(population: Population) -> None
 def test_long_term_drugs_are_refilled_by_days_of_supply(population: Population) -> None:
     gaps = []
     for chunk in population.chunks:
-        code = chunk.drugs.table.index("C10AA05")
-        of_drug = chunk.drugs.codes == code
-        patient, day = owners(chunk.drugs)[of_drug], chunk.drugs.days[of_drug]
-        alone = (chunk.drugs.counts() < 40)[patient[1:]] & (patient[1:] == patient[:-1])  # thinning widens gaps
+        code = drugs_of(chunk).table.index("C10AA05")
+        of_drug = drugs_of(chunk).codes == code
+        patient, day = owners(drugs_of(chunk))[of_drug], drugs_of(chunk).days[of_drug]
+        alone = (drugs_of(chunk).counts() < 40)[patient[1:]] & (patient[1:] == patient[:-1])  # thinning widens gaps
         gaps.append((day[1:] - day[:-1])[alone])
     # 90 or 30 days of supply, 72 on average; 3.92 fills by those who take it for 0.9 of the year are 84 days apart.
     gaps = np.concatenate(gaps)
@@ -291,8 +296,8 @@ def test_related_episodes_share_a_visit(population: Population) -> None:
     for chunk in population.chunks:
         days = {}
         for code in ("J06.9", "J02.9"):
-            of_code = chunk.diagnoses.codes == chunk.diagnoses.table.index(code)
-            days[code] = set(zip(owners(chunk.diagnoses)[of_code], chunk.diagnoses.days[of_code], strict=True))
+            of_code = diagnoses_of(chunk).codes == diagnoses_of(chunk).table.index(code)
+            days[code] = set(zip(owners(diagnoses_of(chunk))[of_code], diagnoses_of(chunk).days[of_code], strict=True))
         colds = {patient for patient, _ in days["J06.9"]}
         either += sum(patient in colds for patient, _ in days["J02.9"])
         together += len(days["J06.9"] & days["J02.9"])
@@ -332,17 +337,17 @@ def test_histories_can_be_learned_from(population: Population) -> None:
 # Novel codes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system, known", [(codes.ICD, DIAGNOSES.codes), (codes.ATC, DRUGS.codes)])
+@pytest.mark.parametrize("system, known", [(codes.ICD10CM, DIAGNOSES.codes), (codes.ATC, DRUGS.codes)])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**70))
-def test_cousins(system: codes.CodeSystem, known: tuple[str, ...], seed: int) -> None:
+def test_cousins(system: str, known: tuple[str, ...], seed: int) -> None:
     cousins = make_cousins(known, system, seed)
     assert cousins.table == make_cousins(known, system, seed).table
     assert cousins.table[: len(known)] == known
     assert len(set(cousins.table)) == len(cousins.table), "none is known, none is the cousin of two codes"
     for cousin, source in zip(cousins.table[len(known) :], cousins.sources[len(known) :], strict=True):
         assert codes.normalize(cousin, system) == cousin
-        if system == codes.ICD:
+        if system == codes.ICD10CM:
             assert codes.parent(cousin, system) == known[source]
         else:
             assert cousin[:5] == known[source][:5] and cousin[5:] >= "90"
@@ -350,7 +355,7 @@ def test_cousins(system: codes.CodeSystem, known: tuple[str, ...], seed: int) ->
 
 
 def test_a_code_without_room_has_no_cousin() -> None:
-    cousins = make_cousins(("S72.001A", "I10"), codes.ICD, 1)
+    cousins = make_cousins(("S72.001A", "I10"), codes.ICD10CM, 1)
     assert set(cousins.sources[2:]) == {1}
     events = Events(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int))
     assert replace_some(np.random.default_rng(0), events, cousins, 1.0).codes.tolist() == [0]
@@ -370,7 +375,7 @@ def test_replacement(seed: int, probability: float) -> None:
 
 
 def test_some_cousins_are_taken_far_more_often() -> None:
-    cousins = make_cousins(("I10",), codes.ICD, 1)
+    cousins = make_cousins(("I10",), codes.ICD10CM, 1)
     events = Events(np.arange(20_000), np.zeros(20_000, int), np.zeros(20_000, int))
     counts = np.bincount(replace_some(np.random.default_rng(0), events, cousins, 1.0).codes)[cousins.choices[0]]
     assert len(counts) == 10 and counts.sum() == 20_000
@@ -382,16 +387,16 @@ def test_novel_prob_is_the_share_of_the_events() -> None:
         patients = generate_block(11, 0, probability, END).patients
         novel = sum(
             int(np.isin(events.codes, [i for i, code in enumerate(events.table) if code not in known]).sum())
-            for events, known in ((patients.diagnoses, DIAGNOSES.codes), (patients.drugs, DRUGS.codes))
+            for events, known in ((diagnoses_of(patients), DIAGNOSES.codes), (drugs_of(patients), DRUGS.codes))
         )
-        total = len(patients.diagnoses.codes) + len(patients.drugs.codes)
+        total = len(diagnoses_of(patients).codes) + len(drugs_of(patients).codes)
         assert novel / total == pytest.approx(probability, abs=5 * (probability * (1 - probability) / total) ** 0.5)
 
 
 def test_novel_codes_change_nothing_else() -> None:
     plain, replaced = (generate_block(11, 0, probability, END).patients for probability in (0.0, 1.0))
-    assert plain.states == replaced.states and (plain.plos == replaced.plos).all()
-    assert (plain.diagnoses.days == replaced.diagnoses.days).all() and (plain.drugs.days == replaced.drugs.days).all()
+    assert plain.static["state"] == replaced.static["state"] and (plain.plos == replaced.plos).all()
+    assert (plain.events.days == replaced.events.days).all()
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.evaluation import masked_codes
 from exmed_bert.training import checkpoints
-from exmed_bert.training.initial_model import code_keys, estimate_codes, new_model
+from exmed_bert.training.initial_model import estimate_codes, new_model
 from exmed_bert.training.options import check, default_heads
 from exmed_bert.training.plan import make_plan
 from exmed_bert.training.run_folder import open_run
@@ -173,7 +173,7 @@ def test_metrics_agree_with_counting(small_datasets: Path) -> None:
     size = len(dataset.info.vocabulary)
     scores = torch.randn(size, generator=torch.Generator().manual_seed(0))
     collate = MaskedCodeCollator(dataset.info, plos=False, validation=True)
-    batches = [collate(dataset.__getitems__([i])) for i in range(len(dataset))]
+    batches = [collate(dataset.batch([i])) for i in range(len(dataset))]
     found = masked_codes.predict(_Scores(scores), batches, torch.device("cpu"))  # type: ignore[arg-type]
     result = masked_codes.summarize(found, dataset, None)
 
@@ -181,8 +181,8 @@ def test_metrics_agree_with_counting(small_datasets: Path) -> None:
     labels = [c for b in batches for c in b["code_labels"].flatten().tolist() if c != IGNORED]
     groups = {
         "": labels,
-        "diagnoses_": [c for c in labels if dataset.info.vocabulary.systems()[c] == "icd"],
-        "drugs_": [c for c in labels if dataset.info.vocabulary.systems()[c] == "atc"],
+        "diagnoses_": [c for c in labels if dataset.info.vocabulary.keys[c][0] == "icd10cm"],
+        "drugs_": [c for c in labels if dataset.info.vocabulary.keys[c][0] == "atc"],
         "novel_codes_": [c for c in labels if c in dataset.novel_ids],
     }
     assert all(groups.values())
@@ -241,7 +241,7 @@ def test_the_same_seed_gives_the_same_weights(info: Any) -> None:
 
 def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_path: Path) -> None:
     vocabulary = info.vocabulary
-    icd = [vocabulary.code(i) for i, system in enumerate(vocabulary.systems()) if system == "icd"]
+    icd = [key[1] for key in vocabulary.keys if key is not None and key[0] == "icd10cm"]
     novel = next(code for code in info.novel_codes if code in icd)
     known = sorted({code for code in icd if code != novel} | {novel[:3]})
     write_clinvec_folder(tmp_path, {"icd10cm": known}, dimension=16)
@@ -272,8 +272,8 @@ def test_codes_that_never_occur_are_left_out_of_the_guesses_and_take_their_relat
     head = model.code_classifier.predictions
     with torch.no_grad():
         head.decoder.bias.normal_()
-    keys = code_keys(info.vocabulary)
-    novel = next(i for i, key in enumerate(keys) if key and key[0] == "icd" and (key[0], key[1][:-1]) in keys)
+    keys = info.vocabulary.keys
+    novel = next(i for i, key in enumerate(keys) if key and key[0] == "icd10cm" and (key[0], key[1][:-1]) in keys)
     counts = np.array([key is not None for key in keys]).astype(int) * 5
     counts[novel] = 0
     states = torch.randn(20, model.config.hidden_size)
@@ -296,13 +296,13 @@ def test_codes_that_never_occur_are_left_out_of_the_guesses_and_take_their_relat
     expected = estimate_codes(copy.deepcopy(model), keys, [i for i, n in enumerate(counts) if n], 0)
     row = model.bert.embeddings.code_embeddings.weight[novel]
     assert torch.allclose(row, torch.from_numpy(expected.vectors[expected.ids == novel][0]))
-    family = model.bert.embeddings.code_embeddings.weight[keys.index(("icd", keys[novel][1][:-1]))]
+    family = model.bert.embeddings.code_embeddings.weight[keys.index(("icd10cm", keys[novel][1][:-1]))]
     assert torch.cosine_similarity(row, family, dim=0) > 0.5
 
 
 def test_a_pretrained_code_keeps_its_rows_where_it_does_not_occur(info: Any) -> None:
     model = new_model(PretrainSettings(**SMALL), info, plos=False).model
-    keys = code_keys(info.vocabulary)
+    keys = info.vocabulary.keys
     token = len(keys) - 1
     counts = np.array([key is not None for key in keys]).astype(int)
     counts[token] = 0
@@ -322,8 +322,10 @@ def test_a_code_that_a_pretrained_model_lacks_starts_from_its_family(info: Any, 
         old.code_classifier.predictions.decoder.weight.normal_()
         old.code_classifier.predictions.decoder.bias.normal_()
     old.save_pretrained(tmp_path)
-    keys = [(system, vocabulary.code(i)) for i, system in enumerate(vocabulary.systems())]
-    novel = next(i for i, (system, code) in enumerate(keys) if system == "icd" and (system, code[:-1]) in keys)
+    keys = vocabulary.keys
+    novel = next(
+        i for i, key in enumerate(keys) if key is not None and key[0] == "icd10cm" and (key[0], key[1][:-1]) in keys
+    )
     family = keys.index((keys[novel][0], keys[novel][1][:-1]))
     known = {name: {"id": i, "entity": "x"} for i, name in enumerate(vocabulary.tokens) if i != novel}
     (tmp_path / "vocab.json").write_text(json.dumps(known))

@@ -19,7 +19,7 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
-from exmed_bert.codes import ATC, ICD, CodeKey, ancestors, code_system, icd10cm, normalize
+from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, code_system, icd10cm, normalize
 from exmed_bert.config import HierarchySettings, Resolved
 from exmed_bert.files import atomic_write, check_writable, make_folder
 from exmed_bert.reference.names import code_names, drug_names, indications
@@ -93,14 +93,14 @@ def build_graph() -> tuple[Graph, dict[CodeKey, str]]:
     graph = Graph()
     names = {key: name for key, name in code_names().items() if len(key[1]) <= _LONGEST_ICD}
     for code in official.get_all_codes(True):
-        is_code = normalize(code, ICD) == code
+        is_code = normalize(code, ICD10CM) == code
         if len(code) > _LONGEST_ICD and is_code:
             continue
         above = official.get_parent(code)
         if above:
             below_category = is_code and len(code) > _CATEGORY  # a block of one category has its name
-            node = (ICD if is_code else "group", code)
-            graph.add(node, (ICD if below_category else "group", above), 1.0)
+            node = (ICD10CM if is_code else "group", code)
+            graph.add(node, (ICD10CM if below_category else "group", above), 1.0)
     for _, code in drug_names():
         below = code
         for above in ancestors(code, ATC):
@@ -150,12 +150,12 @@ def make(dimension: int, held_out: float, seed: int) -> HierarchyEmbeddings:
     """
     graph, names = build_graph()
     vectors = embed(graph.adjacency(), dimension, seed)
-    keys = [key for key in names if key[0] == ICD or len(key[1]) > 1]  # ClinVec has no anatomical groups
+    keys = [key for key in names if key[0] == ICD10CM or len(key[1]) > 1]  # ClinVec has no anatomical groups
     rows = np.array([graph.ids[key] for key in keys])
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
     left_out = np.zeros(len(keys), dtype=bool)
     systems = np.array([system for system, _ in keys])
-    for system in (ICD, ATC):
+    for system in (ICD10CM, ATC):
         of_system = np.flatnonzero(systems == system)
         left_out[rng.permutation(of_system)[: round(held_out * len(of_system))]] = True
     return HierarchyEmbeddings(keys, [names[key] for key in keys], vectors[rows], left_out)
@@ -164,7 +164,7 @@ def make(dimension: int, held_out: float, seed: int) -> HierarchyEmbeddings:
 def write(made: HierarchyEmbeddings, folder: Path, chosen: np.ndarray) -> dict[str, int]:
     """Write the chosen codes, (n,) bool, in ClinVec's format; return how many there are of each vocabulary."""
     make_folder(folder)
-    vocabularies = {system: code_system(system).name for system in (ICD, ATC)}
+    vocabularies = {system: code_system(system).name for system in (ICD10CM, ATC)}
     indices = np.flatnonzero(chosen)
     with atomic_write(folder / NODES_FILE) as part, open(part, "w", encoding="utf-8", newline="") as file:
         file.write("node_id\tnode_name\tntype\tnode_index\n")

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from exmed_bert.clinvec.reader import CodeKey, clinvec_folder, read_clinvec
+from exmed_bert.clinvec.reader import clinvec_folder, read_clinvec
 from exmed_bert.clinvec.relatives import How, Origin, Relatives, deviations
 from exmed_bert.clinvec.resize import resize
-from exmed_bert.codes import CodeSystem
+from exmed_bert.codes import CodeKey
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import OptionError
 
@@ -63,7 +63,7 @@ def initialize_codes(
         OptionError: no folder is given, or the dimensions differ and may not be changed as the settings say.
         InputError: the ClinVec files are missing or wrong.
     """
-    systems: AbstractSet[CodeSystem] = {key[0] for key in keys if key is not None}  # type: ignore[misc]
+    systems: AbstractSet[str] = {key[0] for key in keys if key is not None}  # type: ignore[misc]
     clinvec = read_clinvec(clinvec_folder(settings), settings.vocab_types, systems)
     dimension = clinvec.dimension
     if dimension != hidden_size and not settings.resize_if_needed:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exmed_bert.codes import ATC, ICD, CodeSystem, normalize
+from exmed_bert.codes import CodeKey, code_system, code_systems, normalize
 from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.files import existing_file
@@ -30,31 +30,14 @@ from exmed_bert.files import existing_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CodeKey = tuple[str, str]
-
 NODES_FILE = "ClinGraph_nodes.csv"
 FOLDER_CONTENT = f"{NODES_FILE} and ClinVec_<vocabulary>.csv"
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """One of ClinVec's vocabularies: how its node ids end, and the code system of our datasets that it serves."""
-
-    node_type: str
-    system: CodeSystem | None = None
-
-
-VOCABULARIES = {
-    "icd10cm": Vocabulary("icd10cm", ICD),
-    "icd9cm": Vocabulary("icd9cm"),
-    "atc": Vocabulary("atc", ATC),
-    "cpt": Vocabulary("cpt"),
-    "rxnorm": Vocabulary("rxnorm"),
-    "phecode": Vocabulary("phecode"),
-    "lnc": Vocabulary("lnc"),
-    "snomedct": Vocabulary("snomedct_us"),
-    "umls": Vocabulary("umls_cui"),
-}
+# ClinVec's vocabularies, and how the ids of their nodes end. Each has the name of the code system that it serves, or an
+# alias; umls serves none.
+_NODE_TYPES = {"snomedct": "snomedct_us", "umls": "umls_cui"}
+VOCABULARIES = ("icd10cm", "icd9cm", "atc", "cpt", "rxnorm", "phecode", "lnc", "snomedct", "umls")
 AUTO = "auto"
 
 # Nameless as published; pandas names the column when it saves the file again.
@@ -86,7 +69,7 @@ class ClinVecVectors:
 
 
 def read_clinvec(
-    folder: Path, vocab_types: str | Sequence[str], systems: AbstractSet[CodeSystem] = frozenset((ICD, ATC))
+    folder: Path, vocab_types: str | Sequence[str], systems: AbstractSet[str] | None = None
 ) -> ClinVecVectors:
     """Read the vectors of some vocabularies. Vectors with a value that is no finite number are left out.
 
@@ -95,7 +78,7 @@ def read_clinvec(
             be compressed, with ``.gz`` behind its name.
         vocab_types: names of ClinVec vocabularies, a list or separated by commas; ``auto`` takes those of the folder
             that serve ``systems``.
-        systems: the code systems that are to be served.
+        systems: names of the code systems that are to be served; None for all.
 
     Raises:
         InputError: a file is missing, a row is malformed, a node or vector stands twice, or a vector belongs to no node
@@ -126,7 +109,7 @@ def read_clinvec(
                 f"{table.path}: {int((~finite).sum()):,} of {len(finite):,} vectors hold a value that is no finite "
                 f"number and are left out, the first that of {codes[int(np.argmin(finite))]}"
             )
-        system = VOCABULARIES[name].system
+        system = _system_of(name)
         start = sum(map(len, kept))
         taken = []
         for row in np.flatnonzero(finite).tolist():
@@ -137,6 +120,14 @@ def read_clinvec(
         kept.append(table.vectors[taken])
         sizes[name] = len(taken)
     return ClinVecVectors(rows, np.concatenate(kept), sizes, warnings)
+
+
+def _system_of(vocabulary: str) -> str | None:
+    """Return the name of the code system that a vocabulary of ClinVec's serves."""
+    try:
+        return code_system(vocabulary).name
+    except ValueError:
+        return None
 
 
 def _names(vocab_types: str | Sequence[str]) -> list[str]:
@@ -162,7 +153,7 @@ def clinvec_folder(settings: ClinVecSettings) -> Path:
 
 
 def vector_files(
-    folder: Path, vocab_types: str | Sequence[str], systems: AbstractSet[CodeSystem] = frozenset((ICD, ATC))
+    folder: Path, vocab_types: str | Sequence[str], systems: AbstractSet[str] | None = None
 ) -> dict[str, Path]:
     """Return the vector file of each vocabulary, all of which are there; `read_clinvec` explains the arguments.
 
@@ -171,12 +162,14 @@ def vector_files(
         OptionError: a vocabulary is unknown or none is given.
     """
     names = _names(vocab_types)
+    if systems is None:
+        systems = {system.name for system in code_systems()}
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "folder not found"
         raise InputError(f"{folder}: {problem}, expected a folder with {FOLDER_CONTENT}")
     present = ", ".join(sorted(path.name for path in folder.glob("ClinVec_*.csv*"))) or "no ClinVec_*.csv"
     if names == [AUTO]:
-        useful = [name for name, vocabulary in VOCABULARIES.items() if vocabulary.system in systems]
+        useful = [name for name in VOCABULARIES if _system_of(name) in systems]
         names = [name for name in useful if _found(folder, f"ClinVec_{name}.csv")]
         if not names:
             wanted = " or ".join(f"ClinVec_{name}.csv" for name in useful)
@@ -235,7 +228,7 @@ class _VectorFile:
 
     def codes(self, name: str, nodes: _Nodes | None) -> list[str]:
         """Return the code of each row, as the file or the graph spells it."""
-        node_type = VOCABULARIES[name].node_type
+        node_type = _NODE_TYPES.get(name, name)
         if self.by_id:
             ids = [key if ":" in key else f"{key}:{node_type}" for key in self.keys]
         else:

@@ -14,10 +14,9 @@ from typing import Literal
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from exmed_bert.codes import ancestors, chapter, parent
+from exmed_bert.codes import CodeKey, ancestors, chapter, code_system, parent
 
 How = Literal["own", "ancestor", "siblings", "chapter", "none"]
-CodeKey = tuple[str, str]
 
 TRUSTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, np.inf)  # 0: siblings alone, infinite: parent alone
 _TRUST_IN_ESTIMATE = 1.0  # a parent that has no vector itself counts as one sibling
@@ -219,6 +218,7 @@ def deviations(keys: Sequence[CodeKey], spreads: np.ndarray, size: int, seed: in
     """
     steps = np.empty((len(keys), size), dtype=np.float32)
     for row, (system, code) in enumerate(keys):
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *f"{system}:{code}".encode()])))
+        name = f"{code_system(system).entity}:{code}"
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *name.encode()])))
         steps[row] = rng.standard_normal(size, dtype=np.float32)
     return steps * (DEVIATION * spreads[:, None] / np.sqrt(size)).astype(np.float32)

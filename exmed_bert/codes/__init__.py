@@ -14,7 +14,7 @@ from exmed_bert.codes.system import CodeSystem
 
 __all__ = [
     "ATC",
-    "ICD",
+    "ICD10CM",
     "CodeKey",
     "CodeSystem",
     "ancestors",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CodeKey = tuple[str, str]  # name of the code system, code
-ICD = "icd"
+ICD10CM = "icd10cm"
 ATC = "atc"
 
 _RESERVED = "default"  # the entity of special tokens

@@ -11,20 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.index_dates import take, up_to
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.io import read_patients
-from exmed_bert.data.masking import Masking
 from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.readers import fingerprint, read_patients
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.tokenizer import Encoder
+from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.data.tokenizer import Tokenizer
 from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary
-from exmed_bert.files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class ModelInput:
         vocabulary: its codes; ids 0-5 are our special tokens.
         max_length: most codes of a history; the latest visits that fit are kept.
         age_unit: of the ages.
+        static_columns: those that it has embeddings of.
         pretraining: which patients each pretraining trained on; None where that is not known.
     """
 
@@ -58,6 +57,7 @@ class ModelInput:
     max_length: int
     age_unit: AgeUnit
     pretraining: Sequence[SplitRule] | None
+    static_columns: tuple[StaticColumn, ...] = BUILT_IN
 
 
 def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int) -> Cohort:
@@ -73,19 +73,19 @@ def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int
     Raises:
         InputError: the file is wrong, or no patient is left.
     """
-    encoder = Encoder(model.max_length, min_history, model.age_unit, model.vocabulary)
+    tokenizer = Tokenizer(model.max_length, min_history, model.age_unit, model.vocabulary, model.static_columns)
     pieces: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     days: list[np.ndarray] = []
     hashes_seen: list[np.ndarray] = []
     selected = left = 0  # patients, whatever the number of their prediction times
     bar = console.progress(label="Building the cohort", unit=" patients")
-    for patients in read_patients(path):
+    for patients in read_patients(path, model.static_columns):
         hashes = hash_patient_ids(patients.patient_ids)
         hashes_seen.append(hashes)
         chosen = task.select(patients, hashes)
-        histories = up_to(take(patients, chosen.rows), chosen.days)
-        tokens = encoder.encode(histories)
+        histories = patients.take(chosen.rows).up_to(chosen.days)
+        tokens = tokenizer.encode(histories)
         everyone = np.ones(len(tokens.rows), dtype=bool)
         pieces.append(select_piece(histories, tokens, hashes[chosen.rows], everyone))
         labels.append(chosen.labels[tokens.rows])
@@ -104,24 +104,25 @@ def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int
     if (label != UNLABELED).any():
         attrition.append(("  with the outcome", int((label == 1).sum())))
 
-    vocabulary, final_id = encoder.extended_vocabulary()
-    columns = join_pieces(pieces, final_id, model.max_length, model.age_unit, len(vocabulary))
+    vocabulary, final = tokenizer.extended_vocabulary()
+    columns = join_pieces(pieces, final, model.max_length, model.age_unit, len(vocabulary))
     info = DatasetInfo(
         split="all",
         max_length=model.max_length,
         age_unit=model.age_unit,
-        masking=Masking("dynamic", 0.15, 20, seed),  # nothing is masked; a dataset has to say
+        masking=None,
         vocabulary=vocabulary,
         novel_codes=(),
         input_fingerprint=fingerprint(path),
         split_seed=seed,
         train_ratio=1.0,
+        static_columns=model.static_columns,
     )
     found = LabeledPatients(
         dataset=PatientDataset(info, columns),
         labels=label,
         index_days=np.concatenate(days).astype(np.int32),
-        splits=assign_splits(columns["keys"].numpy(), model.pretraining, seed),
+        splits=assign_splits(columns["patient_hashes"].numpy(), model.pretraining, seed),
     )
     check_nothing_after_index(found)
     return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :])

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from exmed_bert.cohorts.labeled import LabeledPatients
-from exmed_bert.data.batches import as_tensors, model_fields
+from exmed_bert.data.batches import as_tensors, model_fields, put_query
 from exmed_bert.data.dataset import PaddedBatch
-from exmed_bert.data.vocabulary import MASK, age_ids
+from exmed_bert.data.vocabulary import ages_on
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,8 @@ class LabeledRows(torch.utils.data.Dataset):
         """Take N patients and the indices of the rows to use, (n,)."""
         self.patients = patients
         self.rows = rows
-        months = patients.index_days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-        years = months // 12 + 1970 - patients.dataset.columns["birth_years"].numpy()
-        self._ages = age_ids(years, months % 12, patients.dataset.info.age_unit)
+        birth_years = patients.dataset.columns["birth_years"].numpy()
+        self._ages = ages_on(patients.index_days, birth_years, patients.dataset.info.age_unit)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,10 +44,10 @@ class LabeledRows(torch.utils.data.Dataset):
         """Labels, (n,)."""
         return self.patients.labels[self.rows]
 
-    def __getitems__(self, indices: Sequence[int]) -> LabeledBatch:
-        """Return patients as one padded batch. torch's loader calls this with the indices of a whole batch."""
+    def batch(self, indices: Sequence[int] | np.ndarray) -> LabeledBatch:
+        """Return patients as one padded batch."""
         rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        return LabeledBatch(self.patients.dataset.__getitems__(rows), self.patients.labels[rows], self._ages[rows])
+        return LabeledBatch(self.patients.dataset.batch(rows), self.patients.labels[rows], self._ages[rows])
 
 
 class PromptCollator:
@@ -71,21 +70,12 @@ class PromptCollator:
     def __call__(self, batch: LabeledBatch) -> dict[str, torch.Tensor]:
         """Return tensors, all int64: (B, L + prompt) per token, (B, 1) for sex and state, (B,) ``labels``."""
         histories = batch.histories
-        fields = model_fields(histories, histories.codes.astype(np.int64))
+        fields = model_fields(histories, histories.codes)
         n = len(histories.lengths)
         rows = np.arange(n)
-        last = histories.positions[rows, np.maximum(histories.lengths - 1, 0)].astype(np.int64)
+        last = histories.visit_ids[rows, np.maximum(histories.lengths - 1, 0)]
+        for name in ("input_ids", "entity_ids", "age_ids", "visit_ids", "attention_mask"):
+            fields[name] = np.pad(fields[name].astype(np.int64), ((0, 0), (0, len(self.entities))))
         for i, entity in enumerate(self.entities):
-            query = {
-                "input_ids": MASK,
-                "entity_ids": entity,
-                "age_ids": batch.ages,
-                "position_ids": np.minimum(last + 1, self.last_position),
-                "attention_mask": 1,
-            }
-            for name, values in query.items():
-                longer = np.zeros((n, fields[name].shape[1] + 1), dtype=np.int64)
-                longer[:, :-1] = fields[name]
-                longer[rows, histories.lengths + i] = values
-                fields[name] = longer
+            put_query(fields, rows, histories.lengths + i, entity, batch.ages, last, self.last_position)
         return as_tensors(fields | {"labels": batch.labels})

@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from exmed_bert import codes
+from exmed_bert.codes import CodeKey
 from exmed_bert.console import OptionError
 from exmed_bert.data.vocabulary import CodeVocabulary
 
-CodeKey = tuple[str, str]  # (code system, code)
-
-_SYSTEM = re.compile(r"(ICD|ATC)[^:]*:\s*", re.IGNORECASE)
+_SYSTEM = re.compile(r"([\w-]+):\s*")
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class _Term:
     text: str
     spelling: str
     prefix: bool
-    systems: tuple[codes.CodeSystem, ...]
+    systems: tuple[str, ...]
 
-    def matches(self, code: str, system: codes.CodeSystem) -> bool:
+    def matches(self, code: str, system: str) -> bool:
         spelling = code.replace(".", "")
         return system in self.systems and (
             spelling.startswith(self.spelling) if self.prefix else spelling == self.spelling
@@ -70,17 +70,13 @@ class Endpoint:
         """The codes and prefixes, those of a named set spelled out."""
         return [term.text for term in self._terms]
 
-    def among(self, table: Iterable[str], system: codes.CodeSystem) -> np.ndarray:
+    def among(self, table: Iterable[CodeKey]) -> np.ndarray:
         """Return which of the codes, as they are spelled in a file, belong to the endpoint, (table,) bool."""
-        return np.array([self._has(text, system) for text in table], dtype=bool)
+        return np.array([self._has(text, system) for system, text in table], dtype=bool)
 
     def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
         """Return the ids of the endpoint's codes in a vocabulary."""
-        return [
-            token
-            for token, system in enumerate(vocabulary.systems())
-            if system is not None and self._has(vocabulary.code(token), system)
-        ]
+        return [i for i, key in enumerate(vocabulary.keys) if key is not None and self._has(key[1], key[0])]
 
     def resolve(self) -> None:
         """Tie each code and prefix that was given without a code system to the one that it was found in.
@@ -92,17 +88,17 @@ class Endpoint:
             matching = {system for system, code in self.found if term.matches(code, system)}
             systems = [system for system in term.systems if system in matching]
             if len(systems) > 1:
-                names = [system.upper() for system in systems]
+                both = [codes.code_system(system) for system in systems]
                 raise OptionError(
-                    f"--endpoint: {term.text!r} is a code of {' and of '.join(names)} here, expected "
-                    f"{' or '.join(f'{name}:{term.text}' for name in names)}"
+                    f"--endpoint: {term.text!r} is a code of {' and of '.join(system.title for system in both)} here, "
+                    f"expected {' or '.join(f'{system.entity.upper()}:{term.text}' for system in both)}"
                 )
             if systems and len(term.systems) > 1:
-                text = f"{systems[0].upper()}:{term.text}"
+                text = f"{codes.code_system(systems[0]).entity.upper()}:{term.text}"
                 self._terms[i] = replace(term, text=text, systems=(systems[0],))
         self._known.clear()
 
-    def _has(self, text: str, system: codes.CodeSystem) -> bool:
+    def _has(self, text: str, system: str) -> bool:
         if (system, text) not in self._known:
             code = codes.normalize(text, system)
             has = code is not None and any(term.matches(code, system) for term in self._terms)
@@ -113,20 +109,18 @@ class Endpoint:
 
 
 def _term(text: str, named: Mapping[str, Sequence[str]]) -> _Term:
-    marked = _SYSTEM.match(text)
-    systems: tuple[codes.CodeSystem, ...] = (codes.ICD, codes.ATC)
-    if marked:
-        systems = (marked[1].lower(),)  # type: ignore[assignment]
-    rest = text[marked.end() :] if marked else text
+    systems = tuple(system.name for system in codes.code_systems())
+    rest = text
+    if marked := _SYSTEM.match(text):
+        with suppress(ValueError):  # an unknown system: then it is no code, either
+            systems, rest = (codes.code_system(marked[1]).name,), text[marked.end() :]
     spelling = rest.removesuffix("*").strip().upper().replace(".", "")
     prefix = rest.endswith("*")
     # A prefix may end anywhere in a code; a code must be one.
-    looks_right = (
-        bool(re.fullmatch(r"[A-Z][0-9A-Z]{0,6}", spelling))
-        if prefix
-        else any(codes.normalize(spelling, system) for system in systems)
-    )
-    if not looks_right:
+    if prefix and re.fullmatch(r"[0-9A-Z][0-9A-Z_-]*", spelling):
+        return _Term(text, spelling, prefix, systems)
+    systems = tuple(system for system in systems if codes.normalize(spelling, system))
+    if prefix or not systems:
         sets = f", or a set of config.yaml: {', '.join(sorted(named))}" if named else ""
         raise OptionError(f"--endpoint: {text!r} is no code, expected for instance I50.9 or E11*{sets}")
     return _Term(text, spelling, prefix, systems)

@@ -70,7 +70,7 @@ class IndexRule:
         n = len(patients)
         if self.kind == "fixed":
             return np.full(n, self.day, dtype=np.int64)
-        owner, day = _events(patients)
+        owner, day = patients.events.patients(), patients.events.days.astype(np.int64)
         last = last_days(patients)
         if self.kind == "last-visit":
             return np.where(last == -NEVER, NEVER, last)
@@ -89,9 +89,8 @@ LAST_VISIT = IndexRule("last-visit")
 
 def last_days(patients: PatientColumns) -> np.ndarray:
     """Return the day of each patient's last event, (N,) int64; -`NEVER` for patients without events."""
-    owner, day = _events(patients)
     last = np.full(len(patients), -NEVER, dtype=np.int64)
-    np.maximum.at(last, owner, day)
+    np.maximum.at(last, patients.events.patients(), patients.events.days)
     return last
 
 
@@ -103,62 +102,8 @@ def first_after(events: EventColumns, of_endpoint: np.ndarray, after: np.ndarray
         of_endpoint: (table,) which of the codes belong to the endpoint.
         after: (N,) the day; events of that very day do not count.
     """
-    owner = np.repeat(np.arange(len(after)), events.counts())
+    owner = events.patients()
     counts = of_endpoint[events.codes] & (events.days > after[owner]) if len(events.codes) else slice(0, 0)
     first = np.full(len(after), NEVER, dtype=np.int64)
     np.minimum.at(first, owner[counts], events.days[counts])
     return first
-
-
-def take(patients: PatientColumns, rows: np.ndarray) -> PatientColumns:
-    """Return the given patients in that order; one may come several times."""
-    return PatientColumns(
-        patient_ids=[patients.patient_ids[i] for i in rows.tolist()],
-        birth_years=patients.birth_years[rows],
-        sexes=[patients.sexes[i] for i in rows.tolist()],
-        states=[patients.states[i] for i in rows.tolist()],
-        plos=patients.plos[rows],
-        diagnoses=_take_events(patients.diagnoses, rows),
-        drugs=_take_events(patients.drugs, rows),
-    )
-
-
-def up_to(patients: PatientColumns, days: np.ndarray) -> PatientColumns:
-    """Return the patients with what happened up to a day each, that day included: all that a prediction may see.
-
-    Args:
-        patients: N patients.
-        days: (N,) since 1970-01-01.
-    """
-    return PatientColumns(
-        patients.patient_ids,
-        patients.birth_years,
-        patients.sexes,
-        patients.states,
-        patients.plos,
-        _events_up_to(patients.diagnoses, days),
-        _events_up_to(patients.drugs, days),
-    )
-
-
-def _events(patients: PatientColumns) -> tuple[np.ndarray, np.ndarray]:
-    """Return the patient and the day of every event, (events,) each."""
-    n = np.arange(len(patients))
-    kinds = (patients.diagnoses, patients.drugs)
-    owners = [np.repeat(n, events.counts()) for events in kinds]
-    return np.concatenate(owners), np.concatenate([events.days for events in kinds]).astype(np.int64)
-
-
-def _take_events(events: EventColumns, rows: np.ndarray) -> EventColumns:
-    counts = events.counts()[rows]
-    offsets = np.concatenate(([0], np.cumsum(counts)))
-    where = np.repeat(events.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return EventColumns(events.codes[where], events.days[where], offsets, events.table)
-
-
-def _events_up_to(events: EventColumns, days: np.ndarray) -> EventColumns:
-    owner = np.repeat(np.arange(len(days)), events.counts())
-    kept = events.days <= days[owner]
-    counts = np.bincount(owner[kept], minlength=len(days))
-    offsets = np.concatenate(([0], np.cumsum(counts)))
-    return EventColumns(events.codes[kept], events.days[kept], offsets, events.table)

@@ -7,16 +7,24 @@ import numpy as np
 import torch
 
 from exmed_bert.console import InputError
-from exmed_bert.data.io import read_patients
-from exmed_bert.data.patient import PatientColumns
-from exmed_bert.data.tokenizer import TokenColumns
+from exmed_bert.data.dataset import STATIC
+from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, PatientColumns
+from exmed_bert.data.readers import read_patients
+from exmed_bert.data.tokenizer import FinalIds, TokenColumns
 from exmed_bert.data.vocabulary import AgeUnit
 
 
 def select_piece(
-    patients: PatientColumns, tokens: TokenColumns, keys: np.ndarray, chosen: np.ndarray
+    patients: PatientColumns, tokens: TokenColumns, hashes: np.ndarray, chosen: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the columns of the chosen patients; lengths stand for offsets until all pieces are joined."""
+    """Return the columns of the chosen patients; lengths stand for offsets until all pieces are joined.
+
+    Args:
+        patients: a chunk.
+        tokens: the same, tokenized.
+        hashes: of the chunk's patients (`randomness.hash_patient_ids`).
+        chosen: which of the tokenized patients, bool.
+    """
     rows = tokens.rows[chosen]
     lengths, visits = np.diff(tokens.offsets), np.diff(tokens.visit_offsets)
     of_token, of_visit = np.repeat(chosen, lengths), np.repeat(chosen, visits)
@@ -25,31 +33,32 @@ def select_piece(
         "codes": tokens.codes[of_token],
         "entities": tokens.entities[of_token].astype(np.uint8),
         "ages": tokens.ages[of_token].astype(np.int16),
-        "positions": tokens.positions[of_token].astype(np.int16),
+        "visit_ids": tokens.visit_ids[of_token].astype(np.int16),
         "visit_days": tokens.visit_days[of_visit],
         "lengths": lengths[chosen],
         "visits": visits[chosen],
-        "keys": keys[rows],
+        "patient_hashes": hashes[rows],
         "birth_years": patients.birth_years[rows].astype(np.int16),
-        "sexes": tokens.sexes[chosen],
-        "states": tokens.states[chosen],
+        **{f"{STATIC}{name}": ids[chosen] for name, ids in tokens.static.items()},
         "plos": patients.plos[rows],
+        **{name: patients.period(name)[rows] for name in PERIOD_FIELDS},
         "ids": np.array(ids, dtype=object),
     }
 
 
 def join_pieces(
-    parts: list[dict[str, np.ndarray]], final_id: np.ndarray, max_length: int, age_unit: AgeUnit, vocabulary_size: int
+    parts: list[dict[str, np.ndarray]], final: FinalIds, max_length: int, age_unit: AgeUnit, vocabulary_size: int
 ) -> dict[str, torch.Tensor]:
     """Join pieces into the columns of a dataset, in the smallest types that hold them; the pieces are used up.
 
     Args:
         parts: what `select_piece` returned.
-        final_id: (provisional ids,) the final id of each, as `Encoder.vocabulary` returns it.
-        max_length: most tokens of a patient.
+        final: the final ids of provisional ones, as `Tokenizer.vocabulary` returns them.
+        max_length: most tokens per patient.
         age_unit: of the ages.
         vocabulary_size: number of final ids.
     """
+    static = [name for name in parts[0] if name.startswith(STATIC)]
 
     def join(name: str) -> np.ndarray:
         return np.concatenate([part.pop(name) for part in parts])
@@ -57,11 +66,13 @@ def join_pieces(
     columns = {
         "offsets": np.concatenate(([0], np.cumsum(join("lengths")))),
         "visit_offsets": np.concatenate(([0], np.cumsum(join("visits")))),
-        "codes": final_id[join("codes")].astype(np.int16 if vocabulary_size <= 2**15 else np.int32),
-        "positions": join("positions").astype(np.uint8 if max_length < 2**8 else np.int16),
+        "codes": final.codes[join("codes")].astype(np.int16 if vocabulary_size <= 2**15 else np.int32),
+        "entities": final.entities.astype(np.uint8)[join("entities")],
+        "visit_ids": join("visit_ids").astype(np.uint8 if max_length < 2**8 else np.int16),
         "ages": join("ages").astype(np.uint8 if age_unit == "years" else np.int16),
         "visit_days": _smallest(join("visit_days")),
-        **{name: join(name) for name in ("entities", "keys", "birth_years", "sexes", "states", "plos")},
+        **{name: join(name) for name in ("patient_hashes", "birth_years", *static, "plos")},
+        **{name: days for name in PERIOD_FIELDS if ((days := join(name)) != NO_DAY).any()},
         **_id_columns(join("ids").tolist()),
     }
     return {name: torch.from_numpy(column) for name, column in columns.items()}
@@ -84,18 +95,18 @@ def _id_columns(ids: list[int | str]) -> dict[str, np.ndarray]:
     }
 
 
-def refuse_duplicates(path: Path, keys: np.ndarray) -> None:
+def refuse_duplicates(path: Path, hashes: np.ndarray) -> None:
     """Raise an InputError that names the first record whose patient stands in the file before.
 
     Args:
         path: the file of patients.
-        keys: (N,) `randomness.hash_patient_ids` of its patients, in order.
+        hashes: (N,) `randomness.hash_patient_ids` of its patients, in order.
     """
-    distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    if len(distinct) == len(keys):
+    distinct, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    if len(distinct) == len(hashes):
         return
     row = int(first[counts > 1].min())
-    second = int(np.flatnonzero(keys == keys[row])[1])
+    second = int(np.flatnonzero(hashes == hashes[row])[1])
     patient_id = next(_ids_from(path, second))
     raise InputError(
         f"{path}: record {second + 1} (patient_id {patient_id!r}): patient_id: "

@@ -1,6 +1,7 @@
 """Batches: which patients go together, and the tensors that the models take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,21 @@ class LengthGroupedBatchSampler(BatchSampler):
         return order, rng.permutation(len(self))
 
 
+class BatchedRows(torch.utils.data.Dataset):
+    """A view of patients for torch's loader that fetches a batch as columns, with the dataset's ``batch``."""
+
+    def __init__(self, patients: Any) -> None:
+        """Take a dataset with ``batch(rows)``, such as `PatientDataset`."""
+        self.patients = patients
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def __getitems__(self, rows: Sequence[int]) -> Any:
+        """Return a batch of columns; torch's loader asks for it by this name."""
+        return self.patients.batch(rows)
+
+
 class MaskedCodeCollator:
     """Turns a padded batch of columns into what `ExMedBertForMaskedLM` takes, codes masked."""
 
@@ -68,13 +84,19 @@ class MaskedCodeCollator:
             info: of the dataset: masking, vocabulary.
             plos: also give the length-of-stay labels.
             validation: use the fixed masks of validation.
-            forecast_prob: share of the patients with a forecast (`forecast.draw_forecasts`) in place of what is hidden.
-            seed: what these depend on.
+            forecast_prob: share of the patients with a forecast (`forecast.draw_forecasts`) in place of masked codes.
+            seed: the forecasts depend on it.
+
+        Raises:
+            ValueError: the dataset is not for masked-code prediction.
         """
+        if info.masking is None:
+            raise ValueError("this dataset is not for masked-code prediction")
         self.forecast_prob = forecast_prob
         self.seed = seed
         self.masking = info.masking
         self.vocabulary_size = len(info.vocabulary)
+        self.entity_types = len(info.vocabulary.entity_names)
         self.plos = plos
         self.epoch = VALIDATION_EPOCH if validation else 0
 
@@ -83,55 +105,79 @@ class MaskedCodeCollator:
         self.epoch = epoch
 
     def __call__(self, batch: PaddedBatch) -> dict[str, torch.Tensor]:
-        """Return tensors, all int64: (B, L) a token, (B, 1) for sex and state, (B,) a patient."""
+        """Return tensors, all int64: (B, L) per token, (B, 1) for static columns, (B,) per patient."""
         if self.masking.mode == "static":
             inputs, labels = batch.shown_codes, np.where(batch.masked, batch.codes, IGNORED)
         else:
             inputs, labels = mask_batch(
-                batch.codes, batch.lengths, batch.keys, self.masking, self.epoch, self.vocabulary_size
+                batch.codes, batch.lengths, batch.patient_hashes, self.masking, self.epoch, self.vocabulary_size
             )
         fields = model_fields(batch, inputs) | {"code_labels": labels}
         if self.forecast_prob:
-            _insert_forecasts(fields, batch, draw_forecasts(batch, self.forecast_prob, self.seed, self.epoch))
+            drawn = draw_forecasts(batch, self.forecast_prob, self.entity_types, self.seed, self.epoch)
+            _insert_forecasts(fields, batch, drawn)
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
         return as_tensors(fields)
 
 
 def _insert_forecasts(fields: dict[str, np.ndarray], batch: PaddedBatch, forecasts: Forecasts) -> None:
-    """Cut histories and put the question after the cut, in place; add what is to be answered."""
+    """Cut histories and put a query after the cut, in place; add the targets."""
     rows, cuts = forecasts.rows, forecasts.cuts
     seen = np.arange(batch.codes.shape[1]) < cuts[:, None]
     for name, column in (
         ("input_ids", batch.codes),
         ("entity_ids", batch.entities),
         ("age_ids", batch.ages),
-        ("position_ids", batch.positions),
+        ("visit_ids", batch.visit_ids),
     ):
         fields[name] = fields[name].astype(np.int64)  # a copy
         fields[name][rows] = column[rows] * seen
     fields["attention_mask"][rows] = seen
     fields["code_labels"][rows] = IGNORED
-    fields["input_ids"][rows, cuts] = MASK
-    fields["entity_ids"][rows, cuts] = forecasts.entities
-    fields["age_ids"][rows, cuts] = batch.ages[rows, cuts - 1]
-    fields["position_ids"][rows, cuts] = batch.positions[rows, cuts - 1].astype(np.int64) + 1
-    fields["attention_mask"][rows, cuts] = True
+    last = cuts - 1  # the prediction time is that of the last visit
+    put_query(fields, rows, cuts, forecasts.entities, batch.ages[rows, last], batch.visit_ids[rows, last])
     fields["query_positions"] = np.full(len(batch.codes), IGNORED)
     fields["query_positions"][rows] = cuts
     fields["future_codes"] = np.full(batch.codes.shape, IGNORED)
     fields["future_codes"][rows] = np.where(forecasts.future, batch.codes[rows], IGNORED)
 
 
+def put_query(
+    fields: dict[str, np.ndarray],
+    rows: np.ndarray,
+    columns: np.ndarray,
+    entities: np.ndarray | int,
+    ages: np.ndarray,
+    last_visits: np.ndarray,
+    most_visits: int | None = None,
+) -> None:
+    """Write a query behind histories, in place: a MASK at the prediction time, one visit after the last.
+
+    Args:
+        fields: (B, L) inputs of the model by name, all but ``attention_mask`` of int64.
+        rows, columns: (n,) where the queries go.
+        entities: (n,) their entity types, or one for all.
+        ages: (n,) age ids at the prediction time.
+        last_visits: (n,) number of the last visit before.
+        most_visits: largest visit number that the model knows; None where the histories leave room for one.
+    """
+    visits = last_visits.astype(np.int64) + 1
+    fields["input_ids"][rows, columns] = MASK
+    fields["entity_ids"][rows, columns] = entities
+    fields["age_ids"][rows, columns] = ages
+    fields["visit_ids"][rows, columns] = visits if most_visits is None else np.minimum(visits, most_visits)
+    fields["attention_mask"][rows, columns] = True
+
+
 def model_fields(batch: PaddedBatch, codes: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what every model takes of a padded batch: (B, L) a token, (B, 1) for sex and state."""
+    """Return what every model takes of a padded batch: (B, L) per token, (B, 1) for static columns."""
     return {
         "input_ids": codes,
         "entity_ids": batch.entities,
         "age_ids": batch.ages,
-        "sex_ids": batch.sexes[:, None],
-        "state_ids": batch.states[:, None],
-        "position_ids": batch.positions,
+        **{f"{name}_ids": ids[:, None] for name, ids in batch.static.items()},
+        "visit_ids": batch.visit_ids,
         "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
     }
 

@@ -13,13 +13,15 @@ from exmed_bert.config import ConvertSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.io import file_format, read_patients
+from exmed_bert.data.formats import file_format
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
 from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.readers import fingerprint, read_patients
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.tokenizer import Encoder, EncodingSummary
+from exmed_bert.data.static_columns import declared
+from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS
-from exmed_bert.files import atomic_write, fingerprint, make_folder, read_json, save_tensors
+from exmed_bert.files import atomic_write, make_folder, read_json, save_tensors
 
 _STATIC_EPOCH = 0
 
@@ -30,7 +32,7 @@ class Conversion:
 
     datasets: dict[str, PatientDataset]
     paths: dict[str, Path]
-    summary: EncodingSummary
+    summary: TokenizerSummary
 
 
 def output_paths(output: Path, split: str) -> dict[str, Path]:
@@ -54,32 +56,35 @@ def convert(settings: ConvertSettings) -> Conversion:
         make_folder(path.parent)
 
     rule = SplitRule(settings.seed, settings.train_ratio)
-    encoder = Encoder(settings.max_length, settings.min_observations, settings.age_unit)
+    static_columns = declared(settings.static_columns)
+    tokenizer = Tokenizer(
+        settings.max_length, settings.min_observations, settings.age_unit, static_columns=static_columns
+    )
     pieces: dict[str, list[dict[str, np.ndarray]]] = {"train": [], "val": []}
-    keys_seen: list[np.ndarray] = []
+    hashes_seen: list[np.ndarray] = []
     bar = console.progress(label="Converting", unit=" patients")
-    for patients in read_patients(settings.input):
-        keys = hash_patient_ids(patients.patient_ids)
-        keys_seen.append(keys)
-        tokens = encoder.encode(patients)
-        in_train = rule.trains_on(keys[tokens.rows])
+    for patients in read_patients(settings.input, static_columns):
+        hashes = hash_patient_ids(patients.patient_ids)
+        hashes_seen.append(hashes)
+        tokens = tokenizer.encode(patients)
+        in_train = rule.trains_on(hashes[tokens.rows])
         for split, chosen in (("train", in_train), ("val", ~in_train)):
-            pieces[split].append(select_piece(patients, tokens, keys, chosen))
+            pieces[split].append(select_piece(patients, tokens, hashes, chosen))
         bar.update(len(patients))
     bar.close()
-    refuse_duplicates(settings.input, np.concatenate(keys_seen))
+    refuse_duplicates(settings.input, np.concatenate(hashes_seen))
 
-    kept = {split: sum(len(piece["keys"]) for piece in parts) for split, parts in pieces.items()}
+    kept = {split: sum(len(piece["patient_hashes"]) for piece in parts) for split, parts in pieces.items()}
     for split in paths:
         if kept[split] == 0:
             raise InputError(
-                f"{settings.input}: no patient is left for the {split} split: {encoder.summary.patients} patients, "
-                f"{encoder.summary.too_short} of them with fewer than {settings.min_observations} codes; "
+                f"{settings.input}: no patient is left for the {split} split: {tokenizer.summary.patients} patients, "
+                f"{tokenizer.summary.too_short} of them with fewer than {settings.min_observations} codes; "
                 "use more patients, or change --train-ratio or --min-observations"
             )
 
     used = [np.unique(piece["codes"]) for parts in pieces.values() for piece in parts]
-    vocabulary, final_id = encoder.vocabulary(np.concatenate(used))
+    vocabulary, final = tokenizer.vocabulary(np.concatenate(used))
     masking = Masking(
         mode="dynamic" if settings.dynamic_masking else "static",
         probability=settings.masked_lm_prob,
@@ -91,6 +96,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         "age_unit": settings.age_unit,
         "masking": masking,
         "vocabulary": vocabulary,
+        "static_columns": static_columns,
         "novel_codes": _novel_codes(settings.input),
         "input_fingerprint": fingerprint(settings.input),
         "split_seed": settings.seed,
@@ -98,15 +104,15 @@ def convert(settings: ConvertSettings) -> Conversion:
     }
     datasets = {}
     for split in paths:
-        columns = join_pieces(pieces.pop(split), final_id, settings.max_length, settings.age_unit, len(vocabulary))
+        columns = join_pieces(pieces.pop(split), final, settings.max_length, settings.age_unit, len(vocabulary))
         dataset = PatientDataset(DatasetInfo(split=split, **info), columns)
         if masking.mode == "static":
-            dataset = _with_static_masks(dataset, VALIDATION_EPOCH if split == "val" else _STATIC_EPOCH)
+            dataset = _with_static_masks(dataset, masking, VALIDATION_EPOCH if split == "val" else _STATIC_EPOCH)
         datasets[split] = dataset
     with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
         for split, dataset in datasets.items():
             save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
-    return Conversion(datasets, paths, encoder.summary)
+    return Conversion(datasets, paths, tokenizer.summary)
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
@@ -120,12 +126,11 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
     any_dataset = next(iter(result.datasets.values()))
     rows: list[tuple[str, Any]] = [
         ("patients read", summary.patients),
-        (f"left out: fewer than {settings.min_observations} codes", summary.too_short),
+        (f"excluded: fewer than {settings.min_observations} codes", summary.too_short),
         (f"cut to the latest {settings.max_length} codes", summary.truncated),
         ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
-        ("masking", any_dataset.info.masking.mode),
-        ("unknown sex, kept as UNK", summary.unknown_sex),
-        ("unknown state, kept as UNK", summary.unknown_state),
+        ("masking", "dynamic" if settings.dynamic_masking else "static"),
+        *((f"unknown {name}, kept as UNK", count) for name, count in summary.unknown_static.items()),
         ("events of no known code, kept as UNK", sum(summary.unknown_codes.values())),
     ]
     if summary.unknown_codes:
@@ -138,17 +143,17 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
     console.table(f"Converted {settings.input}", rows)
     for split, dataset in result.datasets.items():
         size = result.paths[split].stat().st_size
-        stats = {**dataset.stats(), "bytes a patient": round(size / len(dataset))}
+        stats = {**dataset.stats(), "bytes per patient": round(size / len(dataset))}
         console.table(f"{result.paths[split]}", stats.items())
 
 
-def _with_static_masks(dataset: PatientDataset, epoch: int) -> PatientDataset:
+def _with_static_masks(dataset: PatientDataset, masking: Masking, epoch: int) -> PatientDataset:
     """Draw the masks once and store what the model sees and where."""
     shown, masked = [], []
     for start in range(0, len(dataset), 4096):
-        batch = dataset.__getitems__(range(start, min(start + 4096, len(dataset))))
+        batch = dataset.batch(range(start, min(start + 4096, len(dataset))))
         inputs, labels = mask_batch(
-            batch.codes, batch.lengths, batch.keys, dataset.info.masking, epoch, len(dataset.info.vocabulary)
+            batch.codes, batch.lengths, batch.patient_hashes, masking, epoch, len(dataset.info.vocabulary)
         )
         real = np.arange(batch.codes.shape[1]) < batch.lengths[:, None]
         shown.append(inputs[real])
@@ -161,7 +166,7 @@ def _with_static_masks(dataset: PatientDataset, epoch: int) -> PatientDataset:
 
 
 def _novel_codes(path: Path) -> tuple[str, ...]:
-    """Return the codes that the generator invented, from the ``.meta.json`` beside its file; none for other files."""
+    """Return the novel codes that the generator made, from the ``.meta.json`` beside its file; none for other files."""
     meta = path.with_name(path.name.removesuffix(file_format(path)) + ".meta.json")
     if not meta.is_file():
         return ()

@@ -12,33 +12,26 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 
 from exmed_bert.console import InputError
 from exmed_bert.data.masking import IGNORED, Masking
-from exmed_bert.data.patient import EPOCH, Patient, PatientId
-from exmed_bert.data.vocabulary import (
-    ENTITY_ID,
-    SEX_TOKENS,
-    SPECIAL_TOKENS,
-    STATE_TOKENS,
-    UNK,
-    AgeUnit,
-    CodeVocabulary,
-    age_vocabulary_size,
-)
+from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient, PatientId
+from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import existing_file, write_tensors
 
 FORMAT = "exmed_bert.PatientDataset"
-VERSION = 1
+VERSION = 2
 
-# Columns of a file: one value a token, a visit or a patient, or the start of each patient (patients + 1 values).
-_TOKEN_COLUMNS = ("codes", "entities", "ages", "positions")
-_STATIC_COLUMNS = ("shown_codes", "masked")
-_PATIENT_COLUMNS = ("keys", "birth_years", "sexes", "states", "plos")
+# Columns of a file: one value per token, visit or patient, or the start of each patient (patients + 1 values).
+STATIC = "static_"  # what the name of a static column's ids begins with
+_TOKEN_COLUMNS = ("codes", "entities", "ages", "visit_ids")
+_MASK_COLUMNS = ("shown_codes", "masked")  # of a dataset with static masks
+_PATIENT_COLUMNS = ("patient_hashes", "birth_years", "plos")
 _START_COLUMNS = ("offsets", "visit_offsets")
 
 
@@ -48,11 +41,12 @@ class DatasetInfo:
 
     Attributes:
         split: ``train``, ``val`` or ``all``.
-        max_length: most tokens of a patient.
+        max_length: most tokens per patient.
         age_unit: unit of the ages.
-        masking: how codes are masked.
+        masking: how codes are masked in pretraining; None for a dataset that is not for it.
         vocabulary: the codes; both splits share it.
-        novel_codes: labels of the codes that the generator invented.
+        static_columns: sex, state and others that were declared.
+        novel_codes: tokens of the codes that the generator made.
         input_fingerprint: digest of the file of patients.
         split_seed, train_ratio: with a patient's id they decide its split.
     """
@@ -60,12 +54,13 @@ class DatasetInfo:
     split: str
     max_length: int
     age_unit: AgeUnit
-    masking: Masking
+    masking: Masking | None
     vocabulary: CodeVocabulary
     novel_codes: tuple[str, ...]
     input_fingerprint: str
     split_seed: int
     train_ratio: float
+    static_columns: tuple[StaticColumn, ...] = BUILT_IN
 
     @property
     def age_vocabulary_size(self) -> int:
@@ -78,29 +73,32 @@ class PaddedBatch:
     """B patients, padded to the longest of them.
 
     Attributes:
-        codes, entities, ages, positions: (B, L), 0 where padded.
+        codes, entities, ages, visit_ids: (B, L), 0 where padded.
         days: (B, L) of the visits, since 1970-01-01; of no meaning where padded.
         lengths: (B,) tokens of each patient.
-        keys, sexes, states, plos: (B,) one value a patient.
+        patient_hashes, plos: (B,) one value per patient.
+        static: by name of a static column (B,) ids.
         shown_codes, masked: (B, L) the stored masks of a static dataset, else None.
     """
 
     codes: np.ndarray
     entities: np.ndarray
     ages: np.ndarray
-    positions: np.ndarray
+    visit_ids: np.ndarray
     days: np.ndarray
     lengths: np.ndarray
-    keys: np.ndarray
-    sexes: np.ndarray
-    states: np.ndarray
+    patient_hashes: np.ndarray
+    static: dict[str, np.ndarray]
     plos: np.ndarray
     shown_codes: np.ndarray | None
     masked: np.ndarray | None
 
 
 class PatientDataset(torch.utils.data.Dataset):
-    """Encoded patients, one item a patient: ``dataset[0]["input_ids"]``, ``dataset.patient(0).diagnoses``."""
+    """Tokenized patients, one item per patient: ``dataset[0]["input_ids"]``, ``dataset.patient(0).diagnoses``.
+
+    ``torch.utils.data.DataLoader(dataset, batch_size=4)`` gives padded batches that the models take.
+    """
 
     def __init__(self, info: DatasetInfo, columns: dict[str, torch.Tensor]) -> None:
         """Take columns as `load` reads them; ``columns`` holds tensors by the names that the file uses."""
@@ -112,27 +110,46 @@ class PatientDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.columns["offsets"]) - 1
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Return one patient, unpadded: what the model takes, each (tokens,) int64, and ``plos_label``, a scalar."""
+    def __repr__(self) -> str:
+        return (
+            f"PatientDataset({len(self):,} patients, {len(self.columns['codes']):,} tokens, split={self.info.split!r}, "
+            f"max_length={self.info.max_length}, vocabulary={len(self.info.vocabulary):,})"
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PatientDataset": ...
+    def __getitem__(self, index: int | slice) -> "dict[str, torch.Tensor] | PatientDataset":
+        """Return one patient, unpadded: what the model takes, each (tokens,) int64, and ``plos_label``, a scalar.
+
+        A slice gives a dataset of these patients.
+        """
+        if isinstance(index, slice):
+            return self.subset(range(*index.indices(len(self))))
         if not -len(self) <= index < len(self):
             raise IndexError(f"patient {index} of {len(self)}")
-        batch = self.__getitems__([index % len(self)])
-        length = int(batch.lengths[0])
-        fields = {
-            "input_ids": batch.codes[0],
-            "entity_ids": batch.entities[0],
-            "age_ids": batch.ages[0],
-            "sex_ids": np.repeat(batch.sexes, length),
-            "state_ids": np.repeat(batch.states, length),
-            "position_ids": batch.positions[0],
-            "attention_mask": np.ones(length),
-            "plos_label": np.where(batch.plos[0] < 0, IGNORED, batch.plos[0]),
-        }
-        return {name: torch.as_tensor(values, dtype=torch.long) for name, values in fields.items()}
+        return self.__getitems__([index % len(self)])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> PaddedBatch:
-        """Return patients as one padded batch. torch's loader calls this with the indices of a whole batch."""
-        rows = np.asarray(indices, dtype=np.int64)
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Return patients padded to the longest of them; torch's loader asks for a batch by this name."""
+        batch = self.batch(indices)
+        real = np.arange(batch.codes.shape[1]) < batch.lengths[:, None]
+        fields = {
+            "input_ids": batch.codes,
+            "entity_ids": batch.entities,
+            "age_ids": batch.ages,
+            **{f"{name}_ids": ids[:, None] * real for name, ids in batch.static.items()},
+            "visit_ids": batch.visit_ids,
+            "attention_mask": real,
+            "plos_label": np.where(batch.plos < 0, IGNORED, batch.plos),
+        }
+        tensors = {name: torch.from_numpy(np.asarray(values, dtype=np.int64)) for name, values in fields.items()}
+        return [{name: values[row] for name, values in tensors.items()} for row in range(len(indices))]
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> PaddedBatch:
+        """Return patients as one padded batch of columns."""
+        rows = np.asarray(rows, dtype=np.int64)
         starts = self._arrays["offsets"][rows]
         lengths = self._arrays["offsets"][rows + 1] - starts
         place = np.arange(int(lengths.max(initial=0)))
@@ -143,14 +160,20 @@ class PatientDataset(torch.utils.data.Dataset):
             column = self._arrays.get(name)
             return None if column is None else column[where] * real
 
-        tokens = {name: padded(name) for name in (*_TOKEN_COLUMNS, *_STATIC_COLUMNS)}
-        visits = self._arrays["visit_offsets"][rows, None] + np.maximum(tokens["positions"], 1) - 1
+        tokens = {name: padded(name) for name in (*_TOKEN_COLUMNS, *_MASK_COLUMNS)}
+        visits = self._arrays["visit_offsets"][rows, None] + np.maximum(tokens["visit_ids"], 1) - 1
         return PaddedBatch(
             **tokens,  # type: ignore[arg-type]
             days=self._arrays["visit_days"][np.where(real, visits, 0)],
-            **{name: self._arrays[name][rows] for name in ("keys", "sexes", "states", "plos")},
+            patient_hashes=self._arrays["patient_hashes"][rows],
+            static={column.name: self.static_ids(column.name)[rows] for column in self.info.static_columns},
+            plos=self._arrays["plos"][rows],
             lengths=lengths,
         )
+
+    def static_ids(self, name: str) -> np.ndarray:
+        """Return the ids of a static column, (N,)."""
+        return self._arrays[f"{STATIC}{name}"]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -169,7 +192,7 @@ class PatientDataset(torch.utils.data.Dataset):
 
     @cached_property
     def novel_ids(self) -> np.ndarray:
-        """Ids of the codes that the generator invented, sorted."""
+        """Ids of the novel codes that the generator made, sorted."""
         ids = self.info.vocabulary.ids
         return np.array(sorted(ids[name] for name in self.info.novel_codes if name in ids), dtype=np.int64)
 
@@ -182,24 +205,29 @@ class PatientDataset(torch.utils.data.Dataset):
 
     def patient(self, index: int) -> Patient:
         """Return one patient with its codes decoded: the visits that were kept, unknown codes as ``UNK``."""
+        vocabulary = self.info.vocabulary
         start, end = self._arrays["offsets"][index : index + 2]
         days = self._arrays["visit_days"][self._arrays["visit_offsets"][index] :]
-        dates = [EPOCH + timedelta(days=int(days[p - 1])) for p in self._arrays["positions"][start:end].tolist()]
-        labels = [self.info.vocabulary.code(token) for token in self._arrays["codes"][start:end].tolist()]
-        is_drug = (self._arrays["entities"][start:end] == ENTITY_ID["atc"]).tolist()
-        events = list(zip(labels, dates, is_drug, strict=True))
-        sex, state = int(self._arrays["sexes"][index]), int(self._arrays["states"][index])
+        dates = [
+            EPOCH + timedelta(days=int(days[visit - 1])) for visit in self._arrays["visit_ids"][start:end].tolist()
+        ]
+        codes = [vocabulary.code(token) for token in self._arrays["codes"][start:end].tolist()]
+        systems = [vocabulary.entity_systems[entity] for entity in self._arrays["entities"][start:end].tolist()]
         plos = int(self._arrays["plos"][index])
+        periods = {name: int(self._arrays[name][index]) for name in PERIOD_FIELDS if name in self._arrays}
         return Patient(
             patient_id=self.patient_id(index),
             birth_year=int(self._arrays["birth_years"][index]),
-            sex=None if sex == UNK else SEX_TOKENS[sex],
-            patient_state=None if state == UNK else STATE_TOKENS[state],
-            diagnoses=[code for code, _, drug in events if not drug],
-            diagnosis_dates=[day for _, day, drug in events if not drug],
-            drugs=[code for code, _, drug in events if drug],
-            prescription_dates=[day for _, day, drug in events if drug],
+            static={
+                column.name: column.value(int(self.static_ids(column.name)[index]))
+                for column in self.info.static_columns
+            },
+            events=[
+                Event(system.name if system else DEFAULT_ENTITY, code, day)
+                for system, code, day in zip(systems, codes, dates, strict=True)
+            ],
             had_plos=None if plos < 0 else bool(plos),
+            **{name: EPOCH + timedelta(days=day) for name, day in periods.items() if day != NO_DAY},
         )
 
     def subset(self, indices: Sequence[int]) -> "PatientDataset":
@@ -212,7 +240,7 @@ class PatientDataset(torch.utils.data.Dataset):
 
         columns: dict[str, np.ndarray] = {}
         for name, column in self._arrays.items():
-            if name in (*_TOKEN_COLUMNS, *_STATIC_COLUMNS):
+            if name in (*_TOKEN_COLUMNS, *_MASK_COLUMNS):
                 columns[name] = gather(name, self._arrays["offsets"])
             elif name == "visit_days":
                 columns[name] = gather(name, self._arrays["visit_offsets"])
@@ -225,17 +253,17 @@ class PatientDataset(torch.utils.data.Dataset):
         return PatientDataset(self.info, {name: torch.from_numpy(column) for name, column in columns.items()})
 
     def stats(self) -> dict[str, int | float | str]:
-        """Return counts for people: patients, codes, visits, lengths, how many codes are diagnoses, drugs, novel."""
+        """Return counts for people: patients, codes, visits, lengths, what the codes are, how many are novel."""
         codes, entities = self._arrays["codes"], self._arrays["entities"]
+        by_events = self.info.vocabulary.entities_by_events
         lengths = self.lengths
         return {
             "patients": len(self),
             "codes": len(codes),
             "visits": len(self._arrays["visit_days"]),
-            "codes a patient (mean)": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
-            "codes a patient (max)": int(lengths.max(initial=0)),
-            "diagnoses": int((entities == ENTITY_ID["icd"]).sum()),
-            "drugs": int((entities == ENTITY_ID["atc"]).sum()),
+            "codes per patient (mean)": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
+            "codes per patient (max)": int(lengths.max(initial=0)),
+            **{events: int(np.isin(entities, of_events).sum()) for events, of_events in by_events.items()},
             "novel codes": int(np.isin(codes, self.novel_ids).sum()),
             "unknown codes": int((codes == UNK).sum()),
             "distinct codes": int((np.unique(codes) >= len(SPECIAL_TOKENS)).sum()),
@@ -250,8 +278,9 @@ class PatientDataset(torch.utils.data.Dataset):
             "split": self.info.split,
             "max_length": self.info.max_length,
             "age_unit": self.info.age_unit,
-            "masking": self.info.masking.to_dict(),
+            "masking": None if self.info.masking is None else self.info.masking.to_dict(),
             "vocabulary": self.info.vocabulary.to_json(),
+            "static_columns": json.dumps([column.to_dict() for column in self.info.static_columns]),
             "novel_codes": json.dumps(list(self.info.novel_codes)),
             "input_fingerprint": self.info.input_fingerprint,
             "split_seed": self.info.split_seed,
@@ -290,27 +319,37 @@ class PatientDataset(torch.utils.data.Dataset):
             info = DatasetInfo(
                 **{name: content[name] for name in ("split", "max_length", "age_unit")},
                 **{name: content[name] for name in ("input_fingerprint", "split_seed", "train_ratio")},
-                masking=Masking(**content["masking"]),
+                masking=None if content["masking"] is None else Masking(**content["masking"]),
                 vocabulary=CodeVocabulary.from_json(content["vocabulary"]),
+                static_columns=tuple(map(StaticColumn.from_dict, json.loads(content["static_columns"]))),
                 novel_codes=tuple(json.loads(content["novel_codes"])),
             )
             columns = content["columns"]
-            _check_columns(columns)
+            info.vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
+            _check_columns(columns, info)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged: {error}; convert again") from None
         return cls(info, columns)
 
     def with_masking(self, **changes: Any) -> "PatientDataset":
-        """Return the same patients with other masking parameters."""
+        """Return the same patients with other masking parameters.
+
+        Raises:
+            ValueError: the dataset has none to change.
+        """
+        if self.info.masking is None:
+            raise ValueError("this dataset is not for masked-code prediction")
         return PatientDataset(replace(self.info, masking=replace(self.info.masking, **changes)), self.columns)
 
 
-def _check_columns(columns: dict[str, torch.Tensor]) -> None:
+def _check_columns(columns: dict[str, torch.Tensor], info: DatasetInfo) -> None:
     """Raise ValueError when the columns do not fit together; reads only their ends, so it is quick."""
     patients = len(columns["offsets"]) - 1
     ends = {"token": int(columns["offsets"][-1]), "visit": int(columns["visit_offsets"][-1])}
-    wanted = dict.fromkeys((*_TOKEN_COLUMNS, *(n for n in _STATIC_COLUMNS if n in columns)), ends["token"])
+    wanted = dict.fromkeys((*_TOKEN_COLUMNS, *(n for n in _MASK_COLUMNS if n in columns)), ends["token"])
     wanted |= dict.fromkeys(_PATIENT_COLUMNS, patients) | {"visit_offsets": patients + 1}
+    wanted |= {f"{STATIC}{column.name}": patients for column in info.static_columns}
+    wanted |= {name: patients for name in PERIOD_FIELDS if name in columns}
     wanted |= {"visit_days": ends["visit"]}
     for name, length in wanted.items():
         if len(columns[name]) != length:

@@ -11,12 +11,11 @@ import numpy as np
 
 from exmed_bert.data.dataset import PaddedBatch
 from exmed_bert.data.randomness import mix, to_uniform
-from exmed_bert.data.vocabulary import ENTITY_ID, SPECIAL_TOKENS
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 
 YEAR = 365  # days
 _STREAM = 5
 _LAST_SHARE = 0.5  # of the forecasts is made at the last visit with a year of follow-up, where predictions are made
-_ENTITIES = np.array([ENTITY_ID["icd"], ENTITY_ID["atc"]])
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Forecasts:
     future: np.ndarray
 
 
-def draw_forecasts(batch: PaddedBatch, share: float, seed: int, epoch: int) -> Forecasts:
+def draw_forecasts(batch: PaddedBatch, share: float, entity_types: int, seed: int, epoch: int) -> Forecasts:
     """Draw patients and prediction times as a function of seed, epoch and patient alone.
 
     The prediction time is one of the visits with a year of follow-up, so that a code that does not occur is known not
@@ -47,24 +46,26 @@ def draw_forecasts(batch: PaddedBatch, share: float, seed: int, epoch: int) -> F
     Args:
         batch: B patients.
         share: fraction of the patients that get a forecast, as far as they have such a visit.
+        entity_types: of the vocabulary, the default entity 0 included.
         seed, epoch: the draws depend on them.
     """
     width = batch.codes.shape[1]
-    draws = mix(seed, _STREAM, epoch, batch.keys)
+    draws = mix(seed, _STREAM, epoch, batch.patient_hashes)
     real = np.arange(width) < batch.lengths[:, None]
     days = batch.days.astype(np.int64)
     last_day = np.where(real, days, np.iinfo(np.int64).min).max(axis=1, initial=np.iinfo(np.int64).min)
     followed = real & (days + YEAR <= last_day[:, None])
-    visits = np.where(followed, batch.positions, 0).astype(np.int64).max(axis=1, initial=0)
+    visits = np.where(followed, batch.visit_ids, 0).astype(np.int64).max(axis=1, initial=0)
     any_visit = 1 + (to_uniform(mix(draws, 1)) * visits).astype(np.int64)
     visit = np.where(to_uniform(mix(draws, 4)) < _LAST_SHARE, np.maximum(visits, 1), any_visit)
     rows = np.flatnonzero((visits > 0) & (to_uniform(mix(draws, 2)) < share))
 
     real, codes, days = real[rows], batch.codes[rows], days[rows]
-    cuts = ((batch.positions[rows] <= visit[rows, None]) & real).sum(axis=1)  # tokens are in order of time
+    cuts = ((batch.visit_ids[rows] <= visit[rows, None]) & real).sum(axis=1)  # tokens are in order of time
     earlier = np.tri(width, k=-1, dtype=bool)  # [j, i]: i before j
     first = ~((codes[:, :, None] == codes[:, None, :]) & earlier).any(axis=2) & (codes >= len(SPECIAL_TOKENS))
     soon = days <= days[np.arange(len(rows)), cuts - 1][:, None] + YEAR
     future = first & soon & real & (np.arange(width) >= cuts[:, None])
-    entities = _ENTITIES[(mix(draws[rows], 3) % np.uint64(len(_ENTITIES))).astype(np.int64)]
+    kinds = np.arange(entity_types - 1, 0, -1)
+    entities = kinds[(mix(draws[rows], 3) % np.uint64(len(kinds))).astype(np.int64)]
     return Forecasts(rows, cuts, entities, future)

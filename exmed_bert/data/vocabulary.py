@@ -1,56 +1,25 @@
-"""Vocabularies: which integer stands for which code, age, sex and state. Ids 0-5 are the same special tokens in all."""
+"""Vocabularies: which integer stands for which code, entity and age. Ids 0-5 are the same special tokens in all."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from exmed_bert import codes
+from exmed_bert.codes import CodeKey, CodeSystem, code_system
 
 SPECIAL_TOKENS = ("PAD", "UNK", "CLS", "SEP", "MASK", "NA")
 PAD, UNK, CLS, SEP, MASK, NA = range(6)
 
-# Entity types, as the original numbers them; the special tokens are the default entity.
-ENTITIES = ("default", "atc", "icd")
-ENTITY_ID = {entity: i for i, entity in enumerate(ENTITIES)}
+# Entity types: the original's three keep their numbers, whether or not they are in use; the special tokens are the
+# default entity. Other code systems follow as they are used.
+DEFAULT_ENTITY = "default"
+ORIGINAL_ENTITIES = (DEFAULT_ENTITY, "atc", "icd")
 
 AgeUnit = Literal["years", "months"]
 MAX_AGE_YEARS = 110
-
-_SEXES = ("FEMALE", "MALE")
-_SEX_SPELLINGS = {"F": "FEMALE", "W": "FEMALE", "M": "MALE"}
-_STATES = (
-    "AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR "
-    "PA RI SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI"
-)
-SEX_TOKENS = SPECIAL_TOKENS + _SEXES
-STATE_TOKENS = (*SPECIAL_TOKENS, *_STATES.split())  # 50 states, the District of Columbia and five territories (USPS)
-_SEX_ID = {name: i for i, name in enumerate(SEX_TOKENS)} | {
-    short: SEX_TOKENS.index(name) for short, name in _SEX_SPELLINGS.items()
-}
-_STATE_ID = {name: i for i, name in enumerate(STATE_TOKENS)}
-
-
-def sex_id(sex: str | None) -> int:
-    """Return the id of a sex; UNK when it is none of ours.
-
-    >>> sex_id("female") == sex_id("F") == SEX_TOKENS.index("FEMALE"), sex_id(None) == sex_id("x") == UNK
-    (True, True)
-    """
-    return _known(_SEX_ID, sex)
-
-
-def state_id(state: str | None) -> int:
-    """Return the id of a two-letter US state or territory; UNK when it is none."""
-    return _known(_STATE_ID, state)
-
-
-def _known(ids: dict[str, int], name: str | None) -> int:
-    found = UNK if name is None else ids.get(name.strip().upper(), UNK)
-    return found if found >= len(SPECIAL_TOKENS) else UNK
 
 
 def age_ids(years: np.ndarray, months: np.ndarray, unit: AgeUnit) -> np.ndarray:
@@ -66,70 +35,121 @@ def age_ids(years: np.ndarray, months: np.ndarray, unit: AgeUnit) -> np.ndarray:
     return np.where(age < 0, UNK, np.minimum(age, limit) + len(SPECIAL_TOKENS))
 
 
+def ages_on(days: np.ndarray, birth_years: np.ndarray, unit: AgeUnit) -> np.ndarray:
+    """Return the age ids of patients on given days, (n,) int32.
+
+    Args:
+        days: (n,) since 1970-01-01.
+        birth_years: (n,) of the patients.
+        unit: which age is encoded.
+    """
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)  # since January 1970
+    return age_ids(months // 12 + 1970 - birth_years, months % 12, unit).astype(np.int32)
+
+
 def age_vocabulary_size(unit: AgeUnit) -> int:
     """Return the number of age ids: special tokens and 0 to 110 years."""
     return len(SPECIAL_TOKENS) + MAX_AGE_YEARS * (1 if unit == "years" else 12) + 1
 
 
-def label(code: str, system: codes.CodeSystem) -> str:
-    """Return the name of a code in the vocabulary, unlike that of any other code.
-
-    A category of three characters is spelled alike in ICD-10-CM and ATC (``C10``), so ATC's carry their system.
-
-    >>> label("C10", "icd"), label("C10", "atc"), label("C10AA05", "atc")
-    ('C10', 'ATC:C10', 'C10AA05')
-    """
-    return f"ATC:{code}" if system == codes.ATC and len(code) == 3 else code
-
-
 @dataclass(frozen=True)
 class CodeVocabulary:
-    """The codes a model knows, in the order of their ids: special tokens, ATC codes, ICD-10-CM codes.
+    """The codes a model knows, in the order of their ids: special tokens, then system by system.
 
     Attributes:
-        tokens: a unique name for each id, `label` of its code.
-        entities: (V,) uint8, the entity type of each id, an index into `ENTITIES`.
+        tokens: a unique name for each id, `CodeSystem.token` of its code.
+        entities: (V,) uint8, the entity type of each id, an index into ``entity_names``.
+        entity_names: the original's three, then those of further code systems in the order of their first id.
     """
 
     tokens: tuple[str, ...]
     entities: np.ndarray
+    entity_names: tuple[str, ...] = ORIGINAL_ENTITIES
 
     @classmethod
-    def build(cls, atc: Sequence[str], icd: Sequence[str]) -> "CodeVocabulary":
-        """Make the vocabulary of the given distinct codes, each system in alphabetical order."""
-        tokens = (*SPECIAL_TOKENS, *(label(c, "atc") for c in sorted(atc)), *(label(c, "icd") for c in sorted(icd)))
-        entities = np.repeat(np.arange(3, dtype=np.uint8), [len(SPECIAL_TOKENS), len(atc), len(icd)])
-        return cls(tokens, entities)
+    def build(cls, keys: Iterable[CodeKey]) -> "CodeVocabulary":
+        """Make the vocabulary of the given distinct codes: ATC, ICD-10-CM, other systems by name, each in order."""
+        return cls.of_tokens(())._with(sorted(keys, key=_place))
+
+    def extended(self, keys: Iterable[CodeKey]) -> "CodeVocabulary":
+        """Return this vocabulary with further codes at its end, in the given order."""
+        return self._with(keys)
+
+    @classmethod
+    def of_tokens(cls, tokens: Sequence[tuple[str, str]]) -> "CodeVocabulary":
+        """Return the vocabulary of special tokens and then the given (token, entity), in the order of their ids."""
+        names = list(dict.fromkeys((*ORIGINAL_ENTITIES, *(entity for _, entity in tokens))))
+        number = {name: i for i, name in enumerate(names)}
+        entities = [0] * len(SPECIAL_TOKENS) + [number[entity] for _, entity in tokens]
+        return cls((*SPECIAL_TOKENS, *(token for token, _ in tokens)), np.array(entities, dtype=np.uint8), tuple(names))
+
+    def _with(self, keys: Iterable[CodeKey]) -> "CodeVocabulary":
+        old = [(token, self.entity_names[e]) for token, e in zip(self.tokens, self.entities.tolist(), strict=True)]
+        new = [(code_system(system).token(code), code_system(system).entity) for system, code in keys]
+        return self.of_tokens([*old[len(SPECIAL_TOKENS) :], *new])
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """Label to id."""
+        """Token to id."""
         return {name: i for i, name in enumerate(self.tokens)}
 
-    def code(self, token: int) -> str:
-        """Return the code behind an id, without the system that `label` may have added."""
-        return self.tokens[token].removeprefix("ATC:")
+    @cached_property
+    def keys(self) -> list[CodeKey | None]:
+        """(code system, code) of each id, None for special tokens."""
+        systems = [self.entity_systems[entity] for entity in self.entities.tolist()]
+        return [
+            None if system is None else (system.name, system.code_of(token))
+            for system, token in zip(systems, self.tokens, strict=True)
+        ]
 
-    def systems(self) -> list[codes.CodeSystem | None]:
-        """Return the code system of each id, None for special tokens."""
-        return [None if entity == 0 else ENTITIES[entity] for entity in self.entities.tolist()]  # type: ignore[misc]
+    def code(self, token: int) -> str:
+        """Return the code behind an id, without the system that its token may name; a special token is itself."""
+        key = self.keys[token]
+        return self.tokens[token] if key is None else key[1]
+
+    def entity_id(self, system: str) -> int:
+        """Return the entity type of a code system; 0, the default entity, where no code of it is known."""
+        entity = code_system(system).entity
+        return self.entity_names.index(entity) if entity in self.entity_names else 0
+
+    @cached_property
+    def entity_systems(self) -> list[CodeSystem | None]:
+        """The code system of each entity type, None for the default entity."""
+        return [None if name == DEFAULT_ENTITY else code_system(name) for name in self.entity_names]
+
+    @cached_property
+    def entities_by_events(self) -> dict[str, np.ndarray]:
+        """By what events are called, such as drugs, the entity types of which they are; in alphabetical order."""
+        found: dict[str, list[int]] = {}
+        for entity, system in enumerate(self.entity_systems):
+            if system is not None:
+                found.setdefault(system.events, []).append(entity)
+        return {events: np.array(found[events]) for events in sorted(found)}
 
     def to_dict(self) -> dict[str, dict[str, int | str]]:
-        """Return ``{code: {"id": n, "entity": "icd"}}``, the content of vocab.json."""
+        """Return ``{token: {"id": n, "entity": "icd"}}``, the content of vocab.json."""
         return {
-            name: {"id": i, "entity": ENTITIES[entity]}
+            name: {"id": i, "entity": self.entity_names[entity]}
             for i, (name, entity) in enumerate(zip(self.tokens, self.entities.tolist(), strict=True))
         }
 
     def to_json(self) -> str:
         """Return the vocabulary as one string: a dataset opens in the same time whatever its vocabulary."""
-        return json.dumps([list(self.tokens), self.entities.tolist()])
+        return json.dumps([list(self.tokens), self.entities.tolist(), list(self.entity_names)])
 
     @classmethod
     def from_json(cls, text: str) -> "CodeVocabulary":
         """Read what `to_json` wrote."""
-        tokens, entities = json.loads(text)
-        return cls(tuple(tokens), np.array(entities, dtype=np.uint8))
+        tokens, entities, names = json.loads(text)
+        return cls(tuple(tokens), np.array(entities, dtype=np.uint8), tuple(names))
+
+
+def _place(key: CodeKey) -> tuple[int, str, str]:
+    """Return where a code comes in a vocabulary: those of the original's systems before all others."""
+    system, code = key
+    entity = code_system(system).entity
+    known = ORIGINAL_ENTITIES.index(entity) if entity in ORIGINAL_ENTITIES else len(ORIGINAL_ENTITIES)
+    return known, system, code

@@ -84,7 +84,7 @@ def assemble(
     """
     validation, test = patients.rows(VALIDATION), patients.rows(TEST)
     labels = patients.labels[test]
-    hashes = patients.dataset.columns["keys"].numpy()[test]
+    hashes = patients.dataset.columns["patient_hashes"].numpy()[test]
     parts = groups(patients, test)
     probabilities: dict[str, np.ndarray] = {}
     found: list[ModelResults] = []

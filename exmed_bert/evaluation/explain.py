@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exmed_bert.data.vocabulary import ENTITIES, CodeVocabulary
+from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation.results import CodeAttribution
 
 TOLERANCE = 0.01  # of the difference in logit that attributions may miss
@@ -104,7 +104,7 @@ def by_code(
     return [
         CodeAttribution(
             code=vocabulary.code(found[i]),
-            entity=ENTITIES[vocabulary.entities[found[i]]],
+            entity=vocabulary.entity_names[vocabulary.entities[found[i]]],
             patients=int(count[found[i]]),
             mean=float(mean[i]),
             mean_absolute=float(absolute[found[i]] / count[found[i]]),

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from exmed_bert import codes
 from exmed_bert.cohorts.labeled import LabeledPatients
-from exmed_bert.data.vocabulary import SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 
 RECENCY_DAYS = 180.0  # a code that was last seen so long before the index date has a recency of 1/e
 LEAST_PATIENTS = 2  # training patients who have a code or group, or it gets no column
@@ -62,7 +62,7 @@ def features(patients: LabeledPatients, train_rows: np.ndarray) -> Features:
     lengths = patients.dataset.lengths
     patient = np.repeat(np.arange(n), lengths)
     day = columns["visit_days"].numpy()[
-        np.repeat(columns["visit_offsets"].numpy()[:-1], lengths) + columns["positions"].numpy() - 1
+        np.repeat(columns["visit_offsets"].numpy()[:-1], lengths) + columns["visit_ids"].numpy() - 1
     ]
     days_ago = np.maximum(patients.index_days[patient] - day.astype(np.int64), 0)
     recency = np.exp(-days_ago / RECENCY_DAYS).astype(np.float32)
@@ -87,7 +87,7 @@ def features(patients: LabeledPatients, train_rows: np.ndarray) -> Features:
     ]
     who, who_names = _who(patients, patient, day)
     matrix = _narrow(sparse.csr_array(sparse.hstack([*blocks, sparse.csr_array(who)], format="csr")))
-    own = {f"{system}:{vocabulary.code(token)}" for token, system in enumerate(vocabulary.systems()) if system}
+    own = {f"{key[0]}:{key[1]}" for key in vocabulary.keys if key is not None}
     is_group = np.array([names[c] not in own for c in kept], dtype=bool)
     sets = np.concatenate([*(np.where(is_group, 2, 1) for _ in bags), np.zeros(len(who_names), dtype=np.int64)])
     return Features(matrix, [f"{names[c]} {kind}" for kind in bags for c in kept] + who_names, sets)
@@ -104,9 +104,9 @@ def groups_of(vocabulary: CodeVocabulary) -> tuple[list[str], np.ndarray]:
         Names, and (V, depth) int32 with -1 where a code has no more.
     """
     covered: dict[str, list[int]] = {}  # the codes under each name, nearest name first
-    for token, system in enumerate(vocabulary.systems()):
-        if system is not None:
-            code = vocabulary.code(token)
+    for token, key in enumerate(vocabulary.keys):
+        if key is not None:
+            system, code = key
             for name in (code, *codes.ancestors(code, system)):
                 covered.setdefault(f"{system}:{name}", []).append(token)
         elif token == UNK:
@@ -154,6 +154,7 @@ def _who(patients: LabeledPatients, patient: np.ndarray, day: np.ndarray) -> tup
     }
     decade = np.clip(age // 10, 0, _DECADES - 1)
     parts |= {f"age {10 * d}-{10 * d + 9}": decade == d for d in range(_DECADES)}
-    for name, ids, tokens in (("sex", columns["sexes"], SEX_TOKENS), ("state", columns["states"], STATE_TOKENS)):
-        parts |= {f"{name} {tokens[i]}": ids.numpy() == i for i in (UNK, *range(len(SPECIAL_TOKENS), len(tokens)))}
+    for column in patients.dataset.info.static_columns:
+        ids, tokens = patients.dataset.static_ids(column.name), column.tokens
+        parts |= {f"{column.name} {tokens[i]}": ids == i for i in (UNK, *range(len(SPECIAL_TOKENS), len(tokens)))}
     return np.stack([np.asarray(part, dtype=np.float32) for part in parts.values()], axis=1), list(parts)

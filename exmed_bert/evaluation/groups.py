@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
-from exmed_bert.data.vocabulary import SEX_TOKENS, UNK
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, with_intervals
 from exmed_bert.evaluation.features import age_at_index
 from exmed_bert.evaluation.metrics import METRICS
@@ -47,8 +46,12 @@ def groups(patients: LabeledPatients, rows: np.ndarray) -> list[Group]:
 
     Codes are divided at the terciles of ``rows``; a group that nobody is in is left out.
     """
-    sexes = patients.dataset.columns["sexes"].numpy()[rows]
-    found = [Group("sex", SEX_TOKENS[i].lower() if i != UNK else "unknown", sexes == i) for i in np.unique(sexes)]
+    found = []
+    for column in patients.dataset.info.static_columns:
+        if column.divides_groups:
+            ids = patients.dataset.static_ids(column.name)[rows]
+            values = {i: (column.value(i) or "unknown").lower() for i in np.unique(ids).tolist()}
+            found += [Group(column.name, value, ids == i) for i, value in values.items()]
     band = np.searchsorted(_AGE_STARTS, age_at_index(patients)[rows], side="right")
     found += [Group("age", name, band == i) for i, name in enumerate(_AGES)]
     lengths = patients.dataset.lengths[rows]

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.data.vocabulary import ENTITY_ID
 from exmed_bert.models import ExMedBertForMaskedLM
 
 TOP = (1, 5, 10)
@@ -83,12 +82,10 @@ def summarize(
     the number of masked positions each is computed on. A group that has none has a count of 0 and no accuracy.
     """
     entity = dataset.info.vocabulary.entities[found.labels]
-    groups = {
-        "": np.ones(len(found.labels), dtype=bool),
-        "diagnoses_": entity == ENTITY_ID["icd"],
-        "drugs_": entity == ENTITY_ID["atc"],
-        "novel_codes_": np.isin(found.labels, dataset.novel_ids),
-    }
+    groups = {"": np.ones(len(found.labels), dtype=bool)}
+    for events, entities in dataset.info.vocabulary.entities_by_events.items():
+        groups[f"{events}_"] = np.isin(entity, entities)
+    groups["novel_codes_"] = np.isin(found.labels, dataset.novel_ids)
     code_loss = float(found.losses.mean()) if len(found.losses) else 0.0
     plos_loss = _plos_loss(found, plos_weight) if len(found.plos_labels) else 0.0
     metrics = {"loss": code_loss + plos_loss, "code_loss": code_loss}
@@ -138,9 +135,9 @@ def most_frequent_code_accuracy(train: PatientDataset, labels: np.ndarray) -> di
         return {}
     vocabulary = train.info.vocabulary
     counts = train.code_counts.copy()
-    counts[vocabulary.entities == ENTITY_ID["default"]] = -1
-    of_kind = (np.where(vocabulary.entities == ENTITY_ID[kind], counts, -1) for kind in ("atc", "icd"))
-    guesses = [int(kind.argmax()) for kind in of_kind]
+    counts[vocabulary.entities == 0] = -1
+    of_entity = (np.where(vocabulary.entities == entity, counts, -1) for entity in np.unique(vocabulary.entities)[1:])
+    guesses = [int(of_one.argmax()) for of_one in of_entity]
     return {
         "baseline_top1": float((labels == counts.argmax()).mean()),
         "baseline_entity_top1": float(np.isin(labels, guesses).mean()),

@@ -33,14 +33,14 @@ def explain(
 
     patients = experiment.patients
     test = patients.rows(TEST)
-    keys = patients.dataset.columns["keys"].numpy()[test]
+    keys = patients.dataset.columns["patient_hashes"].numpy()[test]
     chosen = test[np.sort(np.argsort(mix(experiment.settings.seed, keys), kind="stable")[:number])]
     rows = LabeledRows(patients, chosen)
     model.eval()
     found: dict[str, list[np.ndarray]] = {"row": [], "code": [], "value": []}
     complete = 0
     for start in console.progress(range(0, len(chosen), _AT_ONCE), label="Explaining", unit=" batches"):
-        batch = experiment.collator(rows.__getitems__(range(start, min(start + _AT_ONCE, len(chosen)))))
+        batch = experiment.collator(rows.batch(range(start, min(start + _AT_ONCE, len(chosen)))))
         batch.pop("labels")
         codes = batch["input_ids"]
         with torch.no_grad():

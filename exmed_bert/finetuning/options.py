@@ -2,7 +2,7 @@
 
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.io import file_format
+from exmed_bert.data.formats import file_format
 from exmed_bert.files import check_writable, existing_file
 from exmed_bert.startup import called
 

@@ -10,7 +10,7 @@ from exmed_bert.clinvec.initialization import initialize_from
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
-from exmed_bert.training.initial_model import align_head, code_keys, estimate_codes, with_vocabulary
+from exmed_bert.training.initial_model import align_head, estimate_codes, with_vocabulary
 
 _STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
 _ANSWER_SPREAD = 5.0
@@ -40,7 +40,7 @@ def extend_vocabulary(
     grown, shared = with_vocabulary(model, known.ids, vocabulary)
     if len(vocabulary) == len(known):
         return Pretrained(grown, vocabulary, 0, 0)
-    keys = code_keys(vocabulary)
+    keys = vocabulary.keys
     known_ids = [token for token in shared if keys[token] is not None]
     start = estimate_codes(grown, keys, known_ids, seed)
     placed = np.setdiff1d(start.ids, known_ids)
@@ -140,7 +140,7 @@ def _batches(
     order = np.argsort(rows.lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collator(rows.__getitems__(chosen))
+        batch = collator(rows.batch(chosen))
         batch.pop("labels")
         yield chosen, batch
 
@@ -176,7 +176,7 @@ def extend_outcome_vocabulary(
         return model.eval(), 0
     size = len(known)
     old = model.get_input_embeddings().weight
-    keys = code_keys(vocabulary)
+    keys = vocabulary.keys
     medical = [token for token in range(size) if keys[token] is not None]
     ids, (vectors,), _, _ = initialize_from(
         keys, [keys[token] for token in medical], [old[torch.tensor(medical)].numpy()], True, seed

@@ -114,7 +114,7 @@ def draw_subset(patients: LabeledPatients, size: int | None, seed: int) -> Subse
 def _nested(patients: LabeledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:
     if size >= len(rows):
         return rows
-    keys = patients.dataset.columns["keys"].numpy()[rows]
+    keys = patients.dataset.columns["patient_hashes"].numpy()[rows]
     order = rows[np.argsort(uniform(seed, _SUBSET_STREAM, keys, patients.index_days[rows]), kind="stable")]
     cases, others = order[patients.labels[order] == 1], order[patients.labels[order] == 0]
     share = len(cases) / len(rows)

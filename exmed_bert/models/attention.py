@@ -16,14 +16,14 @@ def kernel(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
 
 
 def attention_bias(
-    config: ExMedBertConfig, attention_mask: Tensor | None, position_ids: Tensor | None, embedded: Tensor
+    config: ExMedBertConfig, attention_mask: Tensor | None, visit_ids: Tensor | None, embedded: Tensor
 ) -> Tensor | None:
     """Return padding and visit distances in the form that the configured kernel takes.
 
     Args:
         config: names the kernel, and says whether heads see the distances between visits.
         attention_mask: (B, L), 1 at real tokens.
-        position_ids: (B, L), visit numbers.
+        visit_ids: (B, L), visit numbers.
         embedded: (B, L, hidden), gives type and device.
 
     Returns:
@@ -45,7 +45,7 @@ def attention_bias(
         attention_mask = torch.ones(embedded.shape[:2], device=device)
     allowed = attention_mask.bool()[:, None, None, :]
     if config.visit_distance_bias:
-        visits = torch.zeros_like(attention_mask) if position_ids is None else position_ids
+        visits = torch.zeros_like(attention_mask) if visit_ids is None else visit_ids
         distances = (visits[:, None, None, :] - visits[:, None, :, None]).abs().to(dtype)  # (B, 1, L, L)
         slopes = torch.tensor(visit_slopes(config.num_attention_heads), dtype=dtype, device=device)
         bias = distances * -slopes[:, None, None]

@@ -125,12 +125,11 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         input_ids: Tensor,
         entity_ids: Tensor,
         age_ids: Tensor | None = None,
-        sex_ids: Tensor | None = None,
-        state_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        visit_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        **static_ids: Tensor,
     ) -> OutcomeOutput:
         """Predict the outcome.
 
@@ -144,11 +143,10 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             input_ids=input_ids,
             entity_ids=entity_ids,
             age_ids=age_ids,
-            sex_ids=sex_ids,
-            state_ids=state_ids,
-            position_ids=position_ids,
+            visit_ids=visit_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
+            **static_ids,
         ).last_hidden_state
         summary = mean_of_real(hidden, attention_mask) if self.summary is None else self.summary(hidden, attention_mask)
         embedded = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds

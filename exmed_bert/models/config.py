@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from transformers import PretrainedConfig
 
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
+
 STEEPEST, FLATTEST = 8.0, 0.3  # of a head's attention logits, a visit
 
 
@@ -22,8 +24,9 @@ class ExMedBertConfig(PretrainedConfig):
 
     Attributes:
         code_vocab_size: code ids, special tokens included.
-        number_of_codes: entity types: default, atc, icd.
+        number_of_codes: entity types: the default one of special tokens, and the code systems.
         age_vocab_size, sex_vocab_size, region_vocab_size: ids of ages, sexes and states.
+        static_columns: static columns beside sex and state: by name the values that each can have.
         max_position_embedding: visit numbers, 0 (padding) included; the original's spelling.
         predict_codes, predict_los: which heads pretraining has.
         plos_weight: weight in the loss of patients without and with a prolonged length of stay.
@@ -53,6 +56,7 @@ class ExMedBertConfig(PretrainedConfig):
     age_vocab_size: int = 117
     sex_vocab_size: int = 8
     region_vocab_size: int = 62
+    static_columns: dict[str, list[str]] | None = None
     hidden_size: int = 288
     num_hidden_layers: int = 6
     num_attention_heads: int = 6
@@ -80,3 +84,9 @@ class ExMedBertConfig(PretrainedConfig):
     is_decoder: bool = False
     add_cross_attention: bool = False
     tie_word_embeddings: bool = False
+
+    @property
+    def static_vocab_sizes(self) -> dict[str, int]:
+        """Number of ids of each static column by its name: sex, state, then those of ``static_columns``."""
+        further = {name: len(SPECIAL_TOKENS) + len(values) for name, values in (self.static_columns or {}).items()}
+        return {"sex": self.sex_vocab_size, "state": self.region_vocab_size} | further

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exmed_bert.cohorts.cohort import ModelInput
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.vocabulary import ENTITY_ID, SPECIAL_TOKENS, AgeUnit, CodeVocabulary, age_vocabulary_size
+from exmed_bert.data.static_columns import declared
+from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import read_json, write_json
 from exmed_bert.models import ExMedBertConfig
 
@@ -89,6 +88,7 @@ def model_input(folder: Path, config: ExMedBertConfig) -> ModelInput:
         max_length=origin.max_length if origin else config.max_position_embedding - 1,
         age_unit=origin.age_unit if origin else unit,
         pretraining=origin.trained_on if origin else None,
+        static_columns=declared(config.static_columns or {}),
     )
 
 
@@ -105,13 +105,19 @@ def read_vocabulary(folder: Path) -> CodeVocabulary:
     try:
         entries = sorted(content.items(), key=lambda item: item[1]["id"])
         ids = [entry["id"] for _, entry in entries]
-        entities = np.array([ENTITY_ID[entry["entity"]] for _, entry in entries], dtype=np.uint8)
+        entities = [str(entry["entity"]) for _, entry in entries]
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "icd"}}}}') from None
     labels = tuple(name for name, _ in entries)
     special = len(SPECIAL_TOKENS)
-    if labels[:special] != SPECIAL_TOKENS or entities[:special].any() or not entities[special:].all():
+    are_default = [entity == DEFAULT_ENTITY for entity in entities]
+    if labels[:special] != SPECIAL_TOKENS or not all(are_default[:special]) or any(are_default[special:]):
         raise InputError(f"{path}: expected ids 0 to 5 to be {' '.join(SPECIAL_TOKENS)}, and all others to be codes")
     if ids != list(range(len(ids))):
         raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
-    return CodeVocabulary(labels, entities)
+    vocabulary = CodeVocabulary.of_tokens(list(zip(labels, entities, strict=True))[special:])
+    try:
+        vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return vocabulary

@@ -6,7 +6,7 @@ computed where a label is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,7 @@ def _table(count: int, size: int, scale: float) -> nn.Embedding:
 
 
 class ExMedBertEmbeddings(nn.Module):
-    """The sum of six embeddings a token, normalized."""
+    """The sum of a token's embeddings, normalized: code, entity, age, visit number, and each static column."""
 
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__()
@@ -95,6 +95,10 @@ class ExMedBertEmbeddings(nn.Module):
         self.positional_embeddings = VisitPositions(config.max_position_embedding, size)
         self.age_embeddings = _table(config.age_vocab_size, size, scale)
         self.state_embeddings = _table(config.region_vocab_size, size, scale)
+        self.static = tuple(config.static_vocab_sizes)
+        for name, count in config.static_vocab_sizes.items():
+            if not hasattr(self, f"{name}_embeddings"):
+                setattr(self, f"{name}_embeddings", _table(count, size, scale))
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout_probability = config.hidden_dropout_prob
 
@@ -103,24 +107,26 @@ class ExMedBertEmbeddings(nn.Module):
         input_ids: Tensor,
         entity_ids: Tensor,
         age_ids: Tensor | None,
-        sex_ids: Tensor | None,
-        state_ids: Tensor | None,
-        position_ids: Tensor | None,
+        visit_ids: Tensor | None,
+        static_ids: Mapping[str, Tensor],
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Return (B, L, hidden); ids are (B, L), those of sex and state may be (B, 1).
+        """Return (B, L, hidden).
 
-        ``inputs_embeds``, (B, L, hidden), stands in for the code embeddings alone.
+        Args:
+            input_ids, entity_ids, age_ids, visit_ids: (B, L).
+            static_ids: by name of a static column (B, L) or (B, 1); those that are missing stand for padding.
+            inputs_embeds: (B, L, hidden), stands in for the code embeddings alone.
         """
         padding = torch.zeros_like(input_ids)
         embedded = (
             (self.code_embeddings(input_ids) if inputs_embeds is None else inputs_embeds)
             + self.entity_embeddings(entity_ids)
             + self.age_embeddings(padding if age_ids is None else age_ids)
-            + self.positional_embeddings(padding if position_ids is None else position_ids)
-            + self.sex_embeddings(padding if sex_ids is None else sex_ids)
-            + self.state_embeddings(padding if state_ids is None else state_ids)
+            + self.positional_embeddings(padding if visit_ids is None else visit_ids)
         )
+        for name in self.static:
+            embedded = embedded + getattr(self, f"{name}_embeddings")(static_ids.get(name, padding))
         normalized = self.layer_norm(embedded)
         return dropout(normalized, self.dropout_probability) if self.training else normalized
 
@@ -184,26 +190,43 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         input_ids: Tensor,
         entity_ids: Tensor,
         age_ids: Tensor | None = None,
-        sex_ids: Tensor | None = None,
-        state_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        visit_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        plos_label: Tensor | None = None,
+        **static_ids: Tensor,
     ) -> BaseModelOutput:
         """Encode patients.
 
         Args:
-            input_ids: (B, L) code ids.
+            input_ids: (B, L) code ids; a single patient may be (L,).
             entity_ids: (B, L) entity types.
-            age_ids, position_ids: (B, L); sex_ids, state_ids: (B, L) or (B, 1). None stands for padding everywhere.
+            age_ids, visit_ids: (B, L) ages and visit numbers. None stands for padding everywhere.
             attention_mask: (B, L), 1 at real tokens, 0 at padding. None: nothing is padded.
-            inputs_embeds: (B, L, hidden), in place of the embeddings of the codes; the other five are added to it.
+            inputs_embeds: (B, L, hidden), in place of the embeddings of the codes; the others are added to it.
+            plos_label: not used, so that an item of a `PatientDataset` can be passed as it is.
+            static_ids: ``sex_ids``, ``state_ids`` and so on, (B, L) or (B, 1); ``position_ids``, the original's name
+                of ``visit_ids``, is read too.
 
         Returns:
             ``last_hidden_state``, (B, L, hidden).
+
+        Raises:
+            TypeError: an input has no embedding in this model.
         """
-        embedded = self.embeddings(input_ids, entity_ids, age_ids, sex_ids, state_ids, position_ids, inputs_embeds)
-        bias = attention_bias(self.config, attention_mask, position_ids, embedded)
+        if input_ids.dim() == 1:
+            input_ids, entity_ids, age_ids, visit_ids, attention_mask = (
+                None if ids is None else ids[None]
+                for ids in (input_ids, entity_ids, age_ids, visit_ids, attention_mask)
+            )
+            static_ids = {name: ids.reshape(1, -1) for name, ids in static_ids.items()}
+        if "position_ids" in static_ids:
+            visit_ids = static_ids.pop("position_ids")
+        static = {name.removesuffix("_ids"): ids for name, ids in static_ids.items()}
+        if unknown := static.keys() - self.config.static_vocab_sizes.keys():
+            raise TypeError(f"{type(self).__name__}: no embedding for {', '.join(f'{name}_ids' for name in unknown)}")
+        embedded = self.embeddings(input_ids, entity_ids, age_ids, visit_ids, static, inputs_embeds)
+        bias = attention_bias(self.config, attention_mask, visit_ids, embedded)
         return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
 
 
@@ -341,19 +364,18 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         input_ids: Tensor,
         entity_ids: Tensor,
         age_ids: Tensor | None = None,
-        sex_ids: Tensor | None = None,
-        state_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        visit_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         code_labels: Tensor | None = None,
         plos_label: Tensor | None = None,
         query_positions: Tensor | None = None,
         future_codes: Tensor | None = None,
+        **static_ids: Tensor,
     ) -> MaskedCodeOutput:
         """Predict codes and, if the model has that head, prolonged length of stay.
 
         Args:
-            input_ids ... attention_mask: as `ExMedBertModel.forward`.
+            input_ids ... attention_mask, static_ids: as `ExMedBertModel.forward`.
             code_labels: (B, L), the original code at masked positions, -100 elsewhere.
             plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
             query_positions: (B,) where a patient is queried what comes, -100 who is not queried.
@@ -363,10 +385,9 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             input_ids=input_ids,
             entity_ids=entity_ids,
             age_ids=age_ids,
-            sex_ids=sex_ids,
-            state_ids=state_ids,
-            position_ids=position_ids,
+            visit_ids=visit_ids,
             attention_mask=attention_mask,
+            **static_ids,
         ).last_hidden_state
         output = MaskedCodeOutput()
         if code_labels is None:

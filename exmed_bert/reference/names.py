@@ -1,6 +1,6 @@
 """Names of codes: the official ones of ICD-10-CM, and those of the reference tables' drugs."""
 
-from exmed_bert.codes import ATC, ICD, CodeKey, ancestors, icd10cm, normalize
+from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, icd10cm, normalize
 from exmed_bert.reference.tables import load
 
 
@@ -18,9 +18,9 @@ def code_names() -> dict[CodeKey, str]:
     """
     official = icd10cm.official_list()
     names = {
-        (ICD, code): official.get_description(code)
+        (ICD10CM, code): official.get_description(code)
         for code in official.get_all_codes(True)
-        if normalize(code, ICD) == code  # and no chapter or block
+        if normalize(code, ICD10CM) == code  # and no chapter or block
     }
     for (_, code), name in drug_names().items():
         names[ATC, code] = name
@@ -33,4 +33,4 @@ def indications() -> list[tuple[CodeKey, CodeKey, float]]:
     """Return drugs, diagnoses they are given for, and the probability of the drug given the diagnosis."""
     drugs, diagnoses = load().drugs, load().diagnoses
     links = zip(drugs.link_drug, drugs.link_diagnosis, drugs.link_probability.tolist(), strict=True)
-    return [((ATC, drugs.codes[drug]), (ICD, diagnoses.codes[of]), probability) for drug, of, probability in links]
+    return [((ATC, drugs.codes[drug]), (ICD10CM, diagnoses.codes[of]), probability) for drug, of, probability in links]

@@ -32,11 +32,11 @@ def load(folder: Path = FOLDER) -> RecentCodes:
     rows = Rows(folder / "recent_codes.csv")
 
     def code(text: str) -> str:
-        return text if codes.normalize(text, codes.ICD) == text else rows.wrong(f"is no {codes.ICD} code")
+        return text if codes.normalize(text, codes.ICD10CM) == text else rows.wrong(f"is no {codes.ICD10CM} code")
 
     return RecentCodes(
         path=rows.path,
-        codes=rows.codes(codes.ICD),
+        codes=rows.codes(codes.ICD10CM),
         sources=tuple(rows.each("source_code", code)),
         valid_from=rows.days("valid_from"),
         names=tuple(rows.each("name", str)),

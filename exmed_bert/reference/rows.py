@@ -40,7 +40,7 @@ class Rows:
         """Refuse the value that is being read."""
         raise InputError(f"{self.where}, {problem}")
 
-    def codes(self, system: codes.CodeSystem) -> tuple[str, ...]:
+    def codes(self, system: str) -> tuple[str, ...]:
         """Return the column ``code``: codes of the system in its usual spelling, each once."""
         found = self.each(
             "code", lambda text: text if codes.normalize(text, system) == text else self.wrong(f"is no {system} code")

@@ -218,7 +218,7 @@ def _digest(folder: Path, names: tuple[str, ...]) -> str:
 
 def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnoses:
     rows = Rows(path)
-    names = rows.codes(codes.ICD)
+    names = rows.codes(codes.ICD10CM)
     index = {code: i for i, code in enumerate(names)}
     kinds = rows.each("kind", lambda text: text if text in KINDS else rows.wrong(f"expected one of {', '.join(KINDS)}"))
     bands = [rows.shares(f"prevalence_{band}") for band in ("0_17", "18_44", "45_64", "65_up")]

@@ -8,7 +8,8 @@ from typing import Any
 
 from exmed_bert import codes, console
 from exmed_bert.config import GenerateSettings, Resolved
-from exmed_bert.data.io import Piece, file_format, prepare, write_pieces
+from exmed_bert.data.formats import file_format
+from exmed_bert.data.writers import Piece, prepare, write_pieces
 from exmed_bert.files import check_writable_file, write_json
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import recent as recent_codes
@@ -109,9 +110,12 @@ def _meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[st
         "block": BLOCK,
         "counts": {
             "patients": summary.patients,
-            "diagnoses": summary.codes[codes.ICD].total(),
+            "diagnoses": summary.codes[codes.ICD10CM].total(),
             "prescriptions": summary.codes[codes.ATC].total(),
-            "codes": {system: dict(sorted(counts.items())) for system, counts in summary.codes.items()},
+            "codes": {
+                codes.code_system(system).entity: dict(sorted(counts.items()))
+                for system, counts in summary.codes.items()
+            },
         },
         "bounds": dict(zip(BOUNDS, summary.bound.tolist(), strict=True)),
         "novel_codes": novel,

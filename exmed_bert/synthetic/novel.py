@@ -52,7 +52,7 @@ class Cousins:
     origins: dict[str, str]
 
 
-def make_cousins(known: tuple[str, ...], system: codes.CodeSystem, seed: int) -> Cousins:
+def make_cousins(known: tuple[str, ...], system: str, seed: int) -> Cousins:
     """Return the invented cousins of the ``known`` codes, the same for a seed wherever they are drawn.
 
     No cousin is a known code, or the cousin of two codes, so that replacing codes never makes two of a visit equal.
@@ -136,9 +136,9 @@ def _cousins(
     )
 
 
-def _endings(code: str, known: tuple[str, ...], system: codes.CodeSystem, seed: int) -> tuple[str, list[str]]:
+def _endings(code: str, known: tuple[str, ...], system: str, seed: int) -> tuple[str, list[str]]:
     """Return what the cousins of a code begin with, and their last characters in shuffled order."""
-    if system == codes.ICD:
+    if system == codes.ICD10CM:
         stem, endings, share = (code if "." in code else f"{code}."), _ICD_ENDINGS, slice(None)
     else:
         stem, endings = code[:5], _ATC_ENDINGS

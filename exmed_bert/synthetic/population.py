@@ -5,14 +5,15 @@ Because a block knows nothing of the others, the same seed gives the same patien
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.config import GenerateSettings
-from exmed_bert.data.patient import EventColumns, PatientColumns
+from exmed_bert.data.patient import EventColumns, PatientColumns, merge_events
+from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.reference.tables import SEXES, load
 from exmed_bert.synthetic import bounds
 from exmed_bert.synthetic.conditions import draw_conditions
@@ -86,11 +87,17 @@ def generate_block(
     patients = PatientColumns(
         patient_ids=list(range(block * BLOCK, (block + 1) * BLOCK)),
         birth_years=people.birth_years.astype(np.int32),
-        sexes=[SEXES[sex] for sex in people.sexes],
-        states=[tables.demographics.states[state] for state in people.states],
+        static={
+            SEX.name: [SEXES[sex] for sex in people.sexes],
+            STATE.name: [tables.demographics.states[state] for state in people.states],
+        },
         plos=plos.astype(np.int8),
-        diagnoses=_columns(replace_some(rng, diagnoses, cousins[codes.ICD], novel_prob), cousins[codes.ICD]),
-        drugs=_columns(replace_some(rng, drugs, cousins[codes.ATC], novel_prob), cousins[codes.ATC]),
+        events=merge_events(
+            [
+                _columns(replace_some(rng, events, cousins[system], novel_prob), system, cousins[system])
+                for system, events in ((codes.ICD10CM, diagnoses), (codes.ATC, drugs))
+            ]
+        ),
     )
     bound = [
         diagnosis_counts > bounds.DIAGNOSES[-1],
@@ -102,18 +109,18 @@ def generate_block(
 
 
 @functools.cache
-def novel_cousins(seed: int, kind: NovelKind = "invented") -> dict[codes.CodeSystem, Cousins]:
+def novel_cousins(seed: int, kind: NovelKind = "invented") -> dict[str, Cousins]:
     """Return the novel codes of a kind, by code system; the invented ones depend on the seed."""
     tables = load()
     if kind == "recent":
-        return {codes.ICD: recent_cousins(tables.diagnoses), codes.ATC: no_cousins(tables.drugs.codes)}
+        return {codes.ICD10CM: recent_cousins(tables.diagnoses), codes.ATC: no_cousins(tables.drugs.codes)}
     return {
-        codes.ICD: make_cousins(tables.diagnoses.codes, codes.ICD, seed),
+        codes.ICD10CM: make_cousins(tables.diagnoses.codes, codes.ICD10CM, seed),
         codes.ATC: make_cousins(tables.drugs.codes, codes.ATC, seed),
     }
 
 
-def _columns(events: Events, cousins: Cousins) -> EventColumns:
+def _columns(events: Events, system: str, cousins: Cousins) -> EventColumns:
     """Return events as columns, in order of patient, day and code, with a table of the codes that occur."""
     events = merge([events])
     used, compact = np.unique(events.codes, return_inverse=True)
@@ -121,27 +128,10 @@ def _columns(events: Events, cousins: Cousins) -> EventColumns:
         codes=compact.astype(np.int32),
         days=events.days.astype(np.int32),
         offsets=np.concatenate(([0], np.cumsum(events.per_patient(BLOCK)))),
-        table=[cousins.table[code] for code in used],
+        table=[(system, cousins.table[code]) for code in used],
     )
 
 
 def _head(block: Block, n: int) -> Block:
     """Return the first n patients of a block."""
-
-    def head(events: EventColumns) -> EventColumns:
-        end = events.offsets[n]
-        return replace(events, codes=events.codes[:end], days=events.days[:end], offsets=events.offsets[: n + 1])
-
-    patients = block.patients
-    return Block(
-        PatientColumns(
-            patient_ids=patients.patient_ids[:n],
-            birth_years=patients.birth_years[:n],
-            sexes=patients.sexes[:n],
-            states=patients.states[:n],
-            plos=patients.plos[:n],
-            diagnoses=head(patients.diagnoses),
-            drugs=head(patients.drugs),
-        ),
-        block.bound[:n],
-    )
+    return block if n == len(block.patients) else Block(block.patients.take(np.arange(n)), block.bound[:n])

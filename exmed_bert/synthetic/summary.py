@@ -7,6 +7,7 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.data.patient import EventColumns
+from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.reference.tables import SEXES
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.novel import Cousins
@@ -25,7 +26,7 @@ class Summary:
         self.plos = 0
         self.states: set[str] = set()
         self.bound = np.zeros(len(BOUNDS), dtype=np.int64)
-        self.codes: dict[codes.CodeSystem, Counter[str]] = {codes.ICD: Counter(), codes.ATC: Counter()}
+        self.codes: dict[str, Counter[str]] = {codes.ICD10CM: Counter(), codes.ATC: Counter()}
         self.lengths = {name: _Range() for name in ("diagnoses", "prescriptions", "visits")}
         self.guessed = 0.0
 
@@ -34,17 +35,17 @@ class Summary:
         patients = block.patients
         self.patients += len(patients)
         self.birth_years += int(patients.birth_years.sum())
-        self.female += patients.sexes.count(SEXES[1])
+        self.female += patients.static[SEX.name].count(SEXES[1])
         self.plos += int((patients.plos == 1).sum())
-        self.states.update(patients.states)
+        self.states.update(patients.static[STATE.name])
         self.bound += block.bound.sum(axis=0)
-        for system, events in ((codes.ICD, patients.diagnoses), (codes.ATC, patients.drugs)):
+        for system, name in ((codes.ICD10CM, "diagnoses"), (codes.ATC, "prescriptions")):
+            events = patients.events.of_system(system)
             counts = np.bincount(events.codes, minlength=len(events.table)).tolist()
-            self.codes[system].update({code: count for code, count in zip(events.table, counts, strict=True) if count})
+            self.codes[system].update({key[1]: n for key, n in zip(events.table, counts, strict=True) if n})
             self.guessed += _guessed_from_history(events)
-        self.lengths["diagnoses"].add(patients.diagnoses.counts())
-        self.lengths["prescriptions"].add(patients.drugs.counts())
-        self.lengths["visits"].add(_visits(patients.diagnoses, patients.drugs))
+            self.lengths[name].add(events.counts())
+        self.lengths["visits"].add(_visits(patients.events))
 
     def merge(self, other: "Summary") -> None:
         """Count in what ``other`` has counted."""
@@ -57,14 +58,14 @@ class Summary:
         for name, length in other.lengths.items():
             self.lengths[name].merge(length)
 
-    def novel(self, cousins: dict[codes.CodeSystem, Cousins]) -> dict[str, dict[str, Any]]:
+    def novel(self, cousins: dict[str, Cousins]) -> dict[str, dict[str, Any]]:
         """Return every novel code that occurs: its system, the code it came from, its parent and its count."""
         found = {}
         for system, counts in self.codes.items():
-            origins = cousins[system].origins
+            origins, entity = cousins[system].origins, codes.code_system(system).entity
             for code in sorted(counts.keys() & origins.keys()):
                 parent = codes.parent(code, system)
-                found[code] = {"system": system, "source": origins[code], "parent": parent, "count": counts[code]}
+                found[code] = {"system": entity, "source": origins[code], "parent": parent, "count": counts[code]}
         return found
 
     def rows(self, last_year: int, names: dict[str, str], novel: dict[str, dict[str, Any]]) -> list[tuple[str, Any]]:
@@ -83,7 +84,7 @@ class Summary:
         rows.append(("the patient's most frequent other code", f"right for {self.guessed / events:.1%} of the events"))
         for name, count in zip(BOUNDS, self.bound.tolist(), strict=True):
             rows.append((name, f"{count / self.patients:.1%} of the patients"))
-        for title, system in (("most frequent diagnoses", codes.ICD), ("most frequent drugs", codes.ATC)):
+        for title, system in (("most frequent diagnoses", codes.ICD10CM), ("most frequent drugs", codes.ATC)):
             for code, count in self.codes[system].most_common(_TOP):
                 share = count / self.codes[system].total()
                 rows.append((title, f"{code:8} {share:5.1%}  {names.get(code, 'novel')}"))
@@ -109,12 +110,11 @@ class _Range:
         return f"mean {self.total / n:.1f}, {self.least} to {self.most}"
 
 
-def _visits(*kinds: EventColumns) -> np.ndarray:
+def _visits(events: EventColumns) -> np.ndarray:
     """Return the number of distinct days with events of each patient, (N,) int64."""
-    patients = np.concatenate([np.repeat(np.arange(len(events.offsets) - 1), events.counts()) for events in kinds])
-    days = np.concatenate([events.days for events in kinds]).astype(np.int64)
-    visit = np.sort(patients << 32 | days - days.min())
-    return np.bincount(visit[first_of_run(visit)] >> 32, minlength=len(kinds[0].offsets) - 1)
+    days = events.days.astype(np.int64)
+    visit = np.sort(events.patients() << 32 | days - days.min())
+    return np.bincount(visit[first_of_run(visit)] >> 32, minlength=len(events.offsets) - 1)
 
 
 def _guessed_from_history(events: EventColumns) -> float:

@@ -12,11 +12,12 @@ import torch
 
 from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
-from exmed_bert.clinvec.reader import CodeKey
+from exmed_bert.codes import CodeKey
 from exmed_bert.config import PretrainSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
-from exmed_bert.data.vocabulary import ENTITIES, SEX_TOKENS, STATE_TOKENS, CodeVocabulary
+from exmed_bert.data.static_columns import BUILT_IN
+from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.training.options import attention_heads, intermediate_size
 
@@ -33,10 +34,9 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
     """Return the configuration that settings and dataset ask for."""
     return ExMedBertConfig(
         code_vocab_size=len(info.vocabulary),
-        number_of_codes=len(ENTITIES),
+        number_of_codes=len(info.vocabulary.entity_names),
         age_vocab_size=info.age_vocabulary_size,
-        sex_vocab_size=len(SEX_TOKENS),
-        region_vocab_size=len(STATE_TOKENS),
+        static_columns={column.name: list(column.values) for column in info.static_columns if column not in BUILT_IN},
         max_position_embedding=info.max_length + 1,
         hidden_size=settings.hidden_size,
         num_hidden_layers=settings.num_hidden_layers,
@@ -74,14 +74,6 @@ def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Star
     return Start(model, notes + (codes.notes if codes else []), codes)
 
 
-def code_keys(vocabulary: CodeVocabulary) -> list[CodeKey | None]:
-    """Return (code system, code) of each id, None for special tokens."""
-    return [
-        None if system is None else (system, vocabulary.code(token))
-        for token, system in enumerate(vocabulary.systems())
-    ]
-
-
 @torch.no_grad()
 def start_from_clinvec(
     model: ExMedBertForMaskedLM, vocabulary: CodeVocabulary, settings: PretrainSettings
@@ -93,7 +85,7 @@ def start_from_clinvec(
     """
     table = model.bert.embeddings.code_embeddings.weight
     row_norm = float(table.norm(dim=1).mean()) * math.sqrt(_VECTOR_SHARE)
-    start = initialize_codes(code_keys(vocabulary), settings, model.config.hidden_size, row_norm, settings.seed)
+    start = initialize_codes(vocabulary.keys, settings, model.config.hidden_size, row_norm, settings.seed)
     ids = torch.from_numpy(start.ids)
     table[ids] = math.sqrt(1 - _VECTOR_SHARE) * table[ids] + torch.from_numpy(start.vectors)
     for warning in start.warnings:
@@ -125,7 +117,7 @@ def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) 
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
     if not settings.use_hierarchical_init:
         return Start(model, notes)
-    keys = code_keys(info.vocabulary)
+    keys = info.vocabulary.keys
     codes = estimate_codes(model, keys, [token for token in shared if keys[token] is not None], settings.seed)
     return Start(model, notes + codes.notes, codes)
 
@@ -149,8 +141,10 @@ def check_sizes(folder: Path, config: ExMedBertConfig, info: DatasetInfo) -> Non
     """Raise an InputError where a pretrained model has fewer ids than a dataset needs."""
     for name, have, need in (
         ("age ids", config.age_vocab_size, info.age_vocabulary_size),
-        ("sex ids", config.sex_vocab_size, len(SEX_TOKENS)),
-        ("state ids", config.region_vocab_size, len(STATE_TOKENS)),
+        *(
+            (f"{column.name} ids", config.static_vocab_sizes.get(column.name, 0), len(column.tokens))
+            for column in info.static_columns
+        ),
         ("visit positions", config.max_position_embedding, info.max_length + 1),
     ):
         if have < need:
@@ -169,7 +163,8 @@ def with_vocabulary(
         vocabulary: the other one; codes that are new to the model are drawn at random.
         changes: of the configuration.
     """
-    config = ExMedBertConfig(**(old.config.to_dict() | {"code_vocab_size": len(vocabulary)} | changes))
+    sizes = {"code_vocab_size": len(vocabulary), "number_of_codes": len(vocabulary.entity_names)}
+    config = ExMedBertConfig(**(old.config.to_dict() | sizes | changes))
     model = ExMedBertForMaskedLM(config)
     shared = [(token, known[name]) for name, token in vocabulary.ids.items() if name in known]
     here, there = (torch.tensor(side) for side in zip(*shared, strict=True))
@@ -177,8 +172,8 @@ def with_vocabulary(
     for name, tensor in state.items():
         if name in CODE_TABLES:
             tensor[here] = old_state[name][there]
-        elif name in old_state:
-            tensor.copy_(old_state[name])
+        elif name in old_state:  # a vocabulary that has grown may have further entity types, at the end
+            tensor[: len(old_state[name])] = old_state[name]
     return model, here.tolist()
 
 

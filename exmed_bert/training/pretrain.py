@@ -21,7 +21,7 @@ from exmed_bert.models.folder import write_origin
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.initial_model import Start, code_keys, new_model
+from exmed_bert.training.initial_model import Start, new_model
 from exmed_bert.training.options import check
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
@@ -90,7 +90,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     unseen = None
     if settings.use_hierarchical_init:
         pretrained = start.codes.ids_of("own") if settings.model_dir else []
-        unseen = UnseenCodes(model, code_keys(train.info.vocabulary), train.code_counts, pretrained)
+        unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, pretrained)
         notes.append(f"{len(unseen.ids):,} codes occur nowhere in training: they take their relatives' place after it")
 
     args = _training_arguments(settings, precision.name)
@@ -181,7 +181,7 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
                 f"{settings.validation_data}: has other {what} than {settings.training_data}; "
                 "make both in one conversion (--split all)"
             )
-    both = len(np.intersect1d(train.columns["keys"].numpy(), val.columns["keys"].numpy()))
+    both = len(np.intersect1d(train.columns["patient_hashes"].numpy(), val.columns["patient_hashes"].numpy()))
     if both:
         console.warn(f"{both:,} patients are in both datasets; the validation metrics will look better than they are")
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+from exmed_bert.data.batches import BatchedRows, LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.randomness import mix
 from exmed_bert.evaluation import masked_codes
@@ -37,7 +37,7 @@ KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is dam
 
 def evaluation_sample(dataset: PatientDataset, most: int, seed: int) -> np.ndarray:
     """Return the indices of at most so many patients, drawn by a hash of who they are."""
-    return np.sort(np.argsort(mix(seed, dataset.columns["keys"].numpy()))[:most])
+    return np.sort(np.argsort(mix(seed, dataset.columns["patient_hashes"].numpy()))[:most])
 
 
 class _EpochCallback(TrainerCallback):
@@ -69,7 +69,7 @@ class PatientTrainer(Trainer):
 
         Args:
             model, args: as a Trainer takes them.
-            train_dataset, eval_dataset: with ``lengths``, the tokens of each patient, and ``__getitems__``.
+            train_dataset, eval_dataset: with ``lengths``, the tokens of each patient, and ``batch(rows)``.
             collator: what a dataset gives for a batch to what the model takes.
             epoch_listeners: told the number of each epoch before it begins, by ``set_epoch``.
         """
@@ -87,7 +87,7 @@ class PatientTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the batches of an epoch, grouped by length; each process gets its share, on its device."""
         loader = DataLoader(
-            self.train_dataset,
+            BatchedRows(self.train_dataset),
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -226,4 +226,4 @@ class PretrainingTrainer(PatientTrainer):
         most = -(-len(order) // self.args.world_size)
         batches = -(-most // self.args.per_device_eval_batch_size)
         for batch in np.array_split(order[self.args.process_index :: self.args.world_size], max(batches, 1)):
-            yield self._eval_collator(self.eval_dataset.__getitems__(batch))
+            yield self._eval_collator(self.eval_dataset.batch(batch))

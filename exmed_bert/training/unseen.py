@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from exmed_bert.clinvec.reader import CodeKey
+from exmed_bert.codes import CodeKey
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.initial_model import estimate_codes
 

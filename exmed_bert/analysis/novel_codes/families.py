@@ -5,15 +5,12 @@ from functools import cached_property
 
 import numpy as np
 
-from exmed_bert.codes import ancestors, chapter, parent
-
-CodeKey = tuple[str, str]
-_TITLES = {"icd": "ICD-10-CM", "atc": "ATC"}
+from exmed_bert.codes import CodeKey, ancestors, chapter, code_system, parent
 
 
 def system_title(system: str) -> str:
     """Return the name of a code system for people."""
-    return _TITLES.get(system, system)
+    return code_system(system).title
 
 
 class CodeFamilies:

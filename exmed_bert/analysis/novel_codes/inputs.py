@@ -11,12 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from exmed_bert import console
-from exmed_bert.analysis.novel_codes.families import CodeFamilies, CodeKey
-from exmed_bert.codes import ICD, ancestors
+from exmed_bert.analysis.novel_codes.families import CodeFamilies
+from exmed_bert.codes import ICD10CM, CodeKey, ancestors
 from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.vocabulary import SEX_TOKENS, SPECIAL_TOKENS, STATE_TOKENS, UNK, CodeVocabulary
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import read_vocabulary
 from exmed_bert.reference.names import code_names
@@ -98,8 +98,7 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     novel, novel_by = _novel(vocabulary, original, counts)
     if not novel.any():
         notes.append(f"There is no novel code here: {novel_by}. What follows is about all codes of the model.")
-    systems = vocabulary.systems()
-    families = CodeFamilies([(systems[i], vocabulary.code(i)) for i in ids.tolist()])  # type: ignore[misc]
+    families = CodeFamilies([vocabulary.keys[i] for i in ids.tolist()])  # type: ignore[misc]
     return NovelInputs(
         model, vocabulary, ids, families, embeddings, dataset, unknown, counts, training_data, novel, novel_by, notes
     )
@@ -170,22 +169,24 @@ def descriptions(keys: Sequence[CodeKey]) -> list[str]:
         if above is None:
             return "in no code list"
         # A group of ATC has no name of its own here.
-        return f"in no code list, under {above}" + (f": {names[system, above]}" if system == ICD else "")
+        return f"in no code list, under {above}" + (f": {names[system, above]}" if system == ICD10CM else "")
 
     return [describe(system, code) for system, code in keys]
 
 
 def _check_fit(model: ExMedBertForMaskedLM, dataset: PatientDataset, settings: AnalyzeSettings) -> None:
     config = model.config
-    positions = int(dataset.columns["positions"].max()) + 1 if len(dataset.columns["positions"]) else 0
+    positions = int(dataset.columns["visit_ids"].max()) + 1 if len(dataset.columns["visit_ids"]) else 0
     if config.age_vocab_size != dataset.info.age_vocabulary_size:
         raise InputError(
             f"{settings.dataset}: has ages in {dataset.info.age_unit} ({dataset.info.age_vocabulary_size:,} ids), the "
             f"model {config.age_vocab_size:,} ids; convert again with the --age-unit that the model was trained with"
         )
     for name, have, need in (
-        ("sex ids", config.sex_vocab_size, len(SEX_TOKENS)),
-        ("state ids", config.region_vocab_size, len(STATE_TOKENS)),
+        *(
+            (f"{column.name} ids", config.static_vocab_sizes.get(column.name, 0), len(column.tokens))
+            for column in dataset.info.static_columns
+        ),
         ("visit positions", config.max_position_embedding, positions),
     ):
         if have < need:
@@ -204,7 +205,7 @@ def _training_counts(
         )
         return None, None
     train = PatientDataset.load(path)
-    both = len(np.intersect1d(train.columns["keys"].numpy(), dataset.columns["keys"].numpy()))
+    both = len(np.intersect1d(train.columns["patient_hashes"].numpy(), dataset.columns["patient_hashes"].numpy()))
     if both:
         note = f"{both:,} patients of the dataset are in the training data: the model has seen what it predicts here."
         console.warn(note)

@@ -89,7 +89,7 @@ def predict_all_codes(
         chunks = np.array_split(order, max(-(-len(order) // _BATCH), 1))
         bar = progress(total=len(order), label="Masked codes", unit=" patients")
         for rows in chunks:
-            batch = dataset.__getitems__(rows)
+            batch = dataset.batch(rows)
             part_of = _deal(batch, dataset.info.masking.seed, parts)
             fields = collator(batch)
             for part in range(parts):
@@ -108,7 +108,7 @@ def predict_all_codes(
 
 def _deal(batch: PaddedBatch, seed: int, parts: int) -> np.ndarray:
     """Return the part of each token, (B, L), -1 for padding and specials; it depends on seed and patient alone."""
-    draws = mix(mix(seed, batch.keys)[:, None], np.arange(batch.codes.shape[1]))
+    draws = mix(mix(seed, batch.patient_hashes)[:, None], np.arange(batch.codes.shape[1]))
     candidate = batch.codes >= len(SPECIAL_TOKENS)
     order = np.argsort(np.where(candidate, draws, np.uint64(2**64 - 1)), axis=1, kind="stable")
     place = np.argsort(order, axis=1, kind="stable")  # of each token in its patient's order

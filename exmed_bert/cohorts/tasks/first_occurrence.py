@@ -131,8 +131,4 @@ class FirstOccurrence(Task):
 
 def _first_day(patients: PatientColumns, endpoint: Endpoint, after: np.ndarray) -> np.ndarray:
     """Return the day of each patient's first event of the endpoint later than a day, (N,) int64, or `NEVER`."""
-    first = np.full(len(patients), NEVER, dtype=np.int64)
-    for events, system in ((patients.diagnoses, "icd"), (patients.drugs, "atc")):
-        of_endpoint = endpoint.among(events.table, system)  # type: ignore[arg-type]
-        first = np.minimum(first, first_after(events, of_endpoint, after))
-    return first
+    return first_after(patients.events, endpoint.among(patients.events.table), after)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from exmed_bert.data.patient import EPOCH, PatientColumns
+from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.reference.tables import BAND_STARTS, Limits, Tables
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, age_bands
 from exmed_bert.synthetic.report.measures import (
     FIRST_DAY,
+    SYSTEMS,
     UNKNOWN_SEX,
     WHOLE_YEAR_BUT,
     YEARS,
@@ -78,8 +80,8 @@ class Histories:
 
     def add(self, patients: PatientColumns, diagnoses: Coded, drugs: Coded) -> None:
         """Count a chunk of patients in."""
-        births, sexes = birth_year_index(patients.birth_years), sex_index(patients.sexes)
-        self.states.update(patients.states)
+        births, sexes = birth_year_index(patients.birth_years), sex_index(patients.static[SEX.name])
+        self.states.update(patients.static[STATE.name])
         self._add_visits(patients, births, sexes)
         if len(diagnoses.known):
             month = diagnoses.known.codes * self.months.shape[1] + month_index(diagnoses.known.days)
@@ -92,7 +94,7 @@ class Histories:
         _count_broken(self.broken[:, n_codes:], drugs.known, births, sexes, self.tables.drugs.limits)
 
     def _add_visits(self, patients: PatientColumns, births: np.ndarray, sexes: np.ndarray) -> None:
-        n, kinds = len(patients), (patients.diagnoses, patients.drugs)
+        n, kinds = len(patients), [patients.events.of_system(system) for system in SYSTEMS]
         for name, events in zip(("diagnoses", "prescriptions"), kinds, strict=True):
             _count(self.lengths[name], events.counts())
         owners = np.concatenate([np.repeat(np.arange(n), events.counts()) for events in kinds])

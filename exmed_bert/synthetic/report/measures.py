@@ -14,10 +14,12 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
+from exmed_bert.data.static_columns import SEX
 from exmed_bert.reference.tables import BAND_STARTS, SEXES, Tables
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.people import age_bands
 
+SYSTEMS = (codes.ICD10CM, codes.ATC)  # diagnoses and drugs
 YEARS = range(1850, 2101)  # years of birth and of events; a year outside is counted as the nearest
 UNKNOWN_SEX = len(SEXES)  # index beside those of SEXES
 _SPELLINGS = {"M": 0, "MALE": 0, "F": 1, "W": 1, "FEMALE": 1}
@@ -70,17 +72,15 @@ class Coded:
 class Coder:
     """Finds the codes of a file in the tables; each spelling is looked up once."""
 
-    def __init__(
-        self, known: Sequence[str], system: codes.CodeSystem, sources: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, known: Sequence[str], system: str, sources: Mapping[str, str] | None = None) -> None:
         self._known = {code: number for number, code in enumerate(known)}
-        self._system: codes.CodeSystem = system
+        self._system: str = system
         self._sources = sources or {}
         self._found: dict[str, tuple[str, int, bool]] = {}
 
     def __call__(self, events: EventColumns) -> Coded:
         """Return the events by the tables' codes."""
-        found = [self._found.get(code) or self._find(code) for code in events.table]
+        found = [self._found.get(code) or self._find(code) for _, code in events.table]
         counts = np.bincount(events.codes, minlength=len(found)).tolist()
         outside: Counter[str] = Counter()
         novel = 0
@@ -123,9 +123,9 @@ class Measures:
         self.pairs = np.argwhere(np.triu(tables.diagnoses.odds_ratios != 1, 1))
         self.patients = 0
         self.last_day: int | None = None
-        self.events: Counter[codes.CodeSystem] = Counter()
-        self.novel: Counter[codes.CodeSystem] = Counter()
-        self.outside: dict[codes.CodeSystem, Counter[str]] = {codes.ICD: Counter(), codes.ATC: Counter()}
+        self.events: Counter[str] = Counter()
+        self.novel: Counter[str] = Counter()
+        self.outside: dict[str, Counter[str]] = {codes.ICD10CM: Counter(), codes.ATC: Counter()}
         n_years, n_sexes, n_codes, n_drugs = len(YEARS), UNKNOWN_SEX + 1, len(tables.diagnoses.codes), self._n_drugs
         self.by_birth_year = {
             "people": np.zeros((n_years, n_sexes), dtype=np.int64),
@@ -138,7 +138,7 @@ class Measures:
         self.users_by_year = np.zeros((n_years, n_drugs), dtype=np.int64)
         self.fills_by_year = np.zeros((n_years, n_drugs), dtype=np.int64)
         self._coders = {
-            codes.ICD: Coder(tables.diagnoses.codes, codes.ICD, sources),
+            codes.ICD10CM: Coder(tables.diagnoses.codes, codes.ICD10CM, sources),
             codes.ATC: Coder(tables.drugs.codes, codes.ATC, sources),
         }
 
@@ -150,7 +150,8 @@ class Measures:
 
     def code(self, patients: PatientColumns) -> tuple[Coded, Coded]:
         """Return a chunk's diagnoses and prescriptions by the tables' codes."""
-        return self._coders[codes.ICD](patients.diagnoses), self._coders[codes.ATC](patients.drugs)
+        diagnoses, drugs = (self._coders[system](patients.events.of_system(system)) for system in SYSTEMS)
+        return diagnoses, drugs
 
     def add(self, patients: PatientColumns) -> None:
         """Count a chunk of patients in."""
@@ -160,7 +161,7 @@ class Measures:
         """Count a chunk in whose events are looked up already."""
         n = len(patients)
         self.patients += n
-        for system, coded in ((codes.ICD, diagnoses), (codes.ATC, drugs)):
+        for system, coded in ((codes.ICD10CM, diagnoses), (codes.ATC, drugs)):
             self.events[system] += len(coded)
             self.novel[system] += coded.novel
             self.outside[system].update(coded.outside)
@@ -168,7 +169,7 @@ class Measures:
         diagnoses, drugs = diagnoses.known, drugs.known
 
         has, given = _has(diagnoses, n, len(self.with_diagnosis)), _has(drugs, n, self._n_drugs)
-        cells = birth_year_index(patients.birth_years) * (UNKNOWN_SEX + 1) + sex_index(patients.sexes)
+        cells = birth_year_index(patients.birth_years) * (UNKNOWN_SEX + 1) + sex_index(patients.static[SEX.name])
         np.add.at(self.by_birth_year["people"].reshape(-1), cells, 1)
         _count_by_cell(self.by_birth_year["codes"], cells, has)
         _count_by_cell(self.by_birth_year["pairs"], cells, has[self.pairs[:, 0]] & has[self.pairs[:, 1]])

@@ -8,8 +8,9 @@ from typing import Any
 from exmed_bert import codes, console
 from exmed_bert.config import ReportSettings, Resolved
 from exmed_bert.console import InputError
-from exmed_bert.data.io import file_format, read_patients
+from exmed_bert.data.formats import file_format
 from exmed_bert.data.patient import EPOCH
+from exmed_bert.data.readers import read_patients
 from exmed_bert.files import check_writable, existing_file, make_folder, read_json, write_json
 from exmed_bert.reference.tables import load
 from exmed_bert.reporting.content import Report
@@ -104,7 +105,7 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
     rows = [
         ("file", str(findings.path)),
         ("patients", f"{measures.patients:,}"),
-        ("diagnoses", f"{measures.events[codes.ICD]:,}"),
+        ("diagnoses", f"{measures.events[codes.ICD10CM]:,}"),
         ("prescriptions", f"{measures.events[codes.ATC]:,}"),
         ("first and last event", f"{_day(findings.histories.first_day)} to {_day(measures.last_day)}"),
         ("compared with", f"{TABLES}, digest {findings.tables.digest}; SOURCES.md there explains the short names"),
@@ -149,7 +150,7 @@ def content_of(findings: Findings, comparisons: list[Comparison], notes: list[st
         "input": {
             "file": str(findings.path),
             "patients": measures.patients,
-            "diagnoses": measures.events[codes.ICD],
+            "diagnoses": measures.events[codes.ICD10CM],
             "prescriptions": measures.events[codes.ATC],
             "first_day": _day(findings.histories.first_day),
             "last_day": _day(measures.last_day),

@@ -1,0 +1,5 @@
+"""Reading files of patients: a registry of readers, one module per format."""
+
+from exmed_bert.data.readers.registry import READERS, fingerprint, read_patients, reader_of
+
+__all__ = ["READERS", "fingerprint", "read_patients", "reader_of"]

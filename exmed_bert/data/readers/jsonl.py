@@ -1,0 +1,54 @@
+"""Patients from ``.jsonl`` and ``.jsonl.gz`` files: a record on each line, read as a stream."""
+
+import gzip
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from exmed_bert.console import InputError
+from exmed_bert.data.formats import file_format
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.readers import arrow
+from exmed_bert.data.readers.records import RecordReader, from_table
+from exmed_bert.data.readers.validation import RecordFields
+
+
+class JsonLinesReader(RecordReader):
+    """Reads lines of JSON; blank lines are skipped."""
+
+    name = "jsonl"
+    extensions = (".jsonl", ".jsonl.gz")
+
+    def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:
+        """Yield ``size`` patients at a time."""
+        opened: Callable[..., Any] = gzip.open if file_format(path) == ".jsonl.gz" else open
+        before = 0
+        try:
+            with opened(path, "rb") as lines:
+                filled = (line for line in lines if not line.isspace())
+                while batch := list(islice(filled, size)):
+                    columns = from_table(arrow.parse_json_lines(batch, fields), fields)
+                    yield _parsed(path, batch, before) if columns is None else columns
+                    before += len(batch)
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise InputError(f"{path}: is no whole gzip file: {error}") from None
+
+
+def _parsed(path: Path, lines: list[bytes], before: int) -> list[Any]:
+    """Return the record of each line, all parsed at once; one by one only where an error has to be named."""
+    try:
+        records = orjson.loads(b"[" + b",".join(lines) + b"]")
+        if len(records) == len(lines):
+            return records
+    except orjson.JSONDecodeError:
+        pass
+    records = []
+    for number, line in enumerate(lines, start=before + 1):
+        try:
+            records.append(orjson.loads(line))
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"{path}: record {number}: is not JSON, or is cut short: {error.msg}") from None
+    return records

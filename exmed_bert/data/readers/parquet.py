@@ -1,0 +1,31 @@
+"""Patients from ``.parquet`` files: a row per patient, events in list columns, read as a stream."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exmed_bert.console import InputError
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.readers.records import RecordReader, from_table
+from exmed_bert.data.readers.validation import RecordFields
+
+
+class ParquetReader(RecordReader):
+    """Reads a Parquet file of records."""
+
+    name = "parquet"
+    extensions = (".parquet",)
+
+    def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:
+        """Yield ``size`` patients at a time."""
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=size):
+                    table = pyarrow.Table.from_batches([batch])
+                    columns = from_table(table, fields)
+                    yield table.to_pylist() if columns is None else columns
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowException) as error:
+            raise InputError(f"{path}: is no Parquet file, or is cut short: {error}") from None

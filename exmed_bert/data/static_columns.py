@@ -1,0 +1,121 @@
+"""Static columns: what is said of a patient once, such as sex and state; each is declared here once.
+
+A column is carried by its name through record, dataset, batch and model, where it has an embedding of its own.
+Further columns are declared in config.yaml, under ``static_columns``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from exmed_bert.console import InputError
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_MOST_GROUPS = 12  # values of a column that evaluations show as subgroups
+
+
+@dataclass(frozen=True)
+class StaticColumn:
+    """One static column.
+
+    Attributes:
+        name: identifier: ``sex``. The model's input is ``sex_ids``, its embedding ``sex_embeddings``.
+        field: of the record: ``patient_state`` for the column ``state``.
+        values: what it can be, in capitals; anything else is unknown, the token UNK.
+        spellings: other spellings of a value, in capitals.
+
+    >>> SEX.ids(["female", "M", None, "x"]).tolist(), SEX.tokens[6:], SEX.value(6), SEX.value(UNK)
+    ([6, 7, 1, 1], ('FEMALE', 'MALE'), 'FEMALE', None)
+    """
+
+    name: str
+    field: str
+    values: tuple[str, ...]
+    spellings: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The vocabulary: special tokens and values, in the order of their ids."""
+        return (*SPECIAL_TOKENS, *self.values)
+
+    @property
+    def input_name(self) -> str:
+        """What the model calls the ids of this column."""
+        return f"{self.name}_ids"
+
+    @property
+    def divides_groups(self) -> bool:
+        """Whether the values are few enough for subgroups in an evaluation."""
+        return len(self.values) <= _MOST_GROUPS
+
+    def ids(self, values: Sequence[str | None]) -> np.ndarray:
+        """Return the id of each value, (N,) uint8 or uint16; UNK where it is none of the column's.
+
+        Case and surrounding blanks do not matter. Each distinct value is looked up once.
+        """
+        ids = {value: self._id(value) for value in set(values)}
+        kind = np.uint8 if len(self.tokens) <= 2**8 else np.uint16
+        return np.fromiter(map(ids.__getitem__, values), dtype=kind, count=len(values))
+
+    def value(self, token: int) -> str | None:
+        """Return the value behind an id, None for UNK and other special tokens."""
+        return None if token < len(SPECIAL_TOKENS) else self.tokens[token]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` takes, as plain values."""
+        return {"name": self.name, "field": self.field, "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "StaticColumn":
+        """Return the column that a file declares, one of ours where it is the same."""
+        column = cls(content["name"], content["field"], tuple(content["values"]))
+        return next((known for known in BUILT_IN if known == column), column)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        ids = {value: len(SPECIAL_TOKENS) + i for i, value in enumerate(self.values)}
+        return ids | {spelling: ids[value] for spelling, value in self.spellings.items()}
+
+    def _id(self, value: str | None) -> int:
+        return UNK if value is None else self._ids.get(value.strip().upper(), UNK)
+
+
+SEX = StaticColumn("sex", "sex", ("FEMALE", "MALE"), {"F": "FEMALE", "W": "FEMALE", "M": "MALE"})
+_STATES = (  # 50 states, the District of Columbia and five territories (USPS)
+    "AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR "
+    "PA RI SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI"
+)
+STATE = StaticColumn("state", "patient_state", tuple(_STATES.split()))
+BUILT_IN = (SEX, STATE)  # the original model's
+
+_RESERVED = {"input", "entity", "age", "visit", "position", "code"}  # the model's other inputs
+
+
+def declared(further: Mapping[str, Sequence[str]]) -> tuple[StaticColumn, ...]:
+    """Return sex, state, and the columns that config.yaml declares; a further column's field has its name.
+
+    >>> [column.name for column in declared({"insurance": ["public", "private"]})]
+    ['sex', 'state', 'insurance']
+
+    Raises:
+        InputError: a name is taken or no identifier, or a column has no values or one of them twice.
+    """
+    columns = list(BUILT_IN)
+    for name, values in further.items():
+        where = f"config.yaml: static_columns.{name}"
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{where}: expected a name of lower-case letters, digits and _")
+        if name in _RESERVED or any(name in (column.name, column.field) for column in columns):
+            raise InputError(f"{where}: the name is taken, expected another one")
+        spelled = tuple(str(value).strip().upper() for value in values)
+        if not spelled or len(set(spelled)) < len(spelled) or "" in spelled or set(spelled) & set(SPECIAL_TOKENS):
+            raise InputError(
+                f"{where}: {list(values)}, expected distinct values, none of them {', '.join(SPECIAL_TOKENS)}"
+            )
+        columns.append(StaticColumn(name, name, spelled))
+    return tuple(columns)
