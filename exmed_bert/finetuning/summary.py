@@ -33,7 +33,8 @@ def print_summary(settings: FinetuneSettings, results: Results) -> None:
     rows = []
     for model in results.models:
         auroc = model.metrics["auroc"]
-        rows.append((model.label, f"AUROC {auroc.value:.4f} ({auroc.low:.4f} to {auroc.high:.4f})"))
+        interval = "" if auroc.low is None else f" ({auroc.low:.4f} to {auroc.high:.4f})"
+        rows.append((model.label, f"AUROC {auroc.value:.4f}{interval}"))
     console.table(f"{results.title}: {results.splits[TEST].patients:,} test patients", rows)
     folder = settings.output_dir
     console.table(
