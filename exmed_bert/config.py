@@ -65,7 +65,7 @@ class GenerateSettings(StepSettings):
         json_schema_extra={"short": "-o"},
     )
     novel_prob: Probability = Field(
-        0.01, description="Probability that a code is replaced by a novel cousin.", json_schema_extra={"short": "-p"}
+        0.01, description="Probability that a code is replaced by a novel one.", json_schema_extra={"short": "-p"}
     )
     seed: int = Field(42, ge=0, description="Random seed.", json_schema_extra={"short": "-s"})
     end_date: date = Field(
@@ -77,12 +77,12 @@ class GenerateSettings(StepSettings):
     )
     novel_kind: Literal["invented", "recent"] = Field(
         "invented",
-        description="Novel codes: invented, which stand in no code list, or recent, real ICD-10-CM codes from "
+        description="Novel codes: invented, pseudo-codes in no code list, or recent, real ICD-10-CM codes from "
         "April 2020 on, never before they are valid; no drug is replaced then.",
     )
-    workers: int = Field(1, ge=1, description="Processes that make patients side by side; the file is the same.")
+    workers: int = Field(1, ge=1, description="Processes that generate patients in parallel; the file is the same.")
     chunk_size: int = Field(
-        2000, ge=1, description="Patients a worker makes at once, rounded up to thousands; the file is the same."
+        2000, ge=1, description="Patients per chunk of work, rounded up to thousands; the file is the same."
     )
 
 

@@ -47,7 +47,7 @@ if not "%errorlevel%"=="0" goto failed
 set "step=2"
 set "look=the section 'convert' of config.yaml"
 echo.
-echo Step 2 of 3: converting them to datasets of at most %max_length% codes a patient (%masking%)
+echo Step 2 of 3: converting them to datasets of at most %max_length% codes per patient (%masking%)
 "%python%" scripts\convert_synthetic_to_dataset.py --input "%patients_file%" --output "%dataset%" --split all ^
     --max-length %max_length% %masking% --seed %convert_seed%
 if not "%errorlevel%"=="0" goto failed

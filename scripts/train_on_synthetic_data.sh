@@ -64,7 +64,7 @@ done <<<"$settings"
         scripts/generate_synthetic_patients.py --num-patients "$num_patients" --novel-prob "$novel_prob" \
         --seed "$generate_seed" --output "$patients_file"
 
-    run_step 2 "converting them to datasets of at most $max_length codes a patient ($masking)" \
+    run_step 2 "converting them to datasets of at most $max_length codes per patient ($masking)" \
         "the section 'convert' of config.yaml" \
         scripts/convert_synthetic_to_dataset.py --input "$patients_file" --output "$dataset" --split all \
         --max-length "$max_length" "$masking" --seed "$convert_seed"
