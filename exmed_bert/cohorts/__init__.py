@@ -1,1 +1,1 @@
-"""Prediction tasks and cohorts: who is predicted, when, and with which label."""
+"""Prediction tasks and their cohorts: patients, prediction times, labels and splits."""

@@ -1,1 +1,1 @@
-"""Fine-tuning: from a pretrained model and a cohort to an outcome model and its results."""
+"""Fine-tuning: from a pretrained model and a task to a model of the outcome and its results."""

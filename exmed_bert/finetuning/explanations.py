@@ -1,7 +1,7 @@
-"""Why: the predictions of some test patients, attributed to their codes by integrated gradients.
+"""Attributions: integrated gradients of the logits of some test patients, by code.
 
-Only the codes are exchanged on the way from the baseline to the patient; ages, sex, state and visits stay. The baseline
-is the embedding of MASK at each code: what the model has learned to read as a code that is not known.
+Only the codes change on the way from the baseline to the patient; ages, static columns and visits stay. The baseline is
+the embedding of MASK at each code, which the model has learned to read as an unknown code.
 """
 
 from pathlib import Path

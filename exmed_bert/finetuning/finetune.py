@@ -164,7 +164,7 @@ def _identity(settings: FinetuneSettings, task: Task, model: ExMedBertForMaskedL
 
 @contextlib.contextmanager
 def _reports(settings: FinetuneSettings, folder: RunFolder) -> Iterator[Callable[[], MetricsWriter]]:
-    """Yield what opens TensorBoard and MLflow, once, when the first run asks for it."""
+    """Yield a function that opens TensorBoard and MLflow, once, when the first run calls it."""
     with contextlib.ExitStack() as stack:
         opened: list[MetricsWriter] = []
 

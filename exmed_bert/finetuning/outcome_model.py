@@ -1,4 +1,4 @@
-"""Where fine-tuning starts: a pretrained model, grown by the cohort's new codes, and its first answer."""
+"""The model that is fine-tuned: from a pretrained model, its vocabulary extended by a cohort's new codes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertFo
 from exmed_bert.training.initial_model import align_head, estimate_codes, with_vocabulary
 
 _STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
-_ANSWER_SPREAD = 5.0
+_PROMPT_SPREAD = 5.0  # of the first logit among inputs of about unit spread
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Pretrained:
     Attributes:
         model: with ``vocabulary``.
         vocabulary: the model's own, with the cohort's new codes at its end.
-        new: how many codes the model had never seen.
-        estimated: how many of these have relatives to start from; the others are drawn.
+        new: how many codes the model never saw.
+        estimated: how many of these start from their relatives; the others are drawn at random.
     """
 
     model: ExMedBertForMaskedLM
@@ -53,13 +53,13 @@ def outcome_model(
 ) -> ExMedBertForSequenceClassification:
     """Return the network that is fine-tuned.
 
-    The pretrained head of prolonged stays is left behind: it has seen the labels of the patients that it would be
+    The pretrained head of prolonged stays is not used: it has seen the labels of the patients that it would be
     fine-tuned on, and is surer of them than of any others.
 
     Args:
         pretrained: gives the weights and the sizes.
         head: ``ffn``, ``gru`` or ``lstm``.
-        target_codes: ids of the codes that the prompt asks the code head about; none without a prompt.
+        target_codes: ids of the codes whose logits the prompt takes; none without a prompt.
         from_scratch: draw the weights anew, as pretraining would; the sizes alone are the pretrained model's.
         seed: of what is drawn.
     """
@@ -86,11 +86,11 @@ def fit_prompt(
     collator: PromptCollator,
     batch_size: int,
 ) -> float:
-    """Fit what the model says before training, and the wide part, to the labels; return the strength that was chosen.
+    """Fit the prompt logit and the wide part to the labels; return the inverse ridge penalty that was chosen.
 
-    A ridge regression of the training labels on the first logit, the sum of the codes and age. Its strength is that of
-    the lowest loss on validation patients. The first logit has the spread of several inputs, so that the ridge hardly
-    touches it.
+    A ridge regression of the training labels on the model's first logit, the sum of the codes and age. The penalty is
+    that of the lowest loss on validation patients. The first logit has the spread of several inputs, so that the ridge
+    hardly shrinks it.
 
     Args:
         model: changed in place.
@@ -101,7 +101,7 @@ def fit_prompt(
     from sklearn.linear_model import LogisticRegression
 
     inputs, held_out = (_first_inputs(model, rows, collator, batch_size) for rows in (train, validation))
-    center, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / _ANSWER_SPREAD
+    center, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / _PROMPT_SPREAD
     for table in (inputs, held_out):
         table[:, 0] = (table[:, 0] - center) / spread
     fits = {}
@@ -170,7 +170,7 @@ def extend_outcome_vocabulary(
 ) -> tuple[ExMedBertForSequenceClassification, int]:
     """Give a fine-tuned model the codes of new patients, and return how many of the new ones have relatives.
 
-    The code head gets no new codes: its answers keep the scale that they were fine-tuned with.
+    The code head gets no new codes: its logits keep the scale that they were fine-tuned with.
     """
     if len(vocabulary) == len(known):
         return model.eval(), 0

@@ -1,4 +1,4 @@
-"""How fine-tuning goes on so many labels: which patients, how many steps, which rates."""
+"""The plan of a run by its number of labels: subset of the patients, steps and learning rates."""
 
 import math
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ class FinetunePlan:
 
 
 def make_plan(settings: FinetuneSettings, labels: int, hidden_size: int, from_scratch: bool) -> FinetunePlan:
-    """Fill in what was not given.
+    """Return the plan: settings as given, and for the others what suits the number of labels.
 
     Args:
         settings: as given.
-        labels: training patients.
+        labels: number of training labels.
         hidden_size: of the model.
         from_scratch: whether the encoder has everything to learn.
     """
@@ -77,10 +77,10 @@ def train_sizes(text: str) -> list[int | None]:
 
 @dataclass(frozen=True)
 class Subset:
-    """Labeled patients that a run may look at: (n,) rows to train on, (m,) to validate on, m not above n.
+    """Labeled patients of a run: (n,) rows to train on, (m,) to validate on, m not above n.
 
     Attributes:
-        log_odds_offset: what the sampling has added to the log odds of the outcome, of training and validation patients
+        log_odds_offset: what sampling has added to the log odds of the outcome, of training and validation patients
             alike.
     """
 
@@ -93,7 +93,7 @@ def draw_subset(patients: LabeledPatients, size: int | None, seed: int) -> Subse
     """Draw training and at most as many validation patients, by a hash: smaller subsets lie within larger ones.
 
     Where the outcome is rare, hundreds of patients hold hardly one. So at least a tenth of a subset have it, as in a
-    case-control study; what that adds to the log odds is known, and is taken off again after recalibration.
+    case-control study; what that adds to the log odds is known and taken off after recalibration.
 
     Args:
         patients: all of them.

@@ -1,4 +1,4 @@
-"""One run of fine-tuning: train on a subset of the labels, keep the best weights, score whom is asked for.
+"""One run of fine-tuning: training on a subset of the labels, the best weights, and the logits of the test patients.
 
 A command makes several (numbers of labels, seeds, with and without pretraining). Each has a folder of its own, so that
 a killed command goes on within the run that it was in, and never does one twice.
@@ -41,7 +41,7 @@ class Experiment:
         settings: as given.
         patients: the cohort.
         pretrained: where runs start.
-        target_codes: ids of the codes that the prompt asks the code head about.
+        target_codes: ids of the codes whose logits the prompt takes.
         collator: makes batches.
         precision, attention: chosen for the machine.
     """
@@ -55,7 +55,7 @@ class Experiment:
     attention: str
 
     def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
-        """Return the network before training."""
+        """Return the model before training."""
         model = outcome_model(self.pretrained, self.settings.head, self.target_codes, from_scratch, seed)
         model.set_attn_implementation(self.attention)
         return model
@@ -77,19 +77,19 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.kind}-{self.size or 'all'}-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended.
+    """The results of a run that has ended.
 
     Attributes:
         logits: (n,) float64, of the test patients.
-        labels: how many it was trained on.
-        budget: what it took, in a line.
-        weights: its best weights.
+        labels: number of training labels.
+        budget: its training, in a line for people.
+        weights: file of its best weights.
     """
 
     logits: np.ndarray
@@ -101,13 +101,13 @@ class Finished:
 def train_one(
     run: Run, experiment: Experiment, folder: Path, writer: Callable[[], MetricsWriter], prefix: str
 ) -> Finished:
-    """Train, or go on, or read what an earlier process has finished.
+    """Train, resume, or read what an earlier process has finished.
 
     Args:
-        run: which.
+        run: the one to do.
         experiment: what all runs share.
         folder: of this run.
-        writer: opens where metrics go.
+        writer: opens TensorBoard and MLflow.
         prefix: of the metrics' names.
     """
     settings, patients = experiment.settings, experiment.patients
@@ -147,7 +147,7 @@ def train_one(
     trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described, prefix))
     checkpoint, damaged = checkpoints.last_whole(folder)
     for broken in damaged:
-        console.warn(f"{broken}: is damaged and passed over")
+        console.warn(f"{broken}: is damaged and skipped")
     if checkpoint is not None:
         log(f"Going on from {checkpoint}")
     output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -169,7 +169,7 @@ def train_one(
 
 
 def load_best(run: Finished, experiment: Experiment) -> ExMedBertForSequenceClassification:
-    """Return the network of a finished run, for predictions."""
+    """Return the model of a finished run, for predictions."""
     model = experiment.new_model(from_scratch=True, seed=0)
     model.load_state_dict(load_file(run.weights))
     return model.eval()

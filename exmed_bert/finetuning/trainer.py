@@ -1,4 +1,4 @@
-"""The Trainer of fine-tuning: pretraining's, with the outcome's metrics, early stopping and the best weights."""
+"""The Trainer of fine-tuning: metrics of the outcome, early stopping, the best weights, and two learning rates."""
 
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ def best_step(state: TrainerState) -> tuple[int, list[int]]:
 
 
 class _KeepBest(TrainerCallback):
-    """Writes the weights of the best evaluation and stops when no better one has come for a while.
+    """Writes the weights of the best evaluation and stops after some without improvement.
 
-    Everything follows from the history of evaluations, which checkpoints hold, so a resume goes on alike.
+    Everything follows from the history of evaluations, which checkpoints hold, so a resumed run is the same.
     """
 
     def __init__(self, folder: Path, patience: int) -> None:
@@ -70,8 +70,8 @@ class FinetuningTrainer(PatientTrainer):
             model, args: as a Trainer takes them; ``args.learning_rate`` is the encoder's.
             train, validation: the patients.
             collator: makes batches of both.
-            head_learning_rate: of what pretraining has not trained.
-            patience: evaluations without a better one, until training ends.
+            head_learning_rate: of the parameters that pretraining has not trained.
+            patience: evaluations without improvement after which training ends.
         """
         super().__init__(model, args, train, validation, collator)
         self._head_learning_rate = head_learning_rate

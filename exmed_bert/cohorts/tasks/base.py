@@ -53,7 +53,7 @@ class Task(ABC):
         name: in finetuning.json, and after --task.
         option: the option that requests it: --task with the name, or one of its own.
         label_type: of its labels.
-        exclusions: patients whom `select` excluded so far, by reason.
+        exclusions: how many patients `select` has excluded so far, by reason.
     """
 
     name: ClassVar[str]
@@ -74,8 +74,8 @@ class Task(ABC):
 
         Args:
             settings: of fine-tuning.
-            outcomes: whether labels are known; if not, they are all `UNLABELED`, and nobody is excluded for what came
-                after the prediction time.
+            outcomes: whether labels are known; if not, they are all `UNLABELED`, and no patient is excluded for what
+                follows the prediction time.
 
         Raises:
             InputError, OptionError: a setting is wrong.
@@ -141,12 +141,12 @@ class Task(ABC):
         return cls.from_settings(settings, outcomes=False)
 
     def with_events(self, patients: PatientColumns) -> np.ndarray:
-        """Return which patients have any event, (N,) bool, and count the others."""
+        """Return which patients have any event, (N,) bool, and count the others as excluded."""
         everyone = np.ones(len(patients), dtype=bool)
         return self.exclude(everyone, last_days(patients) == -NEVER, "no event")
 
     def exclude(self, included: np.ndarray, where: np.ndarray, reason: str) -> np.ndarray:
-        """Count the included patients that a reason excludes, and return who is still included; (N,) bool each."""
+        """Count the included patients that a reason excludes; return the patients still included, (N,) bool each."""
         self.exclusions[reason] += int((included & where).sum())
         return included & ~where
 

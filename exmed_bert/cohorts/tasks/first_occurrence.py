@@ -28,7 +28,7 @@ class FirstOccurrence(Task):
         endpoint: its codes.
         index: how the index date is chosen.
         horizon, gap: days after the index date.
-        outcomes: False where the follow-up is unknown: patients get no label, and nobody is censored.
+        outcomes: False where the outcomes are unknown: patients get no label, and none is censored.
     """
 
     name: ClassVar[str] = "first-occurrence"
