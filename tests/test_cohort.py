@@ -117,37 +117,60 @@ class TestFirstOccurrence:
             if rule == "last-visit-before":
                 assert index == max(day for day in own if day <= own[-1] - 365)
 
-    def test_prefixes_sets_and_systems(self) -> None:
-        table = ["E119", "E11.65", "E10.9", "C10AA05", "E1165"]
-        assert Endpoint("E11*").among([("icd10cm", code) for code in table]).tolist() == [
-            True,
-            True,
-            False,
-            False,
-            True,
-        ]
-        assert Endpoint("E11.65, E10.9").among([("icd10cm", code) for code in table]).tolist() == [
-            False,
-            True,
-            True,
-            False,
-            True,
-        ]
-        assert Endpoint("statins", {"statins": ["C10AA*"]}).among([("atc", code) for code in table]).tolist() == [
-            False
-        ] * 3 + [True, False]
-        assert not Endpoint("ICD:C10AA*").among([("atc", code) for code in table]).any()
 
-    @pytest.mark.parametrize("text", ["", "heart failure", "E11.9*9", "*"])
+class TestEndpoints:
+    def test_prefixes_and_sets(self) -> None:
+        def found(endpoint: Endpoint, system: str) -> list[str]:
+            table = ["E119", "E11.65", "E10.9", "C10AA05", "E1165"]
+            belongs = endpoint.among([(system, code) for code in table])
+            return [code for code, one in zip(table, belongs, strict=True) if one]
+
+        assert found(Endpoint("E11*"), "icd10cm") == ["E119", "E11.65", "E1165"]
+        assert found(Endpoint("E11.65, E10.9"), "icd10cm") == ["E11.65", "E10.9", "E1165"]
+        assert found(Endpoint("statins", {"statins": ["C10AA*"]}), "atc") == ["C10AA05"]
+        assert found(Endpoint("ICD:C10AA*"), "atc") == []
+
+    @pytest.mark.parametrize(
+        ("text", "key"),
+        [
+            ("icd9cm:250*", ("icd9cm", "250.01")),
+            ("ICD-9-CM: 25001", ("icd9cm", "250.01")),
+            ("http://hl7.org/fhir/sid/icd-10-cm:E11.9", ("icd10cm", "E119")),
+            ("250.01", ("icd9cm", "25001")),
+            ("ndc:0093-1016-01", ("ndc", "00093101601")),
+            ("phecode:EM_202*", ("phecode", "EM_202.2")),
+        ],
+    )
+    def test_a_code_system_is_named_by_any_of_its_names(self, text: str, key: tuple[str, str]) -> None:
+        others = [("atc", "C10AA05"), ("icd10cm", "I10"), ("rxnorm", "25001")]
+        assert Endpoint(text).among([key, *others]).tolist() == [True, False, False, False]
+
+    @pytest.mark.parametrize("text", ["", "heart failure", "E11.9*9", "*", "ICD:", "ATC:E11.9"])
     def test_what_is_no_endpoint_is_refused(self, text: str) -> None:
         with pytest.raises(OptionError, match="--endpoint"):
             Endpoint(text)
 
-    def test_a_code_of_both_systems_has_to_be_told_apart(self) -> None:
+    def test_an_unknown_code_system_is_named(self) -> None:
+        with pytest.raises(
+            OptionError, match=r"--endpoint: 'ICD11:5A11': unknown code system 'ICD11', expected one of"
+        ):
+            Endpoint("ICD11:5A11")
+
+    def test_a_code_of_two_systems_has_to_be_told_apart(self) -> None:
         endpoint = Endpoint("C10")
         endpoint.among([("icd10cm", "C10"), ("atc", "C10")])
-        with pytest.raises(OptionError, match="ATC:C10 or ICD:C10"):
+        with pytest.raises(
+            OptionError, match="'C10' is a code of ATC and of ICD-10-CM here, expected ATC:C10 or ICD:C10"
+        ):
             endpoint.resolve()
+
+    def test_a_code_is_tied_to_the_system_it_was_found_in(self) -> None:
+        endpoint = Endpoint("C10*,I10,ICD:J*")
+        endpoint.among([("icd10cm", "C10.9"), ("icd10cm", "J06.9")])
+        endpoint.resolve()
+        assert endpoint.texts == ["ICD:C10*", "I10", "ICD:J*"]
+        assert Endpoint(",".join(endpoint.texts)).texts == endpoint.texts
+        assert endpoint.among([("atc", "C10AA05"), ("icd10cm", "C10.1")]).tolist() == [False, True]
 
 
 class TestNothingOfTheFuture:

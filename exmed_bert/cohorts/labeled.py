@@ -1,10 +1,14 @@
 """Labeled patients: histories up to an index date, and whether the outcome occurred after it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exmed_bert.data.dataset import PatientDataset
+if TYPE_CHECKING:
+    from exmed_bert.data.dataset import PatientDataset
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")  # by number
