@@ -177,10 +177,9 @@ def extend_outcome_vocabulary(
     size = len(known)
     old = model.get_input_embeddings().weight
     keys = vocabulary.keys
-    medical = [token for token in range(size) if keys[token] is not None]
-    ids, (vectors,), _, _ = initialize_from(
-        keys, [keys[token] for token in medical], [old[torch.tensor(medical)].numpy()], True, seed
-    )
+    medical = {token: key for token, key in enumerate(keys[:size]) if key is not None}
+    learned = old[torch.tensor(list(medical))].numpy()
+    ids, (vectors,), _, _ = initialize_from(keys, list(medical.values()), [learned], True, seed)
     table = torch.nn.Embedding(len(vocabulary), old.shape[1])
     torch.nn.init.normal_(table.weight)
     table.weight[:size] = old

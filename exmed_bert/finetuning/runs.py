@@ -113,10 +113,10 @@ def train_one(
     settings, patients = experiment.settings, experiment.patients
     subset = draw_subset(patients, run.size, run.seed)
     labels = patients.labels[subset.train]
-    for part, outcomes in (("training", labels), ("validation", patients.labels[subset.validation])):
+    for split, outcomes in (("training", labels), ("validation", patients.labels[subset.validation])):
         if not 0 < outcomes.sum() < len(outcomes):
             raise InputError(
-                f"{settings.input}: {int(outcomes.sum())} of {len(outcomes):,} {part} patients have the outcome, "
+                f"{settings.input}: {int(outcomes.sum())} of {len(outcomes):,} {split} patients have the outcome, "
                 "expected some with it and some without; take more patients or another endpoint"
             )
     scored = patients.rows(TEST)
@@ -141,6 +141,7 @@ def train_one(
         train,
         validation,
         experiment.collator,
+        folder=folder,
         head_learning_rate=plan.head_learning_rate,
         patience=plan.patience,
     )

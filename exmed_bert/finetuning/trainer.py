@@ -20,7 +20,7 @@ BEST = "best.safetensors"  # the weights of the best evaluation so far
 
 def best_step(state: TrainerState) -> tuple[int, list[int]]:
     """Return the step of the highest validation AUPRC, of several that of the lowest loss, and all evaluated steps."""
-    found = {entry["step"]: entry for entry in state.log_history if "eval_loss" in entry}
+    found = {int(entry["step"]): entry for entry in state.log_history if "eval_loss" in entry}
     return min(found, key=lambda step: (-found[step]["eval_auprc"], found[step]["eval_loss"], step)), list(found)
 
 
@@ -30,22 +30,16 @@ class _KeepBest(TrainerCallback):
     Everything follows from the history of evaluations, which checkpoints hold, so a resumed run is the same.
     """
 
-    def __init__(self, folder: Path, patience: int) -> None:
+    def __init__(self, model: torch.nn.Module, folder: Path, patience: int) -> None:
+        self._model = model
         self._folder = folder
         self._patience = patience
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         best, found = best_step(state)
         if best == state.global_step:
             with atomic_write(self._folder / BEST) as part:
-                save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
+                save_file({name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}, part)
         if sum(step > best for step in found) >= self._patience:
             control.should_training_stop = True
 
@@ -61,6 +55,7 @@ class FinetuningTrainer(PatientTrainer):
         validation: LabeledRows,
         collator: PromptCollator,
         *,
+        folder: Path,
         head_learning_rate: float,
         patience: int,
     ) -> None:
@@ -70,23 +65,26 @@ class FinetuningTrainer(PatientTrainer):
             model, args: as a Trainer takes them; ``args.learning_rate`` is the encoder's.
             train, validation: the patients.
             collator: makes batches of both.
+            folder: of the run, where the best weights go.
             head_learning_rate: of the parameters that pretraining has not trained.
             patience: evaluations without improvement after which training ends.
         """
         super().__init__(model, args, train, validation, collator)
+        self._network, self._validation, self._collator = model, validation, collator
+        self._folder = folder
         self._head_learning_rate = head_learning_rate
-        self.add_callback(_KeepBest(Path(args.output_dir), patience))
+        self.add_callback(_KeepBest(model, folder, patience))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Return the optimizer, with a learning rate of its own for the head."""
         if self.optimizer is None:
-            decaying = set(self.get_decay_parameter_names(self.model))
-            head = {id(parameter) for parameter in self.model.head_parameters()}
+            decaying = set(self.get_decay_parameter_names(self._network))
+            head = {id(parameter) for parameter in self._network.head_parameters()}
             groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._network.named_parameters():
                 if parameter.requires_grad:
                     groups.setdefault((id(parameter) in head, name in decaying), []).append(parameter)
-            kind, options = self.optimizer_cls_and_kwargs
+            kind, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args)
             rates = {True: self._head_learning_rate, False: self.args.learning_rate}
             self.optimizer = kind(
                 [
@@ -103,8 +101,7 @@ class FinetuningTrainer(PatientTrainer):
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Evaluate on the validation patients: loss (nats), AUROC and AUPRC where both classes occur."""
-        logits = self.predict_logits(self.eval_dataset)
-        labels = self.eval_dataset.labels
+        logits, labels = self.predict_logits(self._validation), self._validation.labels
         result = {f"{metric_key_prefix}_{name}": value for name, value in outcome_metrics(labels, logits).items()}
         self.log(result)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
@@ -114,12 +111,12 @@ class FinetuningTrainer(PatientTrainer):
         """Return the logit of each patient, (n,) float64."""
         with self.accelerator.autocast():
             return predict(
-                self.model, patients, self.data_collator, self.args.per_device_eval_batch_size, self.args.device
+                self._network, patients, self._collator, self.args.per_device_eval_batch_size, self.args.device
             )
 
     def restore_best(self) -> int:
         """Give the model the weights of its best evaluation; return at which step that was."""
-        self.model.load_state_dict(load_file(Path(self.args.output_dir) / BEST))
+        self._network.load_state_dict(load_file(self._folder / BEST))
         return best_step(self.state)[0]
 
 
