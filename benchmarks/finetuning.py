@@ -34,7 +34,8 @@ from exmed_bert.data.readers import read_patients
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
-from exmed_bert.finetuning.finetune import SCRATCH, make_experiment
+from exmed_bert.finetuning.finetune import make_experiment
+from exmed_bert.finetuning.options import SCRATCH
 from exmed_bert.finetuning.outcome_model import outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one

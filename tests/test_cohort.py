@@ -223,7 +223,7 @@ class TestLabels:
     def test_labels_of_ones_own(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "1,2020-01-11 12:00:00,true", "1,2020-02-20,False", "9,2020-01-01,1")
         records = [patient(1, {0: ["I10"], 10: ["E11.9"], 60: ["I50.9"]}), patient(2, {0: ["I10"]})]
-        task = OwnLabels(read_labels(path))
+        task = OwnLabels(path)
         patients = built(tmp_path, records, task).patients
         assert patients.labels.tolist() == [1, 0] and patients.dataset.lengths.tolist() == [2, 2]
         assert len(set(patients.splits.tolist())) == 1  # one patient, one split
@@ -319,7 +319,7 @@ class TestAttrition:
         lines = [(1, 0), (1, 350), (1, 400), (2, 0), (3, 500), (5, 40), (7, 0), (9, 5), (77, 0)]
         rows = [f"{who},{START + timedelta(days=day)},{who % 2 == 1}" for who, day in lines]
         (folder / "labels.csv").write_text("\n".join(["subject_id,prediction_time,boolean_value", *rows]))
-        return OwnLabels(read_labels(folder / "labels.csv"))
+        return OwnLabels(folder / "labels.csv")
 
     @pytest.mark.parametrize(
         "task",

@@ -231,6 +231,11 @@ class TestForecasts:
             assert targets[targets != IGNORED].tolist() == padded.codes[row][future].tolist()
 
 
+def test_options_are_checked_without_torch() -> None:
+    program = "import sys, exmed_bert.finetuning.options; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
 # The script ----------------------------------------------------------------------------------------------------------
 
 

@@ -26,13 +26,11 @@ class LabelFile:
     """M labels, sorted by the hash of the patient.
 
     Attributes:
-        path: the file.
         patient_hashes: (M,) int64, `randomness.hash_patient_ids` of the patients.
         days: (M,) int32, the day of the prediction, since 1970-01-01. Events of that day belong to the history.
         labels: (M,) int8, 0 or 1.
     """
 
-    path: Path
     patient_hashes: np.ndarray
     days: np.ndarray
     labels: np.ndarray
@@ -80,7 +78,7 @@ def read_labels(path: Path) -> LabelFile:
     twice = np.zeros(n, dtype=bool)
     twice[order[1:]] = (np.diff(hashes[order]) == 0) & (np.diff(days[order]) == 0)
     refuse(twice, "prediction_time", "one label per patient and day")
-    return LabelFile(path, hashes[order], days[order], labels[order])
+    return LabelFile(hashes[order], days[order], labels[order])
 
 
 def _read_columns(path: Path) -> dict[str, list[Any]]:

@@ -14,11 +14,10 @@ from exmed_bert.cohorts.labeled import SPLITS
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings, Resolved
-from exmed_bert.console import InputError, OptionError
-from exmed_bert.evaluation.baselines import BASELINES
+from exmed_bert.console import InputError
 from exmed_bert.files import fingerprint
+from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
-from exmed_bert.finetuning.plan import train_sizes
 from exmed_bert.finetuning.predict_only import predict_only
 from exmed_bert.finetuning.results import evaluate_and_write
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
@@ -30,8 +29,6 @@ from exmed_bert.training.hardware import StepShape, choose_attention, choose_pre
 from exmed_bert.training.initial_model import load_pretrained
 from exmed_bert.training.run_folder import RunFolder, open_run
 from exmed_bert.training.tracking import FINETUNING, LOGGER, MetricsWriter, log, open_log
-
-SCRATCH = "scratch"
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
 _NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite"}
@@ -48,6 +45,7 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     settings = resolved.settings
+    check(settings)
     if settings.predict_only:
         predict_only(settings)
         return
@@ -93,22 +91,6 @@ def planned(settings: FinetuneSettings, sizes: list[int | None], scratch: bool) 
     seeds = range(settings.seed, settings.seed + settings.seeds)
     runs = [Run(kind, size, seed) for size in reversed(sizes) for seed in seeds for kind in kinds]
     return runs
-
-
-def baseline_names(text: str) -> list[str]:
-    """Read --baselines.
-
-    >>> baseline_names("logreg,scratch"), baseline_names("none")
-    (['logreg', 'scratch'], [])
-
-    Raises:
-        OptionError: an unknown name.
-    """
-    names = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
-    for name in names:
-        if name not in (*BASELINES, SCRATCH):
-            raise OptionError(f"--baselines: {name!r}, expected {', '.join((*BASELINES, SCRATCH))} or none")
-    return list(dict.fromkeys(names))
 
 
 def check_splits(settings: FinetuneSettings, cohort: Cohort) -> None:

@@ -1,10 +1,17 @@
 """The options of fine-tuning that can be checked before torch is imported."""
 
+import math
+
+from exmed_bert.cohorts.tasks.base import prediction_rule
+from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.formats import file_format
+from exmed_bert.evaluation.baselines import BASELINES
 from exmed_bert.files import check_writable, existing_file
 from exmed_bert.startup import called
+
+SCRATCH = "scratch"  # among the baselines: the same network without pretraining
 
 
 def check(settings: FinetuneSettings) -> None:
@@ -22,6 +29,45 @@ def check(settings: FinetuneSettings) -> None:
         )
     existing_file(settings.input, f"make it with: {called('generate')}")
     file_format(settings.input)
-    if settings.labels is not None:
-        existing_file(settings.labels)
+    if settings.predict_only:
+        prediction_rule(settings)
+        if settings.labels is not None:
+            existing_file(settings.labels)
+    else:
+        requested_task(settings)
+        train_sizes(settings.train_sizes)
+        baseline_names(settings.baselines)
     check_writable(settings.output_dir)
+
+
+def train_sizes(text: str) -> list[int | None]:
+    """Read --train-sizes; None stands for all.
+
+    >>> train_sizes("all,100,300")
+    [100, 300, None]
+
+    Raises:
+        OptionError: something in it is no number above 9 and not ``all``.
+    """
+    sizes = set()
+    for part in (part.strip() for part in text.split(",")):
+        if part != "all" and not (part.isdecimal() and int(part) >= 10):
+            raise OptionError(f"--train-sizes: {part!r}, expected numbers from 10 on and all, such as 100,300,1000,all")
+        sizes.add(None if part == "all" else int(part))
+    return sorted(sizes, key=lambda size: math.inf if size is None else size)
+
+
+def baseline_names(text: str) -> list[str]:
+    """Read --baselines.
+
+    >>> baseline_names("logreg,scratch"), baseline_names("none")
+    (['logreg', 'scratch'], [])
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    names = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in (*BASELINES, SCRATCH):
+            raise OptionError(f"--baselines: {name!r}, expected {', '.join((*BASELINES, SCRATCH))} or none")
+    return list(dict.fromkeys(names))

@@ -7,7 +7,6 @@ import numpy as np
 
 from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.config import FinetuneSettings
-from exmed_bert.console import OptionError
 from exmed_bert.data.randomness import uniform
 from exmed_bert.training.plan import default_learning_rate
 
@@ -56,23 +55,6 @@ def make_plan(settings: FinetuneSettings, labels: int, hidden_size: int, from_sc
         head_learning_rate=fresh,
         weight_decay=0.01,
     )
-
-
-def train_sizes(text: str) -> list[int | None]:
-    """Read --train-sizes; None stands for all.
-
-    >>> train_sizes("all,100,300")
-    [100, 300, None]
-
-    Raises:
-        OptionError: something in it is no number above 9 and not ``all``.
-    """
-    sizes = set()
-    for part in (part.strip() for part in text.split(",")):
-        if part != "all" and not (part.isdecimal() and int(part) >= 10):
-            raise OptionError(f"--train-sizes: {part!r}, expected numbers from 10 on and all, such as 100,300,1000,all")
-        sizes.add(None if part == "all" else int(part))
-    return sorted(sizes, key=lambda size: math.inf if size is None else size)
 
 
 @dataclass(frozen=True)

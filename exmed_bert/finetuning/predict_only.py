@@ -10,7 +10,7 @@ from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.tasks.base import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.config import FinetuneSettings
-from exmed_bert.console import InputError, OptionError
+from exmed_bert.console import InputError
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.files import make_folder, read_json
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
@@ -28,8 +28,6 @@ def predict_only(settings: FinetuneSettings) -> None:
         InputError, OptionError: the model was not fine-tuned, or no patient is left.
     """
     folder = settings.model_dir
-    if settings.output_dir.resolve() == folder.resolve():
-        raise OptionError(f"--output-dir: {folder} holds the model and its own predictions, expected another folder")
     known = _read(settings)
     form = ModelInput(read_vocabulary(folder), known["max_length"], known["age_unit"], None)
     task = saved_task(folder / FINETUNING, known["task"], settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,7 +15,7 @@ from exmed_bert.cohorts.label_file import LabelFile, read_labels
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.patient import PatientColumns
-from exmed_bert.files import fingerprint
+from exmed_bert.files import existing_file, fingerprint
 
 if TYPE_CHECKING:
     from exmed_bert.cohorts.cohort import Cohort
@@ -25,8 +26,8 @@ class OwnLabels(Task):
     """Labels at prediction times from a file; without a file unknown outcomes, at a visit of each patient.
 
     Attributes:
-        file: the labels.
-        index: prediction times where there is no file.
+        path: of the file, None without one.
+        index: prediction times without a file.
         found: labels of patients among those read so far.
         without_events: of these, labels of patients who have no event.
     """
@@ -34,10 +35,19 @@ class OwnLabels(Task):
     name: ClassVar[str] = "own-labels"
     option: ClassVar[str] = "--labels"
 
-    file: LabelFile | None
+    path: Path | None
     index: IndexRule = LAST_VISIT
     found: int = field(default=0, init=False)
     without_events: int = field(default=0, init=False)
+
+    @cached_property
+    def file(self) -> LabelFile | None:
+        """The labels.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        return None if self.path is None else read_labels(self.path)
 
     @classmethod
     def requested(cls, settings: FinetuneSettings) -> bool:
@@ -46,10 +56,10 @@ class OwnLabels(Task):
 
     @classmethod
     def from_settings(cls, settings: FinetuneSettings, outcomes: bool) -> Self:
-        """Return the task with the labels of --labels."""
+        """Return the task with the labels of --labels, which are read when they are first needed."""
         if settings.labels is None:
             return cls(None, prediction_rule(settings))
-        return cls(read_labels(settings.labels))
+        return cls(existing_file(settings.labels))
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
         """Return every label of a patient who has an event."""
@@ -70,7 +80,7 @@ class OwnLabels(Task):
     @property
     def title(self) -> str:
         """The file of labels."""
-        return "Outcome of the labels" if self.file is None else f"Outcome of {self.file.path.name}"
+        return "Outcome of the labels" if self.path is None else f"Outcome of {self.path.name}"
 
     def check(self, path: Path, cohort: Cohort) -> None:
         """Warn of labels of patients who are not in the file of patients."""
@@ -91,7 +101,7 @@ class OwnLabels(Task):
 
     def identity(self) -> dict[str, Any]:
         """Return the fingerprint of the labels."""
-        return {} if self.file is None else {"labels": fingerprint(self.file.path)}
+        return {} if self.path is None else {"labels": fingerprint(self.path)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], settings: FinetuneSettings) -> Self:
