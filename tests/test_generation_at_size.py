@@ -295,9 +295,9 @@ def test_meta_names_every_recent_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "old, new, problem",
     [
-        ("\nI1A.0,", "\nresistant,", "line .*'resistant', is no icd code"),
+        ("\nI1A.0,", "\nresistant,", "line .*'resistant', is no ICD-10-CM code"),
         ("\nI1A.0,", "\nR51.0,", "a code stands twice"),
-        ("I1A.0,I10,", "I1A.0,hypertension,", "source_code: 'hypertension', is no icd code"),
+        ("I1A.0,I10,", "I1A.0,hypertension,", "source_code: 'hypertension', is no ICD-10-CM code"),
         ("I1A.0,I10,", "I1A.0,I15.9,", "I1A.0: source_code: 'I15.9' is not in diagnoses.csv"),
         ("I1A.0,I10,2023-10-01", "I1A.0,I10,October", "valid_from: 'October', is not readable"),
         ("U07.1,U07,2020-04-01", "U07.1,U07,2020-04-02", "U07.1: valid_from: expected the day that diagnoses.csv"),

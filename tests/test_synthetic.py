@@ -463,7 +463,7 @@ def test_a_run_that_dies_leaves_no_file_that_looks_whole(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     "name, old, new, problem",
     [
-        ("diagnoses.csv", "\nI10,", "\nhypertension,", "'hypertension', is no icd code"),
+        ("diagnoses.csv", "\nI10,", "\nhypertension,", "'hypertension', is no ICD-10-CM code"),
         ("diagnoses.csv", "\nI10,", "\nZ23,", "a code stands twice"),
         ("diagnoses.csv", "J02.9:2.5|R05.9:3.0", "J02.8:2.5|R05.9:3.0", "J02.8 is not in diagnoses.csv"),
         ("diagnoses.csv", ",0.8,0.4,0.5,0.65,", ",8,0.4,0.5,0.65,", "'8', expected a share from 0 to 1"),

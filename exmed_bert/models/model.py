@@ -243,7 +243,8 @@ class BagOfCodes(nn.Module):
     def forward(self, input_ids: Tensor, embedded: Tensor, age_ids: Tensor | None) -> Tensor:
         """(B, L) codes, (B, L, hidden) their embeddings, (B, L) ages or None -> (B, hidden + 1)."""
         same = input_ids[:, :, None] == input_ids[:, None, :]
-        repeated = (same & torch.ones_like(same[0]).tril(-1)).any(dim=2)  # stands earlier in the history, too
+        earlier = torch.ones(same.shape[1:], dtype=torch.bool, device=same.device).tril(-1)
+        repeated = (same & earlier).any(dim=2)  # stands earlier in the history, too
         counts = ~repeated & (input_ids >= len(SPECIAL_TOKENS))
         codes = (embedded * counts[:, :, None]).sum(dim=1) / _CODES
         ages = torch.zeros_like(input_ids) if age_ids is None else age_ids

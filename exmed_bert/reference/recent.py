@@ -32,7 +32,7 @@ def load(folder: Path = FOLDER) -> RecentCodes:
     rows = Rows(folder / "recent_codes.csv")
 
     def code(text: str) -> str:
-        return text if codes.normalize(text, codes.ICD10CM) == text else rows.wrong(f"is no {codes.ICD10CM} code")
+        return text if codes.normalize(text, codes.ICD10CM) == text else rows.wrong("is no ICD-10-CM code")
 
     return RecentCodes(
         path=rows.path,

@@ -43,7 +43,12 @@ class Rows:
     def codes(self, system: str) -> tuple[str, ...]:
         """Return the column ``code``: codes of the system in its usual spelling, each once."""
         found = self.each(
-            "code", lambda text: text if codes.normalize(text, system) == text else self.wrong(f"is no {system} code")
+            "code",
+            lambda text: (
+                text
+                if codes.normalize(text, system) == text
+                else self.wrong(f"is no {codes.code_system(system).title} code")
+            ),
         )
         if len(set(found)) < len(found):
             raise InputError(f"{self.path}: code: a code stands twice")
