@@ -25,6 +25,7 @@ import transformers
 from common import Measurement, at_least_one, generate, load_average, print_figures, report, run_quietly, script
 from joblib import Parallel, delayed
 
+from exmed_bert.codes import ICD10CM
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST, VALIDATION
@@ -209,9 +210,9 @@ def generating_odds(path: Path, case: Case) -> np.ndarray:
     weights = dict(zip(known.diagnoses.codes, of_diagnoses(known), strict=True))
     odds: dict[str, float] = {}
     for patients in read_patients(path):
-        weight = np.array([weights.get(code, 0.0) for code in patients.diagnoses.table])
-        owner = np.repeat(np.arange(len(patients)), patients.diagnoses.counts())
-        pairs = np.unique(np.stack((owner, patients.diagnoses.codes)), axis=1)  # each diagnosis of a patient once
+        diagnoses = patients.events.of_system(ICD10CM)
+        weight = np.array([weights.get(code, 0.0) for _, code in diagnoses.table])
+        pairs = np.unique(np.stack((diagnoses.patients(), diagnoses.codes)), axis=1)  # each code of a patient once
         total = np.bincount(pairs[0], weights=weight[pairs[1]], minlength=len(patients))
         total += of_ages(known.prolonged_stay, LAST_YEAR - patients.birth_years)
         odds.update(zip(map(str, patients.patient_ids), total.tolist(), strict=True))

@@ -288,10 +288,10 @@ class FinetuneSettings(StepSettings):
     )
     index_date: str | None = Field(
         None,
-        description="last-visit-before: the last visit that has the horizon behind it, the default; random: any of "
-        "these visits; fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
+        description="last-visit-before: the last visit with the horizon of follow-up after it, the default; random: "
+        "any of these visits; fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
     )
-    min_history: int = Field(5, ge=1, description="Patients with fewer codes up to the index date are left out.")
+    min_history: int = Field(5, ge=1, description="Patients with fewer codes by the index date are excluded.")
     head: Literal["ffn", "gru", "lstm"] = Field(
         "ffn", description="Head over the history: mean of the hidden states, or a recurrent network over them."
     )
