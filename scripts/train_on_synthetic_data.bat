@@ -74,8 +74,8 @@ echo   Read the metrics:
 echo     type "%output_data_dir%\eval_results.txt"
 echo   See the training curves:
 echo     %tools%tensorboard --logdir "%output_data_dir%\logs"
-echo   Compare runs:
-echo     %tools%mlflow ui --backend-store-uri "sqlite:///%output_data_dir:\=/%/mlruns.db"
+echo   Compare runs, at http://127.0.0.1:5000/#/experiments/1/runs:
+echo     set MLFLOW_DISABLE_TELEMETRY=true^&^& %tools%mlflow ui --backend-store-uri "sqlite:///%output_data_dir:\=/%/mlruns.db"
 echo   Pretrain from ClinVec embeddings:
 echo     %tools%python scripts\pretrain-exmed-bert-clinvec.py --training-data "%training_data%" --validation-data "%validation_data%" --output-dir output\with_clinvec --output-data-dir output\with_clinvec_data --max-seq-length %max_length% %masking% --use-clinvec --clinvec-dir ..\ClinVec --use-hierarchical-init --resize-if-needed
 exit /b 0
@@ -92,7 +92,7 @@ echo Generates synthetic patients, converts them to datasets and pretrains ExMed
 echo.
 echo   patients    how many, a whole number of at least 1 (as shipped: 1000)
 echo   novel_prob  probability of a novel code, a number from 0 to 1 (as shipped: 0.01)
-echo   max_len     most codes kept of a patient, a whole number of at least 2 (as shipped: 50)
+echo   max_len     most codes per patient, a whole number of at least 2 (as shipped: 50)
 echo   seed        random seed, a whole number of at least 0 (as shipped: 42)
 echo.
 echo What is not given, or is "", comes from config.yaml in the project's folder, as do all other settings.

@@ -10,7 +10,7 @@ Generates synthetic patients, converts them to datasets and pretrains ExMed-BERT
 
   patients    how many, a whole number of at least 1 (as shipped: 1000)
   novel_prob  probability of a novel code, a number from 0 to 1 (as shipped: 0.01)
-  max_len     most codes kept of a patient, a whole number of at least 2 (as shipped: 50)
+  max_len     most codes per patient, a whole number of at least 2 (as shipped: 50)
   seed        random seed, a whole number of at least 0 (as shipped: 42)
 
 What is not given, or is "", comes from config.yaml in the project's folder, as do all other settings.
@@ -89,8 +89,8 @@ Next, in that folder:
     cat "$output_data_dir/eval_results.txt"
   See the training curves:
     ${tools}tensorboard --logdir "$output_data_dir/logs"
-  Compare runs:
-    ${tools}mlflow ui --backend-store-uri "sqlite:///$output_data_dir/mlruns.db"
+  Compare runs, at http://127.0.0.1:5000/#/experiments/1/runs:
+    MLFLOW_DISABLE_TELEMETRY=true ${tools}mlflow ui --backend-store-uri "sqlite:///$output_data_dir/mlruns.db"
   Pretrain from ClinVec embeddings:
     ${tools}python scripts/pretrain-exmed-bert-clinvec.py --training-data "$training_data" --validation-data "$validation_data" --output-dir output/with_clinvec --output-data-dir output/with_clinvec_data --max-seq-length $max_length $masking --use-clinvec --clinvec-dir ../ClinVec --use-hierarchical-init --resize-if-needed
 EOF

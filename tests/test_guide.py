@@ -94,7 +94,7 @@ def kind(block: Block) -> str:
     for name, pattern in (
         ("options", r"--?[a-z]"),
         ("install", r"(conda|python -m pip) "),
-        ("server", r"(tensorboard|mlflow ui) "),
+        ("server", r"(tensorboard|MLFLOW_DISABLE_TELEMETRY=true mlflow ui) "),
         ("run", r"(python scripts/|bash scripts/|cd )"),
     ):
         if commands and all(re.match(pattern, command) for command in commands):
@@ -489,7 +489,7 @@ OTHER_COMMANDS = (
     r"conda (env create -f environment\.yaml|activate exmed-bert|deactivate|--version)",
     r"cd \S.*",
     r"tensorboard --logdir output/\S+",
-    r"mlflow ui --backend-store-uri sqlite:///output/\S+",
+    r"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///output/\S+",
     r"sudo apt (update|install (--yes )?python3 python3-venv)",
     r"python -m pytest( tests/\w+\.py)?( -k \w+)?",
     r"python benchmarks/\w+\.py",

@@ -240,6 +240,7 @@ def test_the_end_names_what_was_written_and_the_next_commands(project: Project) 
     assert f'"{folder}/eval_results.txt"' in shown
     assert f'/tensorboard --logdir "{folder}/logs"' in shown
     assert f'/mlflow ui --backend-store-uri "sqlite:///{folder}/mlruns.db"' in shown
+    assert shown.count("MLFLOW_DISABLE_TELEMETRY=true") == 1 and "http://127.0.0.1:5000/#/experiments/1/runs" in shown
     assert "--max-seq-length 50 --dynamic-masking --use-clinvec --clinvec-dir ../ClinVec" in shown
 
 
@@ -315,7 +316,8 @@ def test_both_wrappers_say_the_same(tmp_path: Path, sources: Path, request: pyte
         text = (
             "".join(run.stdout + run.stderr for run in runs).replace("\\", "/").replace(f"Z:{tmp_path}", str(tmp_path))
         )
-        for windows, posix in [("/bat/", "/sh/"), (".bat", ".sh"), ("type ", "cat "), ("/Scripts/", "/bin/")]:
+        twins = [("/bat/", "/sh/"), (".bat", ".sh"), ("type ", "cat "), ("/Scripts/", "/bin/")]
+        for windows, posix in [*twins, ("set MLFLOW_DISABLE_TELEMETRY=true&& ", "MLFLOW_DISABLE_TELEMETRY=true ")]:
             text = text.replace(windows, posix)
         said.append(text.replace("Making .venv with python\n", "Making .venv with python3\n"))
     assert said[0] == said[1]

@@ -9,6 +9,7 @@ from exmed_bert.config import FinetuneSettings
 from exmed_bert.evaluation.results import Results
 from exmed_bert.finetuning.outcome_model import Pretrained
 from exmed_bert.finetuning.predictions import PREDICTIONS
+from exmed_bert.training.tracking import FINETUNING, viewers
 
 
 def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrained) -> None:
@@ -44,6 +45,6 @@ def print_summary(settings: FinetuneSettings, results: Results) -> None:
             ("results", folder / "results.json"),
             ("predictions", folder / PREDICTIONS),
             ("model", folder),
-            ("TensorBoard", f"tensorboard --logdir {folder / 'logs'}"),
+            *viewers(folder, FINETUNING),
         ],
     )

@@ -12,7 +12,7 @@ from exmed_bert.evaluation import masked_codes
 from exmed_bert.files import atomic_write, write_json, write_tensors
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
-from exmed_bert.training.tracking import LOGGER
+from exmed_bert.training.tracking import LOGGER, PRETRAINING, viewers
 from exmed_bert.training.trainer import PretrainingTrainer
 
 
@@ -79,11 +79,7 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
         [
             ("model", settings.output_dir),
             ("metrics", settings.output_data_dir / "eval_results.txt"),
-            ("TensorBoard", f"tensorboard --logdir {settings.output_data_dir / 'logs'}"),
-            (
-                "MLflow",
-                f"mlflow ui --backend-store-uri sqlite:///{(settings.output_data_dir / 'mlruns.db').as_posix()}",
-            ),
+            *viewers(settings.output_data_dir, PRETRAINING),
         ],
     )
     LOGGER.info("finished: %s", ", ".join(f"{label.strip()} {value}" for label, value in rows))

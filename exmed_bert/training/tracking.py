@@ -3,9 +3,11 @@
 Metrics are kept in memory and written in batches, at every evaluation and at the end.
 """
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -42,6 +44,37 @@ def log(message: str) -> None:
     LOGGER.info(message)
 
 
+def viewers(data_dir: Path, experiment: str) -> list[tuple[str, str]]:
+    """Return the commands that show a run's curves and compare it with others, as rows of a table.
+
+    Args:
+        data_dir: folder of ``logs/`` and ``mlruns.db``.
+        experiment: MLflow's.
+    """
+    database = data_dir / "mlruns.db"
+    # MLflow's server sends usage data, unless it is told not to.
+    offline = "set MLFLOW_DISABLE_TELEMETRY=true&&" if os.name == "nt" else "MLFLOW_DISABLE_TELEMETRY=true"
+    return [
+        ("TensorBoard", f"tensorboard --logdir {_quoted(str(data_dir / 'logs'))}"),
+        ("MLflow", f"{offline} mlflow ui --backend-store-uri {_quoted(f'sqlite:///{database.as_posix()}')}"),
+        ("  its runs", f"http://127.0.0.1:5000/#/experiments/{_experiment_id(database, experiment)}/runs"),
+    ]
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if " " in word else word
+
+
+def _experiment_id(database: Path, experiment: str) -> int:
+    """Return the number that MLflow gave an experiment; the first one's where it cannot be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as opened:
+            row = opened.execute("SELECT experiment_id FROM experiments WHERE name = ?", (experiment,)).fetchone()
+    except sqlite3.Error:
+        row = None
+    return int(row[0]) if row else 1
+
+
 class MetricsWriter:
     """Collects metrics and sends them to TensorBoard and MLflow; a ``with`` block ends the MLflow run.
 
@@ -63,11 +96,12 @@ class MetricsWriter:
 
         self._board = SummaryWriter(str(data_dir / "logs"), purge_step=first_step or None)
         database, artifacts = (data_dir / "mlruns.db").resolve(), (data_dir / "mlartifacts").resolve()
-        command = [sys.executable, "-m", "exmed_bert.training.mlflow_writer", database.as_posix(), artifacts.as_uri()]
-        search_path = str(PACKAGE.parent), os.environ.get("PYTHONPATH")  # an empty part would be the current folder
+        # -P, and no empty part in the search path: nothing is imported from the current folder.
+        command = [sys.executable, "-P", "-m", "exmed_bert.training.mlflow_writer"]
+        search_path = str(PACKAGE.parent), os.environ.get("PYTHONPATH")
         self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed with the writer
         self._process = subprocess.Popen(
-            [*command, experiment, run_name, key],
+            [*command, database.as_posix(), artifacts.as_uri(), experiment, run_name, key],
             stdin=subprocess.PIPE,
             stderr=self._problems,  # a pipe that nobody reads would fill up
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search_path))},
