@@ -6,8 +6,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
+
+_BARS: "WeakSet[Any]" = WeakSet()  # those of `progress`
 
 EXIT_BAD_INPUT = 1
 EXIT_BAD_OPTION = 2
@@ -48,7 +51,15 @@ def progress(items: Iterable[T] | None = None, *, total: int | None = None, labe
     """Return a tqdm bar on standard error, silent where that is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=label, unit=unit, unit_scale=True, dynamic_ncols=True, disable=None)
+    bar = tqdm(items, total=total, desc=label, unit=unit, unit_scale=True, dynamic_ncols=True, disable=None)
+    _BARS.add(bar)
+    return bar
+
+
+def close_bars() -> None:
+    """End the line of every bar that is still open, so that a message starts on a line of its own."""
+    for bar in list(_BARS):
+        bar.close()
 
 
 @contextmanager
@@ -61,9 +72,12 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
     try:
         yield
     except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:
+        close_bars()
         if debug:
             raise
         message, code = _explain(error)
+        if isinstance(error, KeyboardInterrupt) and sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has shown ^C
         print(f"Error: {' '.join(message.split())}", file=sys.stderr, flush=True)
         if isinstance(error, BrokenPipeError):  # keeps the interpreter from failing again on its last flush
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,6 +26,12 @@ LOGGER = logging.getLogger("exmed_bert")
 PRETRAINING, FINETUNING = "exmed-bert-pretraining", "exmed-bert-finetuning"  # MLflow's experiments
 
 
+# A process that the terminal's Ctrl-C does not reach: it is for the training, which then tells how the run ended.
+_APART: dict[str, int] = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"process_group": 0}
+)
+
+
 def open_log(path: Path) -> None:
     """Send the log, ours and transformers', to a file; an earlier part of the same run stays in front."""
     transformers_logging.disable_default_handler()  # its lines go to the file alone
@@ -107,6 +113,7 @@ class MetricsWriter:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search_path))},
             text=True,
             encoding="utf-8",
+            **_APART,
         )
         self._waiting: list[tuple[str, float, int, int]] = []
 
