@@ -95,7 +95,7 @@ class PaddedBatch:
 
 
 class PatientDataset(torch.utils.data.Dataset):
-    """Tokenized patients, one item per patient: ``dataset[0]["input_ids"]``, ``dataset.patient(0).diagnoses``.
+    """Tokenized patients, one item per patient: ``dataset[0]["input_ids"]``, ``dataset.patient(0).events``.
 
     ``torch.utils.data.DataLoader(dataset, batch_size=4)`` gives padded batches that the models take.
     """

@@ -29,7 +29,7 @@ class Features:
 
     Attributes:
         matrix: (N, C) float32; counts as log(1 + n), presence 0 or 1, recency exp(-days / 180), the rest near [0, 1].
-        names: C names, such as ``icd:E11.9 count``.
+        names: C names, such as ``icd10cm:E11.9 count``.
         sets: (C,) the set that each column comes with, an index into `COLUMN_SETS`.
     """
 

@@ -78,8 +78,9 @@ def summarize(
     """Return the metrics of masked-code prediction.
 
     ``loss`` is what training minimizes; ``perplexity`` is the exponential of the code loss; ``accuracy_top5`` is the
-    share of masked codes among the five that score highest. The same stand for diagnoses, drugs and novel codes with
-    the number of masked positions each is computed on. A group that has none has a count of 0 and no accuracy.
+    share of masked codes among the five that score highest. Each kind of event, and novel codes, have the same metrics
+    with the number of masked positions that they are computed on. A group that has none has a count of 0 and no
+    accuracy.
     """
     entity = dataset.info.vocabulary.entities[found.labels]
     groups = {"": np.ones(len(found.labels), dtype=bool)}

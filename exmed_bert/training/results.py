@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,8 @@ from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
 from exmed_bert.training.tracking import LOGGER, PRETRAINING, viewers
 from exmed_bert.training.trainer import PretrainingTrainer
+
+_BY_EVENTS = re.compile(r"eval_\w+_accuracy_top1$")  # of one kind of event, or of novel codes
 
 
 def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, seconds: float) -> dict[str, float]:
@@ -65,7 +68,10 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
     """Print the metrics that matter and where everything is."""
     shown = [("loss", "eval_loss"), ("perplexity", "eval_perplexity")]
     shown += [(f"masked-code accuracy, top {top}", f"eval_accuracy_top{top}") for top in masked_codes.TOP]
-    shown += [("  diagnoses, top 1", "eval_diagnoses_accuracy_top1"), ("  drugs, top 1", "eval_drugs_accuracy_top1")]
+    by_events = (
+        name.removeprefix("eval_").removesuffix("_accuracy_top1") for name in results if _BY_EVENTS.match(name)
+    )
+    shown += [(f"  {events}, top 1", f"eval_{events}_accuracy_top1") for events in by_events if events != "novel_codes"]
     shown += [("  novel codes, top 10", "eval_novel_codes_accuracy_top10")]
     shown += [("always the most frequent diagnosis or drug", "eval_baseline_entity_top1")]
     shown += [("PLOS AUROC", "eval_plos_auroc")]
