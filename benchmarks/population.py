@@ -1,4 +1,4 @@
-"""Hold 100,000 generated patients (seed 42) against the published figures: the report's headline figures.
+"""Compare 100,000 generated patients (seed 42) with published values: the metrics of the report.
 
     python benchmarks/population.py
 
@@ -23,16 +23,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         patients = generate(Path(folder) / "patients.parquet", given.patients)
         run_quietly(script("report_synthetic_data.py", "--input", patients, "--output-dir", OUTPUT))
-    headlines = json.loads((OUTPUT / "report.json").read_text(encoding="utf-8"))["metrics"].values()
-    report("population", given, load, [figure for found in headlines if (figure := as_figure(found))])
+    metrics = json.loads((OUTPUT / "report.json").read_text(encoding="utf-8"))["metrics"].values()
+    report("population", given, load, [measured for metric in metrics if (measured := as_measurement(metric))])
 
 
-def as_figure(headline: dict[str, Any]) -> Measurement | None:
-    """Return one of the report's headline figures, None where the file does not hold what it takes."""
-    if headline["value"] is None:
+def as_measurement(metric: dict[str, Any]) -> Measurement | None:
+    """Return one of the report's metrics, None where the file is too small for it."""
+    if metric["value"] is None:
         return None
-    limit = {"at_least" if headline["at_least"] else "at_most": headline["target"]}
-    return Measurement(headline["name"], [headline["value"]], headline["kind"], **limit)
+    limit = {"at_least" if metric["at_least"] else "at_most": metric["target"]}
+    return Measurement(metric["name"], [metric["value"]], metric["kind"], **limit)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ COMMANDS = {
             "exmed_bert.config:ReportSettings",
             "exmed_bert.synthetic.report.report:check",
             "exmed_bert.synthetic.report.report:run",
-            "Compare a file of patients with published figures: people, codes, prescriptions, visits, seasons.",
+            "Compare a file of patients with published values: people, codes, prescriptions, visits, seasons.",
             """
             {report}
             {report} --input data/large.jsonl.gz --output-dir output/large_report

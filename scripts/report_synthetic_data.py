@@ -1,4 +1,4 @@
-"""How close a file of patients comes to the published figures.
+"""Compare a file of patients with published values.
 
     python scripts/report_synthetic_data.py --input data/synthetic_patients.json --output-dir output/synthetic_report
 

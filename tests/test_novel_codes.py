@@ -25,6 +25,7 @@ from exmed_bert.analysis.novel_codes.projections import principal_components, ts
 from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
 from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, TreeCorrelation, silhouettes, tree_correlations
 from exmed_bert.analysis.novel_codes.summary import printed_summary, summary
+from exmed_bert.codes import CodeSystem, registered
 from exmed_bert.config import AnalyzeSettings, PretrainSettings, resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
@@ -72,6 +73,23 @@ def test_parents_siblings_and_distances() -> None:
     assert distances[0, [1, 4]].tolist() == [1, 3]  # E11.6 and E11.62 lie between
     assert distances[1, 2] == 2 and distances[0, 3] == 4 and distances[5, 6] == 2
     assert (distances[:5, 5:] == -1).all()
+
+
+def test_a_registered_code_system_appears_by_itself(tmp_path: Path) -> None:
+    """Chapters that are codes of the tree are one node, others stand above it; titles come from the registry."""
+    local = CodeSystem(
+        name="local", title="Local findings", events="findings", spelling=str,
+        parent_of=lambda code: code[:-1] or None, chapter_of=lambda code: f"{code[0]} Group {code[0]}",
+    )  # fmt: skip
+    keys = [("local", a + b + c) for a in "XY" for b in "123" for c in ("", "4", "5", "6")]
+    with registered(local):
+        families = CodeFamilies([*keys, *tree_codes()])
+        assert families.tree_distances(np.arange(3)).tolist() == [[0, 1, 1], [1, 0, 2], [1, 2, 0]]
+        assert families.tree_distances(np.array([0, 12]))[0, 1] == 4  # X1, X, top, Y, Y1
+        with novel_report(tmp_path, made_results(families, Estimate(0.5), Estimate(0.3), 0.0)):
+            pass
+    page = (tmp_path / "report.html").read_text()
+    assert "Local findings" in page and "X Group X" in page and "ICD-10-CM" in page
 
 
 def test_tree_shaped_vectors_are_recognized(families: CodeFamilies) -> None:
@@ -459,7 +477,7 @@ def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_d
 def test_errors_are_one_line(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
     val = small_datasets / "small_val.pt"
     result = run_script(SCRIPT, "--model-dir", tmp_path, "--dataset", val, "--output-dir", tmp_path / "o", cwd=tmp_path)
-    assert_one_line_error(result, 1, str(tmp_path), "vocab.json", "pretrained model")
+    assert_one_line_error(result, 1, str(tmp_path), "config.json", "folder of a pretrained ExMed-BERT")
 
 
 @pytest.mark.slow

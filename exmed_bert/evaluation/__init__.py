@@ -1,1 +1,1 @@
-"""What a model is worth: figures with intervals, calibration, baselines, attributions, and the page that shows them."""
+"""Evaluation of models: metrics with intervals, calibration, baselines, attributions, and their report."""

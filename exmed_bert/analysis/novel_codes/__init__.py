@@ -1,1 +1,1 @@
-"""Novel codes: where a model places codes that it has hardly seen, and how well it guesses them."""
+"""Novel codes: their embeddings among those of their relatives, and how well a model predicts them when masked."""

@@ -5,7 +5,6 @@ import torch
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.analysis.novel_codes.families import system_title
 from exmed_bert.analysis.novel_codes.groups import group_results, members
 from exmed_bert.analysis.novel_codes.inputs import AFTER, NovelInputs, descriptions, load
 from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics, by_frequency, predict_all_codes
@@ -16,6 +15,7 @@ from exmed_bert.analysis.novel_codes.projector import FOLDER, write_projector
 from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
 from exmed_bert.analysis.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.analysis.novel_codes.summary import printed_summary
+from exmed_bert.codes import code_system
 from exmed_bert.config import AnalyzeSettings, Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
 from exmed_bert.files import make_folder
@@ -134,7 +134,7 @@ def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: MaskedMetrics
     novel, counts = inputs.novel[inputs.ids], inputs.counts
     unseen = "" if counts is None else f", {int((novel & (counts[inputs.ids] == 0)).sum()):,} of them never in training"
     kinds = ", ".join(
-        f"{int((inputs.families.systems == i).sum()):,} {system_title(name)}"
+        f"{int((inputs.families.systems == i).sum()):,} {code_system(name).title}"
         for i, name in enumerate(inputs.families.system_names)
     )
     return [

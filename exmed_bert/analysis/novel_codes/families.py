@@ -5,12 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from exmed_bert.codes import CodeKey, ancestors, chapter, code_system, parent
-
-
-def system_title(system: str) -> str:
-    """Return the name of a code system for people."""
-    return code_system(system).title
+from exmed_bert.codes import CodeKey, ancestors, chapter, parent
 
 
 class CodeFamilies:
@@ -25,7 +20,9 @@ class CodeFamilies:
         direct: (N,) bool, whether that is the parent itself.
         siblings: for each code the rows of the others that have the same parent, which need not be among the codes.
         systems: (N,) int64, index into ``system_names``.
-        chapters: (N,) int64, index into ``chapter_names``: an ICD-10-CM chapter or an ATC anatomical group.
+        system_names: names of the code systems.
+        chapters: (N,) int64, index into ``chapter_names``.
+        chapter_names: code system and chapter.
     """
 
     def __init__(self, keys: Sequence[CodeKey]) -> None:

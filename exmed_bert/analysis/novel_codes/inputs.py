@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from exmed_bert import console
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
-from exmed_bert.codes import ICD10CM, CodeKey, ancestors
+from exmed_bert.codes import CodeKey, ancestors, code_system
 from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
@@ -162,14 +162,17 @@ def descriptions(keys: Sequence[CodeKey]) -> list[str]:
     """Return the name of each code; of one that is in no code list, the name of its nearest ancestor."""
     names = code_names()
 
+    def name_of(system: str, code: str) -> str | None:
+        return names.get((system, code)) or code_system(system).description(code)
+
     def describe(system: str, code: str) -> str:
-        if (system, code) in names:
-            return names[system, code]
-        above = next((a for a in ancestors(code, system) if (system, a) in names), None)
-        if above is None:
-            return "in no code list"
-        # A group of ATC has no name of its own here.
-        return f"in no code list, under {above}" + (f": {names[system, above]}" if system == ICD10CM else "")
+        if own := name_of(system, code):
+            return own
+        for above in ancestors(code, system):
+            if name := name_of(system, above):
+                # A group that is named by its code alone, as "ATC group C10", says no more than the code.
+                return f"in no code list, under {above}" + ("" if above in name else f": {name}")
+        return "in no code list"
 
     return [describe(system, code) for system, code in keys]
 

@@ -9,11 +9,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from exmed_bert.analysis.novel_codes.families import system_title
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
 from exmed_bert.analysis.novel_codes.masked_codes import BandMetrics
 from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
 from exmed_bert.analysis.novel_codes.results import NovelResults
+from exmed_bert.codes import code_system
 from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
 
 GREY = "#a9afb8"
@@ -203,7 +203,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():
             axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")
-        axes.set_title(f"{system_title(system)}, {_MAPS[kind]} {_LABELS[time]}")
+        axes.set_title(f"{code_system(system).title}, {_MAPS[kind]} {_LABELS[time]}")
         axes.set(xticks=[], yticks=[])
         axes.margins(0.04)
     if table.novel.any():

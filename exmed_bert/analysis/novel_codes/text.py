@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from exmed_bert.analysis.novel_codes.families import system_title
 from exmed_bert.analysis.novel_codes.groups import OTHER_UNSEEN
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
 from exmed_bert.analysis.novel_codes.main_metrics import RELATIVES
@@ -13,6 +12,7 @@ from exmed_bert.analysis.novel_codes.neighbors import HITS
 from exmed_bert.analysis.novel_codes.results import NovelResults
 from exmed_bert.analysis.novel_codes.structure import ALL, BETWEEN, NOVEL, WITHIN
 from exmed_bert.analysis.novel_codes.summary import TIMES, summary
+from exmed_bert.codes import code_system
 from exmed_bert.evaluation.formatting import estimate_cell, format_number
 from exmed_bert.reporting.content import Cell, ReportSection, Style, Table, capital
 
@@ -276,7 +276,7 @@ def code_table(results: NovelResults, rows: np.ndarray, caption: str) -> Table:
 
 
 def _system(name: str) -> str:
-    return "all" if name == ALL else system_title(name)
+    return "all" if name == ALL else code_system(name).title
 
 
 def _short(name: str) -> str:
