@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+# Nothing in the tests reaches for the network, and small models are fastest on one thread; numpy reads it on import.
+os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", OMP_NUM_THREADS="1")
+
 from exmed_bert.data.patient import EventColumns, PatientColumns
 
 ROOT = Path(__file__).resolve().parent.parent
-
-# Nothing in the tests reaches for the network, and small models are fastest on one thread.
-os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", OMP_NUM_THREADS="1")
 
 
 def record(patient_id: int | str = 0, **changes: Any) -> dict[str, Any]:
