@@ -30,7 +30,7 @@ from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST, VALIDATION
 from exmed_bert.cohorts.tasks.registry import requested_task
-from exmed_bert.config import FinetuneSettings
+from exmed_bert.config import BASELINES, FinetuneSettings
 from exmed_bert.data.readers import read_patients
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
@@ -148,7 +148,7 @@ def scores(case: Case, runs: Path, size: int | None, seed: int, writer: MetricsW
         done = train_one(run, case.experiment, runs / case.name / run.name, lambda: writer, f"{case.name}/{run.name}/")
         found[kind] = sigmoid(done.logits)
     subset = draw_subset(case.experiment.patients, size, seed)
-    for name in baselines.BASELINES:
+    for name in BASELINES:
         fitted = baselines.fit(name, case.experiment.patients, subset.train, subset.validation, seed)
         found[name] = fitted.probabilities[case.test]
     labels = case.experiment.patients.labels[case.test]
@@ -197,7 +197,7 @@ def compare(what: str, found: list[tuple[Found, dict[str, np.ndarray]]], target:
         pairs = [PairedPredictions(of.labels, scored[OURS], scored[name], of.keys) for of, scored in found]
         difference = mean_paired_differences(pairs, ("auroc",))["auroc"]
         sample = [difference.low, difference.value, difference.high]
-        goal = {"at_least": -0.005} if name in baselines.BASELINES and not target else {}
+        goal = {"at_least": -0.005} if name in BASELINES and not target else {}
         figures.append(Measurement(f"{what}: {OURS} minus {name}", sample, "AUROC", **goal))
         if target:
             figures.append(Measurement(f"{what}: {OURS} minus {name}, lower end", sample[:1], "AUROC", at_least=0.0))

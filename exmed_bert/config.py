@@ -10,7 +10,7 @@ import platform
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +24,9 @@ CONFIG = "config.yaml"
 
 FilePath = Annotated[Path, Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+BaselineName = Literal["logreg", "rf", "hgb"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 
 class StepSettings(BaseModel):

@@ -12,6 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
+from exmed_bert.config import BASELINES
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.static_columns import SEX, STATE
@@ -254,7 +255,7 @@ def test_features_are_what_the_history_says() -> None:
     assert {names[i] for i in member[VOCABULARY.ids["C10AA05"]] if i >= 0} == {"atc:C10AA05", "atc:C10AA"}
 
 
-@pytest.mark.parametrize("name", baselines.BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_baselines_learn_a_planted_rule_and_never_see_test_labels(name: baselines.BaselineName) -> None:
     patients = planted()
     train, validation, test = (patients.rows(split) for split in (TRAIN, VALIDATION, TEST))

@@ -8,17 +8,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.config import BaselineName
 from exmed_bert.console import InputError, progress
 from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used
 from exmed_bert.evaluation.metrics import Predictions
 
-BaselineName = Literal["logreg", "rf", "hgb"]
-BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "boosted trees"}
 
 _SEARCH_PATIENTS = 10_000  # most training patients of the search; the chosen setting is fitted on all
@@ -63,7 +62,7 @@ class BaselineResult:
     """A tuned baseline.
 
     Attributes:
-        name: one of `BASELINES`.
+        name: one of `config.BASELINES`.
         probabilities: (N,) float64 of label 1 for all patients, not yet recalibrated.
         settings: the hyper-parameters that were chosen.
         trials: everything that was tried, in order.

@@ -11,6 +11,7 @@ from exmed_bert.cohorts.cohort import Cohort, ModelInput, subset
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import SPLITS, TEST
 from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.config import BASELINES
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.results import Results
@@ -50,7 +51,7 @@ def evaluate_and_write(
     everyone = np.arange(len(patients))
     logits = predict(model, LabeledRows(patients, everyone), experiment.collator, settings.eval_batch_size)
 
-    names = [name for name in compared if name in baselines.BASELINES]
+    names = [name for name in compared if name in BASELINES]
     fitted: dict[Run, baselines.BaselineResult] = {}
     for one in dict.fromkeys(replace(run, kind=name) for run in runs for name in names):
         own = draw_subset(patients, one.size, one.seed)
