@@ -230,7 +230,7 @@ class PatientDataset(torch.utils.data.Dataset):
             **{name: EPOCH + timedelta(days=day) for name, day in periods.items() if day != NO_DAY},
         )
 
-    def subset(self, indices: Sequence[int]) -> "PatientDataset":
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "PatientDataset":
         """Return a dataset of the given patients, in that order."""
         rows = np.asarray(indices, dtype=np.int64)
 
