@@ -24,7 +24,7 @@ from exmed_bert.data.readers import read_patients
 from exmed_bert.data.writers import write_patients
 from exmed_bert.reference import recent, tables
 from exmed_bert.synthetic import generate as step
-from exmed_bert.synthetic.novel import recent_cousins
+from exmed_bert.synthetic.novel import recent_codes
 from exmed_bert.synthetic.population import generate_block, generate_blocks
 from exmed_bert.synthetic.summary import Summary
 
@@ -206,11 +206,11 @@ def owners(events: EventColumns) -> np.ndarray:
 
 
 def test_the_table_of_recent_codes() -> None:
-    cousins = recent_cousins(DIAGNOSES)
-    assert {code: cousins.origins[code] for code in RECENT.codes if code in DIAGNOSES.codes} == OWN
-    assert cousins.table[: len(DIAGNOSES.codes)] == DIAGNOSES.codes
-    assert set(cousins.table[len(DIAGNOSES.codes) :]) == set(RECENT.codes) - OWN.keys()
-    assert len(set(cousins.table)) == len(cousins.table), "none replaces two codes, so none stands twice in a visit"
+    novel = recent_codes(DIAGNOSES)
+    assert {code: novel.origins[code] for code in RECENT.codes if code in DIAGNOSES.codes} == OWN
+    assert novel.table[: len(DIAGNOSES.codes)] == DIAGNOSES.codes
+    assert set(novel.table[len(DIAGNOSES.codes) :]) == set(RECENT.codes) - OWN.keys()
+    assert len(set(novel.table)) == len(novel.table), "none replaces two codes, so none stands twice in a visit"
     assert len(RECENT.codes) - len(OWN) >= 20
     assert (day_number(date(2020, 4, 1)) <= RECENT.valid_from).all(), "younger than ClinVec's sources"
     assert set(RECENT.codes) == {codes.normalize(code, codes.ICD10CM) for code in RECENT.codes}
@@ -241,8 +241,8 @@ def test_sexes_carry_over(tmp_path: Path) -> None:
     shutil.copytree(tables.FOLDER, tmp_path, dirs_exist_ok=True)
     with open(tmp_path / "recent_codes.csv", "a") as file:
         file.write("N40.9,N40.1,2020-10-01,not a code,estimate,estimate\n")
-    cousins = recent_cousins(DIAGNOSES, tmp_path)
-    source = cousins.sources[cousins.table.index("N40.9")]
+    novel = recent_codes(DIAGNOSES, tmp_path)
+    source = novel.sources[novel.table.index("N40.9")]
     assert DIAGNOSES.codes[source] == "N40.1" and DIAGNOSES.limits.sexes[source].tolist() == [True, False]
 
 
@@ -308,4 +308,4 @@ def test_a_wrong_table_of_recent_codes_is_refused(tmp_path: Path, old: str, new:
     assert old in text
     (tmp_path / "recent_codes.csv").write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=f"recent_codes.csv.*{problem}"):
-        recent_cousins(DIAGNOSES, tmp_path)
+        recent_codes(DIAGNOSES, tmp_path)

@@ -22,7 +22,7 @@ from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns
 from exmed_bert.reference import tables
 from exmed_bert.synthetic import generate as step
 from exmed_bert.synthetic.events import Events
-from exmed_bert.synthetic.novel import make_cousins, replace_some
+from exmed_bert.synthetic.novel import pseudo_codes, replace_some
 from exmed_bert.synthetic.people import Window, draw_people
 from exmed_bert.synthetic.population import BLOCK, generate, generate_block, generate_blocks
 from exmed_bert.synthetic.summary import Summary
@@ -55,7 +55,7 @@ def occurrences(events: EventColumns, known: tuple[str, ...]) -> np.ndarray:
 
 @dataclass
 class Population:
-    """A population without novel codes, as counts of each code a patient."""
+    """A population without novel codes, as counts of each code per patient."""
 
     chunks: list[PatientColumns]
     diagnoses: np.ndarray
@@ -110,8 +110,8 @@ def test_every_history_keeps_to_the_rules(seed: int, block: int, novel_prob: flo
         assert len(np.unique(order + events.codes)) == len(order), "a code once a visit"
 
         system = codes.ICD10CM if known is DIAGNOSES.codes else codes.ATC
-        cousins = make_cousins(known, system, seed)
-        source = {cousin: known[index] for cousin, index in zip(cousins.table, cousins.sources, strict=True)}
+        novel = pseudo_codes(known, system, seed)
+        source = {code: known[index] for code, index in zip(novel.table, novel.sources, strict=True)}
         sexes, min_age, max_age, valid_from = map(
             np.array, zip(*[LIMITS[source[code]] for code in events.table], strict=True)
         )
@@ -313,7 +313,7 @@ def test_prolonged_stay_depends_on_age_and_conditions(population: Population) ->
 
 
 def test_histories_can_be_learned_from(population: Population) -> None:
-    """The patient's most frequent other code is right often: what a trained model has to beat."""
+    """The baseline that a trained model has to beat, the patient's most frequent other code, is often correct."""
     right = events = 0.0
     for counts in (population.diagnoses, population.drugs):
         for patient in counts[: 3 * BLOCK]:
@@ -340,44 +340,44 @@ def test_histories_can_be_learned_from(population: Population) -> None:
 @pytest.mark.parametrize("system, known", [(codes.ICD10CM, DIAGNOSES.codes), (codes.ATC, DRUGS.codes)])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**70))
-def test_cousins(system: str, known: tuple[str, ...], seed: int) -> None:
-    cousins = make_cousins(known, system, seed)
-    assert cousins.table == make_cousins(known, system, seed).table
-    assert cousins.table[: len(known)] == known
-    assert len(set(cousins.table)) == len(cousins.table), "none is known, none is the cousin of two codes"
-    for cousin, source in zip(cousins.table[len(known) :], cousins.sources[len(known) :], strict=True):
-        assert codes.normalize(cousin, system) == cousin
+def test_pseudo_codes(system: str, known: tuple[str, ...], seed: int) -> None:
+    novel = pseudo_codes(known, system, seed)
+    assert novel.table == pseudo_codes(known, system, seed).table
+    assert novel.table[: len(known)] == known
+    assert len(set(novel.table)) == len(novel.table), "none is known, none belongs to two codes"
+    for code, source in zip(novel.table[len(known) :], novel.sources[len(known) :], strict=True):
+        assert codes.normalize(code, system) == code
         if system == codes.ICD10CM:
-            assert codes.parent(cousin, system) == known[source]
+            assert codes.parent(code, system) == known[source]
         else:
-            assert cousin[:5] == known[source][:5] and cousin[5:] >= "90"
-    assert set(cousins.sources[len(known) :]) == set(range(len(known))), "every code of the tables has cousins"
+            assert code[:5] == known[source][:5] and code[5:] >= "90"
+    assert set(novel.sources[len(known) :]) == set(range(len(known))), "every code of the tables has some"
 
 
-def test_a_code_without_room_has_no_cousin() -> None:
-    cousins = make_cousins(("S72.001A", "I10"), codes.ICD10CM, 1)
-    assert set(cousins.sources[2:]) == {1}
+def test_a_code_without_room_has_no_pseudo_code() -> None:
+    novel = pseudo_codes(("S72.001A", "I10"), codes.ICD10CM, 1)
+    assert set(novel.sources[2:]) == {1}
     events = Events(np.zeros(1, int), np.zeros(1, int), np.zeros(1, int))
-    assert replace_some(np.random.default_rng(0), events, cousins, 1.0).codes.tolist() == [0]
+    assert replace_some(np.random.default_rng(0), events, novel, 1.0).codes.tolist() == [0]
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), probability=st.floats(0.01, 0.99))
 def test_replacement(seed: int, probability: float) -> None:
     rng = np.random.default_rng(seed)
-    cousins = make_cousins(DRUGS.codes, codes.ATC, seed)
+    novel = pseudo_codes(DRUGS.codes, codes.ATC, seed)
     visits = Events(np.repeat(np.arange(100), 62), np.tile(np.arange(62), 100), np.zeros(6200, int))
-    replaced = replace_some(rng, visits, cousins, probability)
-    assert (cousins.sources[replaced.codes] == visits.codes).all()
+    replaced = replace_some(rng, visits, novel, probability)
+    assert (novel.sources[replaced.codes] == visits.codes).all()
     share = (replaced.codes >= 62).mean()
     assert abs(share - probability) <= 5 * (probability * (1 - probability) / 6200) ** 0.5
     assert len(set(zip(replaced.patients, replaced.codes, strict=True))) == 6200, "no two codes of a visit became one"
 
 
-def test_some_cousins_are_taken_far_more_often() -> None:
-    cousins = make_cousins(("I10",), codes.ICD10CM, 1)
+def test_some_pseudo_codes_are_taken_far_more_often() -> None:
+    novel = pseudo_codes(("I10",), codes.ICD10CM, 1)
     events = Events(np.arange(20_000), np.zeros(20_000, int), np.zeros(20_000, int))
-    counts = np.bincount(replace_some(np.random.default_rng(0), events, cousins, 1.0).codes)[cousins.choices[0]]
+    counts = np.bincount(replace_some(np.random.default_rng(0), events, novel, 1.0).codes)[novel.choices[0]]
     assert len(counts) == 10 and counts.sum() == 20_000
     assert (counts[1:6] / counts[:5]).tolist() == pytest.approx([0.6] * 5, abs=0.08)
 

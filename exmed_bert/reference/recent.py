@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exmed_bert import codes
+from exmed_bert.codes import ICD10CM
 from exmed_bert.reference.rows import Rows
 from exmed_bert.reference.tables import FOLDER
 
@@ -30,14 +30,10 @@ def load(folder: Path = FOLDER) -> RecentCodes:
         InputError: a value is no code, a code stands twice, or a day is none.
     """
     rows = Rows(folder / "recent_codes.csv")
-
-    def code(text: str) -> str:
-        return text if codes.normalize(text, codes.ICD10CM) == text else rows.wrong("is no ICD-10-CM code")
-
     return RecentCodes(
         path=rows.path,
-        codes=rows.codes(codes.ICD10CM),
-        sources=tuple(rows.each("source_code", code)),
+        codes=rows.distinct_codes(ICD10CM),
+        sources=rows.codes("source_code", ICD10CM),
         valid_from=rows.days("valid_from"),
         names=tuple(rows.each("name", str)),
     )

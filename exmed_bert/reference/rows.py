@@ -40,19 +40,21 @@ class Rows:
         """Refuse the value that is being read."""
         raise InputError(f"{self.where}, {problem}")
 
-    def codes(self, system: str) -> tuple[str, ...]:
+    def codes(self, column: str, system: str) -> tuple[str, ...]:
+        """Return a column of codes of the system in its usual spelling."""
+        spelling = codes.code_system(system)
+
+        def read(text: str) -> str:
+            return text if spelling.normalize(text) == text else self.wrong(f"is no {spelling.title} code")
+
+        return tuple(self.each(column, read))
+
+    def distinct_codes(self, system: str) -> tuple[str, ...]:
         """Return the column ``code``: codes of the system in its usual spelling, each once."""
-        found = self.each(
-            "code",
-            lambda text: (
-                text
-                if codes.normalize(text, system) == text
-                else self.wrong(f"is no {codes.code_system(system).title} code")
-            ),
-        )
+        found = self.codes("code", system)
         if len(set(found)) < len(found):
             raise InputError(f"{self.path}: code: a code stands twice")
-        return tuple(found)
+        return found
 
     def numbers(self, column: str) -> np.ndarray:
         """Return a column of numbers."""

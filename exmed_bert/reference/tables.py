@@ -218,7 +218,7 @@ def _digest(folder: Path, names: tuple[str, ...]) -> str:
 
 def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnoses:
     rows = Rows(path)
-    names = rows.codes(codes.ICD10CM)
+    names = rows.distinct_codes(codes.ICD10CM)
     index = {code: i for i, code in enumerate(names)}
     kinds = rows.each("kind", lambda text: text if text in KINDS else rows.wrong(f"expected one of {', '.join(KINDS)}"))
     bands = [rows.shares(f"prevalence_{band}") for band in ("0_17", "18_44", "45_64", "65_up")]
@@ -260,7 +260,7 @@ def _pathways(path: Path, index: dict[str, int]) -> tuple[Pathway, ...]:
 
 def _drugs(path: Path, diagnoses: Diagnoses) -> Drugs:
     rows = Rows(path)
-    names = rows.codes(codes.ATC)
+    names = rows.distinct_codes(codes.ATC)
     index = {code: i for i, code in enumerate(diagnoses.codes)}
     mixes = rows.each("days_supply", lambda text: rows.pairs(text, None))
     most = max(map(len, mixes))

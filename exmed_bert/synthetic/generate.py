@@ -14,7 +14,7 @@ from exmed_bert.files import check_writable_file, write_json
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import recent as recent_codes
 from exmed_bert.reference.tables import load
-from exmed_bert.synthetic.population import BLOCK, BOUNDS, generate_blocks, novel_cousins
+from exmed_bert.synthetic.population import BLOCK, BOUNDS, generate_blocks, novel_codes
 from exmed_bert.synthetic.summary import Summary
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1
@@ -41,7 +41,7 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
     """
     settings = resolved.settings
     meta_path, settings_path = _beside(settings.output, "meta"), _beside(settings.output, "settings")
-    cousins, summary = novel_cousins(settings.seed, settings.novel_kind), Summary()
+    summary = Summary()
 
     def patients() -> Iterator[Piece]:
         with console.progress(total=settings.num_patients, label="Generating", unit=" patients") as bar:
@@ -54,7 +54,7 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
 
     with closing(patients()) as pieces:  # should the disk be full, the workers end before the error is told
         write_pieces(settings.output, pieces)
-    novel = summary.novel(cousins)
+    novel = summary.novel(novel_codes(settings.seed, settings.novel_kind))
     resolved.save(settings_path)
     write_json(meta_path, _meta(settings, summary, novel))
 

@@ -1,14 +1,14 @@
-"""Novel codes: codes that a model or a set of vectors may never have met, but whose place in the tree is known.
+"""Novel codes: codes that no model or set of vectors has seen, but whose place in the hierarchy is known.
 
-*Invented* ones are cousins of the tables' codes that stand in no code list. A code of the diagnosis table is a leaf of
-the ICD-10-CM list of April 2026, so the code with one more character is in no list: E11.9 gives E11.95, I10 gives
-I10.5. A drug's cousin has the same ATC level 4 and a last pair from 90 to 99, which the index of human drugs leaves to
-ATCvet: C10AA05 gives C10AA97.
+*Invented* ones are pseudo-codes: synthetic variants of the tables' codes that are in no code list. A code of the
+diagnosis table is a leaf of the ICD-10-CM list of April 2026, so the code with one more character is in no list: E11.9
+gives E11.95, I10 gives I10.5. A pseudo-code of a drug has the same ATC level 4 and a last pair from 90 to 99, which the
+index of human drugs leaves to ATCvet: C10AA05 gives C10AA97.
 
 *Recent* ones are real ICD-10-CM codes that took effect from April 2020 on (``tables/recent_codes.csv``), most likely
 too late for the sources of ClinVec. Some are codes of the diagnosis table, and simply count as novel; the others are
-rarer neighbors of its codes and take their place from the day on which they are valid. There are none for drugs: no
-ATC code at hand is surely too new.
+rarer neighbors of its codes and replace them from their first day of validity on. There are none for drugs: no ATC code
+available here is certain to be too new.
 """
 
 from dataclasses import dataclass
@@ -19,29 +19,28 @@ import numpy as np
 
 from exmed_bert import codes
 from exmed_bert.console import InputError
-from exmed_bert.reference import recent as recent_codes
-from exmed_bert.reference import tables
+from exmed_bert.reference import recent, tables
 from exmed_bert.synthetic.events import Events
 
 NovelKind = Literal["invented", "recent"]
 
-_FALL_OFF = 0.6  # each cousin of a code is taken this much less often than the one before: a long tail of counts
+_FALL_OFF = 0.6  # frequency of each variant of a code relative to the one before: a long tail of counts
 _ATC_ENDINGS = [str(pair) for pair in range(90, 100)]
 _ICD_ENDINGS = list("0123456789")
 _ALWAYS = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, eq=False)
-class Cousins:
-    """What can stand in the place of C codes of one system.
+class NovelCodes:
+    """Novel codes that can replace C known codes of one system.
 
     Attributes:
-        table: the C codes, then all that can replace one of them.
-        sources: for each entry of ``table`` the index of the code that it replaces; its own for the C codes.
-        choices: (C, M) index into ``table``, what is taken most often first.
-        weights: (C, M) how often each choice is taken relative to the others; 0 where a code has fewer than M.
+        table: the C known codes, then the novel codes that can replace one of them.
+        sources: for each entry of ``table`` the index of the code that it replaces; its own for the known codes.
+        choices: (C, M) index into ``table``, the most frequent first.
+        weights: (C, M) relative frequency of each choice; 0 where a code has fewer than M.
         valid_from: for each entry of ``table`` the first day on which it may replace a code, days since 1970-01-01.
-        origins: the code that each novel code was made from or, where it is real, came from.
+        origins: the code that each novel code is a variant of or, where it is real, that it superseded.
     """
 
     table: tuple[str, ...]
@@ -52,53 +51,54 @@ class Cousins:
     origins: dict[str, str]
 
 
-def make_cousins(known: tuple[str, ...], system: str, seed: int) -> Cousins:
-    """Return the invented cousins of the ``known`` codes, the same for a seed wherever they are drawn.
+def pseudo_codes(known: tuple[str, ...], system: str, seed: int) -> NovelCodes:
+    """Return pseudo-codes for the ``known`` codes, a function of the seed alone.
 
-    No cousin is a known code, or the cousin of two codes, so that replacing codes never makes two of a visit equal.
+    None is a known code or belongs to two of them, so that replacing codes never makes two of a visit equal.
     """
-    made = {}
+    variants = {}
     for code in known:
         stem, endings = _endings(code, known, system, seed)
-        cousins = [stem + ending for ending in endings]
-        made[code] = [cousin for cousin in cousins if cousin not in known and codes.normalize(cousin, system) == cousin]
-    return _cousins(known, made)
+        candidates = [stem + ending for ending in endings]
+        variants[code] = [new for new in candidates if new not in known and codes.normalize(new, system) == new]
+    return _novel_codes(known, variants)
 
 
-def recent_cousins(diagnoses: tables.Diagnoses, folder: Path = tables.FOLDER) -> Cousins:
-    """Return the recent codes as cousins of the ``diagnoses``.
+def recent_codes(diagnoses: tables.Diagnoses, folder: Path = tables.FOLDER) -> NovelCodes:
+    """Return the recent codes that can replace the ``diagnoses``.
 
-    Each stands in for one diagnosis and is none itself, so that a visit never holds a code twice.
+    Each replaces one diagnosis and is none itself, so that no code occurs twice in a visit.
 
     Raises:
         InputError: the table is wrong, or disagrees with the ``diagnoses``.
     """
-    recent = recent_codes.load(folder)
-    made: dict[str, list[str]] = {code: [] for code in diagnoses.codes}
-    for code, source, valid_from in zip(recent.codes, recent.sources, recent.valid_from.tolist(), strict=True):
+    table = recent.load(folder)
+    variants: dict[str, list[str]] = {code: [] for code in diagnoses.codes}
+    for code, source, valid_from in zip(table.codes, table.sources, table.valid_from.tolist(), strict=True):
         if code in diagnoses.codes:
             if valid_from != diagnoses.limits.valid_from[diagnoses.codes.index(code)]:
-                raise InputError(f"{recent.path}: {code}: valid_from: expected the day that diagnoses.csv gives")
-        elif source in made:
-            made[source].append(code)
+                raise InputError(f"{table.path}: {code}: valid_from: expected the day that diagnoses.csv gives")
+        elif source in variants:
+            variants[source].append(code)
         else:
-            raise InputError(f"{recent.path}: {code}: source_code: {source!r} is not in diagnoses.csv")
-    origins = dict(zip(recent.codes, recent.sources, strict=True))
-    return _cousins(diagnoses.codes, made, origins, dict(zip(recent.codes, recent.valid_from.tolist(), strict=True)))
+            raise InputError(f"{table.path}: {code}: source_code: {source!r} is not in diagnoses.csv")
+    origins = dict(zip(table.codes, table.sources, strict=True))
+    valid_from = dict(zip(table.codes, table.valid_from.tolist(), strict=True))
+    return _novel_codes(diagnoses.codes, variants, origins, valid_from)
 
 
-def no_cousins(known: tuple[str, ...]) -> Cousins:
-    """Return cousins that replace nothing."""
-    return _cousins(known, {code: [] for code in known})
+def no_novel_codes(known: tuple[str, ...]) -> NovelCodes:
+    """Return novel codes that replace nothing."""
+    return _novel_codes(known, {code: [] for code in known})
 
 
-def replace_some(rng: np.random.Generator, events: Events, cousins: Cousins, probability: float) -> Events:
-    """Replace each event's code with the given probability by one of its cousins that are valid on its day."""
+def replace_some(rng: np.random.Generator, events: Events, novel: NovelCodes, probability: float) -> Events:
+    """Replace each event's code with the given probability by a novel code that is valid on its day."""
     replaced = np.flatnonzero(rng.random(len(events)) < probability)
     source = events.codes[replaced]
-    choices = cousins.choices[source]  # (R, M)
-    valid = cousins.valid_from[choices] <= events.days[replaced, None]
-    cumulated = np.cumsum(cousins.weights[source] * valid, axis=1)
+    choices = novel.choices[source]  # (R, M)
+    valid = novel.valid_from[choices] <= events.days[replaced, None]
+    cumulated = np.cumsum(novel.weights[source] * valid, axis=1)
     total = cumulated[:, -1:]
     share = np.divide(cumulated, total, out=np.ones_like(cumulated), where=total > 0)
     choice = (rng.random((len(replaced), 1)) >= share).sum(axis=1)
@@ -107,42 +107,42 @@ def replace_some(rng: np.random.Generator, events: Events, cousins: Cousins, pro
     return Events(events.patients, chosen, events.days)
 
 
-def _cousins(
+def _novel_codes(
     known: tuple[str, ...],
-    made: dict[str, list[str]],
+    variants: dict[str, list[str]],
     origins: dict[str, str] | None = None,
     valid_from: dict[str, int] | None = None,
-) -> Cousins:
-    """Return `Cousins` from a list for each known code, what is taken most often first.
+) -> NovelCodes:
+    """Return `NovelCodes` from a list of variants of each known code, the most frequent first.
 
     ``origins`` are the sources where not given; a code without a day in ``valid_from`` is always valid.
     """
     table, sources = list(known), list(range(len(known)))
-    most = max(1, *map(len, made.values()))
+    most = max(1, *map(len, variants.values()))
     choices = np.tile(np.arange(len(known))[:, None], (1, most))
     weights = np.zeros(choices.shape)
     for source, code in enumerate(known):
-        choices[source, : len(made[code])] = np.arange(len(table), len(table) + len(made[code]))
-        weights[source, : len(made[code])] = _FALL_OFF ** np.arange(len(made[code]))
-        table += made[code]
-        sources += [source] * len(made[code])
-    return Cousins(
+        choices[source, : len(variants[code])] = np.arange(len(table), len(table) + len(variants[code]))
+        weights[source, : len(variants[code])] = _FALL_OFF ** np.arange(len(variants[code]))
+        table += variants[code]
+        sources += [source] * len(variants[code])
+    return NovelCodes(
         table=tuple(table),
         sources=np.array(sources),
         choices=choices,
         weights=weights,
         valid_from=np.array([(valid_from or {}).get(code, _ALWAYS) for code in table]),
-        origins=origins or {cousin: code for code in known for cousin in made[code]},
+        origins=origins or {variant: code for code in known for variant in variants[code]},
     )
 
 
 def _endings(code: str, known: tuple[str, ...], system: str, seed: int) -> tuple[str, list[str]]:
-    """Return what the cousins of a code begin with, and their last characters in shuffled order."""
+    """Return the stem that all pseudo-codes of a code share, and their last characters in shuffled order."""
     if system == codes.ICD10CM:
         stem, endings, share = (code if "." in code else f"{code}."), _ICD_ENDINGS, slice(None)
     else:
         stem, endings = code[:5], _ATC_ENDINGS
         siblings = sorted(sibling for sibling in known if sibling.startswith(stem))
-        share = slice(siblings.index(code), None, len(siblings))  # siblings share the free pairs out among them
+        share = slice(siblings.index(code), None, len(siblings))  # siblings divide the free pairs among them
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *stem.encode()]))).permutation(10)
     return stem, [endings[i] for i in order][share]

@@ -1,6 +1,6 @@
-"""The population: blocks of patients, each made from the seed and its own number alone.
+"""The population: blocks of patients, each a function of the seed and its own number alone.
 
-Because a block knows nothing of the others, the same seed gives the same patients however many are asked for.
+Blocks are independent, so the same seed gives the same first patients whatever their number.
 """
 
 import functools
@@ -20,19 +20,24 @@ from exmed_bert.synthetic.conditions import draw_conditions
 from exmed_bert.synthetic.events import Events, merge
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.fitted import load as load_fitted
-from exmed_bert.synthetic.novel import Cousins, NovelKind, make_cousins, no_cousins, recent_cousins, replace_some
+from exmed_bert.synthetic.novel import NovelCodes, NovelKind, no_novel_codes, pseudo_codes, recent_codes, replace_some
 from exmed_bert.synthetic.outcome import draw_prolonged_stay
 from exmed_bert.synthetic.people import Window, draw_people, possible_days
 from exmed_bert.synthetic.prescriptions import draw_prescriptions
 from exmed_bert.synthetic.visits import draw_diagnoses
 
 BLOCK = 1000  # patients; another size would give other patients
-BOUNDS = ("diagnoses thinned out", "diagnoses filled up", "prescriptions thinned out", "prescriptions filled up")
+BOUNDS = {  # key in the meta file: what it is called in the summary
+    "diagnoses thinned out": f"truncated to {bounds.DIAGNOSES[-1]} diagnoses",
+    "diagnoses filled up": f"extended to {bounds.DIAGNOSES[0]} diagnoses",
+    "prescriptions thinned out": f"truncated to {bounds.PRESCRIPTIONS[-1]} prescriptions",
+    "prescriptions filled up": f"extended to {bounds.PRESCRIPTIONS[0]} prescriptions",
+}
 
 
 @dataclass(frozen=True)
 class Block:
-    """Patients, and which of them each of `BOUNDS` changed: (N, 4) bool."""
+    """N patients, and which of them each of `BOUNDS` changed: (N, 4) bool."""
 
     patients: PatientColumns
     bound: np.ndarray
@@ -44,7 +49,7 @@ def generate(settings: GenerateSettings) -> Iterator[PatientColumns]:
 
 
 def generate_blocks(settings: GenerateSettings, numbers: range | None = None) -> Iterator[Block]:
-    """Yield the blocks, or those of the given ``numbers``; the last one cut to the number of patients asked for."""
+    """Yield the blocks, or those of the given ``numbers``; the last one truncated to the number of patients."""
     for number in range(-(-settings.num_patients // BLOCK)) if numbers is None else numbers:
         block = generate_block(
             settings.seed, number, settings.novel_prob, settings.end_date, novel_kind=settings.novel_kind
@@ -83,7 +88,7 @@ def generate_block(
     drugs = bounds.truncate(rng, drugs, bounds.PRESCRIPTIONS[-1], BLOCK)
 
     plos = draw_prolonged_stay(rng, people, diagnoses, tables)
-    cousins = novel_cousins(seed, novel_kind)
+    novel = novel_codes(seed, novel_kind)
     patients = PatientColumns(
         patient_ids=list(range(block * BLOCK, (block + 1) * BLOCK)),
         birth_years=people.birth_years.astype(np.int32),
@@ -94,7 +99,7 @@ def generate_block(
         plos=plos.astype(np.int8),
         events=merge_events(
             [
-                _columns(replace_some(rng, events, cousins[system], novel_prob), system, cousins[system])
+                _columns(replace_some(rng, events, novel[system], novel_prob), system, novel[system])
                 for system, events in ((codes.ICD10CM, diagnoses), (codes.ATC, drugs))
             ]
         ),
@@ -109,18 +114,18 @@ def generate_block(
 
 
 @functools.cache
-def novel_cousins(seed: int, kind: NovelKind = "invented") -> dict[str, Cousins]:
-    """Return the novel codes of a kind, by code system; the invented ones depend on the seed."""
+def novel_codes(seed: int, kind: NovelKind = "invented") -> dict[str, NovelCodes]:
+    """Return the novel codes of a kind, by code system; pseudo-codes depend on the seed."""
     tables = load()
     if kind == "recent":
-        return {codes.ICD10CM: recent_cousins(tables.diagnoses), codes.ATC: no_cousins(tables.drugs.codes)}
+        return {codes.ICD10CM: recent_codes(tables.diagnoses), codes.ATC: no_novel_codes(tables.drugs.codes)}
     return {
-        codes.ICD10CM: make_cousins(tables.diagnoses.codes, codes.ICD10CM, seed),
-        codes.ATC: make_cousins(tables.drugs.codes, codes.ATC, seed),
+        codes.ICD10CM: pseudo_codes(tables.diagnoses.codes, codes.ICD10CM, seed),
+        codes.ATC: pseudo_codes(tables.drugs.codes, codes.ATC, seed),
     }
 
 
-def _columns(events: Events, system: str, cousins: Cousins) -> EventColumns:
+def _columns(events: Events, system: str, novel: NovelCodes) -> EventColumns:
     """Return events as columns, in order of patient, day and code, with a table of the codes that occur."""
     events = merge([events])
     used, compact = np.unique(events.codes, return_inverse=True)
@@ -128,7 +133,7 @@ def _columns(events: Events, system: str, cousins: Cousins) -> EventColumns:
         codes=compact.astype(np.int32),
         days=events.days.astype(np.int32),
         offsets=np.concatenate(([0], np.cumsum(events.per_patient(BLOCK)))),
-        table=[(system, cousins.table[code]) for code in used],
+        table=[(system, novel.table[code]) for code in used],
     )
 
 

@@ -1,4 +1,4 @@
-"""What a generated population holds: counted block by block, shown as a table, and written into the meta file."""
+"""Summary of a generated population: counted block by block, for the printed table and the meta file."""
 
 from collections import Counter
 from typing import Any
@@ -10,7 +10,7 @@ from exmed_bert.data.patient import EventColumns
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.reference.tables import SEXES
 from exmed_bert.synthetic.events import first_of_run
-from exmed_bert.synthetic.novel import Cousins
+from exmed_bert.synthetic.novel import NovelCodes
 from exmed_bert.synthetic.population import BOUNDS, Block
 
 _TOP = 5
@@ -58,11 +58,11 @@ class Summary:
         for name, length in other.lengths.items():
             self.lengths[name].merge(length)
 
-    def novel(self, cousins: dict[str, Cousins]) -> dict[str, dict[str, Any]]:
-        """Return every novel code that occurs: its system, the code it came from, its parent and its count."""
+    def novel(self, novel_codes: dict[str, NovelCodes]) -> dict[str, dict[str, Any]]:
+        """Return every novel code that occurs: its system, the code that it comes from, its parent and its count."""
         found = {}
         for system, counts in self.codes.items():
-            origins, entity = cousins[system].origins, codes.code_system(system).entity
+            origins, entity = novel_codes[system].origins, codes.code_system(system).entity
             for code in sorted(counts.keys() & origins.keys()):
                 parent = codes.parent(code, system)
                 found[code] = {"system": entity, "source": origins[code], "parent": parent, "count": counts[code]}
@@ -79,11 +79,11 @@ class Summary:
             ("states", len(self.states)),
             ("prolonged length of stay", f"{self.plos / self.patients:.1%}"),
         ]
-        rows += [(f"{name} a patient", length.shown(self.patients)) for name, length in self.lengths.items()]
+        rows += [(f"{name} per patient", length.shown(self.patients)) for name, length in self.lengths.items()]
         rows.append(("novel codes", f"{len(novel):,} distinct, {novel_events / events:.2%} of {events:,} events"))
-        rows.append(("the patient's most frequent other code", f"right for {self.guessed / events:.1%} of the events"))
-        for name, count in zip(BOUNDS, self.bound.tolist(), strict=True):
-            rows.append((name, f"{count / self.patients:.1%} of the patients"))
+        rows.append(("baseline: patient's most frequent code", f"correct for {self.guessed / events:.1%} of events"))
+        for name, count in zip(BOUNDS.values(), self.bound.tolist(), strict=True):
+            rows.append((name, f"{count / self.patients:.1%} of patients"))
         for title, system in (("most frequent diagnoses", codes.ICD10CM), ("most frequent drugs", codes.ATC)):
             for code, count in self.codes[system].most_common(_TOP):
                 share = count / self.codes[system].total()
@@ -93,7 +93,7 @@ class Summary:
 
 
 class _Range:
-    """Sum, smallest and largest of a number a patient."""
+    """Sum, minimum and maximum of a number per patient."""
 
     def __init__(self) -> None:
         self.total, self.least, self.most = 0, np.iinfo(np.int64).max, 0
@@ -118,15 +118,15 @@ def _visits(events: EventColumns) -> np.ndarray:
 
 
 def _guessed_from_history(events: EventColumns) -> float:
-    """Return how many events are guessed by taking the most frequent code among the patient's other events.
+    """Return how many events a baseline predicts correctly: the most frequent code of the patient's other events.
 
-    Where codes tie the guess is one of them at random, and the expected number counts. What a model has to beat.
+    Ties are broken at random, so this is the expected number.
     """
     n = len(events.offsets) - 1
     counts = np.zeros((n, len(events.table) + 1), dtype=np.int64)  # the last column stays empty: a second always exists
     np.add.at(counts, (np.repeat(np.arange(n), events.counts()), events.codes), 1)
-    # Only a code that leads alone is ever guessed: without the event itself any other is behind.
+    # Only the single most frequent code is ever predicted correctly: without the event itself any other is rarer.
     second, first = np.sort(counts, axis=1)[:, -2:].T
     tied = (first - 1 == second) & (second > 0)
-    rivals = (counts == second[:, None]).sum(axis=1)
-    return float(first[first - 1 > second].sum() + (first / (1 + rivals))[tied].sum())
+    ties = (counts == second[:, None]).sum(axis=1)
+    return float(first[first - 1 > second].sum() + (first / (1 + ties))[tied].sum())
