@@ -10,11 +10,12 @@ import pyarrow.parquet
 import pytest
 from conftest import record, write_records
 
-from exmed_bert.cohorts.cohort import Cohort, ModelInput, build, check_nothing_after_index
+from exmed_bert.cohorts.cohort import build, check_nothing_after_index
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.index_dates import IndexRule
 from exmed_bert.cohorts.label_file import read_labels
-from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION
+from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, Cohort
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.cohorts.tasks.base import Selection, Task
 from exmed_bert.cohorts.tasks.first_occurrence import FirstOccurrence

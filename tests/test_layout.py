@@ -24,7 +24,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
 
 # What still has to go: the test fails for an entry that is no longer needed, so that the lists can only shrink.
 UPWARD: set[tuple[str, str]] = set()
-CYCLES = {frozenset({"exmed_bert.cohorts.cohort", "exmed_bert.cohorts.tasks.base"})}
+CYCLES: set[frozenset[str]] = set()
 
 SYSTEM_WORDS = re.compile(r"\b(icd|atc|diagnoses|drugs)\b")
 AT_HOME = ("codes", "reference/", "synthetic/", "data/readers/")

@@ -63,7 +63,7 @@ def initialize_codes(
         OptionError: no folder is given, or the dimensions differ and may not be changed as the settings say.
         InputError: the ClinVec files are missing or wrong.
     """
-    systems: AbstractSet[str] = {key[0] for key in keys if key is not None}  # type: ignore[misc]
+    systems: AbstractSet[str] = {key[0] for key in keys if key is not None}
     clinvec = read_clinvec(clinvec_folder(settings), settings.vocab_types, systems)
     dimension = clinvec.dimension
     if dimension != hidden_size and not settings.resize_if_needed:
@@ -109,18 +109,18 @@ def initialize_from(
     rows = {key: row for row, key in enumerate(known)}
     origins = [Origin("own") if key in rows else Origin("none") for key in keys]
     own = np.array([i for i, key in enumerate(keys) if key in rows], dtype=np.int64)
-    ids, vectors = own, [table[[rows[keys[i]] for i in own.tolist()]] for table in tables]  # type: ignore[index]
-    missing = [i for i, key in enumerate(keys) if key is not None and key not in rows]
+    ids, vectors = own, [table[[rows[keys[i]] for i in own.tolist()]] for table in tables]
+    missing = {i: key for i, key in enumerate(keys) if key is not None and key not in rows}
     if not (hierarchical and missing and known):
         return ids, vectors, origins, []
     relatives = Relatives(known)
     trust = relatives.measure_trust(tables[0])
-    wanted: list[CodeKey] = [keys[i] for i in missing]  # type: ignore[misc]
+    wanted = list(missing.values())
     weights, from_relatives = relatives.estimates(wanted, trust)
     for i, origin in zip(missing, from_relatives, strict=True):
         origins[i] = origin
     estimated = np.array([origin.how != "none" for origin in from_relatives])
-    ids = np.concatenate([own, np.array(missing, dtype=np.int64)[estimated]])
+    ids = np.concatenate([own, np.array(list(missing), dtype=np.int64)[estimated]])
     order = np.argsort(ids)
     for i, table in enumerate(tables):
         estimates = relatives.blend(weights, table)

@@ -111,7 +111,7 @@ def read_clinvec(
             )
         system = _system_of(name)
         start = sum(map(len, kept))
-        taken = []
+        taken: list[int] = []
         for row in np.flatnonzero(finite).tolist():
             code = codes[row] if system is None else normalize(codes[row], system)
             if code is not None and (system or name, code) not in rows:
@@ -227,11 +227,12 @@ class _VectorFile:
         return cls(path, keys, by_id, vectors, skipped)
 
     def codes(self, name: str, nodes: _Nodes | None) -> list[str]:
-        """Return the code of each row, as the file or the graph spells it."""
+        """Return the code of each row, as the file or the graph spells it; nodes are needed unless ``by_id``."""
         node_type = _NODE_TYPES.get(name, name)
         if self.by_id:
             ids = [key if ":" in key else f"{key}:{node_type}" for key in self.keys]
         else:
+            assert nodes is not None
             indices = _node_indices(self.keys, self.path, ",", self.key_column)
             place = np.searchsorted(nodes.indices, indices).clip(max=len(nodes.ids) - 1)
             lost = np.flatnonzero(nodes.indices[place] != indices)

@@ -4,14 +4,14 @@ Nothing that happened after the prediction time is in a history: events are cut 
 was encoded is checked again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.cohorts.labeled import Cohort, LabeledPatients
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
@@ -19,45 +19,7 @@ from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piec
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers import fingerprint, read_patients
-from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 from exmed_bert.data.tokenizer import Tokenizer
-from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Labeled patients, and the attrition on the way to them.
-
-    Attributes:
-        patients: a row per prediction time, with its split; labels may be `UNLABELED`.
-        attrition: what was counted, how many. The patients read, less those of all rows ``excluded: reason``, are the
-            patients left.
-        new_codes: tokens of codes that the model's vocabulary does not hold; they stand at the end of the new one.
-    """
-
-    patients: LabeledPatients
-    attrition: list[tuple[str, int]]
-    new_codes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ModelInput:
-    """The form in which a model takes histories.
-
-    Attributes:
-        vocabulary: its codes; ids 0-5 are our special tokens.
-        max_length: most codes of a history; the latest visits that fit are kept.
-        age_unit: of the ages.
-        static_columns: those that it has embeddings of.
-        pretraining: which patients each pretraining trained on; None where that is not known.
-    """
-
-    vocabulary: CodeVocabulary
-    max_length: int
-    age_unit: AgeUnit
-    pretraining: Sequence[SplitRule] | None
-    static_columns: tuple[StaticColumn, ...] = BUILT_IN
 
 
 def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int) -> Cohort:

@@ -14,8 +14,11 @@ from exmed_bert.console import OptionError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
 from exmed_bert.data.randomness import mix
 
+Kind = Literal["last-visit-before", "random", "fixed", "last-visit"]
+
 NEVER = int(np.iinfo(np.int32).max)  # the day of what does not happen
 _RANDOM_STREAM = 3
+_WITHOUT_DAY: tuple[Kind, ...] = ("last-visit-before", "random", "last-visit")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class IndexRule:
         day: of a fixed date, since 1970-01-01.
     """
 
-    kind: Literal["last-visit-before", "random", "fixed", "last-visit"]
+    kind: Kind
     horizon: int = 0
     seed: int = 0
     day: int = 0
@@ -47,8 +50,9 @@ class IndexRule:
         Raises:
             OptionError: it is no such rule.
         """
-        if text in ("last-visit-before", "random", "last-visit"):
-            return cls(text, horizon, seed)  # type: ignore[arg-type]
+        for kind in _WITHOUT_DAY:
+            if text == kind:
+                return cls(kind, horizon, seed)
         if text.startswith("fixed:"):
             try:
                 day = day_number(date.fromisoformat(text.removeprefix("fixed:")))

@@ -1,4 +1,4 @@
-"""Labeled patients: histories up to an index date, and whether the outcome occurred after it."""
+"""Labeled patients, histories up to an index date and whether the outcome occurred after it, and cohorts of them."""
 
 from __future__ import annotations
 
@@ -36,3 +36,19 @@ class LabeledPatients:
     def rows(self, split: int) -> np.ndarray:
         """Return the indices of the rows of a split, (n,) int64."""
         return np.flatnonzero(self.splits == split)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Labeled patients, and the attrition on the way to them.
+
+    Attributes:
+        patients: a row per prediction time, with its split; labels may be `UNLABELED`.
+        attrition: what was counted, how many. The patients read, less those of all rows ``excluded: reason``, are the
+            patients left.
+        new_codes: tokens of codes that the model's vocabulary does not hold; they stand at the end of the new one.
+    """
+
+    patients: LabeledPatients
+    attrition: list[tuple[str, int]]
+    new_codes: tuple[str, ...]

@@ -107,6 +107,7 @@ class MaskedCodeCollator:
     def __call__(self, batch: PaddedBatch) -> dict[str, torch.Tensor]:
         """Return tensors, all int64: (B, L) per token, (B, 1) for static columns, (B,) per patient."""
         if self.masking.mode == "static":
+            assert batch.shown_codes is not None and batch.masked is not None
             inputs, labels = batch.shown_codes, np.where(batch.masked, batch.codes, IGNORED)
         else:
             inputs, labels = mask_batch(

@@ -90,8 +90,8 @@ class PaddedBatch:
     patient_hashes: np.ndarray
     static: dict[str, np.ndarray]
     plos: np.ndarray
-    shown_codes: np.ndarray | None
-    masked: np.ndarray | None
+    shown_codes: np.ndarray | None = None
+    masked: np.ndarray | None = None
 
 
 class PatientDataset(torch.utils.data.Dataset):
@@ -156,14 +156,11 @@ class PatientDataset(torch.utils.data.Dataset):
         real = place < lengths[:, None]  # (B, L)
         where = np.where(real, starts[:, None] + place, 0)
 
-        def padded(name: str) -> np.ndarray | None:
-            column = self._arrays.get(name)
-            return None if column is None else column[where] * real
-
-        tokens = {name: padded(name) for name in (*_TOKEN_COLUMNS, *_MASK_COLUMNS)}
+        names = (name for name in (*_TOKEN_COLUMNS, *_MASK_COLUMNS) if name in self._arrays)
+        tokens = {name: self._arrays[name][where] * real for name in names}
         visits = self._arrays["visit_offsets"][rows, None] + np.maximum(tokens["visit_ids"], 1) - 1
         return PaddedBatch(
-            **tokens,  # type: ignore[arg-type]
+            **tokens,
             days=self._arrays["visit_days"][np.where(real, visits, 0)],
             patient_hashes=self._arrays["patient_hashes"][rows],
             static={column.name: self.static_ids(column.name)[rows] for column in self.info.static_columns},

@@ -26,7 +26,7 @@ def mix(*parts: np.ndarray | int) -> np.ndarray:
     Each part is added to the state and passed through the finalizer of splitmix64 (Steele, Lea and Flood,
     "Fast splittable pseudorandom number generators", OOPSLA 2014).
     """
-    state = np.uint64(0)
+    state = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
             state = _splitmix64(state + np.asarray(part).astype(np.uint64))

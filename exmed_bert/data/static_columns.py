@@ -4,9 +4,10 @@ A column is carried by its name through record, dataset, batch and model, where 
 Further columns are declared in config.yaml, under ``static_columns``.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +37,7 @@ class StaticColumn:
     name: str
     field: str
     values: tuple[str, ...]
-    spellings: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    spellings: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def tokens(self) -> tuple[str, ...]:

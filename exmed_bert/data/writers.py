@@ -1,7 +1,7 @@
 """Writing files of patients: JSON, JSON lines (also gzipped) and Parquet, as streams, each whole or not at all."""
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,13 @@ def write_pieces(path: Path, pieces: Iterable[Piece]) -> int:
     Raises:
         InputError: unknown extension, or the file cannot be written.
     """
-    writer = {".json": _write_json, ".jsonl": _write_json_lines, ".jsonl.gz": _write_gzip, ".parquet": _write_parquet}
-    write = writer[file_format(path)]
+    writers: dict[str, Callable[[Path, Iterator[Any]], None]] = {
+        ".json": _write_json,
+        ".jsonl": _write_json_lines,
+        ".jsonl.gz": _write_gzip,
+        ".parquet": _write_parquet,
+    }
+    write = writers[file_format(path)]
     count = 0
 
     def counted() -> Iterator[Any]:

@@ -128,12 +128,13 @@ def fit(
 
     search_rows = _search_rows(train_rows, patients.labels[train_rows], seed)
     trials: list[Trial] = []
-    chosen, model, best = None, None, {}
+    chosen: Trial | None = None
     for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" fits"):
         trial, fitted = tried(settings, search_rows)
         trials.append(trial)
         if chosen is None or _auroc(trial) > _auroc(chosen):
             chosen, model, best = trial, fitted, settings
+    assert chosen is not None  # no grid is empty
     if len(search_rows) < len(train_rows):
         chosen, model = tried(best, train_rows)
     own = inputs[chosen.settings["columns"]]

@@ -23,6 +23,11 @@ class Estimate:
     high: float | None = None
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the interval lies on one side of zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
@@ -210,8 +215,9 @@ def difference_of(ours: Estimate, theirs: Estimate, drawn: np.ndarray | None) ->
     """
     value = ours.value - theirs.value
     certain = any(share.value in (0.0, 1.0) for share in (ours, theirs))
-    if not certain or None in (ours.low, theirs.low):
+    if not certain or ours.interval is None or theirs.interval is None:
         return estimate_of(value, drawn)
-    below = np.hypot(ours.value - ours.low, theirs.high - theirs.value)
-    above = np.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    (our_low, our_high), (their_low, their_high) = ours.interval, theirs.interval
+    below = np.hypot(ours.value - our_low, their_high - theirs.value)
+    above = np.hypot(our_high - ours.value, theirs.value - their_low)
     return Estimate(value, float(value - below), float(value + above))

@@ -121,8 +121,8 @@ def groups(results: Results) -> Figure | None:
     level = np.arange(len(rows)) + 0.5 * np.array([kinds.index(group.kind) for group in rows])
     for place, group in zip(level, rows, strict=True):
         found = group.metrics["auroc"]
-        if found.low is not None:
-            axes.hlines(place, found.low, found.high, color=COLORS[0], linewidth=1.6, alpha=0.6)
+        if found.interval is not None:
+            axes.hlines(place, *found.interval, color=COLORS[0], linewidth=1.6, alpha=0.6)
         axes.plot(found.value, place, "o", color=COLORS[0], markersize=5.5)
     axes.axvline(model.metrics["auroc"].value, color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set_yticks(level, [f"{group.kind}: {group.name}  ({group.events:,}/{group.patients:,})" for group in rows])

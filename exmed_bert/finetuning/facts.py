@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from exmed_bert.cohorts.cohort import Cohort, ModelInput
-from exmed_bert.cohorts.labeled import TEST, LabeledPatients
+from exmed_bert.cohorts.labeled import TEST, Cohort, LabeledPatients
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.evaluation import baselines

@@ -8,9 +8,10 @@ from typing import Any
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.cohorts.cohort import Cohort, ModelInput, build
+from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import PromptCollator
-from exmed_bert.cohorts.labeled import SPLITS
+from exmed_bert.cohorts.labeled import SPLITS, Cohort
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings, Resolved

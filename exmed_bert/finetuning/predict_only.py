@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.cohort import ModelInput, build
+from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.config import FinetuneSettings

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from exmed_bert.cohorts.cohort import Cohort, ModelInput, subset
+from exmed_bert.cohorts.cohort import subset
 from exmed_bert.cohorts.collator import LabeledRows
-from exmed_bert.cohorts.labeled import SPLITS, TEST
+from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.config import BASELINES
 from exmed_bert.evaluation import baselines

@@ -3,8 +3,7 @@
 from typing import Any
 
 from exmed_bert import console
-from exmed_bert.cohorts.cohort import Cohort
-from exmed_bert.cohorts.labeled import SPLITS, TEST
+from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.evaluation.results import Results
 from exmed_bert.finetuning.outcome_model import Pretrained

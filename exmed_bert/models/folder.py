@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exmed_bert.cohorts.cohort import ModelInput
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.splits import SplitRule

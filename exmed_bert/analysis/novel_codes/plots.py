@@ -32,13 +32,13 @@ def cosines(results: NovelResults) -> Figure:
     names = ["parent", "siblings", "chapter", "any code"]
     for axes, group in zip(panels, groups, strict=True):
         for time, shift in zip(results.times, (-0.13, 0.13) if len(results.times) == 2 else (0.0,), strict=True):
-            found = [(y, group.cosines[time][relation][1]) for y, relation in enumerate(RELATIONS)]
-            found = [(y, value) for y, value in found if value is not None]
-            for y, value in found:
-                if value.low is not None:
-                    axes.hlines(y + shift, value.low, value.high, color=_COLORS[time], linewidth=2, alpha=0.6)
-            y, x = [y + shift for y, _ in found], [value.value for _, value in found]
-            axes.scatter(x, y, s=28, color=_COLORS[time], zorder=3, label=_LABELS[time])
+            cosines = [(y + shift, group.cosines[time][relation][1]) for y, relation in enumerate(RELATIONS)]
+            found = [(y, cosine) for y, cosine in cosines if cosine is not None]
+            for y, cosine in found:
+                if cosine.interval is not None:
+                    axes.hlines(y, *cosine.interval, color=_COLORS[time], linewidth=2, alpha=0.6)
+            x_of, y_of = [cosine.value for _, cosine in found], [y for y, _ in found]
+            axes.scatter(x_of, y_of, s=28, color=_COLORS[time], zorder=3, label=_LABELS[time])
         axes.set_title(f"{group.name} ({group.codes:,})")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -97,8 +97,8 @@ def masked(results: NovelResults) -> Figure | None:
         found = [(x + shift, band) for x, band in enumerate(bands) if kind in band.metrics]
         for x, band in found:
             _interval(axes, x, band, kind, color)
-        x, y = [x for x, _ in found], [100 * band.metrics[kind]["top10"].value for _, band in found]
-        axes.scatter(x, y, s=34, color=color, zorder=3, label=f"{kind} codes")
+        x_of, y_of = [x for x, _ in found], [100 * band.metrics[kind]["top10"].value for _, band in found]
+        axes.scatter(x_of, y_of, s=34, color=color, zorder=3, label=f"{kind} codes")
     names = [f"{band.band}\n{band.positions['novel']:,}\n{band.positions['other']:,}" for band in bands]
     axes.set_xticks(range(len(bands)), names)
     axes.set_xlim(-0.5, len(bands) - 0.5)
@@ -111,8 +111,9 @@ def masked(results: NovelResults) -> Figure | None:
 
 def _interval(axes: Axes, x: float, band: BandMetrics, kind: str, color: str) -> None:
     found = band.metrics[kind]["top10"]
-    if found.low is not None:
-        axes.vlines(x, 100 * found.low, 100 * found.high, color=color, linewidth=2, alpha=0.6)
+    if found.interval is not None:
+        low, high = found.interval
+        axes.vlines(x, 100 * low, 100 * high, color=color, linewidth=2, alpha=0.6)
 
 
 def distances(results: NovelResults) -> Figure | None:

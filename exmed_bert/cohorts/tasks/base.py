@@ -7,17 +7,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from exmed_bert.cohorts.index_dates import NEVER, IndexRule, last_days
+from exmed_bert.cohorts.labeled import Cohort
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.vocabulary import CodeVocabulary
-
-if TYPE_CHECKING:
-    from exmed_bert.cohorts.cohort import Cohort, ModelInput
 
 UNLABELED = -1  # the label of patients whose outcome is to be predicted
 

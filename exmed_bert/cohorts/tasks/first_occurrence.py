@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.index_dates import NEVER, IndexRule, first_after, last_days
+from exmed_bert.cohorts.labeled import Cohort
+from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.vocabulary import CodeVocabulary
-
-if TYPE_CHECKING:
-    from exmed_bert.cohorts.cohort import Cohort, ModelInput
 
 
 @dataclass

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from exmed_bert import console
 from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
 from exmed_bert.cohorts.label_file import LabelFile, read_labels
+from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.files import existing_file, fingerprint
-
-if TYPE_CHECKING:
-    from exmed_bert.cohorts.cohort import Cohort
 
 
 @dataclass

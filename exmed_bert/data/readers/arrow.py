@@ -162,10 +162,10 @@ def _days(dates: Any) -> np.ndarray | None:
         return dates.cast(pyarrow.int32()).to_numpy()
     if not types.is_string(dates.type):
         return None
-    _, offsets, content = dates.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int32)[dates.offset : dates.offset + len(dates) + 1] if offsets else None
     if len(dates) == 0:
         return np.empty(0, dtype=np.int32)
+    _, offsets, content = dates.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[dates.offset : dates.offset + len(dates) + 1]
     if (np.diff(ends) != _DIGITS).any():
         return None
     digits = np.frombuffer(content, dtype=np.uint8)[ends[0] : ends[-1]].reshape(-1, _DIGITS) - np.uint8(ord("0"))

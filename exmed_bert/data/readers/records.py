@@ -62,10 +62,12 @@ class RecordReader:
 
 def from_table(table: Any | None, fields: RecordFields) -> PatientColumns | None:
     """Return the patients of an Arrow table, None where the records have to be looked at one by one."""
-    columns = None if table is None else arrow.patient_columns(table, fields)
+    if table is None:
+        return None
+    columns = arrow.patient_columns(table, fields)
     if columns is None or not {columns.birth_years.min(), columns.birth_years.max()} <= set(BIRTH_YEARS):
         return None
-    fields.unused.update(set(table.column_names) - fields.known)  # type: ignore[union-attr]
+    fields.unused.update(set(table.column_names) - fields.known)
     return columns
 
 

@@ -82,9 +82,7 @@ def columns_of(path: Path, records: list[Any], first: int, fields: RecordFields)
         *((static.field, text, "a string or null") for static in fields.static_columns),
         ("had_plos", (bool, type(None)), "true, false or null"),
     ):
-        _check_types(
-            column[field], allowed, lambda i, value, f=field, w=wanted: refuse(i, f, f"{value!r}, expected {w}")
-        )
+        _check_types(column[field], allowed, field, wanted, refuse)
     for index, year in enumerate(column["birth_year"]):
         if year not in BIRTH_YEARS:
             refuse(index, "birth_year", f"{year}, expected {BIRTH_YEARS.start} to {BIRTH_YEARS.stop - 1}")
@@ -119,7 +117,7 @@ def _listed(
 ) -> EventColumns:
     """Return the events of the two lists of codes of one system and of their dates."""
     for field in (code_field, date_field):
-        _check_types(column[field], (list,), lambda i, value, f=field: refuse(i, f, f"{value!r}, expected a list"))
+        _check_types(column[field], (list,), field, "a list", refuse)
     lengths = np.fromiter(map(len, column[code_field]), dtype=np.int64, count=len(column[code_field]))
     date_lengths = np.fromiter(map(len, column[date_field]), dtype=np.int64, count=len(lengths))
     if (lengths != date_lengths).any():
@@ -133,7 +131,7 @@ def _listed(
 def _other_events(records: list[Any], refuse: Refuse) -> EventColumns:
     """Return the events of the field ``events``: objects with system, code and date."""
     lists = [record.get("events") or [] for record in records]
-    _check_types(lists, (list,), lambda i, value: refuse(i, "events", f"{value!r}, expected a list"))
+    _check_types(lists, (list,), "events", "a list", refuse)
     for index, events in enumerate(lists):
         for place, event in enumerate(events):
             field = f"events[{place}]"
@@ -143,7 +141,7 @@ def _other_events(records: list[Any], refuse: Refuse) -> EventColumns:
                 known = ", ".join(system.name for system in code_systems())
                 refuse(index, f"{field}.system", f"{event['system']!r}, expected one of {known}")
     flat = list(chain.from_iterable(lists))
-    systems: list[str] = [_system_name(event["system"]) for event in flat]  # type: ignore[misc]
+    systems = [code_system(event["system"]).name for event in flat]
     lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     codes, dates = [event["code"] for event in flat], [event["date"] for event in flat]
     return _events(systems, codes, dates, lengths, ("events", "events"), refuse)
@@ -216,12 +214,12 @@ def parse_day(value: Any) -> int | None:
         return None
 
 
-def _check_types(values: list[Any], allowed: tuple[type, ...], refuse: Callable[[int, Any], NoReturn]) -> None:
-    """Call ``refuse`` with the first value whose type is not allowed. A bool is no int."""
+def _check_types(values: list[Any], allowed: tuple[type, ...], field: str, wanted: str, refuse: Refuse) -> None:
+    """Refuse the first value of a field whose type is not allowed. A bool is no int."""
     wrong = {kind for kind in set(map(type, values)) if kind not in allowed}
     if wrong:
         index = next(i for i, value in enumerate(values) if type(value) in wrong)
-        refuse(index, values[index])
+        refuse(index, field, f"{values[index]!r}, expected {wanted}")
 
 
 def kind_of(value: Any) -> str:
