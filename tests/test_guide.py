@@ -28,6 +28,7 @@ from conftest import ROOT
 
 from exmed_bert import ExMedBertForMaskedLM, PatientDataset
 from exmed_bert.data.readers import read_patients
+from exmed_bert.startup import SCRIPTS
 
 GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
 DOCUMENTS = [
@@ -39,8 +40,8 @@ DOCUMENTS = [
 CONVERT = "scripts/convert_synthetic_to_dataset.py"
 PRETRAIN = "scripts/pretrain-exmed-bert-clinvec.py"
 EXAMPLES = (  # headings of the blocks that the first user follows; all but the last are whole
-    *("Step 1: make up patients", "Step 2: turn them into datasets", "Step 3: pretrain"),
-    *("Small test run", "Production run"),
+    *("Step 1: Generate synthetic patients", "Step 2: Convert to PatientDataset format", "Step 3: Run pretraining"),
+    *("Small test run (fast)", "Production run"),
 )
 CUT = {
     **{"max_steps: -1 ": "max_steps: 1 ", "eval_steps: null ": "eval_steps: 100 "},  # the last evaluation always comes
@@ -302,7 +303,7 @@ def test_the_install_commands_name_what_is_there() -> None:
 
 def listed_files() -> list[str]:
     """Return the paths of the guide's tree of results."""
-    (tree,) = [block for block in blocks(GUIDE, "") if block.heading == "What is left behind"]
+    (tree,) = [block for block in blocks(GUIDE, "") if block.heading == "Output files"]
     folders: list[str] = []
     paths = []
     for line in tree.text.splitlines():
@@ -343,7 +344,7 @@ def test_the_quick_start_trains_a_model_that_beats_guessing(sessions: Sessions) 
 
 @pytest.mark.slow
 def test_a_run_with_other_settings_archives_the_old_one(session: Session) -> None:
-    printed = session.printed("All three steps with one command")
+    printed = session.printed("One-command pipeline")
     assert re.search(r"output/synthetic_pretrain is archived as output/synthetic_pretrain\.\d{8}-\d{6}\b", printed)
     old = ExMedBertForMaskedLM.from_pretrained(min(session.root.glob("output/synthetic_pretrain.2*")))
     assert old.config.max_position_embedding == 51, "the run with 50 codes, which the one with 100 archived"
@@ -351,7 +352,7 @@ def test_a_run_with_other_settings_archives_the_old_one(session: Session) -> Non
 
 @pytest.mark.slow
 def test_the_lengths_and_masking_that_a_dataset_has_may_be_repeated(session: Session) -> None:
-    printed = session.printed("Length and masking belong to the dataset")
+    printed = session.printed("Important: matching configurations")
     assert printed.count("Plan: 1 steps") == 1
     assert "already holds this run" in printed, "--max-seq-length and --dynamic-masking say what is so without them"
 
@@ -431,7 +432,7 @@ def test_a_missing_package_is_the_error_shown(sessions: Sessions, tmp_path: Path
 
 def test_the_readmes_table_of_errors_quotes_the_programs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"(?m)^\| `([^`]+)` \|", readme[readme.index("## When something goes wrong") :])
+    rows = re.findall(r"(?m)^\| `([^`]+)` \|", readme[readme.index("## Troubleshooting") :])
     sources = [path for folder in ("exmed_bert", "scripts") for path in (ROOT / folder).rglob("*.[ps][yh]")]
     said = [*shown_errors(), *(path.read_text(encoding="utf-8") for path in sources)]
     patterns = [".*".join(map(re.escape, row.split("..."))).rstrip(" ") for row in rows]
@@ -482,7 +483,7 @@ OTHER_COMMANDS = (
     r"python3? -c .*",
     r"py (-3 )?--version",
     r"(python3?|py -3) -m venv \.venv",
-    r"python -m pip install -r requirements\.txt",
+    r"python -m pip install (-r requirements\.txt|\.)",
     r"source \.venv/bin/activate",
     r"\.venv\\Scripts\\activate",
     r"deactivate",
@@ -492,7 +493,7 @@ OTHER_COMMANDS = (
     r"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///output/\S+",
     r"sudo apt (update|install (--yes )?python3 python3-venv)",
     r"python -m pytest( tests/\w+\.py)?( -k \w+)?",
-    r"python benchmarks/\w+\.py",
+    r"python (benchmarks|docs)/\w+\.py",
 )
 
 
@@ -501,6 +502,8 @@ def problem_with(command: str) -> str:
     words = shlex.split(command.replace("\\", "/")) if "scripts" in command else command.split()
     if words[0] in ("torchrun", "accelerate"):
         words = ["python", *words[words.index(PRETRAIN) :]] if PRETRAIN in words else words
+    if words[0] == "exmed-bert" and words[1] in SCRIPTS:
+        words = ["python", f"scripts/{SCRIPTS[words[1]]}", *words[2:]]
     if words[0] in ("python", "bash") and len(words) > 1 and words[1].startswith("scripts/"):
         words = words[1:]
     if words[0].endswith(".py") and words[0].startswith("scripts/"):
@@ -528,15 +531,17 @@ def test_every_command_names_scripts_and_flags_that_exist(path: Path) -> None:
 
 def test_a_wrong_command_is_noticed() -> None:
     assert problem_with("python scripts/generate_synthetic_patients.py --patients 5") == "--patients"
+    assert problem_with("exmed-bert generate --patients 5") == "--patients"
     assert "does not exist" in problem_with("python scripts/generate.py")
     assert "does not exist" in problem_with("bash scripts/train.sh")
     assert "not known" in problem_with("rm -rf data")
 
 
 def anchors(path: Path) -> set[str]:
-    """Return the anchors of a document's headings, as GitHub makes them."""
+    """Return the anchors of a document's headings, as GitHub makes them, and those that it names."""
     headings = re.findall(r"(?m)^#+ (.*)$", path.read_text(encoding="utf-8"))
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    named = re.findall(r'<a id="([\w-]+)"></a>', path.read_text(encoding="utf-8"))
+    return {*named, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
