@@ -224,6 +224,11 @@ def test_batches_hold_every_patient_once_and_little_padding() -> None:
         ([record(7), record("7")], {}, ["record 2", "'7'", "record 1"]),
         ([record(1)], {}, ["no patient is left", "1 patients"]),
         ([record(i) for i in range(9)], {"min_observations": 99}, ["9 of them with fewer than 99 codes"]),
+        (
+            [record(i, diagnoses=["250.00", "fever", "401.9"], drugs=["aspirin", "x"]) for i in range(40)],
+            {"min_observations": 2},
+            ["no event has a code that is known", "'250.00'", "ICD-10-CM in diagnoses and ATC in drugs"],
+        ),
     ],
 )
 def test_conversion_refuses(records: list[Any], changes: dict[str, Any], parts: list[str], tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from exmed_bert import console
+from exmed_bert.codes import code_system
 from exmed_bert.config import ConvertSettings, Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.formats import file_format
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
+from exmed_bert.data.patient import LISTED
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers import fingerprint, read_patients
 from exmed_bert.data.splits import SplitRule
@@ -85,6 +87,13 @@ def convert(settings: ConvertSettings) -> Conversion:
 
     used = [np.unique(piece["codes"]) for parts in pieces.values() for piece in parts]
     vocabulary, final = tokenizer.vocabulary(np.concatenate(used))
+    if len(vocabulary) == len(SPECIAL_TOKENS):
+        seen = ", ".join(f"{code!r}" for code, _ in tokenizer.summary.unknown_codes.most_common(5))
+        listed = " and ".join(f"{code_system(system).title} in {names[0]}" for system, names in LISTED.items())
+        raise InputError(
+            f"{settings.input}: no event has a code that is known, the most frequent are {seen}; expected {listed}, "
+            "codes of other systems in events"
+        )
     masking = Masking(
         mode="dynamic" if settings.dynamic_masking else "static",
         probability=settings.masked_lm_prob,
