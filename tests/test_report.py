@@ -478,6 +478,12 @@ def test_a_file_from_elsewhere(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;&amp;" in page
 
 
+def test_a_file_with_nothing_but_filler_dates(tmp_path: Path) -> None:
+    filler = {"diagnosis_dates": ["00010101"] * 3, "prescription_dates": ["00010101"] * 2}
+    made = report_on(tmp_path, [record(**filler)])
+    assert made["input"]["first_day"] is None and made["input"]["patients"] == 1
+
+
 def test_novel_codes_count_as_their_sources(tmp_path: Path) -> None:
     meta = {
         "tables": "of another time",

@@ -128,15 +128,16 @@ def fit(
 
     search_rows = _search_rows(train_rows, patients.labels[train_rows], seed)
     trials: list[Trial] = []
-    chosen: Trial | None = None
+    best: tuple[Trial, Any, dict[str, Any]] | None = None
     for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" fits"):
         trial, fitted = tried(settings, search_rows)
         trials.append(trial)
-        if chosen is None or _auroc(trial) > _auroc(chosen):
-            chosen, model, best = trial, fitted, settings
-    assert chosen is not None  # no grid is empty
+        if best is None or _auroc(trial) > _auroc(best[0]):
+            best = trial, fitted, settings
+    assert best is not None, "a grid holds settings"
+    chosen, model, settings = best
     if len(search_rows) < len(train_rows):
-        chosen, model = tried(best, train_rows)
+        chosen, model = tried(settings, train_rows)
     own = inputs[chosen.settings["columns"]]
     _, probabilities = next(_predictions(name, model, own, chosen.settings.get("rounds")))
     return BaselineResult(name, probabilities, chosen.settings, trials, own.shape[1], time.perf_counter() - started)

@@ -30,7 +30,7 @@ class Estimate:
     @property
     def excludes_zero(self) -> bool:
         """Whether the interval lies on one side of zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ def estimate_cell(estimate: Estimate | None, sign: bool = False) -> Cell:
     """Return the same as the cell of a table."""
     if estimate is None:
         return "–"
-    if estimate.low is None or estimate.high is None:
+    if estimate.interval is None:
         return format_number(estimate.value, sign)
-    low, high = (format_number(end, sign) for end in (estimate.low, estimate.high))
+    low, high = (format_number(end, sign) for end in estimate.interval)
     return Interval(format_number(estimate.value, sign), f"{low} to {high}")
 
 

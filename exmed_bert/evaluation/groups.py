@@ -44,7 +44,7 @@ class GroupMetrics:
 def groups(patients: LabeledPatients, rows: np.ndarray) -> list[Group]:
     """Return the groups of the patients in ``rows``: by sex, age at the index date and number of codes.
 
-    Codes are divided at the terciles of ``rows``; a group that nobody is in is left out.
+    Codes are divided at the terciles of ``rows``; empty groups are left out.
     """
     found = []
     for column in patients.dataset.info.static_columns:

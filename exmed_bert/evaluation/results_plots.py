@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from exmed_bert.evaluation.results import CurvePoint, ModelResults, Results
+from exmed_bert.evaluation.results import CurvePoint, ModelResults, PlotSeries, Results
 from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
 
 COLORS = (BLUE, ORANGE, "#3a9d7c", "#8a4f9e", "#e3a52c", "#7a7f87")  # the first is the model's own
@@ -17,8 +17,8 @@ def roc(results: Results) -> Figure | None:
     if not (models := _drawable(results)):
         return None
     figure, axes = one_axes(4.6)
-    for model, color in models:
-        x, y = np.array(model.series.roc).T
+    for model, series, color in models:
+        x, y = np.array(series.roc).T
         label = f"{model.label}, {model.metrics['auroc'].value:.3f}"
         axes.plot(x, y, color=color, linewidth=1.7, label=label, zorder=3 if color == COLORS[0] else 2)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", zorder=1)
@@ -32,8 +32,8 @@ def precision_recall(results: Results) -> Figure | None:
     if not (models := _drawable(results)):
         return None
     figure, axes = one_axes(4.6)
-    for model, color in models:
-        x, y = np.array(model.series.precision_recall).T
+    for model, series, color in models:
+        x, y = np.array(series.precision_recall).T
         label = f"{model.label}, {model.metrics['auprc'].value:.3f}"
         axes.step(x, y, where="pre", color=color, linewidth=1.5, label=label, zorder=3 if color == COLORS[0] else 2)
     share = _prevalence(results)
@@ -50,8 +50,8 @@ def calibration(results: Results) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     furthest = 0.05
-    for model, color in models:
-        predicted, observed, patients = np.array([(b.predicted, b.observed, b.patients) for b in model.series.bins]).T
+    for model, series, color in models:
+        predicted, observed, patients = np.array([(b.predicted, b.observed, b.patients) for b in series.bins]).T
         own = color == COLORS[0]
         axes.plot(predicted, observed, color=color, marker="o", markersize=4.5, linewidth=1.3, label=model.label)
         if own:
@@ -62,8 +62,7 @@ def calibration(results: Results) -> Figure | None:
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set(ylabel="share with the outcome", xlim=(0, limit), ylim=(0, limit))
     axes.legend(loc="upper left")
-    first, _ = models[0]
-    ends, patients = zip(*first.series.histogram, strict=True)
+    ends, patients = zip(*models[0][1].histogram, strict=True)
     below.stairs(patients, (0, *ends), fill=True, color=COLORS[0], alpha=0.8)
     below.set(xlabel="predicted probability", ylabel="patients")
     return figure
@@ -76,8 +75,8 @@ def decision_curve(results: Results) -> Figure | None:
     figure, axes = one_axes(4.2)
     share = _prevalence(results)
     limit = float(np.clip(4 * share, 0.1, 0.99))
-    for model, color in models:
-        x, y = np.array(model.series.net_benefit).T
+    for model, series, color in models:
+        x, y = np.array(series.net_benefit).T
         axes.plot(x, y, color=color, linewidth=1.7, label=model.label, zorder=3 if color == COLORS[0] else 2)
     threshold = np.linspace(0, limit, 200, endpoint=False)
     axes.plot(threshold, share - (1 - share) * threshold / (1 - threshold), color=INK, linewidth=1, label="all")
@@ -173,9 +172,10 @@ def _colors() -> list[str]:
     return [*COLORS, *(["#b0b4ba"] * 20)]
 
 
-def _drawable(results: Results) -> list[tuple[ModelResults, str]]:
-    """Return the models that have curves, each with its color."""
-    return [pair for pair in zip(results.models, _colors(), strict=False) if pair[0].series is not None]
+def _drawable(results: Results) -> list[tuple[ModelResults, PlotSeries, str]]:
+    """Return the models that have curves, each with these and its color."""
+    colored = zip(results.models, _colors(), strict=False)
+    return [(model, model.series, color) for model, color in colored if model.series is not None]
 
 
 def _prevalence(results: Results) -> float:

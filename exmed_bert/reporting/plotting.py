@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ BLUE, ORANGE, INK = "#2f6f9f", "#d9822b", "#222222"
 WIDTH = 5.4  # inches: labels stay readable on a telephone
 
 _DPI = 160
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "axes.titlesize": 10.5,

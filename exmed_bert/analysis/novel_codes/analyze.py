@@ -64,7 +64,8 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
     sample = np.sort(rng.permutation(len(families))[:MOST_IN_PAIRS])
     on_map = _map_rows(inputs, novel, rng)
     work = [(time, vectors) for time, vectors in inputs.embeddings.items()]
-    correlations, silhouette, quartiles, maps = {}, {}, {}, {"pca": {}, "tsne": {}}
+    correlations, silhouette, quartiles = {}, {}, {}
+    maps: dict[str, dict[str, np.ndarray]] = {"pca": {}, "tsne": {}}
     for time, vectors in console.progress(work, label="Trees, chapters, maps", unit=" tables"):
         correlations[time] = tree_correlations(families, vectors, sample, novel, seed)
         silhouette[time] = silhouettes(families, vectors, sample, seed)
@@ -104,8 +105,9 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
 def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetrics, np.ndarray, np.ndarray]:
     """Return the metrics, and for each code its masked positions and those with it in the top 10 predictions, (N,)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs.model.to(device)  # type: ignore[arg-type]  # transformers declares .to() as of the base class
     patients = evaluation_sample(inputs.dataset, settings.max_patients, settings.seed)
-    found, owners = predict_all_codes(inputs.model.to(device), inputs.dataset, patients, device)
+    found, owners = predict_all_codes(inputs.model, inputs.dataset, patients, device)
     size = len(inputs.vocabulary)
     positions = np.bincount(found.labels, minlength=size)[inputs.ids]
     hits = np.bincount(found.labels[found.ranks < 10], minlength=size)[inputs.ids]

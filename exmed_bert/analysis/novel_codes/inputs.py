@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -87,8 +88,9 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
         raise InputError(f"{settings.dataset}: holds no code that the model {settings.model_dir} knows")
 
     ids = np.arange(len(SPECIAL_TOKENS), len(vocabulary))
-    embeddings = {AFTER: model.get_input_embeddings().weight.detach().float().cpu().numpy()[ids]}
-    start = read_start(settings.model_dir, tuple(model.get_input_embeddings().weight.shape))
+    trained = cast(torch.Tensor, model.get_input_embeddings().weight).detach().float().cpu().numpy()
+    embeddings = {AFTER: trained[ids]}
+    start = read_start(settings.model_dir, trained.shape)
     if start is None:
         notes.append(f"The model's folder holds no {START_EMBEDDINGS}, so nothing is said of the time before training.")
     else:
@@ -98,7 +100,7 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     novel, novel_by = _novel(vocabulary, original, counts)
     if not novel.any():
         notes.append(f"There is no novel code here: {novel_by}. What follows is about all codes of the model.")
-    families = CodeFamilies([vocabulary.keys[i] for i in ids.tolist()])  # type: ignore[misc]
+    families = CodeFamilies([key for key in vocabulary.keys if key is not None])  # special tokens have none
     return NovelInputs(
         model, vocabulary, ids, families, embeddings, dataset, unknown, counts, training_data, novel, novel_by, notes
     )

@@ -27,9 +27,10 @@ def side_of(estimate: Estimate, chance: float) -> Side:
     >>> side_of(Estimate(0.05, 0.01, 0.09), 0.1)
     'below chance'
     """
-    if estimate.low is None or estimate.high is None:
+    if estimate.interval is None:
         return UNCLEAR
-    return ABOVE if estimate.low > chance else BELOW if estimate.high < chance else UNCLEAR
+    low, high = estimate.interval
+    return ABOVE if low > chance else BELOW if high < chance else UNCLEAR
 
 
 @dataclass(frozen=True)

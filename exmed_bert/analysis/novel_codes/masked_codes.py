@@ -80,9 +80,9 @@ def predict_all_codes(
     A patient's codes are dealt into so many parts that each is about the share that training masks (15 %: seven). The
     codes of a part show MASK, all others stand as they are.
     """
-    parts = max(round(1 / dataset.info.masking.probability), 2)
-    order = patients[np.argsort(dataset.lengths[patients], kind="stable")]
     collator = MaskedCodeCollator(dataset.info, plos=False)
+    parts = max(round(1 / collator.masking.probability), 2)
+    order = patients[np.argsort(dataset.lengths[patients], kind="stable")]
     owners: list[np.ndarray] = []
 
     def batches() -> Iterator[dict[str, torch.Tensor]]:
@@ -90,7 +90,7 @@ def predict_all_codes(
         bar = progress(total=len(order), label="Masked codes", unit=" patients")
         for rows in chunks:
             batch = dataset.batch(rows)
-            part_of = _deal(batch, dataset.info.masking.seed, parts)
+            part_of = _deal(batch, collator.masking.seed, parts)
             fields = collator(batch)
             for part in range(parts):
                 masked = part_of == part
@@ -218,12 +218,12 @@ def _band_metrics(
     differences = {}
     if len(metrics) == 2:
         for measure, column in zip(MEASURES, (resampled[:, 0] - resampled[:, 1]).T, strict=True):
-            differences[measure] = difference_of(*(metrics[kind][measure] for kind in kinds), column)
-    whole = [
-        {kind: round(float(number)) for kind, number in zip(kinds, numbers, strict=True)}
-        for numbers in (codes, sums[:, -1], patients)
-    ]
-    return BandMetrics(name, *whole, metrics, differences)
+            differences[measure] = difference_of(metrics["novel"][measure], metrics["other"][measure], column)
+
+    def by_kind(numbers: np.ndarray) -> dict[str, int]:
+        return {kind: round(float(number)) for kind, number in zip(kinds, numbers, strict=True)}
+
+    return BandMetrics(name, by_kind(codes), by_kind(sums[:, -1]), by_kind(patients), metrics, differences)
 
 
 def _distinct_codes(labels: np.ndarray) -> int:

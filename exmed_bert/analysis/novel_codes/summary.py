@@ -119,9 +119,10 @@ def percent(estimate: Estimate | None) -> Cell:
     if estimate is None:
         return "–"
     value = f"{_points(estimate.value)} %"
-    if estimate.low is None or estimate.high is None:
+    if estimate.interval is None:
         return value
-    return Interval(value, f"{_points(estimate.low)} to {_points(estimate.high)} %")
+    low, high = map(_points, estimate.interval)
+    return Interval(value, f"{low} to {high} %")
 
 
 def _points(share: float) -> str:
@@ -140,7 +141,5 @@ def _points_text(estimate: Estimate) -> str:
     >>> _points_text(Estimate(-0.31, -0.53, -0.019))
     '−31 (−53 to −1.9) percentage points'
     """
-    interval = ""
-    if estimate.low is not None and estimate.high is not None:
-        interval = f" ({_points(estimate.low)} to {_points(estimate.high)})"
+    interval = "" if estimate.interval is None else f" ({' to '.join(map(_points, estimate.interval))})"
     return f"{_points(estimate.value)}{interval} percentage points"

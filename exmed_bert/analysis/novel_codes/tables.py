@@ -69,11 +69,11 @@ def codes_table(results: NovelResults, rows: np.ndarray) -> Rows:
 def _relatives(results: NovelResults) -> Rows:
     rows = []
     for group in results.groups:
-        for time, found in group.cosines.items():
-            for relation, (number, value) in found.items():
+        for time, cosines in group.cosines.items():
+            for relation, (number, value) in cosines.items():
                 rows.append([group.name, time, relation, "cosine", number, *_cells(value), ""])
-        for time, found in group.ranks.items():
-            for relative, ranks in found.items():
+        for time, of_time in group.ranks.items():
+            for relative, ranks in of_time.items():
                 for name, value in ranks.hits.items():
                     chance = round(ranks.by_chance[name], 6)
                     rows.append([group.name, time, relative, name, ranks.codes, *_cells(value), chance])

@@ -251,8 +251,9 @@ def code_table(results: NovelResults, rows: np.ndarray, caption: str) -> Table:
     table, keys = results.table, results.table.families.keys
     near = table.nearness[AFTER]
 
-    def cosine(time: str, row: int) -> str:
-        return format_number(value) if np.isfinite(value := table.nearness[time].cosines["parent"][row]) else "–"
+    def cosine(time: str) -> Callable[[int], str]:
+        cosines = table.nearness[time].cosines["parent"]
+        return lambda row: format_number(cosines[row]) if np.isfinite(cosines[row]) else "–"
 
     def rank(ranks: np.ndarray, row: int) -> str:
         return f"{ranks[row]:,}" if ranks[row] else "–"
@@ -262,7 +263,7 @@ def code_table(results: NovelResults, rows: np.ndarray, caption: str) -> Table:
         "Name": lambda row: _short(table.names[row]),
         "In training": lambda row: "–" if table.in_training is None else f"{table.in_training[row]:,}",
         "Parent": lambda row: keys[parent][1] if (parent := table.families.parents[row]) >= 0 else "–",
-        **{f"Cosine {TIMES[t].lower()}": (lambda row, t=t: cosine(t, row)) for t in results.times},
+        **{f"Cosine {TIMES[t].lower()}": cosine(t) for t in results.times},
         "Parent's rank": lambda row: rank(near.parent_ranks, row),
         "Nearest sibling's rank": lambda row: rank(near.sibling_ranks, row),
         "Masked": lambda row: f"{table.masked[row]:,}",

@@ -321,12 +321,12 @@ def seasons(findings: Findings) -> Comparison:
     years, _ = findings.histories.covered(findings.measures.last_day or 0)
     of_year = months.reshape(len(names), -1, 12)[:, years].sum(axis=1)  # (K, 12)
     compared: list[tuple[int, list[str], np.ndarray, np.ndarray, list[str]]] = []
-    for k in np.flatnonzero((tables.schedule.seasons != 1).any(axis=1)):
+    for k in np.flatnonzero((tables.schedule.seasons != 1).any(axis=1)).tolist():
         sources = [source_of("seasons.csv", names[k], "source")] * 12
         compared.append((k, list(calendar.month_name)[1:], of_year[k], tables.schedule.seasons[k], sources))
     named = {(row["code"], row["month"]): row["source"] for row in table_rows("epidemics.csv")}
-    for k, weights in tables.schedule.epidemics.items():
-        within = {at: weight for at, weight in weights.items() if at[0] - YEARS.start in years}
+    for k, of_month in tables.schedule.epidemics.items():
+        within = {at: weight for at, weight in of_month.items() if at[0] - YEARS.start in years}
         at = [(year - YEARS.start) * 12 + month - 1 for year, month in within]
         labels = [f"{year}-{month:02}" for year, month in within]
         sources = [named.get((names[k], label), "") for label in labels]
@@ -350,7 +350,7 @@ def seasons(findings: Findings) -> Comparison:
         f"months of {len(distances)} seasonal or epidemic codes, median total variation distance",
         value,
         "number",
-        NO_TARGET if value is None or value > limit else BY_CHANCE,
+        NO_TARGET if value is None or limit is None or value > limit else BY_CHANCE,
         by_chance=limit,
         note=SAMPLES,
     )

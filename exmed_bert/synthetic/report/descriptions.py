@@ -65,7 +65,8 @@ def lengths(findings: Findings) -> Comparison:
 
 def bounds(findings: Findings) -> Comparison:
     """Patients whose history was changed by the bounds on its length, or ends up at one of them."""
-    patients, histograms, rows = findings.measures.patients, findings.histories.lengths, []
+    patients, histograms = findings.measures.patients, findings.histories.lengths
+    rows: list[tuple[str, str, int | None, float | None]] = []
     for name, (fewest, most) in BOUNDS.items():
         counts = histograms[name]
         for label, n in (
@@ -112,14 +113,14 @@ def prolonged_stay(findings: Findings) -> Comparison:
     model = histories.discrimination(measures.reference_year)
     labeled = measures.fold(histories.stays.sum(axis=1))  # (4, 2): without and with
     of_all, expected = labeled.sum(axis=0), float(np.nansum(model.share * labeled.sum(axis=1)))
-    rows = [
+    shares = [
         (band, int(counts.sum()), int(counts[1]), part_of(counts[1], counts.sum()), finite(share))
         for band, counts, share in zip(BANDS, labeled, model.share, strict=True)
     ]
-    rows.append(
+    shares.append(
         ("all", int(of_all.sum()), int(of_all[1]), part_of(of_all[1], of_all.sum()), part_of(expected, of_all.sum()))
     )
-    rows = [(*row, None if row[3] is None or row[4] is None else row[3] - row[4]) for row in rows]
+    rows = [(*row, None if row[3] is None or row[4] is None else row[3] - row[4]) for row in shares]
     unlabeled = measures.patients - int(of_all.sum())
     note = "The log odds are recomputed from each patient's age and diagnoses."
     return Comparison(

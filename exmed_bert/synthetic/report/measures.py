@@ -84,8 +84,8 @@ class Coder:
         counts = np.bincount(events.codes, minlength=len(found)).tolist()
         outside: Counter[str] = Counter()
         novel = 0
-        for (code, index, is_novel), count in zip(found, counts, strict=True):
-            if index < 0 and count:
+        for (code, place, is_novel), count in zip(found, counts, strict=True):
+            if place < 0 and count:
                 outside[code] += count
             novel += is_novel * count
         index = np.array([index for _, index, _ in found], dtype=np.int64)
@@ -274,7 +274,7 @@ def mantel_haenszel(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled odds ratios (M,) of 2 x 2 tables (M, strata, 2, 2) and the standard errors of their logarithms.
 
     Mantel and Haenszel (1959, J Natl Cancer Inst 22:719); the variance is that of Robins, Breslow and Greenland
-    (1986, Biometrics 42:311). The ratio is NaN where nobody has exactly one of the two or the table is empty, the
+    (1986, Biometrics 42:311). The ratio is NaN where no patient has exactly one of the two or the table is empty, the
     error NaN where the ratio or its inverse is 0.
     """
     (a, b), (c, d) = tables[..., 0, :].transpose(2, 0, 1), tables[..., 1, :].transpose(2, 0, 1)  # each (M, strata)

@@ -120,7 +120,8 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
 def remarks(findings: Findings) -> list[str]:
     """Return notes that a reader needs before the verdicts."""
     measures, meta, notes = findings.measures, findings.meta, []
-    years = (measures.last_day - findings.histories.first_day + 1) / YEAR
+    first, last = findings.histories.first_day, measures.last_day
+    years = 0.0 if first is None or last is None else (last - first + 1) / YEAR
     if abs(years - YEARS_OBSERVED) > 0.5:
         notes.append(
             f"The events span {years:.1f} years. The published shares are within {YEARS_OBSERVED} years, so "
