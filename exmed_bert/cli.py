@@ -59,7 +59,7 @@ def _add(program: typer.Typer, command: Command) -> None:
             resolve_name(command.run)(resolved)
 
     parameters = [*_options(cls), _CONFIG, _DEBUG]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     calls = {name: _Call(startup.called(name)) for name in startup.SCRIPTS}
     examples = dedent(command.examples).strip().format_map(calls)
@@ -112,7 +112,9 @@ def _effective(cls: type[StepSettings], config: Path | None) -> tuple[Resolved[A
 def _value(resolved: Resolved[Any], name: str) -> str:
     """Return the value of an option that is not given and where it comes from, in brackets; "" where there is none."""
     value, default = getattr(resolved.settings, name), type(resolved.settings).model_fields[name].default
-    known = [] if value == default else [f"{resolved.config.name}: {_spelled(value)}"]  # type: ignore[union-attr]
+    known = []
+    if resolved.config is not None and value != default:
+        known.append(f"{resolved.config.name}: {_spelled(value)}")
     if default is not None:
         known.append(f"default: {_spelled(default)}")
     return f"[{'; '.join(known)}]" if known else ""

@@ -567,8 +567,8 @@ def _present_names(
 
 def section_of(cls: type[StepSettings], field: str) -> str:
     """Return the section that owns a field: the most basic class that declares it."""
-    owner = next(base for base in reversed(cls.__mro__) if field in getattr(base, "model_fields", {}))
-    return owner.section
+    bases = (base for base in reversed(cls.__mro__) if issubclass(base, StepSettings))
+    return next(base.section for base in bases if field in base.model_fields)
 
 
 def _refuse_unknown(path: Path, prefix: str, key: Any, allowed: list[str]) -> None:

@@ -84,7 +84,7 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         raise SystemExit(code) from None
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
+def _explain(error: InputError | OSError | MemoryError | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, InputError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):

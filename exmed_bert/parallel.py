@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain, islice, repeat
 from typing import TypeVar
 
@@ -57,7 +57,9 @@ def ordered_map(
 
     call = joblib.delayed(functools.partial(_in_worker, os.getpid(), function))
     size = max((in_flight or RESULTS_PER_WORKER * workers) // 2, 1)
-    starting = chain([_ignoring_interrupts()], repeat(nullcontext()))  # all workers start with the first round
+    starting: Iterator[AbstractContextManager[None]] = chain(
+        [_ignoring_interrupts()], repeat(nullcontext())
+    )  # all workers start with the first round
     try:
         # max_nbytes=None: arrays go through pipes, so that no folder of shared memory is left when a run is killed.
         with joblib.Parallel(len(first), return_as="generator", batch_size=1, max_nbytes=None) as pool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from exmed_bert.clinvec.initialization import CodeInitialization
 from exmed_bert.clinvec.relatives import How
+from exmed_bert.codes import CodeKey
 from exmed_bert.files import atomic_write, write_json
 
 REPORT, CODES = "clinvec_report.json", "clinvec_codes.csv"
@@ -44,7 +45,7 @@ def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: Ab
         events: (V,) how often each id occurs in the training data.
         novel: ids of codes that the generator made.
     """
-    codes = [_code(start, i, events, i in novel) for i, key in enumerate(start.keys) if key is not None]
+    codes = [_code(start, i, key, events, i in novel) for i, key in enumerate(start.keys) if key is not None]
     systems: dict[str, Any] = {}
     for system in sorted({code["system"] for code in codes}):
         of_system = np.array([key is not None and key[0] == system for key in start.keys])
@@ -82,7 +83,7 @@ def _shares(start: CodeInitialization, events: np.ndarray, chosen: np.ndarray) -
     return {how: {"codes": n, "share_of_events": share} for how, (n, share) in _by_how(part, events).items()}
 
 
-def _code(start: CodeInitialization, token: int, events: np.ndarray, novel: bool) -> dict[str, Any]:
-    (system, code), origin = start.keys[token], start.origins[token]  # type: ignore[misc]
+def _code(start: CodeInitialization, token: int, key: CodeKey, events: np.ndarray, novel: bool) -> dict[str, Any]:
+    (system, code), origin = key, start.origins[token]
     values = (code, system, origin.how, origin.ancestor, origin.siblings, int(events[token]), novel)
     return dict(zip(_HEADER, values, strict=True))

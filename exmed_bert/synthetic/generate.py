@@ -1,7 +1,7 @@
 """Step 1 as a whole: generate the patients, write them with their meta file beside them, and summarize them."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def run(resolved: Resolved[GenerateSettings]) -> None:
     meta_path, settings_path = _beside(settings.output, "meta"), _beside(settings.output, "settings")
     summary = Summary()
 
-    def patients() -> Iterator[Piece]:
+    def patients() -> Generator[Piece, None, None]:
         with console.progress(total=settings.num_patients, label="Generating", unit=" patients") as bar:
             for piece, part in generate_pieces(settings):
                 summary.merge(part)

@@ -116,7 +116,7 @@ def _draw_users(
     has_drug[patient, drugs.link_drug[link]] = 1
     first_line = _first_line(drugs, dated.count.shape[1])
     has_first = (has_drug @ first_line.T > 0)[:, drugs.link_diagnosis]  # (n, L)
-    there_is_one = first_line.any(axis=1)[drugs.link_diagnosis]
+    there_is_one = first_line.sum(axis=1)[drugs.link_diagnosis] > 0
     times = np.where(there_is_one, np.where(has_first, AFTER_FIRST_LINE, WITHOUT_FIRST_LINE), 1)
     given |= indicated & second & (chance < fitted.given * times)
     patient, link = np.nonzero(given)

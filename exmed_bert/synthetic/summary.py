@@ -37,7 +37,7 @@ class Summary:
         self.birth_years += int(patients.birth_years.sum())
         self.female += patients.static[SEX.name].count(SEXES[1])
         self.plos += int((patients.plos == 1).sum())
-        self.states.update(patients.static[STATE.name])
+        self.states.update(state for state in patients.static[STATE.name] if state is not None)
         self.bound += block.bound.sum(axis=0)
         for system, name in ((codes.ICD10CM, "diagnoses"), (codes.ATC, "prescriptions")):
             events = patients.events.of_system(system)
