@@ -57,9 +57,8 @@ def ordered_map(
 
     call = joblib.delayed(functools.partial(_in_worker, os.getpid(), function))
     size = max((in_flight or RESULTS_PER_WORKER * workers) // 2, 1)
-    starting: Iterator[AbstractContextManager[None]] = chain(
-        [_ignoring_interrupts()], repeat(nullcontext())
-    )  # all workers start with the first round
+    # All workers start with the first round.
+    starting: Iterator[AbstractContextManager[None]] = chain([_ignoring_interrupts()], repeat(nullcontext()))
     try:
         # max_nbytes=None: arrays go through pipes, so that no folder of shared memory is left when a run is killed.
         with joblib.Parallel(len(first), return_as="generator", batch_size=1, max_nbytes=None) as pool:

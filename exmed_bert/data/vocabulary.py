@@ -105,17 +105,6 @@ class CodeVocabulary:
             for system, token in zip(systems, self.tokens, strict=True)
         ]
 
-    def key(self, token: int) -> CodeKey:
-        """Return (code system, code) of an id.
-
-        Raises:
-            ValueError: it is that of a special token.
-        """
-        key = self.keys[token]
-        if key is None:
-            raise ValueError(f"{self.tokens[token]} is no code")
-        return key
-
     def code(self, token: int) -> str:
         """Return the code behind an id, without the system that its token may name; a special token is itself."""
         key = self.keys[token]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -113,9 +113,10 @@ def read_model(folder: Path, vocabulary: CodeVocabulary) -> ExMedBertForMaskedLM
         InputError: it cannot be loaded, has no head that predicts codes, or another number of codes than vocab.json.
     """
     try:
-        model, found = ExMedBertForMaskedLM.from_pretrained(folder, output_loading_info=True)
+        loaded: Any = ExMedBertForMaskedLM.from_pretrained(folder, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
+    model, found = loaded  # a pair with output_loading_info, which its annotation does not say
     missing = sorted(name for name in found["missing_keys"] if "predictions" in name or "embeddings" in name)
     if missing:
         raise InputError(f"{folder}: --model-dir: has no weights for {missing[0]}, expected a pretrained model")
