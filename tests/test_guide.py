@@ -28,6 +28,7 @@ from conftest import ROOT
 
 from exmed_bert import ExMedBertForMaskedLM, PatientDataset
 from exmed_bert.data.readers import read_patients
+from exmed_bert.reporting.plotting import draw_plots
 from exmed_bert.startup import SCRIPTS
 
 GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
@@ -556,7 +557,16 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-# --- the README's examples ---
+# --- the README's pictures and examples ---
+
+
+def test_the_pictures_are_small_and_the_pipeline_is_drawn() -> None:
+    pictures = sorted((ROOT / "docs" / "pictures").glob("*.png"))
+    assert [path.name for path in pictures] == ["pipeline.png", "report.png"]
+    assert all(path.stat().st_size < 200_000 for path in pictures)
+    script = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))
+    drawn = draw_plots({"pipeline": (script["pipeline"], "the pipeline")}, None)
+    assert len(drawn["pipeline"].png) > 10_000
 
 
 def test_the_readmes_patients_are_valid(tmp_path: Path) -> None:

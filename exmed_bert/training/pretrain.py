@@ -294,7 +294,7 @@ def _announce_start(trainer: PretrainingTrainer, plan: Plan, notes: list[str], f
         f"{train.info.masking.mode} masking, at most {train.info.max_length} codes"
     )
     log(
-        f"Plan: {plan.total_steps:,} steps, {plan.steps_per_epoch:,} an epoch; learning rate {plan.learning_rate:.2g} "
+        f"Plan: {plan.total_steps:,} steps, {plan.steps_per_epoch:,} per epoch; learning rate {plan.learning_rate:.2g} "
         f"after {plan.warmup_steps:,} steps; {'bf16' if trainer.args.bf16 else 'fp32'} on {trainer.args.device}; "
         f"{trainer.sampler.padding_fraction():.0%} of positions are padding"
     )

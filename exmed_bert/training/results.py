@@ -76,7 +76,7 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
     shown += [("always the most frequent diagnosis or drug", "eval_baseline_entity_top1")]
     shown += [("PLOS AUROC", "eval_plos_auroc")]
     rows: list[tuple[str, Any]] = [(label, f"{results[name]:.4f}") for label, name in shown if name in results]
-    rows.append(("codes a second in training", f"{results['train_codes_per_second']:,.0f}"))
+    rows.append(("codes per second in training", f"{results['train_codes_per_second']:,.0f}"))
     rows.append(("seconds", f"{seconds:.1f}"))
     masked = results["eval_masked_codes"]
     console.table(f"Validation, on {masked:,} masked codes", rows)
