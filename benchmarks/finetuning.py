@@ -40,10 +40,9 @@ from exmed_bert.finetuning.options import SCRATCH
 from exmed_bert.finetuning.outcome_model import outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
-from exmed_bert.models.folder import model_input
+from exmed_bert.models.folder import read_pretrained
 from exmed_bert.reference import tables
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
-from exmed_bert.training.initial_model import load_pretrained
 from exmed_bert.training.tracking import MetricsWriter
 
 PATIENTS, TRAINED_ON = 60_000, 1 / 3
@@ -132,8 +131,7 @@ def make_case(name: str, folder: Path, model_dir: Path) -> Case:
     """Build the cohort of an endpoint, or of prolonged stay."""
     what = {"task": PLOS} if name == PLOS else {"endpoint": name}
     settings = FinetuneSettings(input=folder / "patients.jsonl", model_dir=model_dir, **what)  # type: ignore[arg-type]
-    model, _ = load_pretrained(model_dir)
-    form = model_input(model_dir, model.config)
+    model, form = read_pretrained(model_dir)
     task = requested_task(settings)
     cohort = build(settings.input, task, form, settings.min_history, settings.seed)
     experiment, _ = make_experiment(settings, cohort, task, form, model)

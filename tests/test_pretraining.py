@@ -156,7 +156,6 @@ import os, runpy, signal, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 import exmed_bert.training.checkpoints as checkpoints
-import exmed_bert.training.results as results
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -171,7 +170,14 @@ def publish_and_die(run, name, keep):
         publish(run, name, keep)
 
 checkpoints.publish = publish_and_die
-{model_written}results.write_json = die
+
+replace = os.replace
+def replace_and_die(source, target):
+    replace(source, target)
+    if os.path.basename(target) == "pytorch_model.bin":
+        die()
+
+{model_written}os.replace = replace_and_die
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

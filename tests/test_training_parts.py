@@ -2,7 +2,7 @@
 
 import copy
 import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exmed_bert.config import PretrainSettings
-from exmed_bert.console import InputError, OptionError
+from exmed_bert.console import OptionError
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation import masked_codes
+from exmed_bert.models.folder import write_pretrained
 from exmed_bert.training import checkpoints
 from exmed_bert.training.initial_model import estimate_codes, new_model
 from exmed_bert.training.options import check, default_heads
@@ -317,18 +319,17 @@ def test_a_pretrained_code_keeps_its_rows_where_it_does_not_occur(info: Any) -> 
 
 def test_a_code_that_a_pretrained_model_lacks_starts_from_its_family(info: Any, tmp_path: Path) -> None:
     vocabulary = info.vocabulary
-    old = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False).model
-    with torch.no_grad():
-        old.code_classifier.predictions.decoder.weight.normal_()
-        old.code_classifier.predictions.decoder.bias.normal_()
-    old.save_pretrained(tmp_path)
     keys = vocabulary.keys
     novel = next(
         i for i, key in enumerate(keys) if key is not None and key[0] == "icd10cm" and (key[0], key[1][:-1]) in keys
     )
     family = keys.index((keys[novel][0], keys[novel][1][:-1]))
-    known = {name: {"id": i, "entity": "x"} for i, name in enumerate(vocabulary.tokens) if i != novel}
-    (tmp_path / "vocab.json").write_text(json.dumps(known))
+    kept = torch.arange(len(keys)) != novel
+    old, old_info = pretrained_without(novel, info)
+    with torch.no_grad():
+        old.code_classifier.predictions.decoder.weight.normal_()
+        old.code_classifier.predictions.decoder.bias.normal_()
+    write_pretrained(tmp_path, old, old.state_dict(), old_info)
 
     def rows(settings: PretrainSettings) -> list[torch.Tensor]:
         model = new_model(settings, info, plos=False).model
@@ -337,11 +338,18 @@ def test_a_code_that_a_pretrained_model_lacks_starts_from_its_family(info: Any, 
 
     plain = rows(PretrainSettings(model_dir=tmp_path))
     hierarchical = rows(PretrainSettings(model_dir=tmp_path, use_hierarchical_init=True))
-    kept = torch.arange(len(keys)) != novel
     for before, after, old_rows in zip(plain, hierarchical, rows_of(old), strict=True):
-        assert torch.equal(before[kept], after[kept]) and torch.equal(after[kept], old_rows[kept])
+        assert torch.equal(before[kept], after[kept]) and torch.equal(after[kept], old_rows)
         likeness = [torch.cosine_similarity(table[novel], table[family], dim=0) for table in (before, after)]
         assert likeness[1] > max(likeness[0] + 0.2, 0.6)
+
+
+def pretrained_without(token: int, info: Any) -> tuple[Any, Any]:
+    """Return a model whose vocabulary lacks a code, and the description of the dataset that it is of."""
+    known = [i for i in range(len(info.vocabulary)) if i != token]
+    tokens = tuple(info.vocabulary.tokens[i] for i in known)
+    without = replace(info, vocabulary=CodeVocabulary(tokens, info.vocabulary.entities[known]))
+    return new_model(PretrainSettings(**SMALL, seed=5), without, plos=False).model, without
 
 
 def rows_of(model: Any) -> list[torch.Tensor]:
@@ -354,25 +362,15 @@ def test_hierarchical_initialization_needs_vectors() -> None:
 
 
 def test_a_pretrained_model_gives_its_codes_to_another_vocabulary(info: Any, tmp_path: Path) -> None:
-    old = new_model(PretrainSettings(**SMALL, seed=5), info, plos=False).model
-    old.save_pretrained(tmp_path)
-    labels = info.vocabulary.tokens
-    moved = {name: {"id": i, "entity": "x"} for i, name in enumerate(labels)}
-    forgotten = labels[-1]
-    (tmp_path / "vocab.json").write_text(json.dumps({n: e for n, e in moved.items() if n != forgotten}))
+    codes = len(info.vocabulary)
+    old, old_info = pretrained_without(codes - 1, info)
+    write_pretrained(tmp_path, old, old.state_dict(), old_info)
     start = new_model(PretrainSettings(model_dir=tmp_path), info, plos=True)
     model = start.model
     for get in (
         lambda m: m.bert.embeddings.code_embeddings.weight,
         lambda m: m.code_classifier.predictions.decoder.weight,
     ):
-        assert torch.equal(get(model)[:-1], get(old)[:-1]) and not torch.equal(get(model)[-1], get(old)[-1])
+        assert torch.equal(get(model)[:-1], get(old)) and not torch.equal(get(model)[-1], get(old)[-1])
     assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, old.bert.encoder.layer[0].output.dense.weight)
-    assert f"{len(labels) - 1} of {len(labels)} codes" in start.notes[0]
-
-    (tmp_path / "vocab.json").write_text("[]")
-    with pytest.raises(InputError, match=r"vocab\.json"):
-        new_model(PretrainSettings(model_dir=tmp_path), info, plos=False)
-    shutil.rmtree(tmp_path)
-    with pytest.raises(InputError, match=r"no config\.json"):
-        new_model(PretrainSettings(model_dir=tmp_path), info, plos=False)
+    assert f"{codes - 1} of {codes} codes" in start.notes[0]

@@ -16,7 +16,6 @@ from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import FinetuneSettings, Resolved
 from exmed_bert.console import InputError
-from exmed_bert.files import fingerprint
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.predict_only import predict_only
@@ -24,11 +23,10 @@ from exmed_bert.finetuning.results import evaluate_and_write
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
 from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.models.folder import model_input
+from exmed_bert.models.folder import check_fit, read_pretrained, weight_files
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.initial_model import load_pretrained
-from exmed_bert.training.run_folder import RunFolder, open_run
+from exmed_bert.training.run_folder import RunFolder, open_run, run_identity
 from exmed_bert.training.tracking import FINETUNING, LOGGER, MetricsWriter, log, open_log
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
@@ -52,13 +50,14 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
         return
     sizes, compared = train_sizes(settings.train_sizes), baseline_names(settings.baselines)
     task = requested_task(settings)
-    model, _ = load_pretrained(settings.model_dir)
-    form = model_input(settings.model_dir, model.config)
+    model, form = read_pretrained(settings.model_dir)
+    otherwise = "take another model"
+    check_fit(settings.model_dir, model.config, form.age_unit, form.static_columns, form.max_length, otherwise)
     cohort = build(settings.input, task, form, settings.min_history, settings.seed)
     task.check(settings.input, cohort)
     check_splits(settings, cohort)
 
-    identity = _identity(settings, task, model)
+    identity = _identity(settings, task)
     folder = open_run(settings.output_dir, settings.output_dir, identity, 1, settings.overwrite)
     wanted = settings.model_dump(mode="json", include=_ADDED)
     if folder.state == "finished" and folder.manifest.get("added") == wanted:
@@ -136,13 +135,10 @@ def make_experiment(
     return experiment, notes
 
 
-def _identity(settings: FinetuneSettings, task: Task, model: ExMedBertForMaskedLM) -> dict[str, Any]:
-    """Return what decides the weights, as plain JSON values."""
-    identity = settings.model_dump(mode="json", exclude=_NOT_IDENTITY | _ADDED)
-    weights = ("model.safetensors", "pytorch_model.bin", "vocab.json")
-    found = [settings.model_dir / name for name in weights if (settings.model_dir / name).is_file()]
-    identity |= {"input": fingerprint(settings.input), "model": [fingerprint(path) for path in found]}
-    return identity | task.identity()
+def _identity(settings: FinetuneSettings, task: Task) -> dict[str, Any]:
+    """Return what decides the weights."""
+    files = {"input": [settings.input], "model": weight_files(settings.model_dir)}
+    return run_identity(settings, _NOT_IDENTITY | _ADDED, files, task.identity())
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def extend_vocabulary(
     model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
 ) -> Pretrained:
     """Give a pretrained model the codes of a cohort; those it never saw start from their relatives."""
-    grown, shared = with_vocabulary(model, known.ids, vocabulary)
+    grown, shared = with_vocabulary(model, known, vocabulary)
     if len(vocabulary) == len(known):
         return Pretrained(grown, vocabulary, 0, 0)
     keys = vocabulary.keys

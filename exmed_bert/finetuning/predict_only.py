@@ -1,5 +1,6 @@
 """Prediction of unknown outcomes with a model that was fine-tuned before."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,19 +8,16 @@ import numpy as np
 from exmed_bert import console
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
-from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError
 from exmed_bert.evaluation.calibration import Calibration
-from exmed_bert.files import make_folder, read_json
+from exmed_bert.files import make_folder
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
 from exmed_bert.finetuning.predictions import write_predictions
-from exmed_bert.finetuning.results import FINETUNING
 from exmed_bert.finetuning.summary import new_codes
-from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.models.folder import read_vocabulary
+from exmed_bert.models.folder import FINETUNING, read_finetuned
 
 
 def predict_only(settings: FinetuneSettings) -> None:
@@ -29,15 +27,11 @@ def predict_only(settings: FinetuneSettings) -> None:
         InputError, OptionError: the model was not fine-tuned, or no patient is left.
     """
     folder = settings.model_dir
-    known = _read(settings)
-    form = ModelInput(read_vocabulary(folder), known["max_length"], known["age_unit"], None)
+    model, form, content = read_finetuned(folder)
+    known = _checked(folder / FINETUNING, content)
     task = saved_task(folder / FINETUNING, known["task"], settings)
     cohort = build(settings.input, task, form, known["min_history"], settings.seed)
     task.check(settings.input, cohort)
-    try:
-        model = ExMedBertForSequenceClassification.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
     patients = cohort.patients
     model, estimated = extend_outcome_vocabulary(
         model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed
@@ -55,15 +49,10 @@ def predict_only(settings: FinetuneSettings) -> None:
     console.table("Written", [("predictions", path)])
 
 
-def _read(settings: FinetuneSettings) -> dict[str, Any]:
-    path = settings.model_dir / FINETUNING
-    if not path.is_file():
-        raise InputError(
-            f"{settings.model_dir}: --model-dir: holds no {FINETUNING}, expected the --output-dir of a fine-tuning"
-        )
-    content = read_json(path)
+def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return what a prediction takes from finetuning.json, the ``path``."""
     try:
-        for name in ("title", "min_history", "max_length", "age_unit"):
+        for name in ("title", "min_history"):
             content[name]
         content["temperature"], content["bias"] = float(content["temperature"]), float(content["bias"])
         if not isinstance(content["task"], dict):

@@ -1,6 +1,5 @@
 """The end of fine-tuning: measures all models on the test patients and writes model, predictions and report."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_page import write_report
-from exmed_bert.files import write_json
 from exmed_bert.finetuning import facts
 from exmed_bert.finetuning.explanations import explain
 from exmed_bert.finetuning.outcome_model import predict
@@ -25,8 +23,7 @@ from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.predictions import write_predictions
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
-
-FINETUNING = "finetuning.json"  # beside the model: what it predicts, and how its logits become probabilities
+from exmed_bert.models.folder import write_finetuned
 
 
 def evaluate_and_write(
@@ -106,15 +103,11 @@ def _write_model(
     temperature: float,
     bias: float,
 ) -> None:
-    staged = folder / ".model-being-written"
-    model.save_pretrained(staged)
-    for file in staged.iterdir():
-        os.replace(file, folder / file.name)
-    staged.rmdir()
-    write_json(folder / "vocab.json", experiment.pretrained.vocabulary.to_dict())
     info = experiment.patients.dataset.info
-    write_json(
-        folder / FINETUNING,
+    write_finetuned(
+        folder,
+        model,
+        experiment.pretrained.vocabulary,
         {
             "title": task.title,
             "task": task.to_dict(),

@@ -1,10 +1,11 @@
 """Configuration of the model, with the original ExMed-BERT's keys, so that its published ``config.json`` is read."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
+from exmed_bert.models.legacy import CONFIG_KEYS, with_current_names
 
 STEEPEST, FLATTEST = 8.0, 0.3  # of a head's attention logits, a visit
 
@@ -90,3 +91,8 @@ class ExMedBertConfig(PretrainedConfig):
         """Number of ids of each static column by its name: sex, state, then those of ``static_columns``."""
         further = {name: len(SPECIAL_TOKENS) + len(values) for name, values in (self.static_columns or {}).items()}
         return {"sex": self.sex_vocab_size, "state": self.region_vocab_size} | further
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "ExMedBertConfig":
+        """Make the configuration of the content of a ``config.json``, keys of earlier releases included."""
+        return super().from_dict(with_current_names(config_dict, CONFIG_KEYS), **kwargs)

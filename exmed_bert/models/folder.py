@@ -1,106 +1,189 @@
-"""What a pretrained model's folder says of itself beside the weights: its form of input, and whom it was trained on."""
+"""The folder of a model: the one place where it is written, read and checked.
 
+config.json, model.safetensors   the network
+pytorch_model.bin                a pretrained model: the same weights once more
+vocab.json                       {"code": {"id": 6, "entity": "icd"}}
+pretraining.json                 a pretrained model: the form of its input, and the patients it was trained on
+start_embeddings.safetensors     a pretrained model: its code embeddings before training
+finetuning.json                  a fine-tuned model: what it predicts, and how its logits become probabilities
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from exmed_bert import console
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.static_columns import declared
+from exmed_bert.data.static_columns import StaticColumn, declared
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, AgeUnit, CodeVocabulary, age_vocabulary_size
-from exmed_bert.files import read_json, write_json
-from exmed_bert.models import ExMedBertConfig
+from exmed_bert.files import atomic_write, read_json, save_tensors, staged_files, write_json
+from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.models.legacy import FINETUNING_KEYS, with_current_names
+from exmed_bert.models.model import ExMedBertPreTrainedModel
 
-ORIGIN = "pretraining.json"
+CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
+VOCABULARY, PRETRAINING, FINETUNING = "vocab.json", "pretraining.json", "finetuning.json"
+START_EMBEDDINGS = "start_embeddings.safetensors"
+_WEIGHTS = (SAFETENSORS, PYTORCH, f"{SAFETENSORS}.index.json", f"{PYTORCH}.index.json")
 
-
-@dataclass(frozen=True)
-class Origin:
-    """What pretraining leaves in the folder of its model.
-
-    Attributes:
-        max_length, age_unit: of the datasets.
-        trained_on: whom this pretraining, and each one that it started from, trained on; None where one is unknown.
-    """
-
-    max_length: int
-    age_unit: AgeUnit
-    trained_on: tuple[SplitRule, ...] | None
+Model = TypeVar("Model", bound=ExMedBertPreTrainedModel)
 
 
-def write_origin(folder: Path, info: DatasetInfo, started_from: Path | None) -> None:
-    """Write the origin of a model that was just pretrained.
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_pretrained(
+    folder: Path,
+    model: ExMedBertForMaskedLM,
+    state: dict[str, Tensor],
+    info: DatasetInfo,
+    started_from: Path | None = None,
+) -> None:
+    """Write a pretrained model with its vocabulary and the record of its pretraining; all files or none.
 
     Args:
         folder: of the model.
-        info: of its training dataset.
-        started_from: folder of the model whose weights it started from.
+        model: gives the configuration.
+        state: parameters and buffers.
+        info: of the training dataset.
+        started_from: folder of the model whose weights the training started from.
     """
-    before: tuple[SplitRule, ...] | None = ()
-    if started_from is not None:
-        earlier = read_origin(started_from)
-        before = None if earlier is None else earlier.trained_on
-    rule = SplitRule(info.split_seed, info.train_ratio)
-    content: dict[str, Any] = {
-        "max_length": info.max_length,
-        "age_unit": info.age_unit,
-        "masking": info.masking.to_dict(),
-        "input_fingerprint": info.input_fingerprint,
-        "trained_on": None if before is None else [known.to_dict() for known in dict.fromkeys((*before, rule))],
-    }
-    write_json(folder / ORIGIN, content)
+    record = _record(info, started_from)
+    with staged_files(folder, last=CONFIG) as staged:
+        save_tensors(staged / PYTORCH, state)
+        _write_model(staged, model, info.vocabulary, state)
+        write_json(staged / PRETRAINING, record)
 
 
-def read_origin(folder: Path) -> Origin | None:
-    """Read what `write_origin` wrote; None for a model that came without it.
+def write_finetuned(
+    folder: Path, model: ExMedBertForSequenceClassification, vocabulary: CodeVocabulary, task: Mapping[str, Any]
+) -> None:
+    """Write a fine-tuned model with its vocabulary and the account of its task; all files or none.
+
+    Args:
+        folder: of the model.
+        model: with the weights that are kept.
+        vocabulary: of its code embeddings.
+        task: the content of finetuning.json.
+    """
+    with staged_files(folder, last=CONFIG) as staged:
+        _write_model(staged, model, vocabulary)
+        write_json(staged / FINETUNING, task)
+
+
+def _write_model(
+    folder: Path, model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, state: dict[str, Tensor] | None = None
+) -> None:
+    model.save_pretrained(folder, state_dict=state)
+    write_json(folder / VOCABULARY, vocabulary.to_dict())
+
+
+def write_start_embeddings(folder: Path, embeddings: Tensor) -> None:
+    """Write the code embeddings before training, (V, hidden_size), for looking back at them after it."""
+    with atomic_write(folder / START_EMBEDDINGS) as part:
+        save_file({"code_embeddings": embeddings.detach().cpu().contiguous()}, part)
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def read_pretrained(folder: Path) -> tuple[ExMedBertForMaskedLM, ModelInput]:
+    """Read a pretrained model, in evaluation mode, and the form in which it takes histories.
 
     Raises:
-        InputError: the file is there and damaged.
+        InputError: a file is missing or damaged, a weight is missing, or the files do not fit each other.
     """
-    if not (folder / ORIGIN).is_file():
-        return None
-    content = read_json(folder / ORIGIN)
+    model, vocabulary = _read(ExMedBertForMaskedLM, folder, "a pretrained model")
+    record = read_record(folder)
+    if record is None:  # from elsewhere: as much as it can take
+        record = PretrainingRecord(model.config.max_position_embedding - 1, _age_unit(model.config), None)
+    return model, _form(model, vocabulary, record)
+
+
+def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, ModelInput, dict[str, Any]]:
+    """Read a fine-tuned model, in evaluation mode, the form in which it takes histories, and its finetuning.json.
+
+    Raises:
+        InputError: as `read_pretrained`.
+    """
+    path = folder / FINETUNING
+    if not path.is_file():
+        raise InputError(f"{folder}: --model-dir: holds no {FINETUNING}, expected the --output-dir of a fine-tuning")
+    content = read_json(path)
     try:
-        rules = content["trained_on"]
-        known = None if rules is None else tuple(SplitRule(**rule) for rule in rules)
-        return Origin(int(content["max_length"]), content["age_unit"], known)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / ORIGIN}: is damaged: {error}") from None
+        for old in FINETUNING_KEYS.keys() & content.keys():
+            console.warn(f"{path}: {old} is now called {FINETUNING_KEYS[old]}")
+        content = with_current_names(content, FINETUNING_KEYS)
+        max_length, age_unit = int(content["max_length"]), content["age_unit"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from None
+    model, vocabulary = _read(ExMedBertForSequenceClassification, folder, "a fine-tuned model")
+    return model, _form(model, vocabulary, PretrainingRecord(max_length, age_unit, None)), content
 
 
-def model_input(folder: Path, config: ExMedBertConfig) -> ModelInput:
-    """Return the form in which a model takes histories.
-
-    Raises:
-        InputError: its vocabulary is missing, or numbers the special tokens unlike ours.
-    """
-    origin = read_origin(folder)
-    unit: AgeUnit = "months" if config.age_vocab_size >= age_vocabulary_size("months") else "years"
-    vocabulary = read_vocabulary(folder)
-    if len(vocabulary) != config.code_vocab_size:
-        raise InputError(
-            f"{folder / 'vocab.json'}: has {len(vocabulary):,} codes, the model {config.code_vocab_size:,}"
-        )
+def _form(model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, record: "PretrainingRecord") -> ModelInput:
     return ModelInput(
         vocabulary=vocabulary,
-        max_length=origin.max_length if origin else config.max_position_embedding - 1,
-        age_unit=origin.age_unit if origin else unit,
-        pretraining=origin.trained_on if origin else None,
-        static_columns=declared(config.static_columns or {}),
+        max_length=record.max_length,
+        age_unit=record.age_unit,
+        pretraining=record.trained_on,
+        static_columns=declared(model.config.static_columns or {}),
     )
 
 
+def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVocabulary]:
+    where = f"{folder}: --model-dir"
+    lacks = [name for name in (CONFIG, VOCABULARY) if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        lacks.append(f"{SAFETENSORS} or {PYTORCH}")
+    if lacks:
+        raise InputError(f"{where}: holds no {', no '.join(lacks)}; expected the folder of {expected}")
+    content = read_json(folder / CONFIG)
+    found = content.get("model_type", ExMedBertConfig.model_type) if isinstance(content, dict) else None
+    if found != ExMedBertConfig.model_type:
+        raise InputError(f"{folder / CONFIG}: model_type: {found!r}, expected {ExMedBertConfig.model_type!r}")
+    try:
+        model, report = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise InputError(f"{where}: cannot be read: {' '.join(str(error).split())}") from None
+    if report["mismatched_keys"]:
+        name, shape, wanted = sorted(report["mismatched_keys"])[0]
+        raise InputError(f"{where}: {name} has shape {tuple(shape)}, {CONFIG} asks for {tuple(wanted)}")
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise InputError(f"{where}: has no weights for {missing[0]}; expected the folder of {expected}")
+    vocabulary = read_vocabulary(folder)
+    if len(vocabulary) != model.config.code_vocab_size:
+        raise InputError(
+            f"{folder / VOCABULARY}: has {len(vocabulary):,} codes, the model {model.config.code_vocab_size:,}"
+        )
+    if len(vocabulary.entity_names) > model.config.number_of_codes:
+        raise InputError(
+            f"{folder / VOCABULARY}: has {len(vocabulary.entity_names)} entity types, the model "
+            f"{model.config.number_of_codes}"
+        )
+    return model, vocabulary
+
+
 def read_vocabulary(folder: Path) -> CodeVocabulary:
-    """Read ``vocab.json``, ``{"code": {"id": number, "entity": "icd"}}``.
+    """Read the vocabulary of a model, whose ids are 0, 1, 2 and so on, the first six of them our special tokens.
 
     Raises:
-        InputError: it is missing or damaged, ids are not 0, 1, 2 and so on, or the first six are not ours.
+        InputError: the file is missing, damaged, or another vocabulary.
     """
-    path = folder / "vocab.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: --model-dir: holds no vocab.json, expected the folder of a pretrained model")
+    path = folder / VOCABULARY
     content = read_json(path)
     try:
         entries = sorted(content.items(), key=lambda item: item[1]["id"])
@@ -108,16 +191,138 @@ def read_vocabulary(folder: Path) -> CodeVocabulary:
         entities = [str(entry["entity"]) for _, entry in entries]
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "icd"}}}}') from None
-    labels = tuple(name for name, _ in entries)
+    tokens = tuple(name for name, _ in entries)
     special = len(SPECIAL_TOKENS)
     are_default = [entity == DEFAULT_ENTITY for entity in entities]
-    if labels[:special] != SPECIAL_TOKENS or not all(are_default[:special]) or any(are_default[special:]):
+    if tokens[:special] != SPECIAL_TOKENS or not all(are_default[:special]) or any(are_default[special:]):
         raise InputError(f"{path}: expected ids 0 to 5 to be {' '.join(SPECIAL_TOKENS)}, and all others to be codes")
     if ids != list(range(len(ids))):
         raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
-    vocabulary = CodeVocabulary.of_tokens(list(zip(labels, entities, strict=True))[special:])
+    vocabulary = CodeVocabulary.of_tokens(list(zip(tokens, entities, strict=True))[special:])
     try:
         vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return vocabulary
+
+
+def read_start_embeddings(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the code embeddings before training, (V, hidden_size) float32; None where the folder has none.
+
+    Raises:
+        InputError: the file is damaged, or has another shape than ``shape``.
+    """
+    path = folder / START_EMBEDDINGS
+    if not path.is_file():
+        return None
+    try:
+        table = load_file(path)["code_embeddings"].float().numpy()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: is damaged ({error}), expected a tensor 'code_embeddings'") from None
+    if table.shape != shape:
+        raise InputError(f"{path}: has shape {table.shape}, the model's code embeddings {shape}")
+    return table
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that decide what a model says: its weights and its vocabulary, as far as they are there."""
+    return [folder / name for name in (SAFETENSORS, PYTORCH, VOCABULARY) if (folder / name).is_file()]
+
+
+# What it was pretrained on, and whether it fits ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PretrainingRecord:
+    """What pretraining.json says.
+
+    Attributes:
+        max_length, age_unit: of the datasets.
+        trained_on: which patients this pretraining, and each that it started from, trained on; None where one is
+            unknown.
+    """
+
+    max_length: int
+    age_unit: AgeUnit
+    trained_on: tuple[SplitRule, ...] | None
+
+
+def _record(info: DatasetInfo, started_from: Path | None) -> dict[str, Any]:
+    before: tuple[SplitRule, ...] | None = ()
+    if started_from is not None:
+        earlier = read_record(started_from)
+        before = None if earlier is None else earlier.trained_on
+    rule = SplitRule(info.split_seed, info.train_ratio)
+    return {
+        "max_length": info.max_length,
+        "age_unit": info.age_unit,
+        "masking": info.masking.to_dict(),
+        "input_fingerprint": info.input_fingerprint,
+        "trained_on": None if before is None else [known.to_dict() for known in dict.fromkeys((*before, rule))],
+    }
+
+
+def read_record(folder: Path) -> PretrainingRecord | None:
+    """Return what a model's pretraining.json says; None for a model without one.
+
+    Raises:
+        InputError: the file is there and damaged.
+    """
+    path = folder / PRETRAINING
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    try:
+        rules = content["trained_on"]
+        known = None if rules is None else tuple(SplitRule(**rule) for rule in rules)
+        return PretrainingRecord(int(content["max_length"]), content["age_unit"], known)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from None
+
+
+def check_fit(
+    folder: Path,
+    config: ExMedBertConfig,
+    age_unit: AgeUnit,
+    static_columns: Sequence[StaticColumn],
+    visits: int,
+    otherwise: str,
+) -> None:
+    """Raise an InputError that names the remedy where a model cannot take patients.
+
+    Args:
+        folder: of the model.
+        config: its configuration.
+        age_unit, static_columns: of the patients.
+        visits: the largest number that a visit has.
+        otherwise: what helps where the patients cannot be converted to what the model takes.
+    """
+    record = read_record(folder)
+    own_unit = record.age_unit if record else _age_unit(config)
+    problems, flags = [], []
+    if own_unit != age_unit:
+        problems.append(f"the model takes ages in {own_unit}, the dataset has {age_unit}")
+        flags.append(f"--age-unit {own_unit}")
+    longest = config.max_position_embedding - 1
+    if longest < visits:
+        problems.append(f"the model knows {longest:,} visits, the dataset needs {visits:,}")
+        flags.append(f"--max-length {longest}")
+    sizes = [("age", config.age_vocab_size, age_vocabulary_size(own_unit))]
+    sizes += [(c.name, config.static_vocab_sizes.get(c.name, 0), len(c.tokens)) for c in static_columns]
+    impossible = [
+        f"the model has {have:,} {name} ids, the dataset needs {need:,}" for name, have, need in sizes if have < need
+    ]
+    for column in static_columns:
+        own = (config.static_columns or {}).get(column.name)
+        if own is not None and tuple(own) != column.values:
+            impossible.append(
+                f"the model's values of {column.name} are {', '.join(own)}, the dataset's {', '.join(column.values)}"
+            )
+    if problems or impossible:
+        again = "" if impossible else f"convert again with {' '.join(flags)}, or "
+        raise InputError(f"{folder}: --model-dir: {'; '.join(problems + impossible)}; {again}{otherwise}")
+
+
+def _age_unit(config: ExMedBertConfig) -> AgeUnit:
+    """Return the unit that a model without a record takes ages in: more ages than there are years are months."""
+    return "months" if config.age_vocab_size > age_vocabulary_size("years") else "years"

@@ -8,6 +8,7 @@ computed where a label is.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from exmed_bert.models.attention import attention_bias
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
+from exmed_bert.models.legacy import PARAMETERS
 
 _CODES = 8.0  # about the square root of the codes of a history: their sum is divided by it
 _AGES = 10.0  # the ages of the vocabulary become 0 to so much
@@ -144,6 +146,14 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
     # The original saves a buffer of positions, and the bias of the code head twice, under two names.
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"predictions\.bias$"]  # noqa: RUF012
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, key_mapping: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        """Load a model as transformers does; parameters may have the names of earlier releases."""
+        loaded = super().from_pretrained(*args, key_mapping=PARAMETERS | (key_mapping or {}), **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._weight_conversions = None  # or saving would go back to the old names
+        return loaded
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # transformers.initialization leaves alone what has been loaded from a checkpoint.
@@ -169,7 +179,13 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
 class ExMedBertModel(ExMedBertPreTrainedModel):
     """The encoder without a head."""
 
-    _keys_to_ignore_on_load_unexpected = [r"_classifier\.", r"position_ids$"]  # noqa: RUF012  # a pretrained model's heads
+    # The heads of pretrained and of fine-tuned models, and the original's buffer of positions.
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
+        r"classifier\.",
+        r"^(forecast_head|summary)\.",
+        r"^prompt_scale$",
+        r"position_ids$",
+    ]
 
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__(config)

@@ -1,8 +1,7 @@
-"""Where a model starts: from random weights, from a pretrained model, or from ClinVec vectors."""
+"""The model before training: random weights, a pretrained model's, or code embeddings from ClinVec vectors."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
 from exmed_bert.codes import CodeKey
 from exmed_bert.config import PretrainSettings
-from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
+from exmed_bert.models.folder import check_fit, read_pretrained
 from exmed_bert.training.options import attention_heads, intermediate_size
 
 _VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction
 _ALIGNED_SCORE = 8.0  # score that the head first gives a code whose embedding is what a position holds
+_ENTITY_TABLE = "bert.embeddings.entity_embeddings.weight"
 CODE_TABLES = (  # the embeddings first
     "bert.embeddings.code_embeddings.weight",
     "code_classifier.predictions.decoder.weight",
@@ -50,15 +50,21 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
 
 
 @dataclass(frozen=True)
-class Start:
-    """A model before training, where its weights come from, a line each, and what its codes start from, if told."""
+class InitialModel:
+    """A model before training.
+
+    Attributes:
+        model: the network.
+        notes: where its weights come from, a line each.
+        codes: what its codes start from, where vectors were given.
+    """
 
     model: ExMedBertForMaskedLM
     notes: list[str]
     codes: CodeInitialization | None = None
 
 
-def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Start:
+def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
     """Make the model of a run.
 
     Raises:
@@ -71,7 +77,7 @@ def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Star
     notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
     codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
     align_head(model)
-    return Start(model, notes + (codes.notes if codes else []), codes)
+    return InitialModel(model, notes + (codes.notes if codes else []), codes)
 
 
 @torch.no_grad()
@@ -106,74 +112,48 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
     model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_SCORE / model.config.hidden_size))
 
 
-def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Start:
+def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
     """Load a pretrained model and give it the dataset's vocabulary; codes it knows keep their vectors."""
     folder: Path = settings.model_dir  # type: ignore[assignment]
-    old, known = load_pretrained(folder)
-    check_sizes(folder, old.config, info)
+    old, form = read_pretrained(folder)
+    check_fit(folder, old.config, info.age_unit, info.static_columns, info.max_length, "leave out --model-dir")
     model, shared = with_vocabulary(
-        old, known, info.vocabulary, predict_los=plos, predict_future_codes=settings.forecast_prob > 0
+        old, form.vocabulary, info.vocabulary, predict_los=plos, predict_future_codes=settings.forecast_prob > 0
     )
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
     if not settings.use_hierarchical_init:
-        return Start(model, notes)
+        return InitialModel(model, notes)
     keys = info.vocabulary.keys
     codes = estimate_codes(model, keys, [token for token in shared if keys[token] is not None], settings.seed)
-    return Start(model, notes + codes.notes, codes)
-
-
-def load_pretrained(folder: Path) -> tuple[ExMedBertForMaskedLM, dict[str, int]]:
-    """Load a pretrained model and its vocabulary, label to id.
-
-    Raises:
-        InputError: no model, or a damaged one.
-    """
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: --model-dir: holds no config.json, expected the folder of a pretrained ExMed-BERT")
-    try:
-        model = ExMedBertForMaskedLM.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
-    return model, _saved_vocabulary(folder)
-
-
-def check_sizes(folder: Path, config: ExMedBertConfig, info: DatasetInfo) -> None:
-    """Raise an InputError where a pretrained model has fewer ids than a dataset needs."""
-    for name, have, need in (
-        ("age ids", config.age_vocab_size, info.age_vocabulary_size),
-        *(
-            (f"{column.name} ids", config.static_vocab_sizes.get(column.name, 0), len(column.tokens))
-            for column in info.static_columns
-        ),
-        ("visit positions", config.max_position_embedding, info.max_length + 1),
-    ):
-        if have < need:
-            raise InputError(f"{folder}: --model-dir: the model has {have} {name}, the dataset needs {need}")
+    return InitialModel(model, notes + codes.notes, codes)
 
 
 @torch.no_grad()
 def with_vocabulary(
-    old: ExMedBertForMaskedLM, known: Mapping[str, int], vocabulary: CodeVocabulary, **changes: Any
+    old: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, **changes: Any
 ) -> tuple[ExMedBertForMaskedLM, list[int]]:
     """Return a pretrained model with another vocabulary, and the ids in it that the model knew.
 
     Args:
         old: the pretrained model.
-        known: its vocabulary, label to id.
+        known: its vocabulary.
         vocabulary: the other one; codes that are new to the model are drawn at random.
         changes: of the configuration.
     """
     sizes = {"code_vocab_size": len(vocabulary), "number_of_codes": len(vocabulary.entity_names)}
     config = ExMedBertConfig(**(old.config.to_dict() | sizes | changes))
     model = ExMedBertForMaskedLM(config)
-    shared = [(token, known[name]) for name, token in vocabulary.ids.items() if name in known]
+    shared = [(token, known.ids[name]) for name, token in vocabulary.ids.items() if name in known.ids]
     here, there = (torch.tensor(side) for side in zip(*shared, strict=True))
     state, old_state = model.state_dict(), old.state_dict()
     for name, tensor in state.items():
         if name in CODE_TABLES:
             tensor[here] = old_state[name][there]
-        elif name in old_state:  # a vocabulary that has grown may have further entity types, at the end
-            tensor[: len(old_state[name])] = old_state[name]
+        elif name == _ENTITY_TABLE:
+            for entity in set(known.entity_names) & set(vocabulary.entity_names):
+                tensor[vocabulary.entity_names.index(entity)] = old_state[name][known.entity_names.index(entity)]
+        elif name in old_state:
+            tensor.copy_(old_state[name])
     return model, here.tolist()
 
 
@@ -197,14 +177,3 @@ def estimate_codes(
     for tensor, rows in zip(tensors, vectors, strict=True):
         tensor[torch.from_numpy(ids[new])] = torch.from_numpy(rows[new]).reshape(-1, *tensor.shape[1:]).to(tensor)
     return CodeInitialization(keys, origins, ids, vectors[0], notes=notes)
-
-
-def _saved_vocabulary(folder: Path) -> dict[str, int]:
-    try:
-        content = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        return {name: int(entry["id"]) for name, entry in content.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder}: --model-dir: vocab.json cannot be read ({type(error).__name__}), "
-            'expected {"code": {"id": number, "entity": "icd"}}'
-        ) from None

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from transformers import TrainingArguments
 from transformers import logging as transformers_logging
 
@@ -16,23 +15,21 @@ from exmed_bert.clinvec import report as code_report
 from exmed_bert.config import PretrainSettings, Resolved, flag
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.files import atomic_write, fingerprint
-from exmed_bert.models.folder import write_origin
+from exmed_bert.models.folder import weight_files, write_start_embeddings
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.initial_model import Start, new_model
+from exmed_bert.training.initial_model import InitialModel, new_model
 from exmed_bert.training.options import check
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, print_already_finished, print_summary, write_results
-from exmed_bert.training.run_folder import RunFolder, open_run
+from exmed_bert.training.run_folder import RunFolder, open_run, run_identity
 from exmed_bert.training.tracking import LOGGER, MetricsWriter, ReportCallback, log, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
 
 WEIGHT_DECAY = 0.01  # the original's
-START_EMBEDDINGS = "start_embeddings.safetensors"  # beside the model: the code embeddings before training
 EVAL_BATCH = 64  # nothing is kept for a backward pass, so more patients fit than in training
 
 # What changes neither the weights nor the data: a run keeps its identity when these change.
@@ -74,10 +71,10 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     if settings.compile:
         check_compiler()
 
-    start = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
-    model, notes = start.model, start.notes
-    if start.codes:
-        notes += code_report.table(start.codes, train.code_counts)
+    initial = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
+    model, notes = initial.model, initial.notes
+    if initial.codes:
+        notes += code_report.table(initial.codes, train.code_counts)
     codes_a_step = round(settings.train_batch_size * float(train.lengths.mean()))
     shape = StepShape(codes_a_step, model.config.hidden_size, model.config.intermediate_size)
     precision = choose_precision(settings.precision, shape)
@@ -89,7 +86,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
 
     unseen = None
     if settings.use_hierarchical_init:
-        pretrained = start.codes.ids_of("own") if settings.model_dir else []
+        pretrained = initial.codes.ids_of("own") if settings.model_dir else []
         unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, pretrained)
         notes.append(f"{len(unseen.ids):,} codes occur nowhere in training: they take their relatives' place after it")
 
@@ -118,7 +115,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob)
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
-            _write_start(start, train, folder, settings)
+            _write_initial_codes(initial, train, folder, settings)
             _train_and_report(trainer, resolved, folder, plan, notes + hardware_notes)
         else:  # one of several processes: the first one reports
             trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
@@ -126,14 +123,14 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
             trainer.full_state_dict()
 
 
-def _write_start(start: Start, train: PatientDataset, folder: RunFolder, settings: PretrainSettings) -> None:
+def _write_initial_codes(
+    initial: InitialModel, train: PatientDataset, folder: RunFolder, settings: PretrainSettings
+) -> None:
     """Write what the codes start from, for looking back at it after training."""
-    embeddings = start.model.get_input_embeddings().weight.detach()
     if folder.first_step == 0:
-        with atomic_write(settings.output_dir / START_EMBEDDINGS) as part:
-            save_file({"code_embeddings": embeddings.contiguous()}, part)
-        if start.codes:
-            code_report.write(settings.output_dir, start.codes, train.code_counts, set(train.novel_ids.tolist()))
+        write_start_embeddings(settings.output_dir, initial.model.get_input_embeddings().weight)
+        if initial.codes:
+            code_report.write(settings.output_dir, initial.codes, train.code_counts, set(train.novel_ids.tolist()))
 
 
 def _train_and_report(
@@ -153,7 +150,6 @@ def _train_and_report(
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
         write_results(trainer, trainer.full_state_dict(), settings, results)
-        write_origin(settings.output_dir, trainer.train_dataset.info, settings.model_dir)
     folder.remember(finished_steps=plan.total_steps)
     print_summary(settings, results, seconds)
 
@@ -242,22 +238,14 @@ def _apply_plan(args: TrainingArguments, plan: Plan) -> None:
 
 
 def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int) -> dict[str, Any]:
-    """Return what decides the weights of a run besides its length, as plain JSON values."""
-    identity = settings.model_dump(mode="json", exclude=_NOT_IDENTITY)
-    identity |= {
-        "learning_rate": plan.learning_rate,
-        "plos": plos,
-        "processes": processes,
-        "training_data": fingerprint(settings.training_data),
-        "validation_data": fingerprint(settings.validation_data),
-    }
+    """Return what decides the weights of a run besides its length."""
+    files = {"training_data": [settings.training_data], "validation_data": [settings.validation_data]}
     if settings.model_dir is not None:
-        weights = ("model.safetensors", "pytorch_model.bin")
-        found = [settings.model_dir / name for name in weights if (settings.model_dir / name).is_file()]
-        identity["model_dir"] = [fingerprint(path) for path in found]
+        files["model_dir"] = weight_files(settings.model_dir)
     if settings.use_clinvec:
-        identity["clinvec_dir"] = [fingerprint(path) for path in sorted(settings.clinvec_dir.glob("Clin*.csv"))]
-    return identity
+        files["clinvec_dir"] = sorted(settings.clinvec_dir.glob("Clin*.csv"))
+    chosen = {"learning_rate": plan.learning_rate, "plos": plos, "processes": processes}
+    return run_identity(settings, _NOT_IDENTITY, files, chosen)
 
 
 def _open_reports(

@@ -1,7 +1,6 @@
 """The end of a run: its metrics, the files it leaves, and what the user is told."""
 
 import math
-import os
 import re
 from typing import Any
 
@@ -10,7 +9,8 @@ from torch import Tensor
 from exmed_bert import console
 from exmed_bert.config import PretrainSettings
 from exmed_bert.evaluation import masked_codes
-from exmed_bert.files import atomic_write, write_json, write_tensors
+from exmed_bert.files import atomic_write
+from exmed_bert.models.folder import write_pretrained
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
 from exmed_bert.training.tracking import LOGGER, PRETRAINING, viewers
@@ -46,16 +46,8 @@ def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, se
 def write_results(
     trainer: PretrainingTrainer, state: dict[str, Tensor], settings: PretrainSettings, results: dict[str, float]
 ) -> None:
-    """Write the model in both formats, its vocabulary, and the metrics; each file whole or not at all."""
-    folder = settings.output_dir
-    write_tensors(folder / "pytorch_model.bin", state)
-    staged = folder / ".model-being-written"
-    trainer.model.save_pretrained(staged, state_dict=state)
-    for file in staged.iterdir():
-        os.replace(file, folder / file.name)
-    staged.rmdir()
-    train = trainer.train_dataset
-    write_json(folder / "vocab.json", train.info.vocabulary.to_dict())
+    """Write the model's folder and the metrics."""
+    write_pretrained(settings.output_dir, trainer.model, state, trainer.train_dataset.info, settings.model_dir)
     with atomic_write(settings.output_data_dir / "eval_results.txt") as part:
         part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")
 

@@ -6,14 +6,16 @@ it reports do not belong to that, so a run can be prolonged or moved.
 
 import json
 import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from exmed_bert import console
+from exmed_bert.config import StepSettings
 from exmed_bert.console import InputError
-from exmed_bert.files import make_folder, write_json
+from exmed_bert.files import fingerprint, make_folder, write_json
 from exmed_bert.training import checkpoints
 
 MANIFEST = "run.json"
@@ -50,6 +52,21 @@ class RunFolder:
         """Add facts to the manifest."""
         self.manifest.update(facts)
         write_json(self.model_dir / MANIFEST, self.manifest)
+
+
+def run_identity(
+    settings: StepSettings, exclude: Collection[str], files: Mapping[str, Sequence[Path]], chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what decides the weights of a run, as plain JSON values: settings, digests of files, what was chosen.
+
+    Args:
+        settings: of the run.
+        exclude: names of those settings that leave the weights alone, or name files.
+        files: by name, the files whose content counts; where they lie does not.
+        chosen: what was not given, and follows from the data or the machine.
+    """
+    digests = {name: [fingerprint(path) for path in paths] for name, paths in files.items()}
+    return settings.model_dump(mode="json", exclude=set(exclude)) | digests | dict(chosen)
 
 
 def open_run(

@@ -4,12 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from exmed_bert import console
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
@@ -19,9 +17,8 @@ from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.models.folder import read_vocabulary
+from exmed_bert.models.folder import START_EMBEDDINGS, check_fit, read_pretrained, read_start_embeddings
 from exmed_bert.reference.names import code_names
-from exmed_bert.training.pretrain import START_EMBEDDINGS
 
 BEFORE, AFTER = "before", "after"
 
@@ -74,10 +71,13 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
         InputError: a file is missing or damaged, or model and dataset do not fit.
     """
     notes: list[str] = []
-    vocabulary = read_vocabulary(settings.model_dir)
-    model = read_model(settings.model_dir, vocabulary)
+    model, form = read_pretrained(settings.model_dir)
+    vocabulary = form.vocabulary
     original = PatientDataset.load(settings.dataset)
-    _check_fit(model, original, settings)
+    visit_ids, info = original.columns["visit_ids"], original.info
+    visits = int(visit_ids.max()) if len(visit_ids) else 0
+    otherwise = "give another --dataset"
+    check_fit(settings.model_dir, model.config, info.age_unit, info.static_columns, visits, otherwise)
     dataset, unknown = in_ids_of(vocabulary, original)
     if unknown.codes:
         notes.append(
@@ -90,7 +90,7 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     ids = np.arange(len(SPECIAL_TOKENS), len(vocabulary))
     trained = cast(torch.Tensor, model.get_input_embeddings().weight).detach().float().cpu().numpy()
     embeddings = {AFTER: trained[ids]}
-    start = read_start(settings.model_dir, trained.shape)
+    start = read_start_embeddings(settings.model_dir, trained.shape)
     if start is None:
         notes.append(f"The model's folder holds no {START_EMBEDDINGS}, so nothing is said of the time before training.")
     else:
@@ -104,45 +104,6 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     return NovelInputs(
         model, vocabulary, ids, families, embeddings, dataset, unknown, counts, training_data, novel, novel_by, notes
     )
-
-
-def read_model(folder: Path, vocabulary: CodeVocabulary) -> ExMedBertForMaskedLM:
-    """Load a pretrained model for evaluation.
-
-    Raises:
-        InputError: it cannot be loaded, has no head that predicts codes, or another number of codes than vocab.json.
-    """
-    try:
-        loaded: Any = ExMedBertForMaskedLM.from_pretrained(folder, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: --model-dir: cannot be loaded: {error}") from None
-    model, found = loaded  # a pair with output_loading_info, which its annotation does not say
-    missing = sorted(name for name in found["missing_keys"] if "predictions" in name or "embeddings" in name)
-    if missing:
-        raise InputError(f"{folder}: --model-dir: has no weights for {missing[0]}, expected a pretrained model")
-    if len(vocabulary) != model.config.code_vocab_size:
-        raise InputError(
-            f"{folder / 'vocab.json'}: has {len(vocabulary):,} codes, the model {model.config.code_vocab_size:,}"
-        )
-    return model.eval()
-
-
-def read_start(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the code embeddings before training, (V, d) float32, None where the folder does not hold them.
-
-    Raises:
-        InputError: the file is damaged, or of another model.
-    """
-    path = folder / START_EMBEDDINGS
-    if not path.is_file():
-        return None
-    try:
-        table = load_file(path)["code_embeddings"].float().numpy()
-    except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: is damaged ({error}), expected a tensor 'code_embeddings'") from None
-    if table.shape != shape:
-        raise InputError(f"{path}: has shape {table.shape}, the model's code embeddings {shape}")
-    return table
 
 
 def in_ids_of(vocabulary: CodeVocabulary, dataset: PatientDataset) -> tuple[PatientDataset, Unknown]:
@@ -178,25 +139,6 @@ def descriptions(keys: Sequence[CodeKey]) -> list[str]:
         return "in no code list"
 
     return [describe(system, code) for system, code in keys]
-
-
-def _check_fit(model: ExMedBertForMaskedLM, dataset: PatientDataset, settings: AnalyzeSettings) -> None:
-    config = model.config
-    positions = int(dataset.columns["visit_ids"].max()) + 1 if len(dataset.columns["visit_ids"]) else 0
-    if config.age_vocab_size != dataset.info.age_vocabulary_size:
-        raise InputError(
-            f"{settings.dataset}: has ages in {dataset.info.age_unit} ({dataset.info.age_vocabulary_size:,} ids), the "
-            f"model {config.age_vocab_size:,} ids; convert again with the --age-unit that the model was trained with"
-        )
-    for name, have, need in (
-        *(
-            (f"{column.name} ids", config.static_vocab_sizes.get(column.name, 0), len(column.tokens))
-            for column in dataset.info.static_columns
-        ),
-        ("visit positions", config.max_position_embedding, positions),
-    ):
-        if have < need:
-            raise InputError(f"{settings.dataset}: needs {need} {name}, the model {settings.model_dir} has {have}")
 
 
 def _training_counts(
