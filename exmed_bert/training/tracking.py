@@ -26,10 +26,12 @@ LOGGER = logging.getLogger("exmed_bert")
 PRETRAINING, FINETUNING = "exmed-bert-pretraining", "exmed-bert-finetuning"  # MLflow's experiments
 
 
-# A process that the terminal's Ctrl-C does not reach: it is for the training, which then tells how the run ended.
-_APART: dict[str, int] = (
-    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"process_group": 0}
-)
+# The process that writes to MLflow. -P: it imports nothing from the current folder.
+WRITER = [sys.executable, "-P", "-m", "exmed_bert.training.mlflow_writer"]
+# The terminal's Ctrl-C does not reach it: that is for the training, which then tells how the run ended.
+_APART: dict[str, Any] = {"process_group": 0}
+if sys.platform == "win32":
+    _APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
 def open_log(path: Path) -> None:
@@ -39,6 +41,9 @@ def open_log(path: Path) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("exmed_bert", "transformers"):
         logger = logging.getLogger(name)
+        for earlier in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
+            logger.removeHandler(earlier)  # of another run in this process
+            earlier.close()
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -102,12 +107,10 @@ class MetricsWriter:
 
         self._board = SummaryWriter(str(data_dir / "logs"), purge_step=first_step or None)
         database, artifacts = (data_dir / "mlruns.db").resolve(), (data_dir / "mlartifacts").resolve()
-        # -P, and no empty part in the search path: nothing is imported from the current folder.
-        command = [sys.executable, "-P", "-m", "exmed_bert.training.mlflow_writer"]
-        search_path = str(PACKAGE.parent), os.environ.get("PYTHONPATH")
+        search_path = str(PACKAGE.parent), os.environ.get("PYTHONPATH")  # an empty part would be the current folder
         self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed with the writer
         self._process = subprocess.Popen(
-            [*command, database.as_posix(), artifacts.as_uri(), experiment, run_name, key],
+            [*WRITER, database.as_posix(), artifacts.as_uri(), experiment, run_name, key],
             stdin=subprocess.PIPE,
             stderr=self._problems,  # a pipe that nobody reads would fill up
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search_path))},
@@ -136,6 +139,7 @@ class MetricsWriter:
         self._board.flush()
 
     def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()

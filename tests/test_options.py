@@ -1,0 +1,197 @@
+"""Every option of every command runs: a table of runs through the commands' programs, and a check of the table.
+
+The commands run in this process, as their scripts would run them, on data of a few hundred patients and models of one
+layer. What a run was given has to stand in the settings that it saves, as given by an option.
+"""
+
+import csv
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from functools import partialmethod
+from itertools import zip_longest
+from pathlib import Path
+from pkgutil import resolve_name
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from exmed_bert.cli import script
+from exmed_bert.commands import COMMANDS
+from exmed_bert.config import StepSettings, flag
+from exmed_bert.training import tracking
+
+# What each command is run with. {w} is the folder with the data, {o} the run's own. An option of a step needs a run
+# here, a switch needs both of its sides, and a choice each of its values.
+PRETRAIN = "--training-data {w}/d_train.pt --validation-data {w}/d_val.pt --output-dir {o}/model "
+PRETRAIN += "--output-data-dir {o}/metrics --hidden-size 16 --num-hidden-layers 1 --train-batch-size 16 "
+CLINVEC = PRETRAIN + "--max-steps 1 --use-clinvec --resize-if-needed "
+FINETUNE = "--model-dir {w}/model --input {w}/patients.json --output-dir {o}/tuned --epochs 1 "
+RUNS = {
+    "generate": (
+        "--num-patients 1500 --output {o}/p.jsonl.gz --novel-prob 0.5 --seed 3 --end-date 2020-06-30 "
+        "--novel-kind recent --workers 2 --chunk-size 1000",
+        "-n 20 -o {o}/p.parquet -p 0.3 -s 4 --novel-kind invented --config {w}/other.yaml --debug",
+    ),
+    "convert": (
+        "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
+        "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months",
+        "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug",
+        "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml",
+    ),
+    "pretrain": (
+        PRETRAIN + "--num-attention-heads 2 --intermediate-size 16 --eval-batch-size 16 --max-steps 3 "
+        "--learning-rate 0.01 --gradient-accumulation-steps 2 --seed 1 --num-workers 1 --logging-steps 1 "
+        "--eval-steps 2 --eval-max-patients 10 --save-steps 1 --warmup-steps 1 --initialization normal "
+        "--no-visit-distance-bias --dynamic-masking --max-masked 3 --max-seq-length 40 --forecast-prob 0.5 --no-plos "
+        "--precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec --no-use-hierarchical-init "
+        "--no-resize-if-needed --config {w}/other.yaml",
+        PRETRAIN + "--epochs 1 --warmup-ratio 0.5 --initialization orthogonal --visit-distance-bias --plos "
+        "--precision bf16 --overwrite --debug",
+        PRETRAIN.replace("/d_", "/static_") + "--max-steps 1 --no-dynamic-masking --precision auto",
+        PRETRAIN + "--max-steps 1 --compile",
+        PRETRAIN + "--max-steps 1 --model-dir {w}/model --use-hierarchical-init",
+        CLINVEC + "--clinvec-dir {w}/wide --vocab-types icd10cm --use-hierarchical-init --resize-method auto",
+        CLINVEC + "--clinvec-dir {w}/wide --resize-method pca --clinvec-scale 2",
+        CLINVEC + "--clinvec-dir {w}/wide --resize-method truncate",
+        CLINVEC + "--clinvec-dir {w}/wide --resize-method learned_projection",
+        CLINVEC + "--clinvec-dir {w}/narrow --resize-method pad_smart",
+        CLINVEC + "--clinvec-dir {w}/narrow --resize-method pad_random",
+    ),
+    "finetune": (
+        FINETUNE + "--endpoint ICD:J* --horizon-days 200 --gap-days 20 --index-date random --min-history 3 --head ffn "
+        "--prompt --no-freeze-encoder --class-weights --no-from-scratch --train-sizes 60 --seeds 2 --explain 2 "
+        "--baselines logreg,scratch --train-batch-size 16 --eval-batch-size 64 --learning-rate 0.001 --seed 9 "
+        "--precision fp32 --no-overwrite --no-predict-only",
+        FINETUNE + "--baselines none --config {w}/other.yaml --endpoint respiratory --head gru --no-prompt "
+        "--freeze-encoder --no-class-weights --index-date fixed:2023-06-30 --precision bf16 --overwrite --debug",
+        FINETUNE + "--baselines none --labels {w}/labels.csv --head lstm --from-scratch --precision auto",
+        FINETUNE + "--task plos --baselines none",
+        "--predict-only --model-dir {w}/tuned --input {w}/patients.json --output-dir {o} --index-date last-visit",
+    ),
+    "analyze": (
+        "--model-dir {w}/model --dataset {w}/d_val.pt --training-data {w}/d_train.pt --output-dir {o} "
+        "--max-patients 50 --seed 3 --config {w}/other.yaml --debug",
+    ),
+    "hierarchy": ("--output-dir {o} --dimension 4 --held-out 0.2 --seed 3 --config {w}/other.yaml --debug",),
+    "report": ("--input {w}/patients.json --output-dir {o} --config {w}/other.yaml --debug",),
+}
+LEAVES = {  # what a run writes, at least
+    "generate": ("p.*", "p.meta.json"),
+    "convert": ("d_*.pt",),
+    "pretrain": ("model/model.safetensors", "model/vocab.json", "model/output.log", "metrics/eval_results.txt"),
+    "finetune": ("**/predictions.parquet",),
+    "analyze": ("report.html", "results.json"),
+    "hierarchy": ("ClinVec_*.csv", "held_out/ClinVec_*.csv"),
+    "report": ("report.html", "report.json"),
+}
+CASES = [
+    pytest.param(name, text, id=f"{name}-{number}") for name, runs in RUNS.items() for number, text in enumerate(runs)
+]
+SETTINGS: dict[str, type[StepSettings]] = {name: resolve_name(command.settings) for name, command in COMMANDS.items()}
+
+
+def options_of(name: str) -> Iterator[tuple[str, ...]]:
+    """Yield what the runs of a command need: the words of each option, with the value where it is a choice."""
+    cls = SETTINGS[name]
+    for field, info in cls.model_fields.items():
+        kind = info.annotation
+        if get_origin(kind) in (Union, UnionType):
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        if cls.extra(field).get("file_only"):
+            continue
+        if kind is bool:
+            yield from ((flag(field, True),), (flag(field, False),))
+        elif get_origin(kind) is Literal:
+            yield from ((flag(field), choice) for choice in get_args(kind))
+        else:
+            yield (flag(field),)
+        if short := cls.extra(field).get("short"):
+            yield (short,)
+    yield from (("--config",), ("--debug",))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_run(name: str) -> None:
+    runs = [shlex.split(text) for text in RUNS[name]]
+    have = {tuple(words[at : at + length]) for words in runs for at in range(len(words)) for length in (1, 2)}
+    assert not set(options_of(name)) - have
+
+
+# --- the runs ---
+
+
+def run(name: str, text: str, **folders: Path) -> str:
+    """Run a command with the options of a text, as its script does; return what it printed."""
+    words = shlex.split(text.format(**folders))
+    result = CliRunner().invoke(script(COMMANDS[name]), words)
+    assert result.exit_code == 0, result.output + "".join(traceback.format_exception(*result.exc_info))
+    assert "Error" not in result.stderr and "Traceback" not in result.stderr, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_mlflow() -> Iterator[None]:
+    """Put a process that only reads in place of MLflow's writer, whose import takes longer than most of these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with patients, datasets, labels, vectors of two widths, a pretrained and a fine-tuned model."""
+    folder = tmp_path_factory.mktemp("options")
+    (folder / "other.yaml").write_text("finetune: {endpoints: {respiratory: ['ICD:J*']}}\n")
+    run("generate", "-n 900 -s 5 -o {w}/patients.json", w=folder)
+    for name, masking in (("d", "--dynamic-masking"), ("static", "--no-dynamic-masking")):
+        convert = "--input {w}/patients.json --output {w}/" + f"{name}.pt --train-ratio 0.5 --max-length 40 {masking}"
+        run("convert", convert, w=folder)
+    for name, dimension in (("wide", 32), ("narrow", 8)):
+        run("hierarchy", "--output-dir {w}/" + f"{name} --dimension {dimension}", w=folder)
+    run("pretrain", PRETRAIN.replace("{o}/model", "{w}/model") + "--epochs 1", w=folder, o=folder)
+    run(
+        "finetune",
+        FINETUNE.replace("{o}/tuned", "{w}/tuned") + "--endpoint ICD:J* --baselines none",
+        w=folder,
+        o=folder,
+    )
+    with open(folder / "labels.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["subject_id", "prediction_time", "boolean_value"])
+        table.writerows([patient, "2024-06-30", patient % 3 == 0] for patient in range(900))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "text"), CASES)
+def test_a_run(name: str, text: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # so that nothing but the options says where to write
+    traced = partialmethod(torch.nn.Module.compile, backend="eager")  # to make C++ of it would take a minute
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    before = set(world.rglob("*"))
+    run(name, text, w=world, o=tmp_path)
+    assert set(world.rglob("*")) == before
+    assert all(list(tmp_path.glob(left)) for left in LEAVES.get(name, ())), list(tmp_path.rglob("*"))
+    if saved := list(tmp_path.rglob("*settings.json")):
+        check_saved(json.loads(saved[0].read_text()), name, shlex.split(text.format(w=world, o=tmp_path)))
+
+
+def check_saved(saved: dict[str, Any], name: str, words: list[str]) -> None:
+    """Assert that a run saved the settings that it was given, and that options gave them."""
+    cls = SETTINGS[name]
+    shorts = {cls.extra(field).get("short"): field for field in cls.model_fields}
+    given: dict[str, Any] = {}
+    for word, value in zip_longest(words, words[1:]):
+        field = shorts.get(word) or word.lstrip("-").removeprefix("no-").replace("-", "_")
+        if word.startswith("-") and field in cls.model_fields:
+            given[field] = value if value is not None and not value.startswith("--") else not word.startswith("--no-")
+    assert {field for field, origin in saved["origin"].items() if origin == "flag"} == set(given)
+    assert {field: str(saved["settings"][field]) for field in given} == {
+        field: str(type(saved["settings"][field])(value)) for field, value in given.items()
+    }
