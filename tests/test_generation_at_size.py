@@ -137,7 +137,6 @@ def group_is_gone(leader: int) -> bool:
     return False
 
 
-@pytest.mark.slow
 @posix
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_file_that_looks_whole(tmp_path: Path) -> None:
@@ -152,7 +151,6 @@ def test_a_killed_run_leaves_no_file_that_looks_whole(tmp_path: Path) -> None:
     assert left == before
 
 
-@pytest.mark.slow
 @posix
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
@@ -163,7 +161,6 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     assert group_is_gone(run.pid) and not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @posix
 @pytest.mark.slow
 def test_a_full_disk_and_a_lost_worker_take_one_line(tmp_path: Path) -> None:
