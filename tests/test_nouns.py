@@ -180,8 +180,16 @@ def test_a_users_own_system_and_a_column_go_all_the_way(tmp_path: Path, monkeypa
         results = json.loads((tmp_path / "ft" / "results.json").read_text())
         kinds = {group["kind"] for group in results["models"][0]["groups"]}
         assert {"sex", "ethnicity", "age"} <= kinds and "state" not in kinds
-        predictions = pyarrow.parquet.read_table(tmp_path / "ft" / "predictions.parquet")
-        assert len(predictions) > 0
+
+        # New patients may have codes of a system that the model has never seen.
+        later = people(40)
+        for one in later:
+            one["events"].append({"system": "cpt", "code": "99213", "date": "20210101"})
+        write_records(tmp_path / "later.json", later)
+        run("finetune", "--predict-only", "--model-dir", "ft", "--input", "later.json", "--output-dir", "later")
+        predictions = pyarrow.parquet.read_table(tmp_path / "later" / "predictions.parquet")
+        without = [one for one in later if all(event["code"] != "12.99" for event in one["events"])]
+        assert predictions["patient_id"].to_pylist() == [one["patient_id"] for one in without]
 
 
 def test_the_baseline_has_features_of_every_static_column(tmp_path: Path) -> None:

@@ -186,4 +186,9 @@ def extend_outcome_vocabulary(
     new = ids >= size
     table.weight[torch.from_numpy(ids[new])] = torch.from_numpy(vectors[new])
     model.set_input_embeddings(table)
+    entities = model.bert.embeddings.entity_embeddings
+    further = len(vocabulary.entity_names) - entities.num_embeddings
+    if further > 0:  # of a code system that the model never saw nothing is known but what the others have in common
+        mean = entities.weight[1:].mean(dim=0, keepdim=True).expand(further, -1)
+        model.bert.embeddings.entity_embeddings = torch.nn.Embedding.from_pretrained(torch.cat((entities.weight, mean)))
     return model.eval(), int(new.sum())
