@@ -107,16 +107,16 @@ class ConvertSettings(StepSettings):
         description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt.",
     )
     split: Literal["all", "train", "val"] = Field("all", description="Which datasets to write.")
-    max_length: int = Field(50, ge=2, le=32_767, description="Most codes kept of a patient, the latest visits first.")
+    max_length: int = Field(50, ge=2, le=32_767, description="Most codes per patient; the latest visits are kept.")
     train_ratio: float = Field(0.8, gt=0, lt=1, description="Share of the patients in the training split.")
     dynamic_masking: bool = Field(
-        True, description="Draw masks anew each epoch; static masks are drawn here, once, and stored."
+        True, description="Draw new masks each epoch; static masks are drawn once, here, and stored."
     )
     seed: int = Field(42, ge=0, description="Seed of the split and of static masks.")
-    min_observations: int = Field(5, ge=2, description="Patients with fewer codes are left out.")
-    masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of a patient's codes that are masked.")
-    max_masked: int = Field(20, ge=1, description="Most codes masked of a patient.")
-    age_unit: Literal["years", "months"] = Field("years", description="Unit of the age given with each code.")
+    min_observations: int = Field(5, ge=2, description="Patients with fewer codes are excluded.")
+    masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of the codes that are masked per patient.")
+    max_masked: int = Field(20, ge=1, description="Most codes that are masked per patient.")
+    age_unit: Literal["years", "months"] = Field("years", description="Unit of a patient's age at each code.")
     static_columns: dict[str, list[str]] = Field(
         {},
         description="Further static columns: the name of a field of the records, and the values it can have.",
@@ -125,34 +125,34 @@ class ConvertSettings(StepSettings):
 
 
 class ClinVecSettings(StepSettings):
-    """Starting from ClinVec embeddings; part of step 3."""
+    """Initialization from ClinVec embeddings; part of step 3."""
 
     section = "clinvec"
 
-    use_clinvec: bool = Field(False, description="Start the code embeddings from ClinVec vectors.")
+    use_clinvec: bool = Field(False, description="Initialize the code embeddings from ClinVec vectors.")
     clinvec_dir: FilePath | None = Field(
         None, description="Folder with ClinGraph_nodes.csv and ClinVec_<vocabulary>.csv."
     )
     vocab_types: str = Field(
         "auto",
-        description="ClinVec vocabularies to read, separated by commas: icd10cm, atc, icd9cm, cpt, rxnorm, phecode, "
-        "lnc, snomedct, umls; auto: those of the folder that the dataset's codes can use.",
+        description="ClinVec vocabularies to read, separated by commas, named as in their files: icd10cm for "
+        "ClinVec_icd10cm.csv; auto: those in the folder that the dataset's codes can use.",
     )
     use_hierarchical_init: bool = Field(
         False,
-        description="Codes without a vector, in ClinVec or in --model-dir, start from their nearest ancestor and "
+        description="Initialize codes without a vector, in ClinVec or in --model-dir, from their nearest ancestor and "
         "siblings that have one.",
     )
     resize_if_needed: bool = Field(
         False, description="Resize the vectors when their dimension differs from --hidden-size."
     )
     resize_method: Literal["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"] = Field(
-        "auto", description="How to resize: auto takes pca to shrink and pad_smart to grow."
+        "auto", description="How to resize: auto is pca to fewer dimensions and pad_smart to more."
     )
     clinvec_scale: float | None = Field(
         None,
         gt=0,
-        description="Factor on the vectors; not given: such that they are as long as the rows the model draws.",
+        description="Factor on the vectors; not given: the one that makes them as long as randomly initialized rows.",
     )
 
 
@@ -162,11 +162,11 @@ class HierarchySettings(StepSettings):
     section = "hierarchy"
 
     output_dir: FilePath = Field(Path("data/hierarchy_embeddings"), description="Folder of the files.")
-    dimension: int = Field(128, ge=2, description="Length of the vectors; ClinVec's have 128.")
+    dimension: int = Field(128, ge=2, description="Dimension of the vectors; ClinVec's is 128.")
     held_out: float = Field(
-        0.1, ge=0, le=0.5, description="Share of the codes that are left out, to hold initialization against."
+        0.1, ge=0, le=0.5, description="Share of the codes that are held out, to evaluate the initialization with."
     )
-    seed: int = Field(42, ge=0, description="Seed of the embedding and of what is left out.")
+    seed: int = Field(42, ge=0, description="Seed of the embedding and of the held-out codes.")
 
 
 class PretrainSettings(ClinVecSettings):
@@ -188,68 +188,70 @@ class PretrainSettings(ClinVecSettings):
     model_dir: FilePath | None = Field(
         None, description="Folder of a pretrained ExMed-BERT whose weights and sizes the training starts from."
     )
-    train_batch_size: int = Field(16, ge=1, description="Patients a training step on each device.")
+    train_batch_size: int = Field(16, ge=1, description="Patients per training step and device.")
     eval_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Patients an evaluation step on each device; not given: 64, or those of training if more.",
+        description="Patients per evaluation step and device; not given: 64, or as in training if that is more.",
     )
     num_attention_heads: int | None = Field(
-        None, ge=1, description="Attention heads; not given: those nearest to 48 dimensions each, as 6 for 288."
+        None, ge=1, description="Attention heads; not given: the number nearest to 48 dimensions per head, 6 for 288."
     )
     num_hidden_layers: int = Field(6, ge=1, description="Encoder layers.")
-    hidden_size: int = Field(288, ge=4, description="Width of the model.")
+    hidden_size: int = Field(288, ge=4, description="Hidden size of the model.")
     intermediate_size: int | None = Field(
-        None, ge=1, description="Width of the feed-forward layers; not given: 16/9 of the hidden size, as 512 for 288."
+        None, ge=1, description="Size of the feed-forward layers; not given: 16/9 of the hidden size, 512 for 288."
     )
     epochs: int = Field(10, ge=1, description="Passes over the training data.")
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; above 0 it overrides --epochs.")
     learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate; not given: 0.001 at a hidden size of 64, less for wider models."
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches summed up for one optimizer step.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches per optimizer step.")
     max_seq_length: int | None = Field(
         None, ge=2, description="Must match the dataset's --max-length; not given: the dataset's."
     )
-    seed: int = Field(42, ge=0, description="Seed of initialization, order, masks and dropout.")
+    seed: int = Field(42, ge=0, description="Seed of initialization, sampling, masks and dropout.")
     num_workers: int | None = Field(
-        None, ge=0, description="Processes that prepare batches; not given: 2 beside a GPU, else 0, the fastest."
+        None, ge=0, description="Processes that prepare batches; not given: 2 with a GPU, 0 without."
     )
-    logging_steps: int | None = Field(None, ge=1, description="Steps between logged losses; not given: 50 a run.")
-    eval_steps: int | None = Field(None, ge=1, description="Steps between evaluations; not given: 20 a run.")
+    logging_steps: int | None = Field(None, ge=1, description="Steps between logged losses; not given: 50 per run.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between evaluations; not given: 20 per run.")
     eval_max_patients: int = Field(
-        5000, ge=1, description="Most validation patients an evaluation during training looks at; the last takes all."
+        5000,
+        ge=1,
+        description="Most validation patients per evaluation during training; the last takes all.",
     )
-    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; not given: 20 a run.")
-    warmup_steps: int | None = Field(None, ge=0, description="Steps of rising learning rate; not given: 10 %.")
-    warmup_ratio: Probability | None = Field(None, description="The same as a share of all steps.")
-    initialization: Literal["orthogonal", "normal"] = Field("orthogonal", description="How weights are drawn.")
+    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; not given: 20 per run.")
+    warmup_steps: int | None = Field(None, ge=0, description="Warm-up steps; not given: 10 % of all steps.")
+    warmup_ratio: Probability | None = Field(None, description="Warm-up as a share of all steps.")
+    initialization: Literal["orthogonal", "normal"] = Field("orthogonal", description="Initialization of the weights.")
     visit_distance_bias: bool = Field(
-        True, description="Attention heads see how many visits two codes are apart; the original's do not."
+        True, description="Bias attention by the number of visits between two codes; the original does not."
     )
     dynamic_masking: bool | None = Field(
         None, description="Must match the dataset's masking; not given: the dataset's."
     )
     max_masked: int | None = Field(
-        None, ge=1, description="Most codes masked of a patient (dynamic masking); not given: the dataset's."
+        None, ge=1, description="Most codes that are masked per patient (dynamic masking); not given: the dataset's."
     )
     forecast_prob: Probability = Field(
         0.0,
-        description="Share of the patients, drawn anew each epoch, whose history is cut at a visit to predict which "
-        "codes come for the first time in the year after; for fine-tuning to first occurrences.",
+        description="Share of the patients, drawn anew each epoch, whose history is cut at a visit to forecast which "
+        "codes occur for the first time in the year after; for fine-tuning to first occurrences.",
         json_schema_extra={"formerly": ["ahead_prob"]},
     )
     plos: bool | None = Field(
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of matrix products; auto: bf16 where the machine is faster with it."
+        "auto", description="Precision of matrix products; auto: bf16 where the machine is faster with it."
     )
     compile: bool = Field(
-        False, description="Compile the encoder with torch.compile: a minute at the start, for long runs on a GPU."
+        False, description="Compile the encoder with torch.compile, which takes a minute; for long runs on a GPU."
     )
     profile: int | None = Field(
-        None, ge=1, description="Write a profiler's trace of this many steps, for TensorBoard or Perfetto."
+        None, ge=1, description="Write a profiler trace of this many steps, for TensorBoard or Perfetto."
     )
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
@@ -261,7 +263,7 @@ class FinetuneSettings(StepSettings):
 
     model_dir: FilePath = Field(
         Path("output/synthetic_pretrain"),
-        description="Folder of the pretrained model; with --predict-only of the fine-tuned one.",
+        description="Folder of the pretrained model; with --predict-only, of the fine-tuned one.",
     )
     input: FilePath = Field(
         Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
@@ -271,7 +273,7 @@ class FinetuneSettings(StepSettings):
     )
     endpoint: str | None = Field(
         None,
-        description="Predict the first occurrence of a code (I50.9), of what begins like it (E11*), of several, "
+        description="Predict the first occurrence of a code (I50.9), of codes with a prefix (E11*), of several, "
         "separated by commas, or of a set named under `endpoints` in config.yaml.",
     )
     labels: FilePath | None = Field(
@@ -282,11 +284,11 @@ class FinetuneSettings(StepSettings):
     endpoints: dict[str, list[str]] = Field(
         {}, description="Named sets of codes.", json_schema_extra={"file_only": True}
     )
-    horizon_days: int = Field(365, ge=1, description="The endpoint counts up to so many days after the index date.")
+    horizon_days: int = Field(365, ge=1, description="Days after the index date within which the endpoint counts.")
     gap_days: int = Field(
         0,
         ge=0,
-        description="Patients whose endpoint comes within this many days after the index date are excluded.",
+        description="Patients whose endpoint occurs within this many days after the index date are excluded.",
         json_schema_extra={"formerly": ["washout_days"]},
     )
     index_date: str | None = Field(
@@ -296,39 +298,39 @@ class FinetuneSettings(StepSettings):
     )
     min_history: int = Field(5, ge=1, description="Patients with fewer codes by the index date are excluded.")
     head: Literal["ffn", "gru", "lstm"] = Field(
-        "ffn", description="Head over the history: mean of the hidden states, or a recurrent network over them."
+        "ffn", description="Head over the history: the mean of the hidden states, or a recurrent network over them."
     )
     prompt: bool = Field(
         True,
-        description="Use a prompt too: the pretrained code head's logits of the endpoint's codes at a masked position "
+        description="Add a prompt: the pretrained code head's logits of the endpoint's codes at a masked position "
         "after the history, which rank patients before any label is seen.",
         json_schema_extra={"formerly": ["ask"]},
     )
-    freeze_encoder: bool = Field(False, description="Train the head alone.")
+    freeze_encoder: bool = Field(False, description="Train the head only.")
     class_weights: bool = Field(
-        False, description="Weight patients with and without the outcome alike; better ranks at times, never odds."
+        False,
+        description="Give patients with and without the outcome the same total weight; a better ranking at times, "
+        "never better calibration.",
     )
-    from_scratch: bool = Field(False, description="Train the same network from random weights.")
+    from_scratch: bool = Field(False, description="Train the same network without pretraining.")
     train_sizes: str = Field(
-        "all", description="Numbers of training labels, separated by commas: 100,300,1000,all; the last is the model."
+        "all",
+        description="Numbers of training labels, separated by commas: 100,300,1000,all; the largest's model is kept.",
     )
     seeds: int = Field(1, ge=1, description="Runs for each number of labels, with seeds from --seed on.")
     baselines: str = Field(
         "logreg,rf,hgb,scratch",
-        description="What the model is held against: logreg, rf, hgb, and scratch, the network without pretraining; "
-        "or none.",
+        description="Baselines: logreg, rf, hgb, and scratch, the network without pretraining; or none.",
     )
-    explain: int = Field(0, ge=0, description="Attribute the predictions of so many test patients to their codes.")
-    predict_only: bool = Field(False, description="Score the patients of --input with a fine-tuned model.")
-    train_batch_size: int = Field(32, ge=1, description="Patients a training step.")
-    eval_batch_size: int = Field(256, ge=1, description="Patients a step of prediction.")
+    explain: int = Field(0, ge=0, description="Attribute the predictions of this many test patients to their codes.")
+    predict_only: bool = Field(False, description="Predict the patients of --input with a fine-tuned model.")
+    train_batch_size: int = Field(32, ge=1, description="Patients per training step.")
+    eval_batch_size: int = Field(256, ge=1, description="Patients per prediction step.")
     epochs: int | None = Field(None, ge=1, description="Most passes over the labels; not given: by their number.")
-    learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate; not given: by the width of the model and the number of labels."
-    )
-    seed: int = Field(42, ge=0, description="Seed of subsets, order, dropout and heads.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; not given: by the hidden size.")
+    seed: int = Field(42, ge=0, description="Seed of subsets, sampling, dropout and heads.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of matrix products; auto: bf16 where the machine is faster with it."
+        "auto", description="Precision of matrix products; auto: bf16 where the machine is faster with it."
     )
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 

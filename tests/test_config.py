@@ -189,7 +189,11 @@ def test_help_shows_what_will_be_used_and_where_it_comes_from(order: list[str], 
 def test_help_shows_the_defaults_beside_a_broken_file(text: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(script(COMMANDS["pretrain"]), ["--config", str(config(tmp_path, text)), "--help"])
     shown = " ".join(result.stdout.split())
-    assert result.exit_code == 0 and "Width of the model. [default: 288]" in shown and "the defaults are shown" in shown
+    assert (
+        result.exit_code == 0
+        and "Hidden size of the model. [default: 288]" in shown
+        and "the defaults are shown" in shown
+    )
 
 
 def test_the_shipped_file_holds_every_option_with_a_comment() -> None:
