@@ -71,8 +71,8 @@ def memory_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[
 
 def speed_figures(folder: Path, inputs: list[Path], patients: int, repeats: int) -> list[Measurement]:
     """Convert each input file, and weigh what comes out."""
-    from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
+    from exmed_bert.settings import ConvertSettings
 
     figures = []
     for path in inputs:
@@ -94,9 +94,9 @@ def speed_figures(folder: Path, inputs: list[Path], patients: int, repeats: int)
 
 def opening_figures(folder: Path, inputs: dict[int, Path], repeats: int) -> list[Measurement]:
     """Open the training dataset of each number of patients."""
-    from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
     from exmed_bert.data.dataset import PatientDataset
+    from exmed_bert.settings import ConvertSettings
 
     figures = []
     for patients, path in inputs.items():

@@ -30,7 +30,6 @@ from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST, VALIDATION
 from exmed_bert.cohorts.tasks.registry import requested_task
-from exmed_bert.config import BASELINES, FinetuneSettings
 from exmed_bert.data.readers import read_patients
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
@@ -42,6 +41,7 @@ from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.reference import tables
+from exmed_bert.settings import BASELINES, FinetuneSettings
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
 from exmed_bert.training.tracking import MetricsWriter
 

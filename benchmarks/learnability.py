@@ -33,13 +33,13 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import BernoulliNB, MultinomialNB
 
-from exmed_bert.config import ConvertSettings
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED, MASK
 from exmed_bert.data.vocabulary import ORIGINAL_ENTITIES, SPECIAL_TOKENS
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.settings import ConvertSettings
 
 MAX_LENGTH = 80  # codes; hardly a patient has more
 MODEL = {

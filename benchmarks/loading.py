@@ -75,9 +75,9 @@ def main() -> None:
     """Convert the same patients at both lengths and read them."""
     given = options(__doc__, patients=10_000)
     load = load_average()
-    from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
     from exmed_bert.data.dataset import PatientDataset
+    from exmed_bert.settings import ConvertSettings
 
     figures = []
     with tempfile.TemporaryDirectory() as folder:

@@ -131,8 +131,8 @@ def truth_figures(seeds: int, **_: Any) -> list[Measurement]:
 
 def datasets(folder: Path, share: float, patients: int) -> dict[str, Path]:
     """Convert the patients, with a share of them to train on; return the settings that name the files."""
-    from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
+    from exmed_bert.settings import ConvertSettings
 
     of_all = share * patients / (patients + OTHERS)
     output = folder / f"share_{share}.pt"

@@ -30,9 +30,9 @@ PRODUCTION = Model(layers=6, hidden=288, heads=6, feed_forward=512, batch=16)
 
 def make_datasets(folder: Path, patients: int, max_length: int) -> tuple["PatientDataset", "PatientDataset"]:
     """Generate and convert patients, of whom four fifths are to train on; return both datasets."""
-    from exmed_bert.config import ConvertSettings
     from exmed_bert.data.convert import convert
     from exmed_bert.data.dataset import PatientDataset
+    from exmed_bert.settings import ConvertSettings
 
     source = folder / f"patients_{patients}.jsonl"
     if not source.exists():
@@ -74,7 +74,8 @@ def save(folder: Path, train: "PatientDataset", val: "PatientDataset") -> dict[s
 
 def pretrain(model: Model, folder: Path, **settings: Any) -> dict[str, float]:
     """Pretrain as the script does, silently and with rare reports, and return the metrics that the run leaves."""
-    from exmed_bert.config import PretrainSettings, resolve
+    from exmed_bert.config import resolve
+    from exmed_bert.settings import PretrainSettings
     from exmed_bert.training.pretrain import run
 
     rare = {"logging_steps": 50, "eval_steps": 10**9, "save_steps": 10**9}

@@ -17,8 +17,9 @@ from typer.core import TyperCommand
 
 import exmed_bert
 from exmed_bert import startup
-from exmed_bert.config import Resolved, StepSettings, flag, resolve
+from exmed_bert.config import Resolved, resolve
 from exmed_bert.console import InputError, one_line_errors
+from exmed_bert.settings import StepSettings, flag
 from exmed_bert.startup import Command
 
 # Plain help: rich panels cut long flags on narrow terminals and in logs.

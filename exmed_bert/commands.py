@@ -12,7 +12,7 @@ COMMANDS = {
     for command in (
         Command(
             "generate",
-            "exmed_bert.config:GenerateSettings",
+            "exmed_bert.settings:GenerateSettings",
             "exmed_bert.synthetic.generate:check",
             "exmed_bert.synthetic.generate:run",
             "Generate synthetic patients: US demographics and five years of ICD-10-CM and ATC codes.",
@@ -24,7 +24,7 @@ COMMANDS = {
         ),
         Command(
             "convert",
-            "exmed_bert.config:ConvertSettings",
+            "exmed_bert.settings:ConvertSettings",
             "exmed_bert.data.options:check",
             "exmed_bert.data.convert:run",
             "Convert a file of patients to datasets for pretraining.",
@@ -36,7 +36,7 @@ COMMANDS = {
         ),
         Command(
             "pretrain",
-            "exmed_bert.config:PretrainSettings",
+            "exmed_bert.settings:PretrainSettings",
             "exmed_bert.training.options:check",
             "exmed_bert.training.pretrain:run",
             "Pretrain ExMed-BERT by masked-code prediction.",
@@ -48,7 +48,7 @@ COMMANDS = {
         ),
         Command(
             "finetune",
-            "exmed_bert.config:FinetuneSettings",
+            "exmed_bert.settings:FinetuneSettings",
             "exmed_bert.finetuning.options:check",
             "exmed_bert.finetuning.finetune:run",
             "Fine-tune ExMed-BERT to an outcome and compare it with baselines.",
@@ -63,7 +63,7 @@ COMMANDS = {
         ),
         Command(
             "analyze",
-            "exmed_bert.config:AnalyzeSettings",
+            "exmed_bert.settings:AnalyzeSettings",
             "exmed_bert.analysis.novel_codes.options:check",
             "exmed_bert.analysis.novel_codes.analyze:run",
             "Analyze a model's embeddings of novel codes and how well it predicts them when they are masked.",
@@ -76,7 +76,7 @@ COMMANDS = {
         ),
         Command(
             "hierarchy",
-            "exmed_bert.config:HierarchySettings",
+            "exmed_bert.settings:HierarchySettings",
             "exmed_bert.clinvec.hierarchy:check",
             "exmed_bert.clinvec.hierarchy:run",
             "Embed the ICD-10-CM and ATC trees and write the vectors in ClinVec's file format.",
@@ -89,7 +89,7 @@ COMMANDS = {
         ),
         Command(
             "report",
-            "exmed_bert.config:ReportSettings",
+            "exmed_bert.settings:ReportSettings",
             "exmed_bert.synthetic.report.report:check",
             "exmed_bert.synthetic.report.report:run",
             "Compare a file of patients with published values: people, codes, prescriptions, visits, seasons.",

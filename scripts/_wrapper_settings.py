@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from exmed_bert.config import ConvertSettings, GenerateSettings, PretrainSettings, resolve
+from exmed_bert.config import resolve
+from exmed_bert.settings import ConvertSettings, GenerateSettings, PretrainSettings
 from exmed_bert.console import OptionError, one_line_errors
 
 

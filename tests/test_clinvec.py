@@ -22,9 +22,9 @@ from exmed_bert.clinvec.reader import VOCABULARIES, read_clinvec
 from exmed_bert.clinvec.relatives import Origin, Relatives, deviations
 from exmed_bert.clinvec.report import table, write
 from exmed_bert.clinvec.resize import neighbor_overlap, resize
-from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.reference.names import code_names
+from exmed_bert.settings import ClinVecSettings
 
 ICD_CODES = ["C10", "C10.1", "E11", "E11.9", "E11.65", "I10", "M54", "M54.5", "R51"]
 ATC_CODES = ["A10", "A10BA02", "C10", "C10A", "C10AA", "C10AA05"]

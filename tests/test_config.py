@@ -19,18 +19,17 @@ from typer.testing import CliRunner
 import exmed_bert
 from exmed_bert.cli import console_command, script
 from exmed_bert.commands import COMMANDS
-from exmed_bert.config import (
+from exmed_bert.config import default_config, resolve
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.settings import (
     SECTIONS,
     ClinVecSettings,
     ConvertSettings,
     GenerateSettings,
     PretrainSettings,
     StepSettings,
-    default_config,
     flag,
-    resolve,
 )
-from exmed_bert.console import InputError, OptionError
 from exmed_bert.startup import SCRIPTS
 
 STEPS: dict[str, type[StepSettings]] = {

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from test_io import patient_records
 
 from exmed_bert import codes
-from exmed_bert.config import ConvertSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.convert import convert
@@ -24,6 +23,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.static_columns import SEX
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
+from exmed_bert.settings import ConvertSettings
 
 
 def reference_tokens(made: dict[str, Any], max_length: int) -> list[tuple[str, str, int, int]]:

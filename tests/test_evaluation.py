@@ -12,7 +12,6 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
-from exmed_bert.config import BASELINES
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.static_columns import SEX, STATE
@@ -33,6 +32,7 @@ from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, sections, verdict
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
+from exmed_bert.settings import BASELINES
 
 VOCABULARY = CodeVocabulary.build(
     [

@@ -28,7 +28,6 @@ from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.cohorts.tasks import registry
 from exmed_bert.cohorts.tasks.base import Selection, Task, unlabeled
 from exmed_bert.commands import COMMANDS
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.forecast import YEAR, draw_forecasts
@@ -41,6 +40,7 @@ from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.trainer import outcome_metrics
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.settings import FinetuneSettings
 
 SCRIPT = "finetune-exmed-bert.py"
 

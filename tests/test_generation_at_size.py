@@ -16,13 +16,14 @@ import pytest
 from conftest import ROOT, diagnoses_of, drugs_of, record
 
 from exmed_bert import codes
-from exmed_bert.config import ConvertSettings, GenerateSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import FORMATS
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
 from exmed_bert.data.readers import read_patients
 from exmed_bert.data.writers import write_patients
 from exmed_bert.reference import recent, tables
+from exmed_bert.settings import ConvertSettings, GenerateSettings
 from exmed_bert.synthetic import generate as step
 from exmed_bert.synthetic.novel import recent_codes
 from exmed_bert.synthetic.population import generate_block, generate_blocks

@@ -12,7 +12,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "exmed_bert"
 
 FLOORS = (  # a unit imports from its own floor and from those before it
-    {"codes", "config", "console", "files", "reporting", "parallel", "startup", "cli"},
+    {"codes", "settings", "config", "console", "files", "reporting", "parallel", "startup", "cli"},
     {"reference", "data"},
     {"cohorts", "synthetic", "clinvec"},
     {"models"},

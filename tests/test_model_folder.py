@@ -13,7 +13,6 @@ from conftest import ROOT, assert_one_line_error, run_script
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from exmed_bert.config import PretrainSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.static_columns import BUILT_IN, declared
@@ -28,6 +27,7 @@ from exmed_bert.models.folder import (
     write_finetuned,
     write_pretrained,
 )
+from exmed_bert.settings import PretrainSettings
 from exmed_bert.training.initial_model import new_model
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -17,7 +17,6 @@ from exmed_bert import cli, codes
 from exmed_bert.codes import CodeSystem
 from exmed_bert.codes.system import without_last_digit
 from exmed_bert.commands import COMMANDS
-from exmed_bert.config import ConvertSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
@@ -27,6 +26,7 @@ from exmed_bert.data.readers import read_patients
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.writers import Fields, write_patients
 from exmed_bert.models import ExMedBertForMaskedLM, ExMedBertModel
+from exmed_bert.settings import ConvertSettings
 
 # A test's own system with a tree: 10.21 under 10.2 under 10.
 ORGANS = CodeSystem(

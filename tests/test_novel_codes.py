@@ -26,13 +26,14 @@ from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
 from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, TreeCorrelation, silhouettes, tree_correlations
 from exmed_bert.analysis.novel_codes.summary import printed_summary, summary
 from exmed_bert.codes import CodeSystem, registered
-from exmed_bert.config import AnalyzeSettings, PretrainSettings, resolve
+from exmed_bert.config import resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.evaluation.bootstrap import Estimate, difference_of, share_of
 from exmed_bert.evaluation.masked_codes import MaskedCodePredictions
+from exmed_bert.settings import AnalyzeSettings, PretrainSettings
 from exmed_bert.training.pretrain import run as pretrain
 
 SCRIPT = "analyze_novel_codes.py"

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
-from exmed_bert.config import StepSettings, flag
+from exmed_bert.settings import StepSettings, flag
 from exmed_bert.training import tracking
 
 # What each command is run with. {w} is the folder with the data, {o} the run's own. An option of a step needs a run

@@ -16,10 +16,11 @@ from conftest import ROOT, assert_one_line_error, record, run_script, write_reco
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from exmed_bert import ExMedBertForMaskedLM
-from exmed_bert.config import ConvertSettings, PretrainSettings, Resolved, resolve
+from exmed_bert.config import Resolved, resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.settings import ConvertSettings, PretrainSettings
 from exmed_bert.training.checkpoints import checkpoints
 from exmed_bert.training.pretrain import load_datasets, run
 

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exmed_bert import codes
-from exmed_bert.config import ReportSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number, merge_events
 from exmed_bert.reference import tables
 from exmed_bert.reporting.content import Plot, Report
 from exmed_bert.reporting.html import html
+from exmed_bert.settings import ReportSettings
 from exmed_bert.synthetic.report import report
 from exmed_bert.synthetic.report.comparison import COMPARISONS
 from exmed_bert.synthetic.report.findings import BY_CHANCE, MET, MISSED, TOO_FEW, Column, Comparison, judged

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exmed_bert import codes
-from exmed_bert.config import GenerateSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns
 from exmed_bert.reference import tables
+from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic import generate as step
 from exmed_bert.synthetic.events import Events
 from exmed_bert.synthetic.novel import pseudo_codes, replace_some

@@ -13,7 +13,6 @@ from clinvec_files import write_clinvec_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exmed_bert.config import PretrainSettings
 from exmed_bert.console import OptionError
 from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
@@ -21,6 +20,7 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation import masked_codes
 from exmed_bert.models.folder import write_pretrained
+from exmed_bert.settings import PretrainSettings
 from exmed_bert.training import checkpoints
 from exmed_bert.training.initial_model import estimate_codes, new_model
 from exmed_bert.training.options import check, default_heads

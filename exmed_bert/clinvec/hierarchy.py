@@ -20,9 +20,10 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
 from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, code_system, icd10cm, normalize
-from exmed_bert.config import HierarchySettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.files import atomic_write, check_writable, make_folder
 from exmed_bert.reference.names import code_names, drug_names, indications
+from exmed_bert.settings import HierarchySettings
 
 HELD_OUT = "held_out"
 _LONGEST_ICD, _CATEGORY = 7, 3  # characters

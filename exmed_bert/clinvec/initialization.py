@@ -10,8 +10,8 @@ from exmed_bert.clinvec.reader import clinvec_folder, read_clinvec
 from exmed_bert.clinvec.relatives import How, Origin, Relatives, deviations
 from exmed_bert.clinvec.resize import resize
 from exmed_bert.codes import CodeKey
-from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import OptionError
+from exmed_bert.settings import ClinVecSettings
 
 
 @dataclass(frozen=True)

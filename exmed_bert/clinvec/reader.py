@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system, code_systems, normalize
-from exmed_bert.config import ClinVecSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.files import existing_file
+from exmed_bert.settings import ClinVecSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa

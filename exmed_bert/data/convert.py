@@ -10,7 +10,7 @@ import torch
 
 from exmed_bert import console
 from exmed_bert.codes import code_system
-from exmed_bert.config import ConvertSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
@@ -24,6 +24,7 @@ from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS
 from exmed_bert.files import atomic_write, make_folder, read_json, save_tensors
+from exmed_bert.settings import ConvertSettings
 
 _STATIC_EPOCH = 0
 

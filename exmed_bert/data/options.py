@@ -1,8 +1,8 @@
 """The options of the conversion that can be checked before torch is imported."""
 
-from exmed_bert.config import ConvertSettings
 from exmed_bert.data.formats import file_format
 from exmed_bert.files import check_writable, existing_file
+from exmed_bert.settings import ConvertSettings
 from exmed_bert.startup import called
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
-from exmed_bert.config import BaselineName
 from exmed_bert.console import InputError, progress
 from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used
 from exmed_bert.evaluation.metrics import Predictions
+from exmed_bert.settings import BaselineName
 
 LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "boosted trees"}
 
@@ -62,7 +62,7 @@ class BaselineResult:
     """A tuned baseline.
 
     Attributes:
-        name: one of `config.BASELINES`.
+        name: one of `settings.BASELINES`.
         probabilities: (N,) float64 of label 1 for all patients, not yet recalibrated.
         settings: the hyper-parameters that were chosen.
         trials: everything that was tried, in order.

@@ -7,12 +7,12 @@ import numpy as np
 from exmed_bert.cohorts.labeled import TEST, Cohort, LabeledPatients
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.evaluation.results import CurvePoint
 from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.finetuning.runs import Finished, Run
+from exmed_bert.settings import FinetuneSettings
 
 LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}  # name of each kind of run
 

@@ -14,7 +14,7 @@ from exmed_bert.cohorts.labeled import SPLITS, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.registry import requested_task
-from exmed_bert.config import FinetuneSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
@@ -24,6 +24,7 @@ from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
 from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import check_fit, read_pretrained, weight_files
+from exmed_bert.settings import FinetuneSettings
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.run_folder import RunFolder, open_run, run_identity

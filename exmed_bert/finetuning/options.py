@@ -4,10 +4,10 @@ import math
 
 from exmed_bert.cohorts.tasks.base import prediction_rule
 from exmed_bert.cohorts.tasks.registry import requested_task
-from exmed_bert.config import BASELINES, FinetuneSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.formats import file_format
 from exmed_bert.files import check_writable, existing_file
+from exmed_bert.settings import BASELINES, FinetuneSettings
 from exmed_bert.startup import called
 
 SCRATCH = "scratch"  # among the baselines: the same network without pretraining

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.randomness import uniform
+from exmed_bert.settings import FinetuneSettings
 from exmed_bert.training.plan import default_learning_rate
 
 _SUBSET_STREAM = 4

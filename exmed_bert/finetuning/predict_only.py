@@ -10,7 +10,6 @@ from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.tasks.base import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.files import make_folder
@@ -18,6 +17,7 @@ from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predi
 from exmed_bert.finetuning.predictions import write_predictions
 from exmed_bert.finetuning.summary import new_codes
 from exmed_bert.models.folder import FINETUNING, read_finetuned
+from exmed_bert.settings import FinetuneSettings
 
 
 def predict_only(settings: FinetuneSettings) -> None:

@@ -11,7 +11,6 @@ from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
-from exmed_bert.config import BASELINES
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.results import Results
@@ -24,6 +23,7 @@ from exmed_bert.finetuning.predictions import write_predictions
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.folder import write_finetuned
+from exmed_bert.settings import BASELINES
 
 
 def evaluate_and_write(

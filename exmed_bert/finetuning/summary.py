@@ -4,10 +4,10 @@ from typing import Any
 
 from exmed_bert import console
 from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.evaluation.results import Results
 from exmed_bert.finetuning.outcome_model import Pretrained
 from exmed_bert.finetuning.predictions import PREDICTIONS
+from exmed_bert.settings import FinetuneSettings
 from exmed_bert.training.tracking import FINETUNING, viewers
 
 

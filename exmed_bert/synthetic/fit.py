@@ -16,9 +16,9 @@ import typer
 from scipy.special import expit, logit
 
 from exmed_bert import console
-from exmed_bert.config import GenerateSettings
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference.tables import Tables, load
+from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic import fitted as store
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.population import BLOCK, generate_block

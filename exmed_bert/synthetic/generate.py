@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from exmed_bert import codes, console
-from exmed_bert.config import GenerateSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.data.formats import file_format
 from exmed_bert.data.writers import Piece, prepare, write_pieces
 from exmed_bert.files import check_writable_file, write_json
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import recent as recent_codes
 from exmed_bert.reference.tables import load
+from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic.population import BLOCK, BOUNDS, generate_blocks, novel_codes
 from exmed_bert.synthetic.summary import Summary
 

@@ -11,10 +11,10 @@ from datetime import date
 import numpy as np
 
 from exmed_bert import codes
-from exmed_bert.config import GenerateSettings
 from exmed_bert.data.patient import EventColumns, PatientColumns, merge_events
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.reference.tables import SEXES, load
+from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic import bounds
 from exmed_bert.synthetic.conditions import draw_conditions
 from exmed_bert.synthetic.events import Events, merge

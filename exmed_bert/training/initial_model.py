@@ -12,12 +12,12 @@ import torch
 from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
 from exmed_bert.codes import CodeKey
-from exmed_bert.config import PretrainSettings
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.models.folder import check_fit, read_pretrained
+from exmed_bert.settings import PretrainSettings
 from exmed_bert.training.options import attention_heads, intermediate_size
 
 _VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction

@@ -3,9 +3,9 @@
 import math
 
 from exmed_bert.clinvec.reader import clinvec_folder, vector_files
-from exmed_bert.config import PretrainSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.files import check_writable, existing_file
+from exmed_bert.settings import PretrainSettings
 from exmed_bert.startup import called
 
 _HEAD_WIDTH = 48  # dimensions a head in the original's configuration: 288 over 6 heads

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from exmed_bert.config import PretrainSettings
+from exmed_bert.settings import PretrainSettings
 
 _REPORTS = 20  # evaluations and checkpoints of a run, where nothing else is asked for
 _LOGS = 50

@@ -12,10 +12,11 @@ from transformers import logging as transformers_logging
 
 from exmed_bert import console
 from exmed_bert.clinvec import report as code_report
-from exmed_bert.config import PretrainSettings, Resolved, flag
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.models.folder import weight_files, write_start_embeddings
+from exmed_bert.settings import PretrainSettings, flag
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings

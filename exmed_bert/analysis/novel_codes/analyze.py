@@ -16,10 +16,11 @@ from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
 from exmed_bert.analysis.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.analysis.novel_codes.summary import printed_summary
 from exmed_bert.codes import code_system
-from exmed_bert.config import AnalyzeSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
 from exmed_bert.files import make_folder
 from exmed_bert.reporting.folder import PAGE
+from exmed_bert.settings import AnalyzeSettings
 from exmed_bert.training.trainer import evaluation_sample
 
 MOST_IN_PAIRS = 1500  # codes whose pairs are taken; memory and time grow with the square

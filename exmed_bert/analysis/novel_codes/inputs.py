@@ -12,13 +12,13 @@ import torch
 from exmed_bert import console
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
 from exmed_bert.codes import CodeKey, ancestors, code_system
-from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import START_EMBEDDINGS, check_fit, read_pretrained, read_start_embeddings
 from exmed_bert.reference.names import code_names
+from exmed_bert.settings import AnalyzeSettings
 
 BEFORE, AFTER = "before", "after"
 

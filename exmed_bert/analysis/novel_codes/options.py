@@ -1,8 +1,8 @@
 """The options of the analysis that can be checked before torch is imported."""
 
-from exmed_bert.config import AnalyzeSettings
 from exmed_bert.console import InputError
 from exmed_bert.files import check_writable, existing_file
+from exmed_bert.settings import AnalyzeSettings
 from exmed_bert.startup import called
 
 

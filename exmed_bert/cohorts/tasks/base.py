@@ -14,9 +14,9 @@ import numpy as np
 from exmed_bert.cohorts.index_dates import NEVER, IndexRule, last_days
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.model_input import ModelInput
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.settings import FinetuneSettings
 
 UNLABELED = -1  # the label of patients whose outcome is to be predicted
 

@@ -13,10 +13,10 @@ from exmed_bert.cohorts.index_dates import NEVER, IndexRule, first_after, last_d
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.settings import FinetuneSettings
 
 
 @dataclass

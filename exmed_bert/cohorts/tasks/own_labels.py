@@ -14,9 +14,9 @@ from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
 from exmed_bert.cohorts.label_file import LabelFile, read_labels
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.files import existing_file, fingerprint
+from exmed_bert.settings import FinetuneSettings
 
 
 @dataclass

@@ -7,8 +7,8 @@ import numpy as np
 
 from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.settings import FinetuneSettings
 
 
 @dataclass

@@ -7,8 +7,8 @@ from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.first_occurrence import FirstOccurrence
 from exmed_bert.cohorts.tasks.own_labels import OwnLabels
 from exmed_bert.cohorts.tasks.prolonged_stay import ProlongedStay
-from exmed_bert.config import FinetuneSettings
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.settings import FinetuneSettings
 
 _TASKS: list[type[Task]] = []
 

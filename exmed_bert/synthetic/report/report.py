@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from exmed_bert import codes, console
-from exmed_bert.config import ReportSettings, Resolved
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import file_format
 from exmed_bert.data.patient import EPOCH
@@ -15,6 +15,7 @@ from exmed_bert.files import check_writable, existing_file, make_folder, read_js
 from exmed_bert.reference.tables import load
 from exmed_bert.reporting.content import Report
 from exmed_bert.reporting.folder import PAGE, report_files
+from exmed_bert.settings import ReportSettings
 from exmed_bert.startup import called
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import COMPARISONS

@@ -1,0 +1,379 @@
+"""The settings of each step: one class per section of config.yaml.
+
+The classes are the single source: the commands' flags (`exmed_bert.cli`), the keys of ``config.yaml``, their types,
+limits and descriptions all come from the fields here. `exmed_bert.config` combines command line, file and defaults.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FilePath = Annotated[Path, Field(strict=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+BaselineName = Literal["logreg", "rf", "hgb"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+
+
+class StepSettings(BaseModel):
+    """The settings of a step, a section of config.yaml.
+
+    A field's ``json_schema_extra`` says what its type cannot: ``short``, a second spelling of its flag; ``file_only``,
+    that it has no flag; ``formerly``, the names it had, which flags and files may still use.
+
+    Attributes:
+        section: its name in the file.
+        shared: field to the key at the top of the file that feeds it, for what several steps have in common.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    section: ClassVar[str]
+    shared: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def extra(cls, name: str) -> dict[str, Any]:
+        """Return what ``json_schema_extra`` of a field says."""
+        said = cls.model_fields[name].json_schema_extra
+        return said if isinstance(said, dict) else {}
+
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Return the present name for each name that a field had."""
+        return {old: name for name in cls.model_fields for old in cls.extra(name).get("formerly", ())}
+
+
+class GenerateSettings(StepSettings):
+    """Step 1: scripts/generate_synthetic_patients.py."""
+
+    section = "generate"
+
+    num_patients: int = Field(1000, ge=1, description="Number of patients.", json_schema_extra={"short": "-n"})
+    output: FilePath = Field(
+        Path("data/synthetic_patients.json"),
+        description="File to write; .json, .jsonl, .jsonl.gz or .parquet decides the format.",
+        json_schema_extra={"short": "-o"},
+    )
+    novel_prob: Probability = Field(
+        0.01, description="Probability that a code is replaced by a novel one.", json_schema_extra={"short": "-p"}
+    )
+    seed: int = Field(42, ge=0, description="Random seed.", json_schema_extra={"short": "-s"})
+    end_date: date = Field(
+        date(2025, 12, 31),
+        strict=False,
+        ge=date(1960, 1, 1),  # birth years of all patients stay within what the readers accept
+        le=date(2100, 12, 31),
+        description="Last day of the five years in which all events lie.",
+    )
+    novel_kind: Literal["invented", "recent"] = Field(
+        "invented",
+        description="Novel codes: invented, pseudo-codes in no code list, or recent, real ICD-10-CM codes from "
+        "April 2020 on, never before they are valid; no drug is replaced then.",
+    )
+    workers: int = Field(1, ge=1, description="Processes that generate patients in parallel; the file is the same.")
+    chunk_size: int = Field(
+        2000, ge=1, description="Patients per chunk of work, rounded up to thousands; the file is the same."
+    )
+
+
+class ConvertSettings(StepSettings):
+    """Step 2: scripts/convert_synthetic_to_dataset.py."""
+
+    section = "convert"
+    shared = {
+        "max_length": "max_length",
+        "dynamic_masking": "dynamic_masking",
+        "static_columns": "static_columns",
+    }
+
+    input: FilePath = Field(
+        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
+    )
+    output: FilePath = Field(
+        Path("pretrain_stuff/synthetic.pt"),
+        description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt.",
+    )
+    split: Literal["all", "train", "val"] = Field("all", description="Which datasets to write.")
+    max_length: int = Field(50, ge=2, le=32_767, description="Most codes per patient; the latest visits are kept.")
+    train_ratio: float = Field(0.8, gt=0, lt=1, description="Share of the patients in the training split.")
+    dynamic_masking: bool = Field(
+        True, description="Draw new masks each epoch; static masks are drawn once, here, and stored."
+    )
+    seed: int = Field(42, ge=0, description="Seed of the split and of static masks.")
+    min_observations: int = Field(5, ge=2, description="Patients with fewer codes are excluded.")
+    masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of the codes that are masked per patient.")
+    max_masked: int = Field(20, ge=1, description="Most codes that are masked per patient.")
+    age_unit: Literal["years", "months"] = Field("years", description="Unit of a patient's age at each code.")
+    static_columns: dict[str, list[str]] = Field(
+        {},
+        description="Further static columns: the name of a field of the records, and the values it can have.",
+        json_schema_extra={"file_only": True},
+    )
+
+
+class ClinVecSettings(StepSettings):
+    """Initialization from ClinVec embeddings; part of step 3."""
+
+    section = "clinvec"
+
+    use_clinvec: bool = Field(False, description="Initialize the code embeddings from ClinVec vectors.")
+    clinvec_dir: FilePath | None = Field(
+        None, description="Folder with ClinGraph_nodes.csv and ClinVec_<vocabulary>.csv."
+    )
+    vocab_types: str = Field(
+        "auto",
+        description="ClinVec vocabularies to read, separated by commas, named as in their files: icd10cm for "
+        "ClinVec_icd10cm.csv; auto: those in the folder that the dataset's codes can use.",
+    )
+    use_hierarchical_init: bool = Field(
+        False,
+        description="Initialize codes without a vector, in ClinVec or in --model-dir, from their nearest ancestor and "
+        "siblings that have one.",
+    )
+    resize_if_needed: bool = Field(
+        False, description="Resize the vectors when their dimension differs from --hidden-size."
+    )
+    resize_method: Literal["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"] = Field(
+        "auto", description="How to resize: auto is pca to fewer dimensions and pad_smart to more."
+    )
+    clinvec_scale: float | None = Field(
+        None,
+        gt=0,
+        description="Factor on the vectors; not given: the one that makes them as long as randomly initialized rows.",
+    )
+
+
+class HierarchySettings(StepSettings):
+    """scripts/make_hierarchy_embeddings.py: embeddings of the code trees in ClinVec's file format."""
+
+    section = "hierarchy"
+
+    output_dir: FilePath = Field(Path("data/hierarchy_embeddings"), description="Folder of the files.")
+    dimension: int = Field(128, ge=2, description="Dimension of the vectors; ClinVec's is 128.")
+    held_out: float = Field(
+        0.1, ge=0, le=0.5, description="Share of the codes that are held out, to evaluate the initialization with."
+    )
+    seed: int = Field(42, ge=0, description="Seed of the embedding and of the held-out codes.")
+
+
+class PretrainSettings(ClinVecSettings):
+    """Step 3: scripts/pretrain-exmed-bert-clinvec.py."""
+
+    section = "pretrain"
+    shared = {"max_seq_length": "max_length", "dynamic_masking": "dynamic_masking"}
+
+    training_data: FilePath = Field(
+        Path("pretrain_stuff/synthetic_train.pt"), description="Training dataset made by step 2."
+    )
+    validation_data: FilePath = Field(
+        Path("pretrain_stuff/synthetic_val.pt"), description="Validation dataset made by step 2."
+    )
+    output_dir: FilePath = Field(Path("output/synthetic_pretrain"), description="Folder of the model and checkpoints.")
+    output_data_dir: FilePath = Field(
+        Path("output/synthetic_pretrain_data"), description="Folder of metrics, TensorBoard and MLflow."
+    )
+    model_dir: FilePath | None = Field(
+        None, description="Folder of a pretrained ExMed-BERT whose weights and sizes the training starts from."
+    )
+    train_batch_size: int = Field(16, ge=1, description="Patients per training step and device.")
+    eval_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Patients per evaluation step and device; not given: 64, or as in training if that is more.",
+    )
+    num_attention_heads: int | None = Field(
+        None, ge=1, description="Attention heads; not given: the number nearest to 48 dimensions per head, 6 for 288."
+    )
+    num_hidden_layers: int = Field(6, ge=1, description="Encoder layers.")
+    hidden_size: int = Field(288, ge=4, description="Hidden size of the model.")
+    intermediate_size: int | None = Field(
+        None, ge=1, description="Size of the feed-forward layers; not given: 16/9 of the hidden size, 512 for 288."
+    )
+    epochs: int = Field(10, ge=1, description="Passes over the training data.")
+    max_steps: int = Field(-1, ge=-1, description="Optimizer steps; above 0 it overrides --epochs.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; not given: 0.001 at a hidden size of 64, less for wider models."
+    )
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches per optimizer step.")
+    max_seq_length: int | None = Field(
+        None, ge=2, description="Must match the dataset's --max-length; not given: the dataset's."
+    )
+    seed: int = Field(42, ge=0, description="Seed of initialization, sampling, masks and dropout.")
+    num_workers: int | None = Field(
+        None, ge=0, description="Processes that prepare batches; not given: 2 with a GPU, 0 without."
+    )
+    logging_steps: int | None = Field(None, ge=1, description="Steps between logged losses; not given: 50 per run.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between evaluations; not given: 20 per run.")
+    eval_max_patients: int = Field(
+        5000,
+        ge=1,
+        description="Most validation patients per evaluation during training; the last takes all.",
+    )
+    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; not given: 20 per run.")
+    warmup_steps: int | None = Field(None, ge=0, description="Warm-up steps; not given: 10 % of all steps.")
+    warmup_ratio: Probability | None = Field(None, description="Warm-up as a share of all steps.")
+    initialization: Literal["orthogonal", "normal"] = Field("orthogonal", description="Initialization of the weights.")
+    visit_distance_bias: bool = Field(
+        True, description="Bias attention by the number of visits between two codes; the original does not."
+    )
+    dynamic_masking: bool | None = Field(
+        None, description="Must match the dataset's masking; not given: the dataset's."
+    )
+    max_masked: int | None = Field(
+        None, ge=1, description="Most codes that are masked per patient (dynamic masking); not given: the dataset's."
+    )
+    forecast_prob: Probability = Field(
+        0.0,
+        description="Share of the patients, drawn anew each epoch, whose history is cut at a visit to forecast which "
+        "codes occur for the first time in the year after; for fine-tuning to first occurrences.",
+        json_schema_extra={"formerly": ["ahead_prob"]},
+    )
+    plos: bool | None = Field(
+        None, description="Also predict prolonged length of stay; not given: when the dataset has labels."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Precision of matrix products; auto: bf16 where the machine is faster with it."
+    )
+    compile: bool = Field(
+        False, description="Compile the encoder with torch.compile, which takes a minute; for long runs on a GPU."
+    )
+    profile: int | None = Field(
+        None, ge=1, description="Write a profiler trace of this many steps, for TensorBoard or Perfetto."
+    )
+    overwrite: bool = Field(False, description="Archive a finished run and train anew.")
+
+
+class FinetuneSettings(StepSettings):
+    """scripts/finetune-exmed-bert.py: from a pretrained model to an evaluated prediction."""
+
+    section = "finetune"
+
+    model_dir: FilePath = Field(
+        Path("output/synthetic_pretrain"),
+        description="Folder of the pretrained model; with --predict-only, of the fine-tuned one.",
+    )
+    input: FilePath = Field(
+        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
+    )
+    output_dir: FilePath = Field(
+        Path("output/finetune"), description="Folder of the fine-tuned model, the results, TensorBoard and MLflow."
+    )
+    endpoint: str | None = Field(
+        None,
+        description="Predict the first occurrence of a code (I50.9), of codes with a prefix (E11*), of several, "
+        "separated by commas, or of a set named under `endpoints` in config.yaml.",
+    )
+    labels: FilePath | None = Field(
+        None,
+        description="Predict these labels: .csv or .parquet with subject_id, prediction_time, boolean_value (MEDS).",
+    )
+    task: str | None = Field(None, description="plos: predict prolonged length of stay (had_plos).")
+    endpoints: dict[str, list[str]] = Field(
+        {}, description="Named sets of codes.", json_schema_extra={"file_only": True}
+    )
+    horizon_days: int = Field(365, ge=1, description="Days after the index date within which the endpoint counts.")
+    gap_days: int = Field(
+        0,
+        ge=0,
+        description="Patients whose endpoint occurs within this many days after the index date are excluded.",
+        json_schema_extra={"formerly": ["washout_days"]},
+    )
+    index_date: str | None = Field(
+        None,
+        description="last-visit-before: the last visit with the horizon of follow-up after it, the default; random: "
+        "any of these visits; fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
+    )
+    min_history: int = Field(5, ge=1, description="Patients with fewer codes by the index date are excluded.")
+    head: Literal["ffn", "gru", "lstm"] = Field(
+        "ffn", description="Head over the history: the mean of the hidden states, or a recurrent network over them."
+    )
+    prompt: bool = Field(
+        True,
+        description="Add a prompt: the pretrained code head's logits of the endpoint's codes at a masked position "
+        "after the history, which rank patients before any label is seen.",
+        json_schema_extra={"formerly": ["ask"]},
+    )
+    freeze_encoder: bool = Field(False, description="Train the head only.")
+    class_weights: bool = Field(
+        False,
+        description="Give patients with and without the outcome the same total weight; a better ranking at times, "
+        "never better calibration.",
+    )
+    from_scratch: bool = Field(False, description="Train the same network without pretraining.")
+    train_sizes: str = Field(
+        "all",
+        description="Numbers of training labels, separated by commas: 100,300,1000,all; the largest's model is kept.",
+    )
+    seeds: int = Field(1, ge=1, description="Runs for each number of labels, with seeds from --seed on.")
+    baselines: str = Field(
+        "logreg,rf,hgb,scratch",
+        description="Baselines: logreg, rf, hgb, and scratch, the network without pretraining; or none.",
+    )
+    explain: int = Field(0, ge=0, description="Attribute the predictions of this many test patients to their codes.")
+    predict_only: bool = Field(False, description="Predict the patients of --input with a fine-tuned model.")
+    train_batch_size: int = Field(32, ge=1, description="Patients per training step.")
+    eval_batch_size: int = Field(256, ge=1, description="Patients per prediction step.")
+    epochs: int | None = Field(None, ge=1, description="Most passes over the labels; not given: by their number.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; not given: by the hidden size.")
+    seed: int = Field(42, ge=0, description="Seed of subsets, sampling, dropout and heads.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Precision of matrix products; auto: bf16 where the machine is faster with it."
+    )
+    overwrite: bool = Field(False, description="Archive a finished run and train anew.")
+
+
+class ReportSettings(StepSettings):
+    """scripts/report_synthetic_data.py: a file of patients against the published figures."""
+
+    section = "report"
+
+    input: FilePath = Field(
+        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
+    )
+    output_dir: FilePath = Field(
+        Path("output/synthetic_report"), description="Folder of report.html, report.json and the plots."
+    )
+
+
+class AnalyzeSettings(StepSettings):
+    """scripts/analyze_novel_codes.py: what a model makes of codes that it has hardly or never seen."""
+
+    section = "analyze"
+
+    model_dir: FilePath = Field(Path("output/synthetic_pretrain"), description="Folder of a pretrained model.")
+    dataset: FilePath = Field(
+        Path("pretrain_stuff/synthetic_val.pt"),
+        description="Dataset made by step 2 whose codes are masked; patients that the model was not trained on.",
+    )
+    training_data: FilePath | None = Field(
+        None,
+        description="Dataset that the model was trained on, for how often each code occurs there; not given: the one "
+        "that the model's settings.json names, if it is still there.",
+    )
+    output_dir: FilePath = Field(
+        Path("output/novel_codes"), description="Folder of report.html, results.json, the tables, plots and projector."
+    )
+    max_patients: int = Field(5000, ge=1, description="Most patients of the dataset whose codes are masked.")
+    seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
+
+
+SECTIONS: tuple[type[StepSettings], ...] = (
+    GenerateSettings,
+    ConvertSettings,
+    ClinVecSettings,
+    PretrainSettings,
+    FinetuneSettings,
+    ReportSettings,
+    HierarchySettings,
+    AnalyzeSettings,
+)
+
+
+def flag(name: str, value: Any = None) -> str:
+    """Return the command-line spelling of a field, of a switch the one that gives it this value.
+
+    >>> flag("max_seq_length"), flag("plos", True), flag("plos", False)
+    ('--max-seq-length', '--plos', '--no-plos')
+    """
+    return ("--no-" if value is False else "--") + name.replace("_", "-")
