@@ -2,7 +2,7 @@
 
     python benchmarks/clinvec.py
 
-The file is made up: 34,842 vectors of 128 values in 46 MB, and 153,166 nodes, as published. Reading is timed from the
+The file is synthetic: 34,842 vectors of 128 values in 46 MB, and 153,166 nodes, as published. Reading is timed from the
 call to the vectors, the peak is the resident memory of a process that reads them, its imports included; they also stand
 alone. The embeddings are those of scripts/make_hierarchy_embeddings.py, the whole script.
 """

@@ -49,7 +49,7 @@ MODEL = {
     "num-attention-heads": 4,
     "learning-rate": 0.003,
 }
-PATIENTS = 25_000  # of whom four in five are trained on
+PATIENTS = 25_000  # four in five of them are trained on
 EPOCHS = 20
 BAND = 5  # years of age
 SEXES = 8  # ids

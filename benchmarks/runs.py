@@ -29,7 +29,7 @@ PRODUCTION = Model(layers=6, hidden=288, heads=6, feed_forward=512, batch=16)
 
 
 def make_datasets(folder: Path, patients: int, max_length: int) -> tuple["PatientDataset", "PatientDataset"]:
-    """Generate and convert patients, of whom four fifths are to train on; return both datasets."""
+    """Generate and convert patients, four fifths of them for training; return both datasets."""
     from exmed_bert.data.convert import convert
     from exmed_bert.data.dataset import PatientDataset
     from exmed_bert.settings import ConvertSettings

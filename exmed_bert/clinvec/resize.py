@@ -32,7 +32,7 @@ def resize(vectors: np.ndarray, size: int, method: ResizeMethod, seed: int) -> R
       rotation and keeps every distance. The sign of an axis, which is arbitrary, is taken so that its largest loading
       is positive.
     - ``truncate``: the first dimensions, with zeros behind them to grow. Keeps these values themselves.
-    - ``learned_projection``: a linear map trained to keep who is near whom by cosine (the distribution of a vector's
+    - ``learned_projection``: a linear map trained to keep neighborhoods by cosine (the distribution of a vector's
       neighbors, as in stochastic neighbor embedding), and that another linear map can restore the vectors from.
       Starts from ``pca``.
     - ``pad_smart``: the vectors, and behind them their scores on the leading principal axes, shrunk as if the axes'

@@ -5,6 +5,7 @@ unusual about them is looked at as records, to read it with care or to name it.
 """
 
 import gc
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from exmed_bert.data.readers.validation import BIRTH_YEARS, RecordFields, column
 from exmed_bert.data.static_columns import StaticColumn
 
 
-class RecordReader:
+class RecordReader(ABC):
     """Base of the readers of our own record; a subclass yields its file part by part.
 
     Attributes:
@@ -38,9 +39,9 @@ class RecordReader:
         """Return the digest of the file's bytes."""
         return files.fingerprint(path)
 
+    @abstractmethod
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:
         """Yield ``size`` patients at a time, as columns, or as records that have to be looked at one by one."""
-        raise NotImplementedError
 
     def chunks(self, path: Path, static_columns: Sequence[StaticColumn], size: int) -> Iterator[PatientColumns]:
         """Yield the patients as columns; see `base.Reader.chunks`."""
