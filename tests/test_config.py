@@ -30,7 +30,7 @@ from exmed_bert.settings import (
     StepSettings,
     flag,
 )
-from exmed_bert.startup import SCRIPTS
+from exmed_bert.startup import SCRIPTS, prepare
 
 STEPS: dict[str, type[StepSettings]] = {
     SCRIPTS[name]: resolve_name(command.settings) for name, command in COMMANDS.items()
@@ -286,8 +286,43 @@ def test_settings_are_saved_with_versions(tmp_path: Path) -> None:
     assert re.fullmatch(r"3\.\d+\.\d+", saved["versions"]["python"]) and saved["versions"]["torch"]
 
 
-def test_without_its_packages_a_script_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [[str(ROOT / "scripts" / SCRIPTS["generate"])], ["-m", "exmed_bert", "generate"]])
+def test_without_its_packages_a_command_says_what_to_install(program: list[str], tmp_path: Path) -> None:
     # -S hides site-packages, as on a machine where nothing was installed.
-    script = ROOT / "scripts" / "generate_synthetic_patients.py"
-    result = subprocess.run([sys._base_executable, "-S", script], capture_output=True, text=True, check=False)
-    assert_one_line_error(result, 1, "No module named", "setup_environment.sh", "pip install -r requirements.txt")
+    command, environment = [sys._base_executable, "-S", *program], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert_one_line_error(done, 1, "No module named", "setup_environment.sh", "pip install -r requirements.txt")
+
+
+def test_an_installed_package_says_to_install_it_again(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("exmed_bert.startup._CHECKOUT", Path("nowhere"))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    prepare()
+    sys.excepthook(ModuleNotFoundError, ModuleNotFoundError("no", name="yaml"), None)
+    assert capsys.readouterr().err == (
+        "Error: No module named 'yaml'; install exmed-bert again with pip, together with its dependencies\n"
+    )
+    sys.excepthook(ModuleNotFoundError, ModuleNotFoundError("no", name="exmed_bert.gone"), None)
+    assert "ModuleNotFoundError: no" in capsys.readouterr().err, "a defect of ours keeps its traceback"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "runpy.run_path('scripts/generate_synthetic_patients.py', None, '__main__')",
+        "runpy.run_module('exmed_bert', None, '__main__')",
+    ],
+)
+def test_every_way_in_keeps_the_libraries_off_the_network(start: str) -> None:
+    code = f"""
+import os, runpy, sys
+sys.argv, sys.path[0] = ["program", "--help"], "scripts"
+try:
+    {start}
+except SystemExit:
+    print(*sorted(name for name in os.environ if "TELEMETRY" in name or "OFFLINE" in name))
+"""
+    kept = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and "OFFLINE" not in name}
+    kept |= {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HF_HUB_DISABLE_TELEMETRY HF_HUB_OFFLINE MLFLOW_DISABLE_TELEMETRY"

@@ -24,6 +24,7 @@ from exmed_bert.config import Resolved
 from exmed_bert.files import atomic_write, check_writable, make_folder
 from exmed_bert.reference.names import code_names, drug_names, indications
 from exmed_bert.settings import HierarchySettings
+from exmed_bert.startup import called
 
 HELD_OUT = "held_out"
 _LONGEST_ICD, _CATEGORY = 7, 3  # characters
@@ -33,10 +34,11 @@ _SPREAD = 3.0  # standard deviation of the values, about that of ClinVec's
 _README = """Embeddings of the ICD-10-CM and ATC trees
 
 These files are NOT ClinVec. They have its format, so that what reads ClinVec reads them, and were made by
-scripts/make_hierarchy_embeddings.py with the options {options}: a random-walk embedding of the code trees, of the words
-in the codes' names, and of indications. They are for demonstrations and tests.
+    {command}
+a random-walk embedding of the code trees, of the words in the codes' names, and of indications. They are for
+demonstrations and tests.
 
-ClinGraph_nodes.csv      one line a code: {counts}
+ClinGraph_nodes.csv      one line per code: {counts}
 ClinVec_<vocabulary>.csv node_index and {dimension} values; the header of each column begins with "hierarchy"
 held_out/                the same for {held_out:.0%} of the codes, drawn by the seed, which the files above leave out:
                          the truth with which to compare the initialization of missing codes
@@ -208,10 +210,11 @@ def run(resolved: Resolved[HierarchySettings]) -> None:
     counts = write(made, settings.output_dir, ~made.held_out)
     held = write(made, settings.output_dir / HELD_OUT, made.held_out)
     described = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    options = f"--dimension {settings.dimension} --held-out {settings.held_out} --seed {settings.seed}"
     with atomic_write(settings.output_dir / "README.txt") as part:
         part.write_text(
             _README.format(
-                options=f"--dimension {settings.dimension} --held-out {settings.held_out} --seed {settings.seed}",
+                command=f"{called('hierarchy')} {options}",
                 counts=described,
                 dimension=settings.dimension,
                 held_out=settings.held_out,

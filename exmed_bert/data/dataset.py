@@ -23,6 +23,7 @@ from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import existing_file, write_tensors
+from exmed_bert.startup import called
 
 FORMAT = "exmed_bert.PatientDataset"
 VERSION = 2
@@ -296,8 +297,8 @@ class PatientDataset(torch.utils.data.Dataset):
         Raises:
             InputError: no file, no dataset of ours, another version, damaged, or a file that would execute code.
         """
-        path = existing_file(Path(path), "make it with: python scripts/convert_synthetic_to_dataset.py")
-        expected = "expected a dataset made by scripts/convert_synthetic_to_dataset.py"
+        path = existing_file(Path(path), f"make it with: {called('convert')}")
+        expected = f"expected a dataset made by {called('convert')}"
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:

@@ -12,6 +12,7 @@ from exmed_bert.data.readers.jsonl import JsonLinesReader
 from exmed_bert.data.readers.parquet import ParquetReader
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 from exmed_bert.files import existing_file
+from exmed_bert.startup import called
 
 READERS: tuple[Reader, ...] = (JsonReader(), JsonLinesReader(), ParquetReader())
 
@@ -44,7 +45,7 @@ def read_patients(
     Raises:
         InputError: the file is missing, broken or empty, or a record is wrong. Names record, field and value.
     """
-    existing_file(path, "make it with: python scripts/generate_synthetic_patients.py")
+    existing_file(path, f"make it with: {called('generate')}")
     found = False
     for patients in reader_of(path).chunks(path, static_columns, size):
         found = True
