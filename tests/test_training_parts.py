@@ -293,7 +293,7 @@ def test_codes_that_never_occur_are_left_out_of_the_guesses_and_take_their_relat
         evaluated[:, others], before[:, others]
     )
 
-    unseen.place(model, seed=0)
+    unseen.estimate(model, seed=0)
     assert torch.isfinite(head.train()(states)).all(), "guessed at again"
     expected = estimate_codes(copy.deepcopy(model), keys, [i for i, n in enumerate(counts) if n], 0)
     row = model.bert.embeddings.code_embeddings.weight[novel]
@@ -313,7 +313,7 @@ def test_a_pretrained_code_keeps_its_rows_where_it_does_not_occur(info: Any) -> 
     scores = model.code_classifier.predictions.eval()(states).detach()
     unseen = UnseenCodes(model, keys, counts, pretrained=[token])
     assert torch.equal(model.code_classifier.predictions(states), scores), "evaluations take it as it is"
-    unseen.place(model, seed=0)
+    unseen.estimate(model, seed=0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -1,4 +1,4 @@
-"""What its relatives in the tree say of a code without a vector: a weighted mean over the codes that have one.
+"""Estimates of the vectors of codes that have none: weighted means of their relatives' in the tree.
 
 A code is taken to lie near its parent, as its siblings do. Its estimate is the mean of the siblings' vectors, shrunk to
 the parent's vector as if this were so many more siblings (``trust``); where the code has children, it is their mean,

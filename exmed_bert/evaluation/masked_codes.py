@@ -127,10 +127,10 @@ def plos_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 def most_frequent_code_accuracy(train: PatientDataset, labels: np.ndarray) -> dict[str, float]:
-    """Return what always guessing the most frequent training code scores on masked codes, the reference to beat.
+    """Return the accuracy of always predicting the most frequent training code, a baseline for masked codes.
 
-    ``baseline_top1`` guesses the same code everywhere; ``baseline_entity_top1`` guesses the most frequent diagnosis
-    for a diagnosis and the most frequent drug for a drug, since the model is told which of the two it is.
+    ``baseline_top1`` predicts the same code everywhere; ``baseline_entity_top1`` the most frequent one of the masked
+    code's system, since the model is told the system.
     """
     if not len(labels):
         return {}
@@ -138,10 +138,10 @@ def most_frequent_code_accuracy(train: PatientDataset, labels: np.ndarray) -> di
     counts = train.code_counts.copy()
     counts[vocabulary.entities == 0] = -1
     of_entity = (np.where(vocabulary.entities == entity, counts, -1) for entity in np.unique(vocabulary.entities)[1:])
-    guesses = [int(of_one.argmax()) for of_one in of_entity]
+    predicted = [int(of_one.argmax()) for of_one in of_entity]
     return {
         "baseline_top1": float((labels == counts.argmax()).mean()),
-        "baseline_entity_top1": float(np.isin(labels, guesses).mean()),
+        "baseline_entity_top1": float(np.isin(labels, predicted).mean()),
     }
 
 

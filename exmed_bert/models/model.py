@@ -277,20 +277,20 @@ class CodePredictionHead(nn.Module):
         self.register_buffer("logit_mask", None, persistent=False)
         self.register_buffer("logit_offset", None, persistent=False)
 
-    def mask_logits(self, ids: Tensor, logit_offset: Tensor, by: float) -> None:
-        """Leave codes out of the guesses in training, so that it does not push them down; evaluation has them all.
+    def mask_logits(self, ids: Tensor, random_ids: Tensor, offset: float) -> None:
+        """Mask the logits of codes in training, which would push them down; in evaluation lower some of them.
 
         Args:
-            ids: (k,) the codes.
-            logit_offset: (l,) those of them whose rows mean nothing yet; evaluation lowers their scores.
-            by: how much, in nats.
+            ids: (k,) codes whose logits are masked in training.
+            random_ids: (l,) those of them whose rows are random; evaluation lowers their logits.
+            offset: by how much, in nats.
         """
         nothing = torch.zeros_like(self.decoder.bias.detach())
         self.logit_mask = nothing.index_fill(0, ids, -torch.inf)
-        self.logit_offset = nothing.index_fill(0, logit_offset, -by)
+        self.logit_offset = nothing.index_fill(0, random_ids, -offset)
 
-    def release(self) -> None:
-        """Let all codes be guessed at again."""
+    def unmask_logits(self) -> None:
+        """Undo `mask_logits`."""
         self.logit_mask = self.logit_offset = None
 
     def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:

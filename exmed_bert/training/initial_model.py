@@ -103,10 +103,10 @@ def start_from_clinvec(
 
 @torch.no_grad()
 def align_head(model: ExMedBertForMaskedLM) -> None:
-    """Start the code head from the code embeddings, so that a code's score first asks how present it is.
+    """Start the code head from the code embeddings.
 
-    The two are trained apart, as in the original, but begin alike (Press and Wolf, 2017, tie them for good): a code of
-    the history is then a good guess from the first step on, and codes that start near each other are guessed together.
+    The two are trained separately, as in the original, but start equal (Press and Wolf, 2017, tie them): from the first
+    step on, the codes of the history and those with similar embeddings get high logits.
     """
     embeddings = model.bert.embeddings.code_embeddings.weight
     model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_SCORE / model.config.hidden_size))

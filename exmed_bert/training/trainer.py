@@ -177,7 +177,7 @@ class PretrainingTrainer(PatientTrainer):
         Args:
             model, args, train_dataset, eval_dataset: as a Trainer takes them.
             eval_max_patients: how many validation patients an evaluation during training looks at.
-            unseen: codes that take their place when training ends.
+            unseen: codes whose rows are estimated when training ends.
             forecast_prob: share of the patients with a forecast in place of masked codes.
         """
         self._unseen = unseen
@@ -191,7 +191,7 @@ class PretrainingTrainer(PatientTrainer):
         """Train, and give the codes that did not occur their place."""
         output = super().train(*args, **kwargs)
         if self._unseen is not None and self._whole_model:
-            self._unseen.place(self.model, self.args.seed)
+            self._unseen.estimate(self.model, self.args.seed)
         return output
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:

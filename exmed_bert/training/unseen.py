@@ -1,10 +1,9 @@
-"""Codes of the vocabulary that occur nowhere in the training data: novel ones above all.
+"""Codes of the vocabulary that do not occur in the training data, novel codes above all.
 
-Nothing in training speaks for them, and each step against: what is never the answer is pushed down wherever its
-relatives are the answer. So they are left out of the guesses while training, and evaluations meanwhile take them for
-rare. Afterwards each takes the place that its relatives, as trained, suggest: their embedding and their row in the code
-head. The head then expects such codes more often than they come (docs/CLINVEC.md has the figures): the price for being
-able to name them.
+A code that is never a label is pushed down at each step whose label is one of its relatives. So the logits of unseen
+codes are masked in training, and lowered by a constant in evaluations meanwhile. After training each gets an embedding
+and a row of the code head that are estimated from its relatives' trained ones. The head then predicts such codes more
+often than they occur (docs/CLINVEC.md has the figures): the price of being able to predict them at all.
 """
 
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from exmed_bert.codes import CodeKey
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.initial_model import estimate_codes
 
-# What a code's score loses against its relatives', in nats: as common as they are it is not, or it would have occurred.
-_RARER = 1.0
-_UNPLACED = 5.0  # the same before it takes its place; all of them together then get about what they deserve
+# How much the logit of an unseen code is lowered, in nats: were it as common as its relatives, it would have occurred.
+_ESTIMATED_OFFSET = 1.0  # once its row is estimated
+_RANDOM_OFFSET = 5.0  # before: all of them together then get about the probability that they should have
 
 
 class UnseenCodes:
-    """The codes that occur nowhere in training, held back until `place` is called."""
+    """The codes that do not occur in training; their logits are masked until `estimate` is called."""
 
     def __init__(
         self,
@@ -31,13 +30,13 @@ class UnseenCodes:
         counts: np.ndarray,
         pretrained: Sequence[int] = (),
     ) -> None:
-        """Hold the codes back.
+        """Mask the codes' logits.
 
         Args:
             model: before training.
             keys: (code system, code) of each id, None for special tokens.
             counts: (V,) how often each id occurs in training.
-            pretrained: ids that have learned their rows before; they keep them.
+            pretrained: ids whose rows an earlier pretraining has trained; they keep them.
         """
         self._keys = keys
         medical = np.array([key is not None for key in keys])
@@ -47,14 +46,14 @@ class UnseenCodes:
         self._new = np.setdiff1d(self.ids, self._pretrained)
         if len(self.ids):
             ids, new = torch.from_numpy(self.ids), torch.from_numpy(self._new)
-            model.code_classifier.predictions.mask_logits(ids, new, _UNPLACED)
+            model.code_classifier.predictions.mask_logits(ids, new, _RANDOM_OFFSET)
 
     @torch.no_grad()
-    def place(self, model: ExMedBertForMaskedLM, seed: int) -> None:
-        """Give each code what its relatives suggest; those without relatives stay as they are."""
-        model.code_classifier.predictions.release()
+    def estimate(self, model: ExMedBertForMaskedLM, seed: int) -> None:
+        """Estimate each code's rows from its relatives' and unmask its logit; codes without relatives stay random."""
+        model.code_classifier.predictions.unmask_logits()
         if not len(self._new) or not len(self._known):
             return
         start = estimate_codes(model, self._keys, self._known.tolist(), seed)
-        placed = torch.from_numpy(np.intersect1d(self._new, start.ids))
-        model.code_classifier.predictions.decoder.bias[placed] -= _RARER
+        estimated = torch.from_numpy(np.intersect1d(self._new, start.ids))
+        model.code_classifier.predictions.decoder.bias[estimated] -= _ESTIMATED_OFFSET
