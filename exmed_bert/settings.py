@@ -6,7 +6,7 @@ limits and descriptions all come from the fields here. `exmed_bert.config` combi
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,11 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+
+
+def is_baseline(name: str) -> TypeGuard[BaselineName]:
+    """Return whether a name is that of a baseline."""
+    return name in BASELINES
 
 
 class StepSettings(BaseModel):

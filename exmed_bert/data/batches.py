@@ -90,11 +90,9 @@ class MaskedCodeCollator:
         Raises:
             ValueError: the dataset is not for masked-code prediction.
         """
-        if info.masking is None:
-            raise ValueError("this dataset is not for masked-code prediction")
         self.forecast_prob = forecast_prob
         self.seed = seed
-        self.masking = info.masking
+        self.masking = info.needed_masking
         self.vocabulary_size = len(info.vocabulary)
         self.entity_types = len(info.vocabulary.entity_names)
         self.plos = plos

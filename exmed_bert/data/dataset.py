@@ -64,6 +64,13 @@ class DatasetInfo:
     static_columns: tuple[StaticColumn, ...] = BUILT_IN
 
     @property
+    def needed_masking(self) -> Masking:
+        """How codes are masked; a ValueError where the dataset is not for masked-code prediction."""
+        if self.masking is None:
+            raise ValueError("this dataset is not for masked-code prediction")
+        return self.masking
+
+    @property
     def age_vocabulary_size(self) -> int:
         """Number of age ids."""
         return age_vocabulary_size(self.age_unit)
@@ -335,9 +342,8 @@ class PatientDataset(torch.utils.data.Dataset):
         Raises:
             ValueError: the dataset has none to change.
         """
-        if self.info.masking is None:
-            raise ValueError("this dataset is not for masked-code prediction")
-        return PatientDataset(replace(self.info, masking=replace(self.info.masking, **changes)), self.columns)
+        masking = replace(self.info.needed_masking, **changes)
+        return PatientDataset(replace(self.info, masking=masking), self.columns)
 
 
 def _check_columns(columns: dict[str, torch.Tensor], info: DatasetInfo) -> None:

@@ -23,7 +23,7 @@ from exmed_bert.finetuning.predictions import write_predictions
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.folder import write_finetuned
-from exmed_bert.settings import BASELINES
+from exmed_bert.settings import is_baseline
 
 
 def evaluate_and_write(
@@ -49,11 +49,11 @@ def evaluate_and_write(
     everyone = np.arange(len(patients))
     logits = predict(model, LabeledRows(patients, everyone), experiment.collator, settings.eval_batch_size)
 
-    names = [name for name in compared if name in BASELINES]
     fitted: dict[Run, baselines.BaselineResult] = {}
-    for one in dict.fromkeys(replace(run, kind=name) for run in runs for name in names):
+    wanted = {replace(run, kind=name): name for run in runs for name in compared if is_baseline(name)}
+    for one, baseline in wanted.items():
         own = draw_subset(patients, one.size, one.seed)
-        fitted[one] = baselines.fit(one.kind, patients, own.train, own.validation, one.seed)  # type: ignore[arg-type]
+        fitted[one] = baselines.fit(baseline, patients, own.train, own.validation, one.seed)
 
     used = np.sort(np.concatenate((part.train, part.validation, patients.rows(TEST))))
     models = [ModelScores(main.kind, facts.LABELS[main.kind], logits[used], runs[main].budget)]

@@ -256,7 +256,7 @@ def _record(info: DatasetInfo, started_from: Path | None) -> dict[str, Any]:
     return {
         "max_length": info.max_length,
         "age_unit": info.age_unit,
-        "masking": info.masking.to_dict(),
+        "masking": None if info.masking is None else info.masking.to_dict(),
         "input_fingerprint": info.input_fingerprint,
         "trained_on": None if before is None else [known.to_dict() for known in dict.fromkeys((*before, rule))],
     }

@@ -77,11 +77,12 @@ class VisitPositions(nn.Embedding):
         self.weight.requires_grad = False
 
 
-def _table(count: int, size: int, scale: float) -> nn.Embedding:
-    """Return an embedding table that is to be drawn with entries of standard deviation ``scale``."""
-    table = nn.Embedding(count, size)
-    table.init_scale = scale  # type: ignore[assignment]
-    return table
+class EmbeddingTable(nn.Embedding):
+    """An embedding table that is to be drawn with entries of standard deviation ``init_scale``."""
+
+    def __init__(self, count: int, size: int, init_scale: float) -> None:
+        super().__init__(count, size)
+        self.init_scale = init_scale
 
 
 class ExMedBertEmbeddings(nn.Module):
@@ -91,16 +92,16 @@ class ExMedBertEmbeddings(nn.Module):
         super().__init__()
         size = config.hidden_size
         scale = config.context_scale
-        self.code_embeddings = _table(config.code_vocab_size, size, 1.0)
-        self.entity_embeddings = _table(config.number_of_codes, size, scale)
-        self.sex_embeddings = _table(config.sex_vocab_size, size, scale)
+        self.code_embeddings: nn.Embedding = EmbeddingTable(config.code_vocab_size, size, 1.0)
+        self.entity_embeddings = EmbeddingTable(config.number_of_codes, size, scale)
+        self.sex_embeddings = EmbeddingTable(config.sex_vocab_size, size, scale)
         self.positional_embeddings = VisitPositions(config.max_position_embedding, size)
-        self.age_embeddings = _table(config.age_vocab_size, size, scale)
-        self.state_embeddings = _table(config.region_vocab_size, size, scale)
+        self.age_embeddings = EmbeddingTable(config.age_vocab_size, size, scale)
+        self.state_embeddings = EmbeddingTable(config.region_vocab_size, size, scale)
         self.static = tuple(config.static_vocab_sizes)
         for name, count in config.static_vocab_sizes.items():
             if not hasattr(self, f"{name}_embeddings"):
-                setattr(self, f"{name}_embeddings", _table(count, size, scale))
+                setattr(self, f"{name}_embeddings", EmbeddingTable(count, size, scale))
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout_probability = config.hidden_dropout_prob
 
@@ -160,7 +161,7 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
         if isinstance(module, VisitPositions):
             table = sinusoidal_positions(*module.weight.shape).to(module.weight)
             init.copy_(module.weight, self.config.context_scale * table)
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, EmbeddingTable):
             if self.config.initialization == "orthogonal":  # the gain makes up for the length of the columns
                 init.orthogonal_(module.weight, gain=module.init_scale * math.sqrt(max(module.weight.shape)))
             else:
@@ -197,8 +198,9 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         """Return the code embeddings."""
         return self.embeddings.code_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the code embeddings."""
+        assert isinstance(value, nn.Embedding)
         self.embeddings.code_embeddings = value
 
     def forward(
@@ -231,9 +233,9 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             TypeError: an input has no embedding in this model.
         """
         if input_ids.dim() == 1:
-            input_ids, entity_ids, age_ids, visit_ids, attention_mask = (
-                None if ids is None else ids[None]
-                for ids in (input_ids, entity_ids, age_ids, visit_ids, attention_mask)
+            input_ids, entity_ids = input_ids[None], entity_ids[None]
+            age_ids, visit_ids, attention_mask = (
+                None if ids is None else ids[None] for ids in (age_ids, visit_ids, attention_mask)
             )
             static_ids = {name: ids.reshape(1, -1) for name, ids in static_ids.items()}
         if "position_ids" in static_ids:
@@ -269,6 +271,9 @@ class BagOfCodes(nn.Module):
 
 class CodePredictionHead(nn.Module):
     """From hidden states to a score for each code."""
+
+    logit_mask: Tensor | None
+    logit_offset: Tensor | None
 
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__()
@@ -376,6 +381,10 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             self.forecast_head = ForecastHead(config)
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the code embeddings."""
+        return self.bert.get_input_embeddings()
+
     def forward(
         self,
         input_ids: Tensor,
@@ -419,6 +428,7 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
                 summed = _summed_loss(output.masked_logits, labels)
             output.code_loss = output.loss = summed / max(len(labels), 1)
             if query_positions is not None:
+                assert future_codes is not None  # the two come together
                 queried = query_positions != IGNORED
                 states, codes, future = (
                     hidden[queried, query_positions[queried]],

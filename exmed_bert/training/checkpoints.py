@@ -46,7 +46,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 def last_whole(run: Path) -> tuple[Path | None, list[Path]]:
     """Return the latest whole checkpoint, and the damaged ones that were passed over to reach it."""
-    damaged = []
+    damaged: list[Path] = []
     for folder in reversed(checkpoints(run)):
         if is_whole(folder):
             return folder, damaged

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ _ONEDNN_GAIN = 1.25
 _FP32_ERROR = 1e-5  # relative; fp32 products stay below, rounded ones do not
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
 _COMPILERS = ("c++", "g++", "clang++", "cl")
+_MKLDNN: Any = torch.backends.mkldnn  # puts its settings where its annotations do not show them
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
     Memory that is freed stays with the process, also afterwards.
     """
     _keep_freed_memory()
-    threads, products = torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision
+    threads, products = torch.get_num_threads(), _MKLDNN.matmul.fp32_precision
     notes = []
     if not torch.cuda.is_available():
         if shape.is_small:
@@ -128,7 +130,7 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
         yield notes
     finally:
         torch.set_num_threads(threads)
-        torch.backends.mkldnn.matmul.fp32_precision = products
+        _MKLDNN.matmul.fp32_precision = products
 
 
 def _keep_freed_memory() -> None:
@@ -147,15 +149,15 @@ def _choose_products(shape: StepShape) -> Choice:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape.codes, shape.hidden_size, generator=generator)
     weight = torch.randn(shape.intermediate_size, shape.hidden_size, generator=generator)
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = _MKLDNN.matmul.fp32_precision
     default = _best_seconds(lambda: F.linear(x, weight))
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    _MKLDNN.matmul.fp32_precision = "bf16"
     gain = default / _best_seconds(lambda: F.linear(x, weight))
     exact = x.double() @ weight.double().T
     error = float((F.linear(x, weight) - exact).abs().max() / exact.abs().max())
     if error <= _FP32_ERROR and gain >= _ONEDNN_GAIN:
         return Choice("onednn", f"by oneDNN, {gain:.2f} times as fast, relative error {error:.0e}")
-    torch.backends.mkldnn.matmul.fp32_precision = before
+    _MKLDNN.matmul.fp32_precision = before
     return Choice("default", f"torch's own, oneDNN would be {gain:.2f} times as fast, relative error {error:.0e}")
 
 

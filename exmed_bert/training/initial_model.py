@@ -72,7 +72,7 @@ def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> Init
     """
     torch.manual_seed(settings.seed)
     if settings.model_dir is not None:
-        return _from_pretrained(settings, info, plos)
+        return _from_pretrained(settings.model_dir, settings, info, plos)
     model = ExMedBertForMaskedLM(model_config(settings, info, plos))
     notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
     codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
@@ -112,9 +112,8 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
     model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_SCORE / model.config.hidden_size))
 
 
-def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
+def _from_pretrained(folder: Path, settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
     """Load a pretrained model and give it the dataset's vocabulary; codes it knows keep their vectors."""
-    folder: Path = settings.model_dir  # type: ignore[assignment]
     old, form = read_pretrained(folder)
     check_fit(folder, old.config, info.age_unit, info.static_columns, info.max_length, "leave out --model-dir")
     model, shared = with_vocabulary(
@@ -123,8 +122,7 @@ def _from_pretrained(settings: PretrainSettings, info: DatasetInfo, plos: bool) 
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
     if not settings.use_hierarchical_init:
         return InitialModel(model, notes)
-    keys = info.vocabulary.keys
-    codes = estimate_codes(model, keys, [token for token in shared if keys[token] is not None], settings.seed)
+    codes = estimate_codes(model, info.vocabulary.keys, shared, settings.seed)
     return InitialModel(model, notes + codes.notes, codes)
 
 
@@ -166,14 +164,15 @@ def estimate_codes(
     Args:
         model: changed in place.
         keys: (code system, code) of each id, None for special tokens.
-        known: the ids that have learned their rows.
+        known: the ids that have learned their rows; special tokens among them do not count.
         seed: seed of the small steps that keep codes with the same relatives apart.
     """
     tensors = [model.state_dict()[name] for name in CODE_TABLES]
-    known_keys: list[CodeKey] = [keys[token] for token in known]  # type: ignore[misc]
-    tables = [tensor[torch.tensor(known)].cpu().numpy().reshape(len(known), -1) for tensor in tensors]
-    ids, vectors, origins, notes = initialize_from(keys, known_keys, tables, True, seed)
-    new = ~np.isin(ids, known)
+    known_keys = {token: key for token in known if (key := keys[token]) is not None}
+    rows_of = torch.tensor(list(known_keys))
+    tables = [tensor[rows_of].cpu().numpy().reshape(len(known_keys), -1) for tensor in tensors]
+    ids, vectors, origins, notes = initialize_from(keys, list(known_keys.values()), tables, True, seed)
+    new = ~np.isin(ids, list(known_keys))
     for tensor, rows in zip(tensors, vectors, strict=True):
         tensor[torch.from_numpy(ids[new])] = torch.from_numpy(rows[new]).reshape(-1, *tensor.shape[1:]).to(tensor)
     return CodeInitialization(keys, origins, ids, vectors[0], notes=notes)

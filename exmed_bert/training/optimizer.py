@@ -28,13 +28,13 @@ class FusedAdamW(torch.optim.AdamW):
         return norm
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Update the parameters from their gradients."""
+    def step(self, closure: Any = None) -> Any:
+        """Update the parameters from their gradients; the closure that other optimizers take is not called."""
         for group, (parameters, means, squares, steps) in self._collect():
             steps[0] += 1
             torch._fused_adamw_(
                 parameters,
-                [parameter.grad for parameter in parameters],
+                [parameter.grad for parameter in group["params"]],
                 means,
                 squares,
                 [],

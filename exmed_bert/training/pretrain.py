@@ -12,6 +12,7 @@ from transformers import logging as transformers_logging
 
 from exmed_bert import console
 from exmed_bert.clinvec import report as code_report
+from exmed_bert.clinvec.reader import clinvec_folder
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
@@ -87,7 +88,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
 
     unseen = None
     if settings.use_hierarchical_init:
-        pretrained = initial.codes.ids_of("own") if settings.model_dir else []
+        pretrained = initial.codes.ids_of("own") if settings.model_dir and initial.codes else []
         unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, pretrained)
         notes.append(f"{len(unseen.ids):,} codes occur nowhere in training: they take their relatives' place after it")
 
@@ -171,7 +172,7 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
         ("vocabularies", train.info.vocabulary.tokens, val.info.vocabulary.tokens),
         ("max_length", train.info.max_length, val.info.max_length),
         ("age units", train.info.age_unit, val.info.age_unit),
-        ("masking", train.info.masking.mode, val.info.masking.mode),
+        ("masking", train.info.needed_masking.mode, val.info.needed_masking.mode),
     ):
         if in_train != in_val:
             raise InputError(
@@ -183,7 +184,7 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
         console.warn(f"{both:,} patients are in both datasets; the validation metrics will look better than they are")
 
     _check_match(resolved, "max_seq_length", train.info.max_length, "max_length", "--max-length {given}")
-    mode = train.info.masking.mode == "dynamic"
+    mode = train.info.needed_masking.mode == "dynamic"
     _check_match(resolved, "dynamic_masking", mode, "dynamic_masking", "{given}")
     changes: dict[str, Any] = {"seed": settings.seed}
     if settings.max_masked is not None:
@@ -244,7 +245,7 @@ def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int
     if settings.model_dir is not None:
         files["model_dir"] = weight_files(settings.model_dir)
     if settings.use_clinvec:
-        files["clinvec_dir"] = sorted(settings.clinvec_dir.glob("Clin*.csv"))
+        files["clinvec_dir"] = sorted(clinvec_folder(settings).glob("Clin*.csv"))
     chosen = {"learning_rate": plan.learning_rate, "plos": plos, "processes": processes}
     return run_identity(settings, _NOT_IDENTITY, files, chosen)
 
@@ -280,7 +281,7 @@ def _announce_start(trainer: PretrainingTrainer, plan: Plan, notes: list[str], f
     log(
         f"Data: {len(train):,} patients to train on, {len(val):,} to validate"
         f"{f' ({sample:,} of them during training)' if sample < len(val) else ''}; "
-        f"{train.info.masking.mode} masking, at most {train.info.max_length} codes"
+        f"{train.info.needed_masking.mode} masking, at most {train.info.max_length} codes"
     )
     log(
         f"Plan: {plan.total_steps:,} steps, {plan.steps_per_epoch:,} per epoch; learning rate {plan.learning_rate:.2g} "

@@ -88,7 +88,7 @@ def open_run(
     same = manifest is not None and manifest.get("identity") == identity
     done = int(manifest.get("finished_steps", 0)) if manifest else 0
     reached = max((checkpoints.step_of(folder) for folder in checkpoints.checkpoints(model_dir)), default=0)
-    if same and not overwrite and max(done, reached) <= total_steps:
+    if manifest and same and not overwrite and max(done, reached) <= total_steps:
         if done == total_steps:
             return RunFolder(model_dir, data_dir, "finished", None, manifest)
         make_folder(data_dir)

@@ -56,6 +56,8 @@ class _EpochCallback(TrainerCallback):
 class PatientTrainer(Trainer):
     """What pretraining and fine-tuning share: batches by length, the step, the checkpoints."""
 
+    model: PreTrainedModel
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -73,6 +75,8 @@ class PatientTrainer(Trainer):
             collator: what a dataset gives for a batch to what the model takes.
             epoch_listeners: told the number of each epoch before it begins, by ``set_epoch``.
         """
+        assert args.output_dir is not None
+        self._run = Path(args.output_dir)
         self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_dataset, data_collator=collator
@@ -108,7 +112,7 @@ class PatientTrainer(Trainer):
         return batches, None
 
     def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: None = None
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Go forward and backward through a batch, and return its share of the step's loss, a scalar."""
         if not model.training:
@@ -123,8 +127,9 @@ class PatientTrainer(Trainer):
         return loss.detach()
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        if isinstance(self.optimizer.optimizer, FusedAdamW):
-            return self.optimizer.optimizer.clip(self.args.max_grad_norm)
+        wrapped = getattr(self.optimizer, "optimizer", None)
+        if isinstance(wrapped, FusedAdamW):
+            return wrapped.clip(self.args.max_grad_norm)
         return super()._clip_grad_norm(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -139,28 +144,31 @@ class PatientTrainer(Trainer):
     # Checkpoints: the Trainer writes to a staging folder; the finished checkpoint is renamed into place.
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(self.args.output_dir) / checkpoints.STAGING)
+        return str(self._run / checkpoints.STAGING)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        run = Path(self.args.output_dir)
         if self.args.should_save:
-            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
+            shutil.rmtree(self._run / checkpoints.STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # every process has written its random state
         if self.args.should_save:
             name = f"{checkpoints.PREFIX}{self.state.global_step}"
-            checkpoints.publish(run, name, KEPT_CHECKPOINTS)
-            shutil.rmtree(run / checkpoints.STAGING, ignore_errors=True)
+            checkpoints.publish(self._run, name, KEPT_CHECKPOINTS)
+            shutil.rmtree(self._run / checkpoints.STAGING, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # The Trainer would add its own arguments as a pickle, which nobody should have to open.
         if self.args.should_save:
-            self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+            self.model.save_pretrained(output_dir or self._run, state_dict=state_dict)
 
 
 class PretrainingTrainer(PatientTrainer):
     """Pretrains on a `PatientDataset`; also runs under torchrun and accelerate launch."""
+
+    model: ExMedBertForMaskedLM
+    train_dataset: PatientDataset
+    eval_dataset: PatientDataset
 
     def __init__(
         self,

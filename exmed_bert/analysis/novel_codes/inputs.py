@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -88,7 +87,7 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
         raise InputError(f"{settings.dataset}: holds no code that the model {settings.model_dir} knows")
 
     ids = np.arange(len(SPECIAL_TOKENS), len(vocabulary))
-    trained = cast(torch.Tensor, model.get_input_embeddings().weight).detach().float().cpu().numpy()
+    trained = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     embeddings = {AFTER: trained[ids]}
     start = read_start_embeddings(settings.model_dir, trained.shape)
     if start is None:
