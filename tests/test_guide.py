@@ -258,7 +258,11 @@ def test_each_block_of_commands_is_known() -> None:
 def test_the_guides_commands_run(block: Block, sessions: Sessions) -> None:
     done = sessions.done[block]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not re.search("error|warning|traceback", done.stderr, re.IGNORECASE), done.stderr
+    # The production run has more warm-up steps than steps, as the guide says below it.
+    warned = [line for line in done.stderr.splitlines() if line.startswith("Warning: --warmup-steps: 10,000 of ")]
+    assert len(warned) == (block.heading == "Production run")
+    rest = done.stderr.replace("".join(warned), "")
+    assert not re.search("error|warning|traceback", rest, re.IGNORECASE), done.stderr
 
 
 @pytest.mark.parametrize("block", of_guide("options"), ids=name_of)

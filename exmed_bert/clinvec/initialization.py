@@ -9,7 +9,7 @@ import numpy as np
 from exmed_bert.clinvec.reader import clinvec_folder, read_clinvec
 from exmed_bert.clinvec.relatives import How, Origin, Relatives, deviations
 from exmed_bert.clinvec.resize import resize
-from exmed_bert.codes import CodeKey
+from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import OptionError
 from exmed_bert.settings import ClinVecSettings
 
@@ -132,4 +132,4 @@ def initialize_from(
 
 def _trust_note(system: str, trust: float) -> str:
     said = "its parent alone" if np.isinf(trust) else f"its siblings and its parent, which counts as {trust:g} of them"
-    return f"a code of {system} without a vector is estimated best from {said}"
+    return f"a code of {code_system(system).title} without a vector is estimated best from {said}"
