@@ -240,9 +240,9 @@ def test_a_history_is_the_sum_of_its_codes_each_counted_once() -> None:
     assert bag[0, -1].item() == pytest.approx(10 * 5 / model.config.age_vocab_size)
 
 
-def test_codes_that_are_held_back_leave_the_loss_of_what_comes_finite() -> None:
+def test_masked_logits_leave_the_forecast_loss_finite() -> None:
     model = small_model(predict_future_codes=True).train()
-    model.code_classifier.predictions.mask_logits(torch.tensor([37, 38]), torch.tensor([37]), by=1.0)
+    model.code_classifier.predictions.mask_logits(torch.tensor([37, 38]), torch.tensor([37]), offset=1.0)
     batch = small_batch()
     output = model(**batch, code_labels=torch.full_like(batch["input_ids"], IGNORED), **forecast_inputs(batch))
     output.loss.backward()

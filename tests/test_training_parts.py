@@ -269,7 +269,7 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
     )
 
 
-def test_codes_that_never_occur_are_left_out_of_the_guesses_and_take_their_relatives_place(info: Any) -> None:
+def test_codes_that_never_occur_are_masked_and_then_initialized_from_their_relatives(info: Any) -> None:
     model = new_model(PretrainSettings(**SMALL), info, plos=False).model
     head = model.code_classifier.predictions
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_codes_that_never_occur_are_left_out_of_the_guesses_and_take_their_relat
     )
 
     unseen.estimate(model, seed=0)
-    assert torch.isfinite(head.train()(states)).all(), "guessed at again"
+    assert torch.isfinite(head.train()(states)).all(), "no longer masked"
     expected = estimate_codes(copy.deepcopy(model), keys, [i for i, n in enumerate(counts) if n], 0)
     row = model.bert.embeddings.code_embeddings.weight[novel]
     assert torch.allclose(row, torch.from_numpy(expected.vectors[expected.ids == novel][0]))

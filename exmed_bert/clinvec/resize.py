@@ -10,8 +10,8 @@ from exmed_bert.console import OptionError
 ResizeMethod = Literal["auto", "pca", "truncate", "learned_projection", "pad_smart", "pad_random"]
 
 NEIGHBORS = 10
-_SAMPLE = 2000  # vectors whose neighbors are looked at, evenly spaced
-_STEPS, _BATCH, _RATE = 200, 512, 0.001  # of the learned projection: steps, vectors a step, learning rate
+_SAMPLE = 2000  # vectors whose neighbors are compared, evenly spaced
+_STEPS, _BATCH, _RATE = 200, 512, 0.001  # of the learned projection: steps, vectors per step, learning rate
 _SHARPNESS = 20.0  # of the neighborhoods that it keeps: weights fall by e with 0.05 of cosine
 
 
@@ -123,7 +123,7 @@ def _learned_projection(vectors: np.ndarray, size: int, seed: int) -> tuple[np.n
     backward = torch.linalg.pinv(forward.detach()).requires_grad_()  # (size, d)
     optimizer = torch.optim.Adam([forward, backward], lr=_RATE)
     generator = torch.Generator().manual_seed(seed)
-    with torch.enable_grad():  # those who give a model its vectors have switched gradients off
+    with torch.enable_grad():  # callers that initialize a model's parameters have switched gradients off
         for _ in range(_STEPS if len(x) > 2 else 0):
             batch = x[torch.randperm(len(x), generator=generator)[:_BATCH]]
             projected = batch @ forward

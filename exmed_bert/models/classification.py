@@ -70,7 +70,7 @@ class Recurrent(nn.Module):
 
 
 class LastLayer(nn.Linear):
-    """From all that is known of a patient to the log odds; starts at zero."""
+    """From bag of codes and summary to the log odds; its weights start at zero."""
 
 
 class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):

@@ -81,7 +81,7 @@ class ExMedBertConfig(PretrainedConfig):
     target_codes: tuple[int, ...] | list[int] = ()
     prompt_scale: float = 1.0
     prompt_bias: float = 0.0
-    # What transformers' BERT layers ask for.
+    # Read by transformers' BERT layers.
     is_decoder: bool = False
     add_cross_attention: bool = False
     tie_word_embeddings: bool = False

@@ -27,7 +27,7 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout_probability = config.attention_probs_dropout_prob
         self.scaling = (config.hidden_size // self.heads) ** -0.5
-        self.is_causal = False  # transformers' kernels ask
+        self.is_causal = False  # read by transformers' kernels
 
     def forward(self, hidden: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(B, L, hidden) -> the same, and the weights where the kernel gives them."""

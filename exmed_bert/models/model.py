@@ -270,7 +270,7 @@ class BagOfCodes(nn.Module):
 
 
 class CodePredictionHead(nn.Module):
-    """From hidden states to a score for each code."""
+    """From hidden states to a logit for each code."""
 
     logit_mask: Tensor | None
     logit_offset: Tensor | None
@@ -331,7 +331,7 @@ class ForecastHead(nn.Module):
 
 
 class PlosClassifier(nn.Module):
-    """From the mean hidden state of a patient's real tokens to two scores: no prolonged stay, prolonged stay."""
+    """From the mean hidden state of a patient's real tokens to two logits: no prolonged stay, prolonged stay."""
 
     def __init__(self, config: ExMedBertConfig) -> None:
         super().__init__()
@@ -358,7 +358,7 @@ def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def _summed_forecast_loss(logits: Tensor, known: Tensor, future: Tensor) -> Tensor:
     """(n, V) log odds, (n, L) codes of the history, (n, L) codes that come or -100 -> scalar.
 
-    What a history holds cannot come for the first time, so nothing is said of it.
+    What a history holds cannot come for the first time, so it is left out.
     """
     logits = logits.float()
     possible = torch.ones_like(logits).scatter_(1, known, 0.0)
@@ -404,7 +404,7 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             input_ids ... attention_mask, static_ids: as `ExMedBertModel.forward`.
             code_labels: (B, L), the original code at masked positions, -100 elsewhere.
             plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
-            query_positions: (B,) where a patient is queried what comes, -100 who is not queried.
+            query_positions: (B,) where a patient's future codes are queried, -100 where they are not.
             future_codes: (B, L) the codes that come, in any order, -100 elsewhere.
         """
         hidden = self.bert(

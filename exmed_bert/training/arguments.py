@@ -1,4 +1,4 @@
-"""What pretraining and fine-tuning ask of transformers' Trainer alike."""
+"""The arguments of transformers' Trainer that pretraining and fine-tuning share."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What can go wrong on a healthy installation while training: too little disk, too little memory."""
+"""Errors for want of disk space or memory while training, explained in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

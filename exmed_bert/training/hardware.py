@@ -1,4 +1,4 @@
-"""What suits the machine: number format, attention kernel, threads, compilation. Measured where it can be."""
+"""Number format, attention kernel, threads and compilation that suit the machine, measured where they can be."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ _MKLDNN: Any = torch.backends.mkldnn  # puts its settings where its annotations 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and the reason in a few words for the log."""
+    """A choice, and its reason in a few words for the log."""
 
     name: str
     reason: str
@@ -38,10 +38,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class StepShape:
-    """What decides which way through a training step is fastest.
+    """The sizes that decide how a training step is fastest.
 
     Attributes:
-        codes: tokens a step and process, on average.
+        codes: tokens per step and process, on average.
         hidden_size, intermediate_size: widths of the model.
     """
 
@@ -114,7 +114,7 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
     Products that are sent to oneDNN are faster on some CPUs. Where these would compute them with rounded numbers, or
     no faster, they stay where they are.
 
-    Memory that is freed stays with the process, also afterwards.
+    Memory that is freed stays with the process, also afterward.
     """
     _keep_freed_memory()
     threads, products = torch.get_num_threads(), _MKLDNN.matmul.fp32_precision

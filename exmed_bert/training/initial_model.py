@@ -21,7 +21,7 @@ from exmed_bert.settings import PretrainSettings
 from exmed_bert.training.options import attention_heads, intermediate_size
 
 _VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction
-_ALIGNED_SCORE = 8.0  # score that the head first gives a code whose embedding is what a position holds
+_ALIGNED_LOGIT = 8.0  # that the head first gives a code whose embedding equals the hidden state
 _ENTITY_TABLE = "bert.embeddings.entity_embeddings.weight"
 CODE_TABLES = (  # the embeddings first
     "bert.embeddings.code_embeddings.weight",
@@ -31,7 +31,7 @@ CODE_TABLES = (  # the embeddings first
 
 
 def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> ExMedBertConfig:
-    """Return the configuration that settings and dataset ask for."""
+    """Return the configuration that follows from settings and dataset."""
     return ExMedBertConfig(
         code_vocab_size=len(info.vocabulary),
         number_of_codes=len(info.vocabulary.entity_names),
@@ -109,7 +109,7 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
     step on, the codes of the history and those with similar embeddings get high logits.
     """
     embeddings = model.bert.embeddings.code_embeddings.weight
-    model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_SCORE / model.config.hidden_size))
+    model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_LOGIT / model.config.hidden_size))
 
 
 def _from_pretrained(folder: Path, settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:

@@ -1,11 +1,11 @@
-"""How long a run trains and how often it reports: what was given, and what follows from data and sizes."""
+"""The plan of a run: steps, warm-up, learning rate and reports, as given or as data and sizes suggest."""
 
 import math
 from dataclasses import dataclass
 
 from exmed_bert.settings import PretrainSettings
 
-_REPORTS = 20  # evaluations and checkpoints of a run, where nothing else is asked for
+_REPORTS = 20  # evaluations and checkpoints of a run, where no option says otherwise
 _LOGS = 50
 _WARMUP = 0.1  # share of the steps
 

@@ -90,7 +90,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     if settings.use_hierarchical_init:
         pretrained = initial.codes.ids_of("own") if settings.model_dir and initial.codes else []
         unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, pretrained)
-        notes.append(f"{len(unseen.ids):,} codes occur nowhere in training: they take their relatives' place after it")
+        notes.append(f"{len(unseen.ids):,} codes occur nowhere in training; relatives initialize them after it")
 
     args = _training_arguments(settings, precision.name)
     plan = make_plan(settings, len(train), args.world_size)

@@ -1,4 +1,4 @@
-"""The end of a run: its metrics, the files it leaves, and what the user is told."""
+"""The results of a pretraining run: its metrics, its files, and the summary on the terminal."""
 
 import math
 import re

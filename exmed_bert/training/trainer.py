@@ -36,12 +36,12 @@ KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is dam
 
 
 def evaluation_sample(dataset: PatientDataset, most: int, seed: int) -> np.ndarray:
-    """Return the indices of at most so many patients, drawn by a hash of who they are."""
+    """Return the indices of at most ``most`` patients, drawn by the hash of their ids."""
     return np.sort(np.argsort(mix(seed, dataset.columns["patient_hashes"].numpy()))[:most])
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells order and masks which epoch comes, also on a resume in the middle of one."""
+    """Sets the epoch of sampler and masks before it begins, also on a resume in the middle of one."""
 
     def __init__(self, *listeners: Any) -> None:
         self._listeners = listeners
@@ -54,7 +54,7 @@ class _EpochCallback(TrainerCallback):
 
 
 class PatientTrainer(Trainer):
-    """What pretraining and fine-tuning share: batches by length, the step, the checkpoints."""
+    """The Trainer of pretraining and fine-tuning: batches grouped by length, a lean step, whole checkpoints."""
 
     model: PreTrainedModel
 
@@ -73,7 +73,7 @@ class PatientTrainer(Trainer):
             model, args: as a Trainer takes them.
             train_dataset, eval_dataset: with ``lengths``, the tokens of each patient, and ``batch(rows)``.
             collator: what a dataset gives for a batch to what the model takes.
-            epoch_listeners: told the number of each epoch before it begins, by ``set_epoch``.
+            epoch_listeners: their ``set_epoch`` is called with the number of each epoch before it begins.
         """
         assert args.output_dir is not None
         self._run = Path(args.output_dir)
@@ -100,7 +100,7 @@ class PatientTrainer(Trainer):
         nothing_to_do = self.args.world_size == 1 and self.args.device.type == "cpu"
         return loader if nothing_to_do else self.accelerator.prepare(loader)
 
-    # The Trainer's own way through a step serves every kind of model and takes as long as a small one computes.
+    # The Trainer's own step serves every kind of model; its bookkeeping takes as long as a small model computes.
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, torch.Tensor]], num_batches: int, device: torch.device
@@ -137,7 +137,7 @@ class PatientTrainer(Trainer):
         return 0
 
     def full_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the model's parameters and buffers on the CPU; every process has to ask, the first one gets them."""
+        """Return the model's parameters and buffers on the CPU; every process calls this, the first one gets them."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
         return {name: tensor.detach().cpu() for name, tensor in (state or {}).items()}
 
@@ -158,7 +158,7 @@ class PatientTrainer(Trainer):
             shutil.rmtree(self._run / checkpoints.STAGING, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # The Trainer would add its own arguments as a pickle, which nobody should have to open.
+        # The Trainer would add its own arguments as a pickle, which is unsafe to open.
         if self.args.should_save:
             self.model.save_pretrained(output_dir or self._run, state_dict=state_dict)
 
@@ -196,7 +196,7 @@ class PretrainingTrainer(PatientTrainer):
         super().__init__(model, args, train_dataset, eval_dataset, collator, collator)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, and give the codes that did not occur their place."""
+        """Train, and then initialize the codes that did not occur."""
         output = super().train(*args, **kwargs)
         if self._unseen is not None and self._whole_model:
             self._unseen.estimate(self.model, self.args.seed)
