@@ -296,6 +296,14 @@ def test_what_config_yaml_says_gives_way_to_the_dataset(
     assert "max_length: 99" in capsys.readouterr().err
 
 
+def test_a_clinvec_folder_that_is_not_used_is_named(
+    small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="max_length mismatch"):
+        run(settings_for(small_datasets, tmp_path, clinvec_dir=Path("nowhere"), max_seq_length=50))
+    assert "--clinvec-dir is not used without --use-clinvec" in capsys.readouterr().err
+
+
 def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path: Path) -> None:
     path = write_records(tmp_path / "p.json", [record(i) for i in range(40)])
     convert(ConvertSettings(input=path, output=tmp_path / "other.pt", max_length=30))

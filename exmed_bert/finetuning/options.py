@@ -19,9 +19,11 @@ def check(settings: FinetuneSettings) -> None:
     Raises:
         InputError, OptionError: a file is missing, a folder cannot be written, or options contradict each other.
     """
-    kind = "fine-tuned model, the --output-dir of its fine-tuning" if settings.predict_only else "pretrained ExMed-BERT"
-    if not (settings.model_dir / "config.json").is_file():
-        raise InputError(f"{settings.model_dir}: --model-dir: holds no config.json, expected the folder of a {kind}")
+    holds, kind = "config.json", "the folder of a pretrained ExMed-BERT"
+    if settings.predict_only:
+        holds, kind = "finetuning.json", "the --output-dir of a fine-tuning"
+    if not (settings.model_dir / holds).is_file():
+        raise InputError(f"{settings.model_dir}: --model-dir: holds no {holds}, expected {kind}")
     if settings.predict_only and settings.output_dir.resolve() == settings.model_dir.resolve():
         raise OptionError(
             f"--output-dir: {settings.model_dir} holds the model and its own predictions, expected another folder"

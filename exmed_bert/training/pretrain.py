@@ -66,6 +66,8 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     transformers_logging.disable_progress_bar()
     settings = resolved.settings
     check(settings)
+    if settings.clinvec_dir is not None and not settings.use_clinvec:
+        console.warn("--clinvec-dir is not used without --use-clinvec")
     train, val = load_datasets(resolved)
     plos = train.has_plos if settings.plos is None else settings.plos
     if plos and not train.has_plos:
