@@ -240,7 +240,7 @@ def test_a_history_is_the_sum_of_its_codes_each_counted_once() -> None:
     assert bag[0, -1].item() == pytest.approx(10 * 5 / model.config.age_vocab_size)
 
 
-def test_masked_logits_leave_the_forecast_loss_finite() -> None:
+def test_masked_logits_leave_the_loss_of_forecasts_finite() -> None:
     model = small_model(predict_future_codes=True).train()
     model.code_classifier.predictions.mask_logits(torch.tensor([37, 38]), torch.tensor([37]), offset=1.0)
     batch = small_batch()

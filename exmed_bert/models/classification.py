@@ -22,14 +22,8 @@ from transformers.utils import ModelOutput
 
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.models.config import ExMedBertConfig
-from exmed_bert.models.model import (
-    BagOfCodes,
-    CodeClassifier,
-    ExMedBertModel,
-    ExMedBertPreTrainedModel,
-    ForecastHead,
-    mean_of_real,
-)
+from exmed_bert.models.heads import BagOfCodes, CodeClassifier, ForecastHead, mean_of_real
+from exmed_bert.models.model import ExMedBertModel, ExMedBertPreTrainedModel
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""ExMed-BERT: embeddings of code, entity, age, sex, state and visit position under BERT's encoder, and the heads.
+"""ExMed-BERT: embeddings of code, entity, age, visit number and static columns under BERT's encoder; pretraining.
 
 Parameter names are the original's, so that published weights load. What the original got wrong is not carried over:
 pooling ignores padding, the sinusoidal visit positions survive initialization, PLOS labels are 0 or 1, and logits are
@@ -17,19 +17,16 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.attention import attention_bias
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
+from exmed_bert.models.heads import BagOfCodes, CodeClassifier, ForecastHead, PlosClassifier
 from exmed_bert.models.legacy import PARAMETERS
 
-_CODES = 8.0  # about the square root of the codes of a history: their sum is divided by it
-_AGES = 10.0  # the ages of the vocabulary become 0 to so much
 _LOGITS_AT_ONCE = 2**24  # of a training step, 64 MiB; each is held several times on the way to the gradient
 
 
@@ -41,8 +38,8 @@ class MaskedCodeOutput(ModelOutput):
         loss: scalar, where labels were given: the losses of codes, a mean over masked and future ones, and that of
             prolonged stays.
         code_loss: scalar, mean cross-entropy over the masked positions.
-        forecast_loss: scalar, where it was queried what comes: the cross-entropy of each code's future or not, over the
-            codes that come.
+        forecast_loss: scalar, where forecasts were made: the cross-entropy of each code's occurring or not, per future
+            code.
         plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
         logits: (B, L, V), scores of all codes at every position; None where code labels were given.
         masked_logits: (n, V), scores at the n masked positions in the order of ``code_labels != -100``, where code
@@ -246,108 +243,6 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         embedded = self.embeddings(input_ids, entity_ids, age_ids, visit_ids, static, inputs_embeds)
         bias = attention_bias(self.config, attention_mask, visit_ids, embedded)
         return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
-
-
-class BagOfCodes(nn.Module):
-    """What a history holds, whatever its order: the sum of its codes' embeddings, each code counted once, and its age.
-
-    Attention averages: what stands once among forty codes is a fortieth of what it gives. A sum keeps it.
-    """
-
-    def __init__(self, config: ExMedBertConfig) -> None:
-        super().__init__()
-        self.age_scale = _AGES / config.age_vocab_size
-
-    def forward(self, input_ids: Tensor, embedded: Tensor, age_ids: Tensor | None) -> Tensor:
-        """(B, L) codes, (B, L, hidden) their embeddings, (B, L) ages or None -> (B, hidden + 1)."""
-        same = input_ids[:, :, None] == input_ids[:, None, :]
-        earlier = torch.ones(same.shape[1:], dtype=torch.bool, device=same.device).tril(-1)
-        repeated = (same & earlier).any(dim=2)  # stands earlier in the history, too
-        counts = ~repeated & (input_ids >= len(SPECIAL_TOKENS))
-        codes = (embedded * counts[:, :, None]).sum(dim=1) / _CODES
-        ages = torch.zeros_like(input_ids) if age_ids is None else age_ids
-        return torch.cat((codes, ages.amax(dim=1, keepdim=True).to(codes.dtype) * self.age_scale), dim=1)
-
-
-class CodePredictionHead(nn.Module):
-    """From hidden states to a logit for each code."""
-
-    logit_mask: Tensor | None
-    logit_offset: Tensor | None
-
-    def __init__(self, config: ExMedBertConfig) -> None:
-        super().__init__()
-        self.transform = BertPredictionHeadTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.code_vocab_size)
-        self.register_buffer("logit_mask", None, persistent=False)
-        self.register_buffer("logit_offset", None, persistent=False)
-
-    def mask_logits(self, ids: Tensor, random_ids: Tensor, offset: float) -> None:
-        """Mask the logits of codes in training, which would push them down; in evaluation lower some of them.
-
-        Args:
-            ids: (k,) codes whose logits are masked in training.
-            random_ids: (l,) those of them whose rows are random; evaluation lowers their logits.
-            offset: by how much, in nats.
-        """
-        nothing = torch.zeros_like(self.decoder.bias.detach())
-        self.logit_mask = nothing.index_fill(0, ids, -torch.inf)
-        self.logit_offset = nothing.index_fill(0, random_ids, -offset)
-
-    def unmask_logits(self) -> None:
-        """Undo `mask_logits`."""
-        self.logit_mask = self.logit_offset = None
-
-    def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
-        """(..., hidden) -> (..., V); ``more``, (..., hidden), is added to what the codes are compared with."""
-        states, bias = self.transform(hidden), self.decoder.bias
-        states = states if more is None else states + more
-        offset = self.logit_mask if self.training else self.logit_offset
-        return F.linear(states, self.decoder.weight, bias if offset is None else bias + offset)
-
-
-class CodeClassifier(nn.Module):
-    """Holds the head under the original's parameter names."""
-
-    def __init__(self, config: ExMedBertConfig) -> None:
-        super().__init__()
-        self.predictions = CodePredictionHead(config)
-
-    def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
-        """(..., hidden) -> (..., V), as `CodePredictionHead.forward`."""
-        return self.predictions(hidden, more)
-
-
-class ForecastHead(nn.Module):
-    """What a history holds, as far as it says which codes will come: what the code head takes beside a state."""
-
-    def __init__(self, config: ExMedBertConfig) -> None:
-        super().__init__()
-        self.history = nn.Linear(config.hidden_size + 1, config.hidden_size)
-
-    def forward(self, bag: Tensor) -> Tensor:
-        """(B, hidden + 1) as `BagOfCodes` gives it -> (B, hidden)."""
-        return self.history(bag)
-
-
-class PlosClassifier(nn.Module):
-    """From the mean hidden state of a patient's real tokens to two logits: no prolonged stay, prolonged stay."""
-
-    def __init__(self, config: ExMedBertConfig) -> None:
-        super().__init__()
-        self.los_classifier = nn.Linear(config.hidden_size, 2)
-
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """(B, L, hidden) -> (B, 2)."""
-        return self.los_classifier(mean_of_real(hidden, attention_mask))
-
-
-def mean_of_real(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return the mean hidden state of each patient's real tokens, (B, L, hidden) -> (B, hidden)."""
-    if attention_mask is None:
-        return hidden.mean(dim=1)
-    real = attention_mask[:, :, None].to(hidden.dtype)
-    return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
 
 
 def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
