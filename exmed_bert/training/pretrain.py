@@ -247,7 +247,7 @@ def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int
     if settings.model_dir is not None:
         files["model_dir"] = weight_files(settings.model_dir)
     if settings.use_clinvec:
-        files["clinvec_dir"] = sorted(clinvec_folder(settings).glob("Clin*.csv"))
+        files["clinvec_dir"] = sorted(clinvec_folder(settings).glob("Clin*.csv*"))
     chosen = {"learning_rate": plan.learning_rate, "plos": plos, "processes": processes}
     return run_identity(settings, _NOT_IDENTITY, files, chosen)
 
