@@ -85,7 +85,8 @@ def test_another_backend_takes_the_place_of_processes() -> None:
 
 @pytest.mark.slow
 def test_a_dask_cluster_takes_the_place_of_processes() -> None:
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     local = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with local, distributed.Client(local) as client, joblib.parallel_config("dask"):
         assert set(ordered_map(process, range(8), 2)) <= set(client.run(os.getpid).values())
