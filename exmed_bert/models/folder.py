@@ -2,7 +2,7 @@
 
 config.json, model.safetensors   the network
 pytorch_model.bin                a pretrained model: the same weights once more
-vocab.json                       {"code": {"id": 6, "entity": "icd"}}
+vocab.json                       {"code": {"id": 6, "entity": "..."}}
 pretraining.json                 a pretrained model: the form of its input, and the patients it was trained on
 start_embeddings.safetensors     a pretrained model: its code embeddings before training
 finetuning.json                  a fine-tuned model: what it predicts, and how its logits become probabilities
@@ -190,7 +190,7 @@ def read_vocabulary(folder: Path) -> CodeVocabulary:
         ids = [entry["id"] for _, entry in entries]
         entities = [str(entry["entity"]) for _, entry in entries]
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "icd"}}}}') from None
+        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "..."}}}}') from None
     tokens = tuple(name for name, _ in entries)
     special = len(SPECIAL_TOKENS)
     are_default = [entity == DEFAULT_ENTITY for entity in entities]

@@ -80,11 +80,11 @@ class Rows:
         """Return a column of ``yes`` and ``no`` as bool."""
         return np.array(self.each(column, lambda text: {"yes": True, "no": False}[text]))
 
-    def find(self, code: str, index: dict[str, int]) -> int:
-        """Return the index of a diagnosis that another row or table names."""
-        return index[code] if code in index else self.wrong(f"{code} is not in diagnoses.csv")
+    def find(self, code: str, index: dict[str, int], table: str) -> int:
+        """Return the index of a code that a row names and the file ``table`` lists."""
+        return index[code] if code in index else self.wrong(f"{code} is not in {table}")
 
-    def pairs(self, text: str, index: dict[str, int] | None) -> list[tuple[int, float]]:
-        """Read ``key:value|key:value``; a key is a code of ``index`` or a whole number."""
+    def pairs(self, text: str, index: dict[str, int] | None, table: str = "") -> list[tuple[int, float]]:
+        """Read ``key:value|key:value``; a key is a code of ``index``, which ``table`` lists, or a whole number."""
         pairs = [part.split(":") for part in split(text)]
-        return [(self.find(key, index) if index else int(key), float(value)) for key, value in pairs]
+        return [(self.find(key, index, table) if index else int(key), float(value)) for key, value in pairs]

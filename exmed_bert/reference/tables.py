@@ -17,8 +17,9 @@ from exmed_bert.console import InputError
 from exmed_bert.reference.rows import Rows, split
 
 FOLDER = Path(__file__).resolve().parent / "tables"
+DIAGNOSES = "diagnoses.csv"
 DRAWN_FROM = (  # the tables that the fitted values depend on
-    "diagnoses.csv",
+    DIAGNOSES,
     "drugs.csv",
     "pathways.csv",
     "clinics.csv",
@@ -195,7 +196,7 @@ def load(folder: Path = FOLDER) -> Tables:
     """
     clinics = Rows(folder / "clinics.csv")
     clinic_names = tuple(clinics.each("clinic", str))
-    diagnoses = _diagnoses(folder / "diagnoses.csv", folder / "pathways.csv", clinic_names)
+    diagnoses = _diagnoses(folder / DIAGNOSES, folder / "pathways.csv", clinic_names)
     return Tables(
         diagnoses=diagnoses,
         drugs=_drugs(folder / "drugs.csv", diagnoses),
@@ -228,7 +229,7 @@ def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnose
 
     # A pair may be named from both sides; the model takes the geometric mean.
     log_ratio, named = np.zeros((len(names),) * 2), np.zeros((len(names),) * 2)
-    for i, pairs in enumerate(rows.each("comorbid_odds_ratios", lambda text: rows.pairs(text, index))):
+    for i, pairs in enumerate(rows.each("comorbid_odds_ratios", lambda text: rows.pairs(text, index, DIAGNOSES))):
         for j, ratio in pairs:
             log_ratio[[i, j], [j, i]] += np.log(ratio)
             named[[i, j], [j, i]] += 1
@@ -240,7 +241,10 @@ def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnose
         prevalence=prevalence.clip(0, 0.98),
         odds_ratios=np.exp(log_ratio / named.clip(1)),
         seen_with=tuple(
-            rows.each("seen_with", lambda text: np.array([rows.find(code, index) for code in split(text)], dtype=int))
+            rows.each(
+                "seen_with",
+                lambda text: np.array([rows.find(code, index, DIAGNOSES) for code in split(text)], dtype=int),
+            )
         ),
         clinics=np.array(rows.each("clinic", lambda text: clinics.index(text) if text else -1)),
         pathways=_pathways(pathways, index),
@@ -249,7 +253,7 @@ def _diagnoses(path: Path, pathways: Path, clinics: tuple[str, ...]) -> Diagnose
 
 def _pathways(path: Path, index: dict[str, int]) -> tuple[Pathway, ...]:
     rows = Rows(path)
-    columns = [rows.each(name, lambda code: rows.find(code, index)) for name in ("earlier", "later")]
+    columns = [rows.each(name, lambda code: rows.find(code, index, DIAGNOSES)) for name in ("earlier", "later")]
     then = rows.each("then", lambda text: text if text in THEN else rows.wrong(f"expected one of {', '.join(THEN)}"))
     pathways = tuple(map(Pathway, *columns, then))
     for i, pathway in enumerate(pathways):
@@ -269,7 +273,7 @@ def _drugs(path: Path, diagnoses: Diagnoses) -> Drugs:
         raise InputError(f"{path}: days_supply: the shares of a drug must sum to 1")
     links = [
         (drug, diagnosis, probability)
-        for drug, pairs in enumerate(rows.each("p_given_diagnosis", lambda text: rows.pairs(text, index)))
+        for drug, pairs in enumerate(rows.each("p_given_diagnosis", lambda text: rows.pairs(text, index, DIAGNOSES)))
         for diagnosis, probability in pairs
     ]
     link_drug, link_diagnosis, link_probability = map(np.array, zip(*links, strict=True))
@@ -329,7 +333,9 @@ def _demographics(path: Path, departures: Path) -> Demographics:
 def _seasons(path: Path, diagnoses: Diagnoses) -> np.ndarray:
     rows = Rows(path)
     seasons = np.ones((len(diagnoses.codes), 12))
-    which = rows.each("code", lambda code: rows.find(code, {code: i for i, code in enumerate(diagnoses.codes)}))
+    which = rows.each(
+        "code", lambda code: rows.find(code, {code: i for i, code in enumerate(diagnoses.codes)}, DIAGNOSES)
+    )
     months = np.stack([rows.numbers(f"m{month:02}") for month in range(1, 13)], axis=1)
     if (months <= 0).any():
         raise InputError(f"{path}: every month's weight must be above 0")
@@ -340,7 +346,7 @@ def _seasons(path: Path, diagnoses: Diagnoses) -> np.ndarray:
 def _epidemics(path: Path, diagnoses: Diagnoses) -> dict[int, dict[tuple[int, int], float]]:
     rows = Rows(path)
     index = {code: i for i, code in enumerate(diagnoses.codes)}
-    which = rows.each("code", lambda code: rows.find(code, index))
+    which = rows.each("code", lambda code: rows.find(code, index, DIAGNOSES))
     months = rows.each("month", lambda text: (date.fromisoformat(f"{text}-01").year, int(text[5:])))
     epidemics: dict[int, dict[tuple[int, int], float]] = {}
     for code, month, weight in zip(which, months, rows.numbers("weight").tolist(), strict=True):
@@ -355,7 +361,7 @@ def _prolonged_stay(path: Path, diagnoses: Diagnoses) -> ProlongedStay:
     by_code = np.zeros(len(diagnoses.codes))
     for code, value in log_odds.items():
         if code not in diagnoses.codes:
-            raise InputError(f"{path}: term: {code!r} is not in diagnoses.csv")
+            raise InputError(f"{path}: term: {code!r} is not in {DIAGNOSES}")
         by_code[diagnoses.codes.index(code)] = value
     return ProlongedStay(**general, diagnoses=by_code)
 
