@@ -219,6 +219,7 @@ def test_the_record_says_the_unit_of_ages(folder: Path, model: ExMedBertForMaske
         check_fit(folder, model.config, "months", BUILT_IN, 30, "")
 
 
+@pytest.mark.slow
 def test_a_dataset_that_does_not_fit_is_refused_by_the_script(
     folder: Path, small_datasets: Path, tmp_path: Path
 ) -> None:

@@ -536,6 +536,7 @@ class Links(HTMLParser):
         self.found += [(tag, name, value or "") for name, value in attrs if name in ("src", "href", "srcset", "style")]
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     made = report_on(tmp_path, [record(i, birth_year=1930 + i) for i in range(40)], plots=True)
     folder = tmp_path / "report"
