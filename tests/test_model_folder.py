@@ -293,7 +293,9 @@ def test_a_fine_tuned_model_with_old_names_is_the_same_model(
     assert form.vocabulary.tokens == info.vocabulary.tokens and list(loaded.config.target_codes) == [11, 12]
     for other in (loaded, AutoModelForSequenceClassification.from_pretrained(tmp_path)):
         torch.testing.assert_close(logits(other), expected)
-    assert "washout_days is now called gap_days" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'finetuning.json'}: is of an earlier release; washout_days is now gap_days\n" in said
+    assert "config.json: is of an earlier release; " in said and "question_codes is now target_codes" in said
 
 
 def test_the_encoder_alone_loads_without_a_word_about_heads(

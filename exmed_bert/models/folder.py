@@ -28,7 +28,7 @@ from exmed_bert.data.static_columns import StaticColumn, declared
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import atomic_write, read_json, save_tensors, staged_files, write_json
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
-from exmed_bert.models.legacy import FINETUNING_KEYS, with_current_names
+from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
 
 CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -121,8 +121,7 @@ def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, Mo
         raise InputError(f"{folder}: --model-dir: holds no {FINETUNING}, expected the --output-dir of a fine-tuning")
     content = read_json(path)
     try:
-        for old in FINETUNING_KEYS.keys() & content.keys():
-            console.warn(f"{path}: {old} is now called {FINETUNING_KEYS[old]}")
+        _announce_new_names(path, content, FINETUNING_KEYS)
         content = with_current_names(content, FINETUNING_KEYS)
         max_length, age_unit = int(content["max_length"]), content["age_unit"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -152,6 +151,7 @@ def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVo
     found = content.get("model_type", ExMedBertConfig.model_type) if isinstance(content, dict) else None
     if found != ExMedBertConfig.model_type:
         raise InputError(f"{folder / CONFIG}: model_type: {found!r}, expected {ExMedBertConfig.model_type!r}")
+    _announce_new_names(folder / CONFIG, content, CONFIG_KEYS)
     try:
         model, report = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
@@ -175,6 +175,12 @@ def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVo
             f"{model.config.number_of_codes}"
         )
     return model, vocabulary
+
+
+def _announce_new_names(path: Path, content: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    renamed = [f"{old} is now {new}" for old, new in names.items() if old in content]
+    if renamed:
+        console.warn(f"{path}: is of an earlier release; {', '.join(renamed)}")
 
 
 def read_vocabulary(folder: Path) -> CodeVocabulary:
