@@ -3,7 +3,6 @@
 The processes are joblib's. Inside ``with joblib.parallel_config("dask")`` those of a Dask cluster take their place.
 """
 
-import functools
 import os
 import signal
 import threading
@@ -55,13 +54,21 @@ def ordered_map(
 
     import joblib
 
-    call = joblib.delayed(functools.partial(_in_worker, os.getpid(), function))
+    call = joblib.delayed(function)
     size = max((in_flight or RESULTS_PER_WORKER * workers) // 2, 1)
     # All workers start with the first round.
     starting: Iterator[AbstractContextManager[None]] = chain([_ignoring_interrupts()], repeat(nullcontext()))
     try:
         # max_nbytes=None: arrays go through pipes, so that no folder of shared memory is left when a run is killed.
-        with joblib.Parallel(len(first), return_as="generator", batch_size=1, max_nbytes=None) as pool:
+        # initializer: joblib's own processes call it; a Dask cluster, whose workers are not ours to end, does not.
+        with joblib.Parallel(
+            len(first),
+            return_as="generator",
+            batch_size=1,
+            max_nbytes=None,
+            initializer=_end_with,
+            initargs=(os.getpid(),),
+        ) as pool:
 
             def start(tasks: list[T]) -> Iterable[R]:
                 with next(starting):
@@ -97,13 +104,6 @@ def _in_rounds(start: Callable[[list[T]], Iterable[R]], tasks: Iterator[T], size
         raise
 
 
-def _in_worker(parent: int, function: Callable[[T], R], task: T) -> R:
-    """Call the function in a worker of the process ``parent``, or in that itself where a backend works in threads."""
-    if os.getpid() != parent:
-        _end_with(parent)
-    return function(task)
-
-
 @contextmanager
 def _ignoring_interrupts() -> Iterator[None]:
     """Let processes that start now ignore Ctrl-C: a terminal sends it to all, and this process ends the others."""
@@ -117,14 +117,11 @@ def _ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@functools.cache
 def _end_with(parent: int) -> None:
     """End this process soon after ``parent``: one that is killed cannot stop its workers, and they would wait on.
 
-    Workers that another process started, such as those of a Dask cluster elsewhere, are not ours to end.
+    It is called as a worker starts, not with its first task: that never comes where the parent is killed before.
     """
-    if os.getppid() != parent:
-        return
 
     def watch() -> None:
         while os.getppid() == parent:
