@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollato
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.patient import PatientColumns, no_events
+from exmed_bert.data.splits import InputSplit
 from exmed_bert.data.static_columns import SEX
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.settings import ConvertSettings
@@ -122,6 +125,19 @@ def test_nobody_changes_split_when_the_cohort_grows(tmp_path: Path) -> None:
     small, large = split_of(100), split_of(400)
     assert {patient: large[patient] for patient in small} == small
     assert 0.7 < sum(split == "train" for split in large.values()) / 400 < 0.9
+
+
+def test_splits_of_the_input_follow_their_patients() -> None:
+    static: dict[str, list[str | None]] = {"sex": [None] * 4, "state": [None] * 4}
+    splits = np.array([0, 1, 2, -1], dtype=np.int8)
+    patients = PatientColumns([1, 2, 3, 4], np.full(4, 1950), static, np.full(4, -1), no_events(4), splits=splits)
+    taken = patients.take(np.array([2, 0, 0])).up_to(np.zeros(3))
+    assert taken.splits is not None and taken.splits.tolist() == [
+        InputSplit.HELD_OUT,
+        InputSplit.TRAIN,
+        InputSplit.TRAIN,
+    ]
+    assert replace(patients, splits=None).take(np.array([1])).splits is None
 
 
 def test_both_splits_share_one_vocabulary(tmp_path: Path) -> None:

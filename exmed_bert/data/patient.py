@@ -213,6 +213,8 @@ class PatientColumns:
         events: their coded events.
         periods: by name of a period field, (N,) int32 days since 1970-01-01, `NO_DAY` where it is not known; fields
             that no patient has may be missing.
+        splits: (N,) int8, `splits.InputSplit`, the split that the input itself puts each patient into; None where it
+            knows no splits.
     """
 
     patient_ids: list[PatientId]
@@ -221,6 +223,7 @@ class PatientColumns:
     plos: np.ndarray
     events: EventColumns
     periods: dict[str, np.ndarray] = field(default_factory=dict)
+    splits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -239,6 +242,7 @@ class PatientColumns:
             plos=self.plos[rows],
             events=self.events.take(rows),
             periods={name: days[rows] for name, days in self.periods.items()},
+            splits=None if self.splits is None else self.splits[rows],
         )
 
     def up_to(self, days: np.ndarray) -> "PatientColumns":

@@ -1,6 +1,7 @@
 """Which patients a conversion trains on: decided by a hash of the patient's id, for good."""
 
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,19 @@ import numpy as np
 from exmed_bert.data.randomness import uniform
 
 _TRAINING_STREAM = 1  # each decision draws from a stream of its own, apart from any others of the same seed
+
+
+class InputSplit(IntEnum):
+    """The splits that an input can put its patients into, named as in MEDS.
+
+    >>> InputSplit["HELD_OUT"], "tuning".upper() in InputSplit.__members__
+    (<InputSplit.HELD_OUT: 2>, True)
+    """
+
+    UNKNOWN = -1  # in none
+    TRAIN = 0
+    TUNING = 1  # to validate on
+    HELD_OUT = 2  # for the last test alone
 
 
 @dataclass(frozen=True)
