@@ -19,7 +19,8 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from exmed_bert import console
 from exmed_bert.clinvec.reader import NODES_FILE
-from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, code_system, icd10cm, normalize
+from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, code_system, normalize
+from exmed_bert.codes.icd10cm_list import official_list
 from exmed_bert.config import Resolved
 from exmed_bert.files import atomic_write, check_writable, make_folder
 from exmed_bert.reference.names import code_names, drug_names, indications
@@ -92,7 +93,7 @@ def build_graph() -> tuple[Graph, dict[CodeKey, str]]:
     Raises:
         InputError: the package with ICD-10-CM's list is not installed.
     """
-    official = icd10cm.official_list()
+    official = official_list()
     graph = Graph()
     names = {key: name for key, name in code_names().items() if len(key[1]) <= _LONGEST_ICD}
     for code in official.get_all_codes(True):

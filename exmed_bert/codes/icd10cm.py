@@ -2,18 +2,22 @@
 
 The parent of a code is the code without its last character, down to the category of three characters, and without the
 placeholders X that a seventh character needs behind a short code.
+
+Any code of the right form is one, so that obsolete codes and those of the next release are kept. The official list
+decides only whether a last letter belongs to the code.
 """
 
 import bisect
 import re
-from types import ModuleType
 
+from exmed_bert.codes.icd10cm_list import billable, listed, official_list
 from exmed_bert.codes.system import CodeSystem
-from exmed_bert.console import InputError
 
 # Three to seven characters. Of the second and third one is a letter at most: C4A, and QA0 since 2026.
 _PATTERN = re.compile(r"[A-Z]([0-9][0-9A-Z]|[A-Z][0-9])(\.[0-9A-Z]{1,4})?")
 _LONGEST = len("S93.401A")
+_MARKS = ".-+*! "  # I10.- for any code below it, E11.30+ and H36.0* of a pair, U69.00! never alone
+_CERTAINTY = ("A", "V", "Z", "G")  # excluded, suspected, after, certain; German exports put it behind the code
 # Tabular list: the first category of each chapter. Chapter 22 (U) is printed last but sorts before V.
 _CHAPTERS = (
     ("A00", "1 Infections"),
@@ -42,24 +46,32 @@ _CHAPTERS = (
 _CHAPTER_STARTS = [start for start, _ in _CHAPTERS]
 
 
-def official_list() -> ModuleType:
-    """Return the package that holds the official code list; loading it takes two seconds.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import simple_icd_10_cm
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; install it with: pip install simple-icd-10-cm") from None
-    return simple_icd_10_cm
-
-
 def _spelling(text: str) -> str | None:
-    text = text.upper()
-    if len(text) > 3 and "." not in text:
-        text = f"{text[:3]}.{text[3:]}"
-    return text if _PATTERN.fullmatch(text) else None
+    code = _dotted(text.upper())
+    fits = _PATTERN.fullmatch(code) is not None
+    if fits and _is_whole(code):
+        return code
+    bare = _dotted(code[:-1])
+    if code[-1:] in _CERTAINTY and _PATTERN.fullmatch(bare) and _is_whole(bare):
+        return bare
+    return code if fits else None
+
+
+def _dotted(text: str) -> str:
+    """Return a code with its dot and without the marks that some exports put behind it."""
+    text = text.rstrip(_MARKS)
+    return f"{text[:3]}.{text[3:]}" if len(text) > 3 and "." not in text else text
+
+
+def _is_whole(code: str) -> bool:
+    """Tell whether the last character is the code's own, and no letter for the certainty of a diagnosis.
+
+    So is the seventh character A or G of injuries, behind a code that needs one.
+    """
+    if len(code) == 3 or code[-1] not in _CERTAINTY:
+        return True
+    plain = code.replace(".", "")
+    return plain in listed() or (len(code) == _LONGEST and plain[:-1] not in billable())
 
 
 def _parent(code: str) -> str | None:

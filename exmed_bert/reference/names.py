@@ -1,6 +1,7 @@
 """Names of codes: the official ones of ICD-10-CM, and those of the reference tables' drugs."""
 
-from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, icd10cm, normalize
+from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, normalize
+from exmed_bert.codes.icd10cm_list import official_list
 from exmed_bert.reference.tables import load
 
 
@@ -16,7 +17,7 @@ def code_names() -> dict[CodeKey, str]:
     Raises:
         InputError: the package with ICD-10-CM's list is not installed.
     """
-    official = icd10cm.official_list()
+    official = official_list()
     names = {
         (ICD10CM, code): official.get_description(code)
         for code in official.get_all_codes(True)
