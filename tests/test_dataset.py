@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import zipfile
 from dataclasses import replace
 from datetime import date
@@ -17,14 +18,16 @@ from hypothesis import strategies as st
 from test_io import patient_records
 
 from exmed_bert import codes
+from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
-from exmed_bert.data.convert import convert
+from exmed_bert.data.convert import convert, run
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.patient import PatientColumns, no_events
 from exmed_bert.data.splits import InputSplit
 from exmed_bert.data.static_columns import SEX
+from exmed_bert.data.tokenizer import EventCounts
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.settings import ConvertSettings
 
@@ -37,7 +40,8 @@ def reference_tokens(made: dict[str, Any], max_length: int) -> list[tuple[str, s
         ("drugs", "prescription_dates", "atc"),
     ):
         for text, day in zip(made[field], made[dates], strict=True):
-            token = (codes.normalize(text, system) or "UNK", system)  # type: ignore[arg-type]
+            code = codes.normalize(text, system)
+            token = (code or f"UNK {text.strip().lower()}", system)
             visit = visits.setdefault(day, [])
             if token not in visit:
                 visit.append(token)
@@ -49,7 +53,7 @@ def reference_tokens(made: dict[str, Any], max_length: int) -> list[tuple[str, s
             break
         kept.insert(0, (day, visits[day]))
     return [
-        (code, system, int(day[:4]) - made["birth_year"], number)
+        (code.split()[0], system, int(day[:4]) - made["birth_year"], number)
         for number, (day, tokens) in enumerate(kept, start=1)
         for code, system in tokens
     ]
@@ -110,11 +114,45 @@ def test_unknown_codes_sex_and_state_are_kept_and_counted(tmp_path: Path) -> Non
     path = write_records(tmp_path / "p.json", [record(i, **odd) for i in range(20)])
     result = convert(ConvertSettings(input=path, output=tmp_path / "d.pt"))
     dataset = result.datasets["train"]
-    assert result.summary.unknown_codes == {"fever": 20}
+    assert result.summary.unknown_codes == {("icd10cm", "fever"): 20}
     assert result.summary.unknown_static == {"sex": 20, "state": 20}
     assert dataset[0]["sex_ids"].unique().tolist() == [UNK]
     assert "UNK" in dataset.patient(0).diagnoses and dataset.patient(0).sex is None
     assert "fever" not in dataset.info.vocabulary.ids and "E11.9" in dataset.info.vocabulary.ids
+
+
+def test_different_unknown_codes_of_a_day_are_different_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["fever", " Fever ", "cough", "FEVER", "I10", "i10", "cough"]
+    short = {"diagnoses": ["I10", "fever"], "diagnosis_dates": ["20220315"] * 2}
+    long = {"diagnoses": ["fever"] + ["I10"] * 9, "diagnosis_dates": [f"201{i}0315" for i in range(10)]}
+    records = [
+        *(record(i, diagnoses=texts, diagnosis_dates=["20220315"] * 7, drugs=["fever", "?"]) for i in range(20)),
+        *(record(i, drugs=[], prescription_dates=[], **short) for i in range(20, 30)),
+        *(record(i, drugs=["?", "C10AA05"], **long) for i in range(30, 40)),
+    ]
+    path = write_records(tmp_path / "p.json", records)
+    made = ConvertSettings(input=path, output=tmp_path / "d.pt", min_observations=5, max_length=9)
+    result = convert(made)
+    summary = result.summary
+    datasets = list(result.datasets.values())
+    found = {one.patient_id(i): one.patient(i) for one in datasets for i in range(len(one))}
+    assert set(found) == {*range(20), *range(30, 40)}, "two unknown diagnoses, a known one, two unknown drugs: five"
+    assert found[0].diagnoses == ["UNK", "UNK", "I10"] and found[0].drugs == ["UNK", "UNK"]
+    assert summary.unknown == EventCounts(read=170, repeated=60, excluded=10, cut=10)
+    assert summary.events == EventCounts(read=20 * 9 + 10 * 2 + 10 * 12, repeated=80, excluded=20, cut=30)
+    assert summary.unknown.kept == 90 == sum(one.stats()["unknown codes"] for one in datasets)
+
+    for split, kept in (("all", [90]), ("train", [datasets[0].stats()["unknown codes"]])):
+        run(Resolved(made.model_copy(update={"split": split}), {}))
+        printed = capsys.readouterr()
+        shown = dict(re.findall(r"^  +(\S.*?)  +(\S.*)$", printed.out.split("d_train.pt")[0], re.MULTILINE))
+        assert shown["events of no known code, read as UNK"] == "170"
+        assert shown["most frequent of them"].startswith("ICD-10-CM 'fever' (40), ICD-10-CM 'cough' (40), ATC '?' (30)")
+        flow = [int(value) for name, value in shown.items() if name.startswith(("left out: ", "kept: "))]
+        assert flow[:3] == [60, 10, 10] and sum(flow) == 170 and flow[3:4] == kept and len(flow) == 4 + (split != "all")
+        assert "53% of the events have no known code; 120 are declared as ICD-10-CM and no code of it" in printed.err
 
 
 def test_nobody_changes_split_when_the_cohort_grows(tmp_path: Path) -> None:
@@ -243,7 +281,7 @@ def test_batches_hold_every_patient_once_and_little_padding() -> None:
         (
             [record(i, diagnoses=["250.00", "fever", "401.9"], drugs=["aspirin", "x"]) for i in range(40)],
             {"min_observations": 2},
-            ["no event has a code that is known", "'250.00'", "ICD-10-CM in diagnoses and ATC in drugs"],
+            ["no event has a known code", "'250.00'", "ICD-10-CM in diagnoses and ATC in drugs"],
         ),
     ],
 )

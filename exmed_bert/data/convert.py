@@ -9,20 +9,19 @@ import numpy as np
 import torch
 
 from exmed_bert import console
-from exmed_bert.codes import code_system
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
+from exmed_bert.data.coverage import no_known_codes, unknown_rows, warn_of_unknown
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.formats import file_format
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
-from exmed_bert.data.patient import LISTED
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers import fingerprint, read_patients
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
-from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS
+from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
 from exmed_bert.files import atomic_write, make_folder, read_json, save_tensors
 from exmed_bert.settings import ConvertSettings
 
@@ -77,24 +76,25 @@ def convert(settings: ConvertSettings) -> Conversion:
     bar.close()
     refuse_duplicates(settings.input, np.concatenate(hashes_seen))
 
+    summary = tokenizer.summary
+    if summary.events.read == sum(summary.unknown_codes.values()):
+        raise no_known_codes(settings.input, {}, summary.unknown_codes)
     kept = {split: sum(len(piece["patient_hashes"]) for piece in parts) for split, parts in pieces.items()}
     for split in paths:
         if kept[split] == 0:
             raise InputError(
-                f"{settings.input}: no patient is left for the {split} split: {tokenizer.summary.patients} patients, "
-                f"{tokenizer.summary.too_short} of them with fewer than {settings.min_observations} codes; "
+                f"{settings.input}: no patient is left for the {split} split: {summary.patients} patients, "
+                f"{summary.too_short} of them with fewer than {settings.min_observations} codes; "
                 "use more patients, or change --train-ratio or --min-observations"
             )
 
-    used = [np.unique(piece["codes"]) for parts in pieces.values() for piece in parts]
-    vocabulary, final = tokenizer.vocabulary(np.concatenate(used))
-    if len(vocabulary) == len(SPECIAL_TOKENS):
-        seen = ", ".join(f"{code!r}" for code, _ in tokenizer.summary.unknown_codes.most_common(5))
-        listed = " and ".join(f"{code_system(system).title} in {names[0]}" for system, names in LISTED.items())
+    used = np.concatenate([np.unique(piece["codes"]) for parts in pieces.values() for piece in parts])
+    if (used < len(SPECIAL_TOKENS)).all():
         raise InputError(
-            f"{settings.input}: no event has a code that is known, the most frequent are {seen}; expected {listed}, "
-            "codes of other systems in events"
+            f"{settings.input}: of {summary.patients - summary.too_short:,} patients with at least "
+            f"{settings.min_observations} codes none has one that is known, of the latest {settings.max_length}"
         )
+    vocabulary, final = tokenizer.vocabulary(used)
     masking = Masking(
         mode="dynamic" if settings.dynamic_masking else "static",
         probability=settings.masked_lm_prob,
@@ -122,7 +122,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
         for split, dataset in datasets.items():
             save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
-    return Conversion(datasets, paths, tokenizer.summary)
+    return Conversion(datasets, paths, summary)
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
@@ -141,16 +141,14 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
         ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
         ("masking", "dynamic" if settings.dynamic_masking else "static"),
         *((f"unknown {name}, kept as UNK", count) for name, count in summary.unknown_static.items()),
-        ("events of no known code, kept as UNK", sum(summary.unknown_codes.values())),
+        *unknown_rows(summary, settings.max_length, sum(int(d.code_counts[UNK]) for d in result.datasets.values())),
     ]
-    if summary.unknown_codes:
-        most = ", ".join(f"{code!r} ({count:,})" for code, count in summary.unknown_codes.most_common(5))
-        rows.append(("  most frequent of them", most))
     if summary.before_birth:
         rows.append(
             (f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)", summary.before_birth)
         )
     console.table(f"Converted {settings.input}", rows)
+    warn_of_unknown(settings.input, {}, summary)
     for split, dataset in result.datasets.items():
         size = result.paths[split].stat().st_size
         stats = {**dataset.stats(), "bytes per patient": round(size / len(dataset))}

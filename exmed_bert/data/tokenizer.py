@@ -9,7 +9,7 @@ import numpy as np
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.data.patient import EventColumns, PatientColumns
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
-from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on, in_order
 
 _DAY_SPAN = 2**23  # more than the days of the calendar, years 1 to 9999
 
@@ -39,15 +39,71 @@ class TokenColumns:
 
 
 @dataclass
+class EventCounts:
+    """The way from events to tokens: those read, less those left out for each reason, are the tokens kept.
+
+    Attributes:
+        read: events.
+        repeated: repetitions of a code within a visit.
+        excluded: of patients with too few codes.
+        cut: earlier than the latest visits that fit.
+    """
+
+    read: int = 0
+    repeated: int = 0
+    excluded: int = 0
+    cut: int = 0
+
+    @property
+    def kept(self) -> int:
+        """The tokens."""
+        return self.read - self.repeated - self.excluded - self.cut
+
+    def add(self, read: int, distinct: int, included: int, kept: int) -> None:
+        """Add events of which so many are left after each step."""
+        self.read += read
+        self.repeated += read - distinct
+        self.excluded += distinct - included
+        self.cut += included - kept
+
+
+@dataclass
 class TokenizerSummary:
-    """Counts of what the tokenizer met and excluded, for the user."""
+    """Counts of what the tokenizer met and excluded, for the user.
+
+    Attributes:
+        patients, too_short, truncated: all of them, those excluded, and those whose history was cut.
+        events: all of them.
+        unknown: those that are read as UNK, `unknown_codes` and `not_in_vocabulary` alike.
+        unknown_codes: events by code system and text, which is no code of that system.
+        not_in_vocabulary: events by code system and code, which is not in a vocabulary that is not to be extended.
+        unknown_static: patients by static column whose value is UNK.
+        before_birth: tokens.
+    """
 
     patients: int = 0
     too_short: int = 0
     truncated: int = 0
-    unknown_codes: Counter[str] = field(default_factory=Counter)
+    events: EventCounts = field(default_factory=EventCounts)
+    unknown: EventCounts = field(default_factory=EventCounts)
+    unknown_codes: Counter[CodeKey] = field(default_factory=Counter)
+    not_in_vocabulary: Counter[CodeKey] = field(default_factory=Counter)
     unknown_static: Counter[str] = field(default_factory=Counter)
     before_birth: int = 0
+
+
+@dataclass(frozen=True)
+class _CodeTable:
+    """What the tokenizer makes of the codes of a table, (n,) each.
+
+    Attributes:
+        ids, entities: provisional ids, UNK for what is not known, and provisional entity types, int32.
+        distinct: a number for each code, int64: two spellings of one code have the same, different unknown codes not.
+    """
+
+    ids: np.ndarray
+    entities: np.ndarray
+    distinct: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,6 +128,7 @@ class Tokenizer:
         age_unit: AgeUnit,
         known: CodeVocabulary | None = None,
         static_columns: Sequence[StaticColumn] = BUILT_IN,
+        extend: bool = True,
     ) -> None:
         """Set the limits.
 
@@ -81,6 +138,7 @@ class Tokenizer:
             age_unit: unit of the age of a token.
             known: codes that have ids already, a model's; they keep them.
             static_columns: those that are encoded.
+            extend: whether other codes get ids too; if not, they are UNK.
         """
         self.max_length = max_length
         self.min_observations = min_observations
@@ -88,29 +146,39 @@ class Tokenizer:
         self.static_columns = tuple(static_columns)
         self.summary = TokenizerSummary()
         self._known = known or CodeVocabulary.build([])
+        self._extend = extend
         self._ids: dict[CodeKey, int] = {key: i for i, key in enumerate(self._known.keys) if key is not None}
         self._entities = {name: i for i, name in enumerate(self._known.entity_names)}
 
     def encode(self, patients: PatientColumns) -> TokenColumns:
-        """Tokenize patients. A visit is a date; its codes keep the order of the record."""
+        """Tokenize patients. A visit is a date; its codes keep the order of the record, each of them once.
+
+        An unknown code is a token like others: two different ones of a visit are two UNK.
+        """
         n, events = len(patients), patients.events
-        table_codes, table_entities = self._provisional_ids(events)
+        table = self._code_table(events)
         patient = events.patients()
         # Stable, so codes of a visit stay in the order of the record; quick, since most records are in order of time.
         order = np.argsort(patient * _DAY_SPAN + events.days, kind="stable")
-        of_table = events.codes[order]
-        code, entity = table_codes[of_table], table_entities[of_table]
+        code = events.codes[order]  # of the table
         day, patient = events.days[order], patient[order]
+        left = [code]
 
-        keep = _first_in_visit(code, entity, len(self._entities), _runs(patient, day))
-        code, entity, day, patient = code[keep], entity[keep], day[keep], patient[keep]
+        keep = _first_in_visit(table.distinct[code], _runs(patient, day))
+        code, day, patient = code[keep], day[keep], patient[keep]
         self.summary.patients += n
         lengths = np.bincount(patient, minlength=n)
         long_enough = lengths >= self.min_observations
         self.summary.too_short += int(n - long_enough.sum())
         self.summary.truncated += int((long_enough & (lengths > self.max_length)).sum())
-        keep = long_enough[patient] & self._most_recent(patient, day, lengths)
-        code, entity, day, patient = code[keep], entity[keep], day[keep], patient[keep]
+        included = long_enough[patient]
+        left += [code, code[included]]
+        keep = included & self._most_recent(patient, day, lengths)
+        code, day, patient = code[keep], day[keep], patient[keep]
+        left.append(code)
+        self.summary.events.add(*map(len, left))
+        if (is_unknown := table.ids == UNK).any():
+            self.summary.unknown.add(*(int(is_unknown[one].sum()) for one in left))
 
         visit = _runs(patient, day)
         starts = np.flatnonzero(np.diff(visit, prepend=-1))  # first token of each visit
@@ -118,8 +186,8 @@ class Tokenizer:
         first_visit = np.cumsum(visits) - visits
         rows = np.flatnonzero(long_enough)
         return TokenColumns(
-            codes=code,
-            entities=entity,
+            codes=table.ids[code],
+            entities=table.entities[code],
             ages=self._ages(day, patients.birth_years[patient]),
             visit_ids=(visit - first_visit[patient] + 1).astype(np.int32),
             offsets=_offsets(np.bincount(patient, minlength=n)[rows]),
@@ -130,17 +198,18 @@ class Tokenizer:
         )
 
     def vocabulary(self, used: np.ndarray) -> tuple[CodeVocabulary, FinalIds]:
-        """Return the vocabulary of the codes in use, and the final id of each provisional one.
+        """Return the vocabulary, known codes and then others in use, and the final id of each provisional one.
 
         Args:
             used: provisional ids that the tokenized patients hold.
         """
         in_use = set(used.tolist())
-        vocabulary = CodeVocabulary.build(key for key, i in self._ids.items() if i in in_use)
+        new = [key for key, i in self._ids.items() if i >= len(self._known) and i in in_use]
+        vocabulary = self._known.extended(in_order(new))
         return vocabulary, self._final_ids(vocabulary)
 
     def extended_vocabulary(self) -> tuple[CodeVocabulary, FinalIds]:
-        """Return the known vocabulary with the new codes at its end, and the final id of each provisional one."""
+        """Return the known vocabulary with all codes met at its end, and the final id of each provisional one."""
         new = list(self._ids)[len(self._known) - len(SPECIAL_TOKENS) :]
         vocabulary = self._known.extended(new)
         return vocabulary, self._final_ids(vocabulary)
@@ -155,10 +224,12 @@ class Tokenizer:
         entities = [max(_index(vocabulary.entity_names, name), 0) for name in self._entities]
         return FinalIds(codes, np.array(entities, dtype=np.int32))
 
-    def _provisional_ids(self, events: EventColumns) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of each code of the table, UNK for what is no code of its system, and its entity types."""
+    def _code_table(self, events: EventColumns) -> _CodeTable:
+        """Look up each code of the table that events have, once."""
         ids = np.full(len(events.table), UNK, dtype=np.int32)
         entities = np.zeros(len(events.table), dtype=np.int32)
+        distinct = np.zeros(len(events.table), dtype=np.int64)
+        numbers: dict[tuple[str, str, bool], int] = {}
         counts = np.bincount(events.codes, minlength=len(ids))
         systems = {name: code_system(name) for name in {name for name, _ in events.table}}
         for i in np.flatnonzero(counts).tolist():
@@ -167,10 +238,20 @@ class Tokenizer:
             entities[i] = self._entities.setdefault(system.entity, len(self._entities))
             code = system.normalize(text)
             if code is None:
-                self.summary.unknown_codes[text] += int(counts[i])
+                self.summary.unknown_codes[system.name, text] += int(counts[i])
+                same = (system.name, text.strip().casefold(), False)
             else:
-                ids[i] = self._ids.setdefault((system.name, code), len(SPECIAL_TOKENS) + len(self._ids))
-        return ids, entities
+                ids[i] = self._id((system.name, code), int(counts[i]))
+                same = (system.name, code, True)
+            distinct[i] = numbers.setdefault(same, len(numbers))
+        return _CodeTable(ids, entities, distinct)
+
+    def _id(self, key: CodeKey, events: int) -> int:
+        """Return the provisional id of a code, which so many events have."""
+        if not self._extend and key not in self._ids:
+            self.summary.not_in_vocabulary[key] += events
+            return UNK
+        return self._ids.setdefault(key, len(SPECIAL_TOKENS) + len(self._ids))
 
     def _static_ids(self, column: StaticColumn, patients: PatientColumns, rows: np.ndarray) -> np.ndarray:
         values = patients.static.get(column.name)
@@ -211,14 +292,13 @@ def _runs(*keys: np.ndarray) -> np.ndarray:
     return np.cumsum(changes)
 
 
-def _first_in_visit(code: np.ndarray, entity: np.ndarray, entities: int, visit: np.ndarray) -> np.ndarray:
-    """Return the indices, in order, of the tokens that are no repetition of a code within their visit."""
+def _first_in_visit(code: np.ndarray, visit: np.ndarray) -> np.ndarray:
+    """Return the indices, in order, of the events that are no repetition of a code within their visit."""
     if len(code) == 0:
         return np.empty(0, dtype=np.int64)
-    span = int(code.max()) + 1
-    key = (visit * entities + entity) * span + code  # an UNK diagnosis and an UNK drug are two tokens
-    in_order = np.sort(key)
-    if (in_order[1:] != in_order[:-1]).all():  # the usual case, at a quarter of the price
+    key = visit * (int(code.max()) + 1) + code
+    ascending = np.sort(key)
+    if (ascending[1:] != ascending[:-1]).all():  # the usual case, at a quarter of the price
         return np.arange(len(key))
     return np.sort(np.unique(key, return_index=True)[1])
 

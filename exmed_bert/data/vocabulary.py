@@ -69,11 +69,13 @@ class CodeVocabulary:
     @classmethod
     def build(cls, keys: Iterable[CodeKey]) -> "CodeVocabulary":
         """Make the vocabulary of the given distinct codes: ATC, ICD-10-CM, other systems by name, each in order."""
-        return cls.of_tokens(())._with(sorted(keys, key=_place))
+        return cls.of_tokens(()).extended(in_order(keys))
 
     def extended(self, keys: Iterable[CodeKey]) -> "CodeVocabulary":
         """Return this vocabulary with further codes at its end, in the given order."""
-        return self._with(keys)
+        old = [(token, self.entity_names[e]) for token, e in zip(self.tokens, self.entities.tolist(), strict=True)]
+        new = [(code_system(system).token(code), code_system(system).entity) for system, code in keys]
+        return self.of_tokens([*old[len(SPECIAL_TOKENS) :], *new])
 
     @classmethod
     def of_tokens(cls, tokens: Sequence[tuple[str, str]]) -> "CodeVocabulary":
@@ -82,11 +84,6 @@ class CodeVocabulary:
         number = {name: i for i, name in enumerate(names)}
         entities = [0] * len(SPECIAL_TOKENS) + [number[entity] for _, entity in tokens]
         return cls((*SPECIAL_TOKENS, *(token for token, _ in tokens)), np.array(entities, dtype=np.uint8), tuple(names))
-
-    def _with(self, keys: Iterable[CodeKey]) -> "CodeVocabulary":
-        old = [(token, self.entity_names[e]) for token, e in zip(self.tokens, self.entities.tolist(), strict=True)]
-        new = [(code_system(system).token(code), code_system(system).entity) for system, code in keys]
-        return self.of_tokens([*old[len(SPECIAL_TOKENS) :], *new])
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -145,6 +142,15 @@ class CodeVocabulary:
         """Read what `to_json` wrote."""
         tokens, entities, names = json.loads(text)
         return cls(tuple(tokens), np.array(entities, dtype=np.uint8), tuple(names))
+
+
+def in_order(keys: Iterable[CodeKey]) -> list[CodeKey]:
+    """Return codes in the order that a vocabulary gives them: ATC, ICD-10-CM, other systems by name, each in order.
+
+    >>> in_order([("icd9cm", "250.00"), ("icd10cm", "I10"), ("atc", "C10AA05"), ("atc", "A10BA02")])
+    [('atc', 'A10BA02'), ('atc', 'C10AA05'), ('icd10cm', 'I10'), ('icd9cm', '250.00')]
+    """
+    return sorted(keys, key=_place)
 
 
 def _place(key: CodeKey) -> tuple[int, str, str]:
