@@ -98,12 +98,14 @@ class _CodeTable:
 
     Attributes:
         ids, entities: provisional ids, UNK for what is not known, and provisional entity types, int32.
-        distinct: a number for each code, int64: two spellings of one code have the same, different unknown codes not.
+        distinct: a number for each code, int32: two spellings of one code have the same, different unknown codes not.
+        unknown: how many events have a code that is UNK.
     """
 
     ids: np.ndarray
     entities: np.ndarray
     distinct: np.ndarray
+    unknown: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,6 @@ class Tokenizer:
         order = np.argsort(patient * _DAY_SPAN + events.days, kind="stable")
         code = events.codes[order]  # of the table
         day, patient = events.days[order], patient[order]
-        left = [code]
 
         keep = _first_in_visit(table.distinct[code], _runs(patient, day))
         code, day, patient = code[keep], day[keep], patient[keep]
@@ -172,13 +173,13 @@ class Tokenizer:
         self.summary.too_short += int(n - long_enough.sum())
         self.summary.truncated += int((long_enough & (lengths > self.max_length)).sum())
         included = long_enough[patient]
-        left += [code, code[included]]
         keep = included & self._most_recent(patient, day, lengths)
+        self.summary.events.add(len(order), len(code), int(included.sum()), int(keep.sum()))
+        if table.unknown:
+            is_unknown = (table.ids == UNK)[code]
+            left = (is_unknown, is_unknown & included, is_unknown & keep)
+            self.summary.unknown.add(table.unknown, *(int(which.sum()) for which in left))
         code, day, patient = code[keep], day[keep], patient[keep]
-        left.append(code)
-        self.summary.events.add(*map(len, left))
-        if (is_unknown := table.ids == UNK).any():
-            self.summary.unknown.add(*(int(is_unknown[one].sum()) for one in left))
 
         visit = _runs(patient, day)
         starts = np.flatnonzero(np.diff(visit, prepend=-1))  # first token of each visit
@@ -228,7 +229,7 @@ class Tokenizer:
         """Look up each code of the table that events have, once."""
         ids = np.full(len(events.table), UNK, dtype=np.int32)
         entities = np.zeros(len(events.table), dtype=np.int32)
-        distinct = np.zeros(len(events.table), dtype=np.int64)
+        distinct = np.zeros(len(events.table), dtype=np.int32)
         numbers: dict[tuple[str, str, bool], int] = {}
         counts = np.bincount(events.codes, minlength=len(ids))
         systems = {name: code_system(name) for name in {name for name, _ in events.table}}
@@ -244,7 +245,7 @@ class Tokenizer:
                 ids[i] = self._id((system.name, code), int(counts[i]))
                 same = (system.name, code, True)
             distinct[i] = numbers.setdefault(same, len(numbers))
-        return _CodeTable(ids, entities, distinct)
+        return _CodeTable(ids, entities, distinct, int(counts[ids == UNK].sum()))
 
     def _id(self, key: CodeKey, events: int) -> int:
         """Return the provisional id of a code, which so many events have."""
