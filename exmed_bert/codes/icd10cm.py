@@ -10,12 +10,12 @@ decides only whether a last letter belongs to the code.
 import bisect
 import re
 
-from exmed_bert.codes.icd10cm_list import billable, listed, official_list
+from exmed_bert.codes.icd10cm_list import billable, is_listed, official_list
 from exmed_bert.codes.system import CodeSystem
 
 # Three to seven characters. Of the second and third one is a letter at most: C4A, and QA0 since 2026.
 _PATTERN = re.compile(r"[A-Z]([0-9][0-9A-Z]|[A-Z][0-9])(\.[0-9A-Z]{1,4})?")
-_LONGEST = len("S93.401A")
+_CATEGORY, _LONGEST = len("S93"), len("S93.401A")
 _MARKS = ".-+*! "  # I10.- for any code below it, E11.30+ and H36.0* of a pair, U69.00! never alone
 _CERTAINTY = ("A", "V", "Z", "G")  # excluded, suspected, after, certain; German exports put it behind the code
 # Tabular list: the first category of each chapter. Chapter 22 (U) is printed last but sorts before V.
@@ -64,18 +64,17 @@ def _dotted(text: str) -> str:
 
 
 def _is_whole(code: str) -> bool:
-    """Tell whether the last character is the code's own, and no letter for the certainty of a diagnosis.
-
-    So is the seventh character A or G of injuries, behind a code that needs one.
-    """
-    if len(code) == 3 or code[-1] not in _CERTAINTY:
+    """Tell whether the last character is the code's own, and no letter for the certainty of a diagnosis."""
+    if len(code) == _CATEGORY or code[-1] not in _CERTAINTY:
         return True
     plain = code.replace(".", "")
-    return plain in listed() or (len(code) == _LONGEST and plain[:-1] not in billable())
+    if len(code) == _LONGEST:  # the A or G of an injury's encounter, unless the code before it is complete
+        return plain[:-1] not in billable()
+    return is_listed(plain)
 
 
 def _parent(code: str) -> str | None:
-    if len(code) <= 3:
+    if len(code) <= _CATEGORY:
         return None
     return code[:-1].rstrip("X.") if len(code) == _LONGEST else code[:-1].rstrip(".")
 

@@ -23,13 +23,13 @@ def official_list() -> ModuleType:
 
 
 @functools.cache
-def listed() -> frozenset[str]:
-    """Return all codes without their dots, categories and subcategories included.
+def is_listed(code: str) -> bool:
+    """Tell whether a code without its dot is in the list, be it a diagnosis to code with or a group of them.
 
     Raises:
         InputError: the package that holds the list is not installed.
     """
-    return frozenset(_in_order())
+    return f"\n{code}\n" in _text()  # much less than to split it, for the few codes that are looked up
 
 
 @functools.cache
@@ -39,18 +39,17 @@ def billable() -> frozenset[str]:
     Raises:
         InputError: the package that holds the list is not installed.
     """
-    return frozenset(code for code, following in pairwise([*_in_order(), ""]) if not following.startswith(code))
+    entries = _text().split()
+    leaves = (entry for entry, following in pairwise([*entries, ""]) if not following.startswith(entry))
+    return frozenset(entry for entry in leaves if "-" not in entry and not entry.isdigit())  # no block and no chapter
 
 
-def _in_order() -> list[str]:
-    """Return the codes of the list, each before those below it."""
-    return [entry for entry in _entries() if "-" not in entry and not entry.isdigit()]  # no block and no chapter
-
-
-def _entries() -> list[str]:
+@functools.cache
+def _text() -> str:
+    """Return the list, an entry a line, each before those below it."""
     spec = find_spec("simple_icd_10_cm")
     folders = spec.submodule_search_locations if spec else None
     files = [path for folder in folders or () for path in Path(folder, "data").glob("code-list-*.txt")]
     if len(files) == 1:
-        return files[0].read_text(encoding="utf-8").split()
-    return list(official_list().get_all_codes(False))  # of another layout
+        return f"\n{files[0].read_text(encoding='utf-8')}\n"
+    return "\n".join(["", *official_list().get_all_codes(False), ""])  # a release of another layout
