@@ -228,7 +228,8 @@ def _codes_without_token(counts: ConversionCounts, cells: MinCell) -> list[Repor
 def _frequent(key: str, heading: str, text: str, events: Mapping[CodeKey, int], cells: MinCell) -> ReportSection:
     """Return the section of the most frequent codes. A rare one may be a name or a remark, so it is not shown."""
     listed = [(key, count) for key, count in cells.ranked(events) if not cells.hides(count)]
-    with_system, with_name = (any(of(*key) for key, _ in listed) for of in (title, description))
+    with_system = any(system for (system, _), _ in listed)
+    with_name = any(description(*key) for key, _ in listed)
     columns = ["Code", *(["System"] if with_system else []), *(["Name"] if with_name else []), "Events", "Share"]
     styles: dict[int, Style] = {0: "code", **({1: "word"} if with_system else {}), **({2: "text"} if with_name else {})}
     total = cells.total(events.values())
