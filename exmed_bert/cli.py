@@ -53,7 +53,7 @@ def _add(program: typer.Typer, command: Command) -> None:
     cls: type[StepSettings] = resolve_name(command.settings)
 
     def run(config: Path | None, debug: bool, **options: Any) -> None:
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in options.items() if value not in (None, [])}
         with one_line_errors(debug):
             resolved = resolve(cls, given, config)
             resolve_name(command.check)(resolved.settings)
@@ -116,12 +116,14 @@ def _value(resolved: Resolved[Any], name: str) -> str:
     known = []
     if resolved.config is not None and value != default:
         known.append(f"{resolved.config.name}: {_spelled(value)}")
-    if default is not None:
+    if default not in (None, ()):
         known.append(f"default: {_spelled(default)}")
     return f"[{'; '.join(known)}]" if known else ""
 
 
 def _spelled(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -153,9 +155,13 @@ def _option(cls: type[StepSettings], field: str, name: str, hidden: bool = False
         spellings = [f"{flag(name)}/{flag(name, False)}"]
     if "short" in cls.extra(field) and not hidden:
         spellings.append(cls.extra(field)["short"])
-    if get_origin(annotation) is None and annotation not in (int, float, bool, Path):
+    how: dict[str, Any] = {}
+    if get_origin(annotation) is tuple:  # may be repeated
+        part = _without_none(get_args(annotation)[0])
+        annotation, how = (list[Path], {"metavar": "<path>"}) if part is Path else (list[str], {"metavar": "<str>"})
+    elif annotation not in (int, float, bool, Path):
         annotation = str
-    return _parameter(name, annotation, *spellings, help=cls.model_fields[field].description, hidden=hidden)
+    return _parameter(name, annotation, *spellings, help=cls.model_fields[field].description, hidden=hidden, **how)
 
 
 def _parameter(name: str, annotation: Any, *spellings: str, **how: Any) -> inspect.Parameter:

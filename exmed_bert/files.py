@@ -197,3 +197,8 @@ def fingerprint(path: Path) -> str:
     """Return the BLAKE2b-128 digest of a file's bytes as 32 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def digest(content: bytes) -> str:
+    """Return the BLAKE2b-128 digest of bytes as 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

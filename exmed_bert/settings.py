@@ -8,11 +8,30 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 FilePath = Annotated[Path, Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
+
+def _as_tuple(value: Any) -> Any:
+    """Return a list as a tuple, and anything else as a tuple of its own."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _one_or_list(values: tuple[Any, ...]) -> Any:
+    """Return what stands in config.yaml and settings.json: one value by itself, several as a list."""
+    plain = [str(value) for value in values]
+    return plain[0] if len(plain) == 1 else plain
+
+
+# An option that may be repeated; in config.yaml one value, or a list of them.
+FilePaths = Annotated[
+    tuple[FilePath, ...], Field(strict=False, min_length=1), BeforeValidator(_as_tuple), PlainSerializer(_one_or_list)
+]
+Texts = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_tuple)]
+
+InputFormat = Literal["auto", "json", "jsonl", "parquet", "csv", "meds", "omop", "fhir", "mimic", "synthea"]
 BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
@@ -82,7 +101,69 @@ class GenerateSettings(StepSettings):
     )
 
 
-class ConvertSettings(StepSettings):
+_INPUT = (
+    "Patients to read: a file or a folder, our own records, MEDS, OMOP, FHIR, MIMIC, Synthea or tables; "
+    "may be given several times."
+)
+
+
+class ReadingSettings(StepSettings):
+    """How patients are read, and which code systems their codes are translated to; part of every step that reads them.
+
+    One section for all, so that fine-tuning reads its patients as the conversion did.
+    """
+
+    section = "reading"
+
+    input_format: InputFormat = Field("auto", description="Format of --input; auto: by its columns or file names.")
+    columns: Texts = Field(
+        (),
+        description="Columns of your own tables (csv, parquet): patient=PATID,date=SVC_DT,code=DX1..DX8,"
+        "system=icd10cm; once per kind of file, then with their names before it: 'rx*.csv:patient=PATID,...'.",
+    )
+    keep_systems: str | None = Field(
+        None,
+        description="Code systems to keep as they are, separated by commas, such as rxnorm,ndc,snomedct,icd9cm; not "
+        "given: ICD-10-CM and ATC, and all systems of our own records.",
+    )
+    code_map: FilePath | None = Field(
+        None,
+        description="Your own map of codes: .csv with source_system, source_code, target_system, target_code.",
+    )
+    athena: FilePath | None = Field(
+        None, description="Folder of OHDSI vocabularies downloaded from Athena, to map RxNorm, NDC and others to ATC."
+    )
+    on_multiple: Literal["first", "all", "drop"] = Field(
+        "first", description="Which targets to take where an ICD-9-CM code or a code of a map has several."
+    )
+    icd_level: Literal["full", "category"] = Field(
+        "full", description="Level of ICD-10-CM codes: as they are, or their category of three characters."
+    )
+    atc_level: int = Field(5, ge=3, le=5, description="Level of ATC codes: 5 substance, 4 or 3 groups above it.")
+    diagnosis_system: Literal["icd10cm", "icd9cm", "by-date"] = Field(
+        "icd10cm",
+        description="Code system of the list `diagnoses` of our own records; by-date: ICD-9-CM before October 2015.",
+    )
+    source_vocabulary: str | None = Field(
+        None, description="OMOP: vocabulary of the source values where no source concept is given, such as ICD10CM."
+    )
+    meds_prefixes: dict[str, str] = Field(
+        {},
+        description="MEDS: further prefixes of codes, and the code system of each.",
+        json_schema_extra={"file_only": True},
+    )
+    fhir_date: Literal["onset", "recorded"] = Field(
+        "onset", description="FHIR: date of a condition: its onset, else the record's; or the record's first."
+    )
+    fhir_intents: str = Field(
+        "order", description="FHIR: intents of medication requests that are read, separated by commas; or all."
+    )
+    plos_days: float = Field(
+        7, gt=0, strict=False, description="A prolonged stay is an inpatient stay longer than this many times 24 hours."
+    )
+
+
+class ConvertSettings(ReadingSettings):
     """Step 2: scripts/convert_synthetic_to_dataset.py."""
 
     section = "convert"
@@ -92,9 +173,7 @@ class ConvertSettings(StepSettings):
         "static_columns": "static_columns",
     }
 
-    input: FilePath = Field(
-        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
-    )
+    input: FilePaths = Field((Path("data/synthetic_patients.json"),), description=_INPUT)
     output: FilePath = Field(
         Path("pretrain_stuff/synthetic.pt"),
         description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt.",
@@ -249,7 +328,7 @@ class PretrainSettings(ClinVecSettings):
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
-class FinetuneSettings(StepSettings):
+class FinetuneSettings(ReadingSettings):
     """scripts/finetune-exmed-bert.py: from a pretrained model to an evaluated prediction."""
 
     section = "finetune"
@@ -258,9 +337,7 @@ class FinetuneSettings(StepSettings):
         Path("output/synthetic_pretrain"),
         description="Folder of the pretrained model; with --predict-only, of the fine-tuned one.",
     )
-    input: FilePath = Field(
-        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
-    )
+    input: FilePaths = Field((Path("data/synthetic_patients.json"),), description=_INPUT)
     output_dir: FilePath = Field(
         Path("output/finetune"), description="Folder of the fine-tuned model, the results, TensorBoard and MLflow."
     )
@@ -328,14 +405,12 @@ class FinetuneSettings(StepSettings):
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
-class ReportSettings(StepSettings):
+class ReportSettings(ReadingSettings):
     """scripts/report_synthetic_data.py: a file of patients against the published figures."""
 
     section = "report"
 
-    input: FilePath = Field(
-        Path("data/synthetic_patients.json"), description="Patients to read: .json, .jsonl, .jsonl.gz or .parquet."
-    )
+    input: FilePaths = Field((Path("data/synthetic_patients.json"),), description=_INPUT)
     output_dir: FilePath = Field(
         Path("output/synthetic_report"), description="Folder of report.html, report.json and the plots."
     )
@@ -365,6 +440,7 @@ class AnalyzeSettings(StepSettings):
 
 SECTIONS: tuple[type[StepSettings], ...] = (
     GenerateSettings,
+    ReadingSettings,
     ConvertSettings,
     ClinVecSettings,
     PretrainSettings,

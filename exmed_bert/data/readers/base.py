@@ -1,38 +1,78 @@
 """What every reader of patients offers."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
+from exmed_bert.settings import ReadingSettings
 
 CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How patients are to be read.
+
+    Attributes:
+        source: the files.
+        settings: options of the formats.
+        static_columns: those that are read.
+        summary: takes what is counted on the way.
+    """
+
+    source: Source
+    settings: ReadingSettings
+    static_columns: Sequence[StaticColumn]
+    summary: ReadingSummary
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of where patients come from.
+
+    Attributes:
+        fingerprint: digest of the content, 32 hexadecimal digits.
+        generated: whether our generator made them.
+        meta: what the generator says of them, {} for others.
+        own_record: whether the record is our own, which declares the code system of each event: all systems are kept.
+    """
+
+    fingerprint: str
+    generated: bool = False
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    own_record: bool = False
 
 
 class Reader(Protocol):
     """Reads one format, as a stream where the format allows it: memory does not grow with the patients.
 
     Attributes:
-        name: of the format, for messages.
+        name: of the format, after --input-format.
+        title: of the format, for messages.
     """
 
     name: str
+    title: str
 
-    def recognizes(self, path: Path) -> bool:
-        """Tell whether a path is of this format."""
+    def recognizes(self, source: Source) -> str | None:
+        """Return by what files are known to be of this format, None where they are not."""
         ...
 
-    def chunks(self, path: Path, static_columns: Sequence[StaticColumn], size: int) -> Iterator[PatientColumns]:
-        """Yield the patients of a path as columns, ``size`` at a time.
+    def chunks(self, reading: Reading, size: int) -> Iterator[PatientColumns]:
+        """Yield the patients as columns, ``size`` at a time.
 
-        Codes and static values are passed on as they are written; what they mean is decided where they are tokenized.
+        Codes and static values are passed on as they are written, codes with the system in which they are declared;
+        what they mean is decided later.
 
         Raises:
-            InputError: the path cannot be read as this format, or a record is wrong. Names record, field and value.
+            InputError: the files cannot be read as this format, or a record is wrong. Names file, record and field.
         """
         ...
 
-    def fingerprint(self, path: Path) -> str:
-        """Return a digest of the content, 32 hexadecimal digits."""
+    def origin(self, source: Source) -> Origin:
+        """Return what is known of where the patients come from."""
         ...

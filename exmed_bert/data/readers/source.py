@@ -1,0 +1,95 @@
+"""What stands behind ``--input``: files and folders, and the tables that they hold."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from exmed_bert import files
+from exmed_bert.console import InputError
+
+TABLE_FORMATS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".parquet")
+_SHARD = re.compile(r"[._-]?(?:part|shard|chunk)?[._-]?\d*", re.IGNORECASE)  # a name that only numbers a shard
+_SHARD_ENDING = re.compile(r"[._-](?:part|shard)?[._-]?\d+$", re.IGNORECASE)  # Patient.000, drug_exposure-part-1
+_NOT_DATA = ("._", ".")  # what macOS and other tools leave beside files
+_NO_DATA_FOLDERS = {"__MACOSX"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of patients.
+
+    Attributes:
+        paths: as given.
+        files: those at the paths and in their folders, in order of their names; hidden ones and ``__MACOSX`` are left
+            out.
+    """
+
+    paths: tuple[Path, ...]
+    files: tuple[Path, ...]
+
+    @classmethod
+    def at(cls, paths: Sequence[Path], hint: str = "") -> "Source":
+        """Return what is at the given paths; ``hint`` says how to make a file that is not there.
+
+        Raises:
+            InputError: a path is missing or cannot be read, or a folder is empty.
+        """
+        found: dict[Path, None] = {}
+        for path in map(Path, paths):
+            if not path.is_dir():
+                found[files.existing_file(path, hint)] = None
+                continue
+            inside = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_data(file.relative_to(path))]
+            if not inside:
+                raise InputError(f"{path}: is an empty folder, expected files of patients")
+            found.update(dict.fromkeys(files.existing_file(file) for file in inside))
+        return cls(tuple(map(Path, paths)), tuple(found))
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.paths))
+
+    @property
+    def name(self) -> str:
+        """A short name, for titles."""
+        return ", ".join(path.name or str(path) for path in self.paths)
+
+    @cached_property
+    def tables(self) -> dict[str, tuple[Path, ...]]:
+        """The files of each table, by its name in lower case.
+
+        A table is a file, or the shards in a folder with its name, or files whose names differ in a number at the end.
+        """
+        return _by_table(self.files, TABLE_FORMATS)
+
+    def of_kind(self, *extensions: str) -> tuple[Path, ...]:
+        """Return the files whose names end so, in any letter case."""
+        return tuple(file for file in self.files if file.name.lower().endswith(extensions))
+
+    def grouped(self, *extensions: str) -> dict[str, tuple[Path, ...]]:
+        """Return the files whose names end so as `tables` does."""
+        return _by_table(self.files, extensions)
+
+    def fingerprint(self, used: Iterable[Path] | None = None) -> str:
+        """Return a digest of the content of the files, 32 hexadecimal digits; of one file, that of its bytes."""
+        digests = [files.fingerprint(file) for file in (self.files if used is None else used)]
+        return digests[0] if len(digests) == 1 else files.digest("".join(digests).encode())
+
+
+def _is_data(path: Path) -> bool:
+    return not path.name.startswith(_NOT_DATA) and not any(
+        part in _NO_DATA_FOLDERS or part.startswith(".") for part in path.parts[:-1]
+    )
+
+
+def _by_table(paths: Iterable[Path], extensions: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        ending = next((ending for ending in extensions if path.name.lower().endswith(ending)), None)
+        if ending is None:
+            continue
+        stem = path.name[: -len(ending)]
+        name = path.parent.name if _SHARD.fullmatch(stem) else _SHARD_ENDING.sub("", stem)
+        found.setdefault(name.lower(), []).append(path)
+    return {name: tuple(of_table) for name, of_table in found.items()}
