@@ -30,7 +30,7 @@ from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST, VALIDATION
 from exmed_bert.cohorts.tasks.registry import requested_task
-from exmed_bert.data.readers import read_patients
+from exmed_bert.data.patient_input import PatientInput, read_patients
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
@@ -133,7 +133,9 @@ def make_case(name: str, folder: Path, model_dir: Path) -> Case:
     settings = FinetuneSettings(input=folder / "patients.jsonl", model_dir=model_dir, **what)  # type: ignore[arg-type]
     model, form = read_pretrained(model_dir)
     task = requested_task(settings)
-    cohort = build(settings.input, task, form, settings.min_history, settings.seed)
+    cohort = build(
+        PatientInput(settings.input, settings, form.static_columns), task, form, settings.min_history, settings.seed
+    )
     experiment, _ = make_experiment(settings, cohort, task, form, model)
     return Case(name, settings, experiment)
 

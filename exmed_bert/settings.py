@@ -438,6 +438,15 @@ class AnalyzeSettings(StepSettings):
     seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
 
 
+def listed(paths: tuple[Path, ...]) -> str:
+    """Return paths as messages name them.
+
+    >>> listed((Path("a.json"), Path("b.json")))
+    'a.json, b.json'
+    """
+    return ", ".join(map(str, paths))
+
+
 SECTIONS: tuple[type[StepSettings], ...] = (
     GenerateSettings,
     ReadingSettings,

@@ -23,6 +23,7 @@ from exmed_bert.cohorts.tasks.own_labels import OwnLabels
 from exmed_bert.cohorts.tasks.prolonged_stay import ProlongedStay
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
@@ -46,7 +47,7 @@ def first_occurrence(
 
 
 def built(tmp_path: Path, records: list[Any], task: Task, least: int = 1) -> Cohort:
-    return build(write_records(tmp_path / "patients.json", records), task, FORM, least, seed=1)
+    return build(PatientInput([write_records(tmp_path / "patients.json", records)]), task, FORM, least, seed=1)
 
 
 def labels_of(cohort: Cohort) -> dict[int, int]:
@@ -105,8 +106,9 @@ class TestFirstOccurrence:
             patient(i, {d: ["I50.9" if d == own[len(own) // 2] else "I10"] for d in own}) for i, own in enumerate(days)
         ]
         path = write_records(tmp_path / "plain.json", plain)
-        without = build(path, first_occurrence(rule), FORM, 1, seed=1).patients
-        with_it = build(write_records(tmp_path / "ill.json", ill), first_occurrence(rule), FORM, 1, seed=1).patients
+        without = build(PatientInput([path]), first_occurrence(rule), FORM, 1, seed=1).patients
+        ill_path = write_records(tmp_path / "ill.json", ill)
+        with_it = build(PatientInput([ill_path]), first_occurrence(rule), FORM, 1, seed=1).patients
         same = np.isin(without.dataset.columns["patient_hashes"], with_it.dataset.columns["patient_hashes"])
         assert (without.index_days[same] == with_it.index_days).all()
         assert with_it.labels.sum() > without.labels.sum() == 0

@@ -20,7 +20,7 @@ from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import FORMATS
 from exmed_bert.data.patient import EventColumns, PatientColumns, day_number
-from exmed_bert.data.readers import read_patients
+from exmed_bert.data.patient_input import read_patients
 from exmed_bert.data.writers import write_patients
 from exmed_bert.reference import recent, tables
 from exmed_bert.settings import ConvertSettings, GenerateSettings

@@ -27,7 +27,7 @@ from clinvec_files import write_clinvec_folder
 from conftest import ROOT
 
 from exmed_bert import ExMedBertForMaskedLM, PatientDataset
-from exmed_bert.data.readers import read_patients
+from exmed_bert.data.patient_input import read_patients
 from exmed_bert.reporting.plotting import draw_plots
 from exmed_bert.startup import SCRIPTS
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import FORMATS
-from exmed_bert.data.readers import arrow, read_patients
+from exmed_bert.data.patient_input import read_patients
+from exmed_bert.data.readers import arrow
 from exmed_bert.data.readers.validation import RecordFields
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.writers import write_patients
@@ -95,8 +96,8 @@ def test_unknown_fields_are_ignored_and_named_once(tmp_path: Path, capsys: pytes
         ([record(1, prescription_dates=["20220320", "soon"])], ["prescription_dates[1]", "'soon'", "YYYYMMDD"]),
         ([record(1, prescription_dates=["20220320", 20231215])], ["prescription_dates[1]", "20231215"]),
         ([record(1, birth_year="1965")], ["birth_year", "'1965'", "year"]),
-        ([record(1, birth_year=65)], ["birth_year", "65", "1850"]),
-        ([record(1, birth_year=2**63)], ["birth_year", "1850"]),
+        ([record(1, birth_year=65)], ["birth_year", "1 implausible birth year", "1800"]),
+        ([record(1, birth_year=2**63)], ["birth_year", "1800"]),
         ([record(1, birth_year=True)], ["birth_year", "True"]),
         ([record(1, sex=1)], ["sex", "1"]),
         ([record(1, had_plos="yes")], ["had_plos", "'yes'"]),
@@ -125,7 +126,7 @@ def test_a_wrong_record_is_named(wrong: Any, parts: list[str], tmp_path: Path) -
         ("p.jsonl.gz", gzip.compress(json.dumps(record(1)).encode())[:-9], ["gzip"]),
         ("p.jsonl.gz", b"plain text", ["gzip"]),
         ("p.parquet", b"PAR1 no more", ["Parquet"]),
-        ("p.csv", b"a,b", ["unknown kind of file", ".jsonl.gz"]),
+        ("p.csv", b"a,b", ["not recognized", "--input-format", "--columns"]),
     ],
 )
 def test_a_broken_file_is_named(name: str, content: bytes, parts: list[str], tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_missing_file_and_folder_for_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not found.*generate_synthetic_patients"):
         records_of(tmp_path / "none.json")
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="is an empty folder"):
         records_of(tmp_path / "folder.json")
 
 

@@ -27,7 +27,7 @@ UPWARD: set[tuple[str, str]] = set()
 CYCLES: set[frozenset[str]] = set()
 
 SYSTEM_WORDS = re.compile(r"\b(icd|atc|diagnoses|drugs)\b")
-AT_HOME = ("codes", "synthetic/", "data/readers/")
+AT_HOME = ("codes", "synthetic/", "data/readers/", "data/translation/", "settings.py")
 MOST_NAMING_SYSTEMS = 5
 
 

@@ -22,7 +22,7 @@ from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.formats import FORMATS
 from exmed_bert.data.patient import PERIOD_FIELDS
-from exmed_bert.data.readers import read_patients
+from exmed_bert.data.patient_input import read_patients
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.writers import Fields, write_patients
 from exmed_bert.models import ExMedBertForMaskedLM, ExMedBertModel

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
+from exmed_bert.config import section_of
 from exmed_bert.settings import StepSettings, flag
 from exmed_bert.training import tracking
 
@@ -104,6 +105,8 @@ def options_of(name: str) -> Iterator[tuple[str, ...]]:
         if get_origin(kind) in (Union, UnionType):
             kind = next(part for part in get_args(kind) if part is not type(None))
         if cls.extra(field).get("file_only"):
+            continue
+        if name != "convert" and section_of(cls, field) == "reading":  # read by the same code in every step
             continue
         if kind is bool:
             yield from ((flag(field, True),), (flag(field, False),))

@@ -620,7 +620,7 @@ def test_the_script_reports_on_generated_patients(tmp_path: Path) -> None:
     ("arguments", "parts"),
     [
         (["--input", "none.json"], ["none.json", "not found"]),
-        (["--input", "p.csv"], ["p.csv", "unknown kind of file"]),
+        (["--input", "p.csv"], ["p.csv", "not recognized"]),
         (["--input", "broken.json"], ["broken.json", "not JSON"]),
         (["--input", "silent.json"], ["silent.json", "no patient has a diagnosis or a prescription"]),
         (["--input", "p.json", "--output-dir", "p.csv"], ["p.csv", "expected a folder"]),

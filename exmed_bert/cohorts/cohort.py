@@ -1,11 +1,10 @@
-"""The cohort of a task: from a file of patients to histories, labels and splits, with the attrition on the way.
+"""The cohort of a task: from patients to histories, labels and splits, with the attrition on the way.
 
 Nothing that happened after the prediction time is in a history: events are cut off before they are encoded, and what
 was encoded is checked again.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,23 +16,23 @@ from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.readers import fingerprint, read_patients
 from exmed_bert.data.tokenizer import Tokenizer
 
 
-def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int) -> Cohort:
-    """Read a file of patients and return those that a task selects, with their histories up to the prediction time.
+def build(source: PatientInput, task: Task, model: ModelInput, min_history: int, seed: int) -> Cohort:
+    """Read patients and return those that a task selects, with their histories up to the prediction time.
 
     Args:
-        path: the file of patients.
+        source: the patients.
         task: gives prediction times and labels.
         model: how to encode.
         min_history: patients with fewer codes up to the prediction time are excluded.
         seed: divides validation from test patients.
 
     Raises:
-        InputError: the file is wrong, or no patient is left.
+        InputError: a file is wrong, or no patient is left.
     """
     tokenizer = Tokenizer(model.max_length, min_history, model.age_unit, model.vocabulary, model.static_columns)
     pieces: list[dict[str, np.ndarray]] = []
@@ -42,7 +41,7 @@ def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int
     hashes_seen: list[np.ndarray] = []
     selected = left = 0  # patients, whatever the number of their prediction times
     bar = console.progress(label="Building the cohort", unit=" patients")
-    for patients in read_patients(path, model.static_columns):
+    for patients in source.chunks():
         hashes = hash_patient_ids(patients.patient_ids)
         hashes_seen.append(hashes)
         chosen = task.select(patients, hashes)
@@ -56,12 +55,12 @@ def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int
         left += len(np.unique(chosen.rows[tokens.rows]))
         bar.update(len(patients))
     bar.close()
-    refuse_duplicates(path, np.concatenate(hashes_seen))
+    refuse_duplicates(source, np.concatenate(hashes_seen))
     label = np.concatenate(labels)
     too_few = f"fewer than {min_history} codes by the index date"
     attrition = _attrition(task, sum(map(len, hashes_seen)), selected, too_few, left)
     if not left:
-        raise InputError(f"{path}: no patient is left: {'; '.join(f'{count:,} {what}' for what, count in attrition)}")
+        raise InputError(f"{source}: no patient is left: {'; '.join(f'{count:,} {what}' for what, count in attrition)}")
     attrition += task.label_attrition(len(label))
     if (label != UNLABELED).any():
         attrition.append(("  with the outcome", int((label == 1).sum())))
@@ -75,7 +74,7 @@ def build(path: Path, task: Task, model: ModelInput, min_history: int, seed: int
         masking=None,
         vocabulary=vocabulary,
         novel_codes=(),
-        input_fingerprint=fingerprint(path),
+        input_fingerprint=source.origin.fingerprint,
         split_seed=seed,
         train_ratio=1.0,
         static_columns=model.static_columns,

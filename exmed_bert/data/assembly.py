@@ -1,15 +1,13 @@
 """From chunks of encoded patients to the columns of a dataset."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import STATIC
 from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, PatientColumns
-from exmed_bert.data.readers import read_patients
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.tokenizer import FinalIds, TokenColumns
 from exmed_bert.data.vocabulary import AgeUnit
 
@@ -95,28 +93,27 @@ def _id_columns(ids: list[int | str]) -> dict[str, np.ndarray]:
     }
 
 
-def refuse_duplicates(path: Path, hashes: np.ndarray) -> None:
-    """Raise an InputError that names the first record whose patient stands in the file before.
+def refuse_duplicates(source: PatientInput, hashes: np.ndarray) -> None:
+    """Raise an InputError that names the first record whose patient stands in the input before.
 
     Args:
-        path: the file of patients.
-        hashes: (N,) `randomness.hash_patient_ids` of its patients, in order.
+        source: the patients.
+        hashes: (N,) `randomness.hash_patient_ids` of those that were read, in order.
     """
     distinct, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     if len(distinct) == len(hashes):
         return
-    row = int(first[counts > 1].min())
-    second = int(np.flatnonzero(hashes == hashes[row])[1])
-    patient_id = next(_ids_from(path, second))
-    raise InputError(
-        f"{path}: record {second + 1} (patient_id {patient_id!r}): patient_id: "
-        f"is that of record {row + 1} too, expected each patient once"
-    )
-
-
-def _ids_from(path: Path, row: int) -> Iterator[int | str]:
-    """Yield the patient ids of a file from row ``row`` on."""
-    start = 0
-    for patients in read_patients(path):
-        yield from patients.patient_ids[max(row - start, 0) :]
+    repeated = hashes[first[counts > 1].min()]
+    rows: list[int] = []
+    start = 1  # records are numbered as they stand in the files, those that were left out included
+    for patients in source.raw_chunks():
+        own = hash_patient_ids(patients.patient_ids)
+        for row in np.flatnonzero(own == repeated).tolist():
+            rows.append(start + row)
+            patient_id = patients.patient_ids[row]
+            if len(rows) == 2:
+                raise InputError(
+                    f"{source}: record {rows[1]} (patient_id {patient_id!r}): patient_id: "
+                    f"is that of record {rows[0]} too, expected each patient once"
+                )
         start += len(patients)

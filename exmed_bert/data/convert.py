@@ -14,15 +14,14 @@ from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.coverage import no_known_codes, unknown_rows, warn_of_unknown
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.formats import file_format
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.readers import fingerprint, read_patients
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
-from exmed_bert.files import atomic_write, make_folder, read_json, save_tensors
+from exmed_bert.files import atomic_write, make_folder, save_tensors
 from exmed_bert.settings import ConvertSettings
 
 _STATIC_EPOCH = 0
@@ -30,8 +29,9 @@ _STATIC_EPOCH = 0
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion made: the datasets by split, where they are, and what was met on the way."""
+    """What a conversion made of its input: the datasets by split, where they are, and what was met on the way."""
 
+    source: PatientInput
     datasets: dict[str, PatientDataset]
     paths: dict[str, Path]
     summary: TokenizerSummary
@@ -59,13 +59,14 @@ def convert(settings: ConvertSettings) -> Conversion:
 
     rule = SplitRule(settings.seed, settings.train_ratio)
     static_columns = declared(settings.static_columns)
+    source = PatientInput(settings.input, settings, static_columns)
     tokenizer = Tokenizer(
         settings.max_length, settings.min_observations, settings.age_unit, static_columns=static_columns
     )
     pieces: dict[str, list[dict[str, np.ndarray]]] = {"train": [], "val": []}
     hashes_seen: list[np.ndarray] = []
     bar = console.progress(label="Converting", unit=" patients")
-    for patients in read_patients(settings.input, static_columns):
+    for patients in source.chunks():
         hashes = hash_patient_ids(patients.patient_ids)
         hashes_seen.append(hashes)
         tokens = tokenizer.encode(patients)
@@ -74,16 +75,16 @@ def convert(settings: ConvertSettings) -> Conversion:
             pieces[split].append(select_piece(patients, tokens, hashes, chosen))
         bar.update(len(patients))
     bar.close()
-    refuse_duplicates(settings.input, np.concatenate(hashes_seen))
+    refuse_duplicates(source, np.concatenate(hashes_seen))
 
     summary = tokenizer.summary
     if summary.events.read == sum(summary.unknown_codes.values()):
-        raise no_known_codes(settings.input, {}, summary.unknown_codes)
+        raise no_known_codes(source, {}, summary.unknown_codes, source.summary.families)
     kept = {split: sum(len(piece["patient_hashes"]) for piece in parts) for split, parts in pieces.items()}
     for split in paths:
         if kept[split] == 0:
             raise InputError(
-                f"{settings.input}: no patient is left for the {split} split: {summary.patients} patients, "
+                f"{source}: no patient is left for the {split} split: {summary.patients} patients, "
                 f"{summary.too_short} of them with fewer than {settings.min_observations} codes; "
                 "use more patients, or change --train-ratio or --min-observations"
             )
@@ -91,7 +92,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     used = np.concatenate([np.unique(piece["codes"]) for parts in pieces.values() for piece in parts])
     if (used < len(SPECIAL_TOKENS)).all():
         raise InputError(
-            f"{settings.input}: of {summary.patients - summary.too_short:,} patients with at least "
+            f"{source}: of {summary.patients - summary.too_short:,} patients with at least "
             f"{settings.min_observations} codes none has one that is known, of the latest {settings.max_length}"
         )
     vocabulary, final = tokenizer.vocabulary(used)
@@ -107,8 +108,8 @@ def convert(settings: ConvertSettings) -> Conversion:
         "masking": masking,
         "vocabulary": vocabulary,
         "static_columns": static_columns,
-        "novel_codes": _novel_codes(settings.input),
-        "input_fingerprint": fingerprint(settings.input),
+        "novel_codes": source.novel_codes,
+        "input_fingerprint": source.origin.fingerprint,
         "split_seed": settings.seed,
         "train_ratio": settings.train_ratio,
     }
@@ -122,7 +123,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
         for split, dataset in datasets.items():
             save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
-    return Conversion(datasets, paths, summary)
+    return Conversion(source, datasets, paths, summary)
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
@@ -132,10 +133,11 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
     base = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
     resolved.save(base.with_name(f"{base.name}.settings.json"))
 
-    summary = result.summary
+    summary, reading = result.summary, result.source.summary
     any_dataset = next(iter(result.datasets.values()))
     rows: list[tuple[str, Any]] = [
-        ("patients read", summary.patients),
+        ("patients read", summary.patients + sum(reading.excluded.values())),
+        *((f"excluded: {reason}", count) for reason, count in reading.excluded.items()),
         (f"excluded: fewer than {settings.min_observations} codes", summary.too_short),
         (f"cut to the latest {settings.max_length} codes", summary.truncated),
         ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
@@ -147,8 +149,8 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
         rows.append(
             (f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)", summary.before_birth)
         )
-    console.table(f"Converted {settings.input}", rows)
-    warn_of_unknown(settings.input, {}, summary)
+    console.table(f"Converted {result.source}", rows)
+    warn_of_unknown(result.source, {}, summary)
     for split, dataset in result.datasets.items():
         size = result.paths[split].stat().st_size
         stats = {**dataset.stats(), "bytes per patient": round(size / len(dataset))}
@@ -171,12 +173,3 @@ def _with_static_masks(dataset: PatientDataset, masking: Masking, epoch: int) ->
         "masked": torch.from_numpy(np.concatenate(masked)),
     }
     return PatientDataset(dataset.info, dataset.columns | columns)
-
-
-def _novel_codes(path: Path) -> tuple[str, ...]:
-    """Return the novel codes that the generator made, from the ``.meta.json`` beside its file; none for other files."""
-    meta = path.with_name(path.name.removesuffix(file_format(path)) + ".meta.json")
-    if not meta.is_file():
-        return ()
-    novel = read_json(meta).get("novel_codes", {})
-    return tuple(sorted(novel))

@@ -17,6 +17,7 @@ from exmed_bert.data.tokenizer import TokenizerSummary
 
 _MOST_UNKNOWN = 0.2  # share of the events; above it, a model would learn from a remnant of the histories
 _EXAMPLES = 5
+_FAMILIES = 12
 
 
 def no_known_codes(
@@ -53,7 +54,7 @@ def no_known_codes(
         )
         found.append(f"{sum(unknown.values()):,} such as {_examples(unknown)}; expected {expected}")
     if families:
-        listed = ", ".join(name for name, _ in Counter(families).most_common(_EXAMPLES))
+        listed = ", ".join(name for name, _ in Counter(families).most_common(_FAMILIES))
         found.append(f"found {listed}; none of them is a code system that is known")
     return InputError(f"{where}: no event has a known code: {'; '.join(found) or 'it holds no coded events'}")
 

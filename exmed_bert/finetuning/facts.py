@@ -12,14 +12,14 @@ from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.evaluation.results import CurvePoint
 from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.finetuning.runs import Finished, Run
-from exmed_bert.settings import FinetuneSettings
+from exmed_bert.settings import FinetuneSettings, listed
 
 LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}  # name of each kind of run
 
 
 def facts(settings: FinetuneSettings, task: Task, cohort: Cohort, run: Run) -> list[tuple[str, str]]:
     """Return names and values: the input, the task, the model; ``run`` is the one whose model is kept."""
-    found = [("patients", str(settings.input)), ("pretrained model", str(settings.model_dir))]
+    found = [("patients", listed(settings.input)), ("pretrained model", str(settings.model_dir))]
     found += [*task.description, ("head", settings.head), ("seed", str(run.seed))]
     if cohort.new_codes:
         found.append(("codes that the model never saw", f"{len(cohort.new_codes):,}"))

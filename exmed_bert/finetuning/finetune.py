@@ -16,6 +16,8 @@ from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.readers.source import Source
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.predict_only import predict_only
@@ -24,7 +26,7 @@ from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
 from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import check_fit, read_pretrained, weight_files
-from exmed_bert.settings import FinetuneSettings
+from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.run_folder import RunFolder, open_run, run_identity
@@ -54,8 +56,9 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     model, form = read_pretrained(settings.model_dir)
     otherwise = "take another model"
     check_fit(settings.model_dir, model.config, form.age_unit, form.static_columns, form.max_length, otherwise)
-    cohort = build(settings.input, task, form, settings.min_history, settings.seed)
-    task.check(settings.input, cohort)
+    source = PatientInput(settings.input, settings, form.static_columns)
+    cohort = build(source, task, form, settings.min_history, settings.seed)
+    task.check(source, cohort)
     check_splits(settings, cohort)
 
     identity = _identity(settings, task)
@@ -102,8 +105,9 @@ def check_splits(settings: FinetuneSettings, cohort: Cohort) -> None:
         events = int(patients.labels[rows].sum())
         if not 0 < events < len(rows):
             raise InputError(
-                f"{settings.input}: {events:,} of {len(rows):,} {name} patients have the outcome, expected some with "
-                "it and some without; use more patients, a wider --endpoint or a longer --horizon-days"
+                f"{listed(settings.input)}: {events:,} of {len(rows):,} {name} patients have the outcome, "
+                "expected some with it and some without; use more patients, a wider --endpoint or a longer "
+                "--horizon-days"
             )
 
 
@@ -138,7 +142,7 @@ def make_experiment(
 
 def _identity(settings: FinetuneSettings, task: Task) -> dict[str, Any]:
     """Return what decides the weights."""
-    files = {"input": [settings.input], "model": weight_files(settings.model_dir)}
+    files = {"input": Source.at(settings.input).files, "model": weight_files(settings.model_dir)}
     return run_identity(settings, _NOT_IDENTITY | _ADDED, files, task.identity())
 
 

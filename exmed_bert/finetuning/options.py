@@ -5,10 +5,9 @@ import math
 from exmed_bert.cohorts.tasks.base import prediction_rule
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.formats import file_format
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.files import check_writable, existing_file
 from exmed_bert.settings import BASELINES, FinetuneSettings
-from exmed_bert.startup import called
 
 SCRATCH = "scratch"  # among the baselines: the same network without pretraining
 
@@ -28,8 +27,7 @@ def check(settings: FinetuneSettings) -> None:
         raise OptionError(
             f"--output-dir: {settings.model_dir} holds the model and its own predictions, expected another folder"
         )
-    existing_file(settings.input, f"make it with: {called('generate')}")
-    file_format(settings.input)
+    PatientInput(settings.input, settings)
     if settings.predict_only:
         prediction_rule(settings)
         if settings.labels is not None:

@@ -11,6 +11,7 @@ from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.tasks.base import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.files import make_folder
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
@@ -30,8 +31,9 @@ def predict_only(settings: FinetuneSettings) -> None:
     model, form, content = read_finetuned(folder)
     known = _checked(folder / FINETUNING, content)
     task = saved_task(folder / FINETUNING, known["task"], settings)
-    cohort = build(settings.input, task, form, known["min_history"], settings.seed)
-    task.check(settings.input, cohort)
+    source = PatientInput(settings.input, settings, form.static_columns)
+    cohort = build(source, task, form, known["min_history"], settings.seed)
+    task.check(source, cohort)
     patients = cohort.patients
     model, estimated = extend_outcome_vocabulary(
         model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed
@@ -45,7 +47,7 @@ def predict_only(settings: FinetuneSettings) -> None:
     path = write_predictions(settings.output_dir, patients, probabilities, labels)
     rows: list[tuple[str, Any]] = [*cohort.attrition, *new_codes(len(cohort.new_codes), estimated)]
     rows.append(("mean probability", f"{float(probabilities.mean()):.4f}"))
-    console.table(f"{known['title']}: {settings.input}", rows)
+    console.table(f"{known['title']}: {source}", rows)
     console.table("Written", [("predictions", path)])
 
 

@@ -25,7 +25,7 @@ from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_
 from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.settings import FinetuneSettings
+from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback, log
@@ -116,8 +116,8 @@ def train_one(
     for split, outcomes in (("training", labels), ("validation", patients.labels[subset.validation])):
         if not 0 < outcomes.sum() < len(outcomes):
             raise InputError(
-                f"{settings.input}: {int(outcomes.sum())} of {len(outcomes):,} {split} patients have the outcome, "
-                "expected some with it and some without; take more patients or another endpoint"
+                f"{listed(settings.input)}: {int(outcomes.sum())} of {len(outcomes):,} {split} patients have "
+                "the outcome, expected some with it and some without; take more patients or another endpoint"
             )
     scored = patients.rows(TEST)
     if (found := _finished(folder, scored)) is not None:

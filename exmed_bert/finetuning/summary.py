@@ -7,7 +7,7 @@ from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
 from exmed_bert.evaluation.results import Results
 from exmed_bert.finetuning.outcome_model import Pretrained
 from exmed_bert.finetuning.predictions import PREDICTIONS
-from exmed_bert.settings import FinetuneSettings
+from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.training.tracking import FINETUNING, viewers
 
 
@@ -18,7 +18,7 @@ def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrai
     for number, name in enumerate(SPLITS):
         own = patients.rows(number)
         rows.append((f"  {name}", f"{len(own):,}, {int(patients.labels[own].sum()):,} with the outcome"))
-    console.table(f"Cohort of {settings.input}", rows + new_codes(pretrained.new, pretrained.estimated))
+    console.table(f"Cohort of {listed(settings.input)}", rows + new_codes(pretrained.new, pretrained.estimated))
 
 
 def new_codes(new: int, estimated: int) -> list[tuple[str, Any]]:

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from exmed_bert.cohorts.index_dates import NEVER, IndexRule, last_days
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.settings import FinetuneSettings
 
@@ -103,8 +103,8 @@ class Task(ABC):
         """Return the ids of the codes whose occurrence is the outcome, for the prompt; none for other outcomes."""
         return []
 
-    def check(self, path: Path, cohort: Cohort) -> None:  # noqa: B027, most tasks have nothing to check
-        """Refuse or warn of what shows only once the cohort is built from the file ``path``.
+    def check(self, source: PatientInput, cohort: Cohort) -> None:  # noqa: B027, most tasks have nothing to check
+        """Refuse or warn of what shows only once the cohort is built from ``source``.
 
         Raises:
             InputError, OptionError: nothing can be learned or predicted from such a cohort.

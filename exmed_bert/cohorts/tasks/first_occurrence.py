@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.settings import FinetuneSettings
 
@@ -90,13 +90,13 @@ class FirstOccurrence(Task):
         """Return the ids of the endpoint's codes."""
         return self.endpoint.target_codes(vocabulary)
 
-    def check(self, path: Path, cohort: Cohort) -> None:
+    def check(self, source: PatientInput, cohort: Cohort) -> None:
         """Refuse an endpoint that no patient has, or whose code system is not clear."""
         if not self.outcomes:
             return
         self.endpoint.resolve()
         if not self.endpoint.found:
-            raise InputError(f"{path}: --endpoint {self.endpoint.text}: no patient has such a code")
+            raise InputError(f"{source}: --endpoint {self.endpoint.text}: no patient has such a code")
 
     def notes(self, model: ModelInput) -> list[str]:
         """Say what pretraining has seen of the endpoint."""

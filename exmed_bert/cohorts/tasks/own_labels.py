@@ -15,6 +15,7 @@ from exmed_bert.cohorts.label_file import LabelFile, read_labels
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.files import existing_file, fingerprint
 from exmed_bert.settings import FinetuneSettings
 
@@ -80,10 +81,10 @@ class OwnLabels(Task):
         """The file of labels."""
         return "Outcome of the labels" if self.path is None else f"Outcome of {self.path.name}"
 
-    def check(self, path: Path, cohort: Cohort) -> None:
+    def check(self, source: PatientInput, cohort: Cohort) -> None:
         """Warn of labels of patients who are not in the file of patients."""
         if self._unknown:
-            console.warn(f"{self._unknown:,} labels are of patients who are not in {path}")
+            console.warn(f"{self._unknown:,} labels are of patients who are not in {source}")
 
     def label_attrition(self, left: int) -> list[tuple[str, int]]:
         """Return the way from all labels to those that are left: a patient may have several."""

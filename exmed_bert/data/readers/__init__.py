@@ -1,5 +1,5 @@
 """Reading files of patients: a registry of readers, one module per format."""
 
-from exmed_bert.data.readers.registry import READERS, fingerprint, read_patients, reader_of
+from exmed_bert.data.readers.registry import READERS, reader_of
 
-__all__ = ["READERS", "fingerprint", "read_patients", "reader_of"]
+__all__ = ["READERS", "reader_of"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.data.patient import EPOCH, LISTED, NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, merge_events
-from exmed_bert.data.readers.validation import RecordFields
+from exmed_bert.data.readers.validation import YEARS, RecordFields
 from exmed_bert.data.static_columns import BUILT_IN
 
 _DIGITS = 8  # of a date, YYYYMMDD
@@ -72,7 +72,7 @@ def patient_columns(table: Any, fields: RecordFields) -> PatientColumns | None:
         return None
     return PatientColumns(
         patient_ids=ids.to_pylist(),
-        birth_years=years.to_numpy(),
+        birth_years=years.to_numpy().clip(*YEARS),
         static={column.name: text.to_pylist() for column, text in zip((*BUILT_IN, *further), texts, strict=True)},
         plos=plos.cast(pyarrow.int8()).fill_null(-1).to_numpy(),
         events=merge_events([part for part in events if part is not None]),

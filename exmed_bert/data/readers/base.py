@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
+from exmed_bert.codes import code_system
+from exmed_bert.console import OptionError
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
@@ -29,6 +32,19 @@ class Reading:
     static_columns: Sequence[StaticColumn]
     summary: ReadingSummary
 
+    @cached_property
+    def kept_systems(self) -> frozenset[str]:
+        """The code systems that --keep-systems names.
+
+        Raises:
+            OptionError: it names none of ours.
+        """
+        named = (self.settings.keep_systems or "").split(",")
+        try:
+            return frozenset(code_system(part.strip()).name for part in named if part.strip())
+        except ValueError as error:
+            raise OptionError(f"--keep-systems: {error}") from None
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -38,13 +54,11 @@ class Origin:
         fingerprint: digest of the content, 32 hexadecimal digits.
         generated: whether our generator made them.
         meta: what the generator says of them, {} for others.
-        own_record: whether the record is our own, which declares the code system of each event: all systems are kept.
     """
 
     fingerprint: str
     generated: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
-    own_record: bool = False
 
 
 class Reader(Protocol):
@@ -53,10 +67,12 @@ class Reader(Protocol):
     Attributes:
         name: of the format, after --input-format.
         title: of the format, for messages.
+        own_record: whether the record is our own, which declares the code system of each event: all systems are kept.
     """
 
     name: str
     title: str
+    own_record: bool
 
     def recognizes(self, source: Source) -> str | None:
         """Return by what files are known to be of this format, None where they are not."""

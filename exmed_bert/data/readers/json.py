@@ -16,6 +16,7 @@ class JsonReader(RecordReader):
     """Reads a list of records."""
 
     name = "json"
+    title = "our own records, one list"
     extensions = (".json",)
 
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:

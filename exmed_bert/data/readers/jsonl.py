@@ -20,6 +20,7 @@ class JsonLinesReader(RecordReader):
     """Reads lines of JSON; blank lines are skipped."""
 
     name = "jsonl"
+    title = "our own records, one per line"
     extensions = (".jsonl", ".jsonl.gz")
 
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:

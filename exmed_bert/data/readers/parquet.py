@@ -14,6 +14,7 @@ class ParquetReader(RecordReader):
     """Reads a Parquet file of records."""
 
     name = "parquet"
+    title = "our own records, Parquet"
     extensions = (".parquet",)
 
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:

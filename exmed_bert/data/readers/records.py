@@ -6,59 +6,99 @@ unusual about them is looked at as records, to read it with care or to name it.
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exmed_bert import files
-from exmed_bert.console import warn
+from exmed_bert.console import InputError, warn
 from exmed_bert.data.formats import file_format
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers import arrow
-from exmed_bert.data.readers.validation import BIRTH_YEARS, RecordFields, columns_of
-from exmed_bert.data.static_columns import StaticColumn
+from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.summary import ROWS
+from exmed_bert.data.readers.validation import RecordFields, columns_of
+from exmed_bert.files import read_json
+
+_GENERATED = "exmed-bert-synthetic-patients"  # the format of the generator's meta file
 
 
 class RecordReader(ABC):
     """Base of the readers of our own record; a subclass yields its file part by part.
 
     Attributes:
-        name: of the format.
+        name: of the format, after --input-format.
+        title: of the format, for messages.
         extensions: ends of the names of its files.
     """
 
     name: str
+    title: str
+    own_record = True
     extensions: tuple[str, ...]
 
-    def recognizes(self, path: Path) -> bool:
-        """Tell by the file's name whether it is of this format."""
-        return path.name.lower().endswith(self.extensions) and file_format(path) in self.extensions
+    def recognizes(self, source: Source) -> str | None:
+        """Tell by the names of the files."""
+        return f"file names {', '.join(self.extensions)}" if source.files == self._files(source) else None
 
-    def fingerprint(self, path: Path) -> str:
-        """Return the digest of the file's bytes."""
-        return files.fingerprint(path)
+    def origin(self, source: Source) -> Origin:
+        """Return the digest of the files' bytes, and what the generator wrote beside them."""
+        files = self._files(source)
+        meta = generator_meta(files[0]) if len(files) == 1 else {}
+        return Origin(source.fingerprint(files), meta.get("format") == _GENERATED, meta)
 
     @abstractmethod
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:
         """Yield ``size`` patients at a time, as columns, or as records that have to be looked at one by one."""
 
-    def chunks(self, path: Path, static_columns: Sequence[StaticColumn], size: int) -> Iterator[PatientColumns]:
+    def chunks(self, reading: Reading, size: int) -> Iterator[PatientColumns]:
         """Yield the patients as columns; see `base.Reader.chunks`."""
-        fields = RecordFields(static_columns)
+        for path in self._files(reading.source):
+            fields = RecordFields(reading.static_columns)
+            count = 0
+            for patients in self._of_file(path, fields, size):
+                count += len(patients)
+                yield patients
+            reading.summary.of(path.name)[ROWS] += count
+            if fields.unused:
+                warn(f"{path}: fields that are not used: {', '.join(sorted(fields.unused))}")
+
+    def _of_file(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns]:
         parts = self.parts(path, fields, size)
         first = 1
         while True:
             with _no_garbage_collection():
                 patients = next(parts, None)
                 if patients is None:
-                    break
+                    return
                 if isinstance(patients, list):
                     patients = columns_of(path, patients, first, fields)
                 first += len(patients)
             yield patients
-        if fields.unused:
-            warn(f"{path}: fields that are not used: {', '.join(sorted(fields.unused))}")
+
+    def _files(self, source: Source) -> tuple[Path, ...]:
+        return source.of_kind(*self.extensions)
+
+
+def generator_meta(path: Path) -> dict[str, Any]:
+    """Return what our generator wrote beside its file, {} where it wrote nothing.
+
+    Raises:
+        InputError: the meta file is damaged.
+    """
+    beside = path.with_name(path.name.removesuffix(file_format(path)) + ".meta.json")
+    if not beside.is_file():
+        return {}
+    meta = read_json(beside)
+    if not isinstance(meta, dict):
+        return {}
+    novel = meta.get("novel_codes", {})
+    if not isinstance(novel, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("source"), str) for entry in novel.values()
+    ):
+        raise InputError(f"{beside}: novel_codes: expected codes with the 'source' of each")
+    return meta
 
 
 def from_table(table: Any | None, fields: RecordFields) -> PatientColumns | None:
@@ -66,7 +106,7 @@ def from_table(table: Any | None, fields: RecordFields) -> PatientColumns | None
     if table is None:
         return None
     columns = arrow.patient_columns(table, fields)
-    if columns is None or not {columns.birth_years.min(), columns.birth_years.max()} <= set(BIRTH_YEARS):
+    if columns is None:
         return None
     fields.unused.update(set(table.column_names) - fields.known)
     return columns

@@ -1,59 +1,35 @@
-"""The readers there are, and which of them a path is for."""
-
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+"""The readers there are, and which of them files are for."""
 
 from exmed_bert.console import InputError
-from exmed_bert.data.formats import file_format
-from exmed_bert.data.patient import PatientColumns
-from exmed_bert.data.readers.base import CHUNK, Reader
+from exmed_bert.data.readers.base import Reader
 from exmed_bert.data.readers.json import JsonReader
 from exmed_bert.data.readers.jsonl import JsonLinesReader
+from exmed_bert.data.readers.meds import MedsReader
 from exmed_bert.data.readers.parquet import ParquetReader
-from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
-from exmed_bert.files import existing_file
-from exmed_bert.startup import called
+from exmed_bert.data.readers.source import Source
 
-READERS: tuple[Reader, ...] = (JsonReader(), JsonLinesReader(), ParquetReader())
+# In the order in which they are asked: those that look into the files before those that go by their names.
+READERS: tuple[Reader, ...] = (MedsReader(), JsonReader(), JsonLinesReader(), ParquetReader())
 
 
-def reader_of(path: Path) -> Reader:
-    """Return the reader of a path.
+def reader_of(source: Source, input_format: str = "auto") -> tuple[Reader, str]:
+    """Return the reader of files, and by what it knows them.
+
+    Args:
+        source: the files.
+        input_format: the name of a reader, or auto.
 
     Raises:
         InputError: there is none.
     """
+    if input_format != "auto":
+        return next(reader for reader in READERS if reader.name == input_format), "--input-format"
     for reader in READERS:
-        if reader.recognizes(path):
-            return reader
-    file_format(path)  # names the formats
-    raise InputError(f"{path}: no reader knows this kind of file")
-
-
-def read_patients(
-    path: Path, static_columns: Sequence[StaticColumn] = BUILT_IN, size: int = CHUNK
-) -> Iterator[PatientColumns]:
-    """Yield the patients of a file as columns, ``size`` at a time.
-
-    A field that is not ours is ignored and named once.
-
-    Args:
-        path: the file.
-        static_columns: those that are read.
-        size: patients in a chunk.
-
-    Raises:
-        InputError: the file is missing, broken or empty, or a record is wrong. Names record, field and value.
-    """
-    existing_file(path, f"make it with: {called('generate')}")
-    found = False
-    for patients in reader_of(path).chunks(path, static_columns, size):
-        found = True
-        yield patients
-    if not found:
-        raise InputError(f"{path}: holds no patients")
-
-
-def fingerprint(path: Path) -> str:
-    """Return a digest of the patients' file or files, 32 hexadecimal digits."""
-    return reader_of(path).fingerprint(path)
+        if by := reader.recognizes(source):
+            return reader, by
+    shown = ", ".join(file.name for file in source.files[:5]) + (", ..." if len(source.files) > 5 else "")
+    known = ", ".join(reader.name for reader in READERS)
+    raise InputError(
+        f"{source}: not recognized ({shown}); name the format with --input-format ({known}), or the "
+        "columns of your own tables with --columns"
+    )

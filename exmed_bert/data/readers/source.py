@@ -14,6 +14,7 @@ _SHARD = re.compile(r"[._-]?(?:part|shard|chunk)?[._-]?\d*", re.IGNORECASE)  # a
 _SHARD_ENDING = re.compile(r"[._-](?:part|shard)?[._-]?\d+$", re.IGNORECASE)  # Patient.000, drug_exposure-part-1
 _NOT_DATA = ("._", ".")  # what macOS and other tools leave beside files
 _NO_DATA_FOLDERS = {"__MACOSX"}
+_BESIDE = (".meta.json", ".settings.json")  # what our own steps write beside their files
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ class Source:
 
 
 def _is_data(path: Path) -> bool:
-    return not path.name.startswith(_NOT_DATA) and not any(
-        part in _NO_DATA_FOLDERS or part.startswith(".") for part in path.parts[:-1]
+    return (
+        not path.name.startswith(_NOT_DATA)
+        and not path.name.endswith(_BESIDE)
+        and not any(part in _NO_DATA_FOLDERS or part.startswith(".") for part in path.parts[:-1])
     )
 
 

@@ -23,7 +23,7 @@ from exmed_bert.data.patient import (
 )
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 
-BIRTH_YEARS = range(1850, 2101)
+YEARS = (-9999, 9999)  # years beyond are as implausible as these, and fit no column
 
 _LIST_FIELDS = tuple(field for fields in LISTED.values() for field in fields)
 _REQUIRED = ("patient_id", "birth_year", *(column.field for column in BUILT_IN), *_LIST_FIELDS)
@@ -83,16 +83,13 @@ def columns_of(path: Path, records: list[Any], first: int, fields: RecordFields)
         ("had_plos", (bool, type(None)), "true, false or null"),
     ):
         _check_types(column[field], allowed, field, wanted, refuse)
-    for index, year in enumerate(column["birth_year"]):
-        if year not in BIRTH_YEARS:
-            refuse(index, "birth_year", f"{year}, expected {BIRTH_YEARS.start} to {BIRTH_YEARS.stop - 1}")
 
     events = [_listed(column, system, *names, refuse) for system, names in LISTED.items()]
     if "events" in present:
         events.append(_other_events(records, refuse))
     return PatientColumns(
         patient_ids=column["patient_id"],
-        birth_years=np.array(column["birth_year"], dtype=np.int32),
+        birth_years=np.array([min(max(year, YEARS[0]), YEARS[1]) for year in column["birth_year"]], dtype=np.int32),
         static={static.name: column[static.field] for static in fields.static_columns},
         plos=np.array([-1 if value is None else int(value) for value in column["had_plos"]], dtype=np.int8),
         events=merge_events(events),

@@ -3,7 +3,7 @@
 import csv
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ BINOMIAL = f"Sampling error: the same metric in {DRAWS} files whose counts are b
 
 @dataclass(frozen=True)
 class Findings:
-    """A file's counts, the tables they are compared with, and the content of the file's meta file ({} without one)."""
+    """Counts of patients, the tables they are compared with, and what the generator says of them ({} of others)."""
 
-    path: Path
+    source: str
     measures: Measures
     histories: Histories
-    meta: dict[str, Any]
+    meta: Mapping[str, Any]
 
     @property
     def tables(self) -> Tables:

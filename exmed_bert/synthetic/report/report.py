@@ -2,21 +2,18 @@
 
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from exmed_bert import codes, console
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
-from exmed_bert.data.formats import file_format
 from exmed_bert.data.patient import EPOCH
-from exmed_bert.data.readers import read_patients
-from exmed_bert.files import check_writable, existing_file, make_folder, read_json, write_json
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.files import check_writable, make_folder, write_json
 from exmed_bert.reference.tables import load
 from exmed_bert.reporting.content import Report
 from exmed_bert.reporting.folder import PAGE, report_files
 from exmed_bert.settings import ReportSettings
-from exmed_bert.startup import called
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import COMPARISONS
 from exmed_bert.synthetic.report.findings import Comparison, Findings
@@ -36,8 +33,7 @@ def check(settings: ReportSettings) -> None:
     Raises:
         InputError: the input is missing or of an unknown kind, or the folder cannot be written.
     """
-    existing_file(settings.input, f"make it with: {called('generate')}")
-    file_format(settings.input)
+    PatientInput(settings.input, settings)
     check_writable(settings.output_dir)
 
 
@@ -50,10 +46,11 @@ def run(resolved: Resolved[ReportSettings]) -> None:
     settings = resolved.settings
     check(settings)
     make_folder(settings.output_dir)
-    findings = count(settings.input)
+    patients = PatientInput(settings.input, settings)
+    findings = count(patients)
     comparisons = [compare(findings) for compare in COMPARISONS]
     notes = remarks(findings)
-    title = f"{settings.input.name}: comparison with published values"
+    title = f"{patients.name}: comparison with published values"
     report = Report(title, facts(findings), notes, sections(comparisons), draw(comparisons))
     with report_files(settings.output_dir, report, DRAWINGS) as staged:
         write_json(staged / JSON, content_of(findings, comparisons, notes))
@@ -80,31 +77,32 @@ def run(resolved: Resolved[ReportSettings]) -> None:
     )
 
 
-def count(path: Path) -> Findings:
-    """Count a file of patients; memory does not grow with them.
+def count(source: PatientInput) -> Findings:
+    """Count patients; memory does not grow with them.
 
     Raises:
         InputError: the file cannot be read, or its patients have no event at all.
     """
-    meta, tables = _meta(path), load()
+    origin, tables = source.origin, load()
+    meta = origin.meta if origin.generated else {}
     sources = {code: entry["source"] for code, entry in meta.get("novel_codes", {}).items()}
     measures, histories = Measures(tables, sources), Histories(tables)
     with console.progress(label="Counting", unit=" patients") as bar:
-        for patients in read_patients(path):
+        for patients in source.chunks():
             diagnoses, drugs = measures.code(patients)
             measures.add_coded(patients, diagnoses, drugs)
             histories.add(patients, diagnoses, drugs)
             bar.update(len(patients))
     if measures.last_day is None:
-        raise InputError(f"{path}: no patient has a diagnosis or a prescription, expected at least one")
-    return Findings(path, measures, histories, meta)
+        raise InputError(f"{source}: no patient has a diagnosis or a prescription, expected at least one")
+    return Findings(str(source), measures, histories, meta)
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:
     """Return names and values that describe the file and the tables."""
     measures = findings.measures
     rows = [
-        ("file", str(findings.path)),
+        ("file", findings.source),
         ("patients", f"{measures.patients:,}"),
         ("diagnoses", f"{measures.events[codes.ICD10CM]:,}"),
         ("prescriptions", f"{measures.events[codes.ATC]:,}"),
@@ -150,7 +148,7 @@ def content_of(findings: Findings, comparisons: list[Comparison], notes: list[st
         "format": FORMAT,
         "version": VERSION,
         "input": {
-            "file": str(findings.path),
+            "file": findings.source,
             "patients": measures.patients,
             "diagnoses": measures.events[codes.ICD10CM],
             "prescriptions": measures.events[codes.ATC],
@@ -185,22 +183,6 @@ def content_of(findings: Findings, comparisons: list[Comparison], notes: list[st
             for comparison in comparisons
         },
     }
-
-
-def _meta(path: Path) -> dict[str, Any]:
-    """Return the meta file that stands beside a generated file, {} when there is none of ours."""
-    beside = path.with_name(f"{path.name[: -len(file_format(path))]}.meta.json")
-    if not beside.is_file():
-        return {}
-    meta = read_json(beside)
-    if not isinstance(meta, dict) or meta.get("format") != "exmed-bert-synthetic-patients":
-        return {}
-    novel = meta.get("novel_codes", {})
-    if not isinstance(novel, dict) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("source"), str) for entry in novel.values()
-    ):
-        raise InputError(f"{beside}: novel_codes: expected codes with the 'source' of each")
-    return meta
 
 
 def _day(day: int | None) -> str | None:

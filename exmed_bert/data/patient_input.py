@@ -1,0 +1,118 @@
+"""The patients behind ``--input``, in whatever format, with codes in the systems that the settings ask for."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from exmed_bert import console
+from exmed_bert.console import InputError
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.readers.base import CHUNK, Origin, Reading
+from exmed_bert.data.readers.registry import reader_of
+from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.summary import IMPLAUSIBLE_BIRTH_YEAR, NO_BIRTH_YEAR, ReadingSummary
+from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.settings import ReadingSettings
+from exmed_bert.startup import called
+
+BIRTH_YEARS = (1800, 2300)  # the years that data with shifted dates, such as MIMIC's, lie in are plausible
+
+
+class PatientInput:
+    """Patients that can be read any number of times.
+
+    Attributes:
+        source: the files.
+        reader: of their format.
+        settings: how to read them.
+        static_columns: those that are read.
+        summary: what the latest reading has read and left out so far.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        settings: ReadingSettings | None = None,
+        static_columns: Sequence[StaticColumn] = BUILT_IN,
+    ) -> None:
+        """Find the files and recognize their format.
+
+        Args:
+            paths: files and folders.
+            settings: how to read them; not given: the defaults.
+            static_columns: those that are read.
+
+        Raises:
+            InputError: a path is missing, or the format is not known.
+        """
+        self.settings = settings or ReadingSettings()
+        self.static_columns = tuple(static_columns)
+        self.source = Source.at(paths, f"make it with: {called('generate')}")
+        self.reader, self._known_by = reader_of(self.source, self.settings.input_format)
+        self.summary = ReadingSummary()
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+    @property
+    def name(self) -> str:
+        """A short name, for titles."""
+        return self.source.name
+
+    @property
+    def read_as(self) -> str:
+        """The format, and how it was recognized."""
+        return f"{self.reader.title} ({self._known_by})"
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What is known of where the patients come from, their digest included."""
+        return self.reader.origin(self.source)
+
+    @property
+    def novel_codes(self) -> tuple[str, ...]:
+        """The novel codes that our generator made, none for other patients."""
+        return tuple(sorted(self.origin.meta.get("novel_codes", {})))
+
+    def chunks(self, size: int = CHUNK) -> Iterator[PatientColumns]:
+        """Yield the patients as columns, at most ``size`` at a time.
+
+        Patients whose birth year is implausible are left out and counted.
+
+        Raises:
+            InputError: a file is damaged, a record is wrong, or there is no patient.
+        """
+        self.summary = ReadingSummary(self.read_as)
+        if not self.reader.own_record:
+            console.echo(f"Reading {self} as {self.read_as}")
+        read = 0
+        for patients in self.raw_chunks(size):
+            read += len(patients)
+            plausible = (patients.birth_years >= BIRTH_YEARS[0]) & (patients.birth_years <= BIRTH_YEARS[1])
+            if not plausible.all():
+                self.summary.excluded[IMPLAUSIBLE_BIRTH_YEAR] += int((~plausible).sum())
+                patients = patients.take(np.flatnonzero(plausible))
+            if len(patients):
+                yield patients
+        excluded = self.summary.excluded.total()
+        if not read and not excluded:
+            raise InputError(f"{self}: holds no patients")
+        if excluded == read + self.summary.excluded[NO_BIRTH_YEAR]:
+            why = "; ".join(f"{count:,} {reason}" for reason, count in self.summary.excluded.items())
+            raise InputError(
+                f"{self}: no patient is left: {why}; expected birth_year from {BIRTH_YEARS[0]} to {BIRTH_YEARS[1]}"
+            )
+
+    def raw_chunks(self, size: int = CHUNK) -> Iterator[PatientColumns]:
+        """Yield all patients as the reader finds them, with codes as they are written."""
+        reading = Reading(self.source, self.settings, self.static_columns, self.summary)
+        return self.reader.chunks(reading, size)
+
+
+def read_patients(
+    path: Path, static_columns: Sequence[StaticColumn] = BUILT_IN, size: int = CHUNK
+) -> Iterator[PatientColumns]:
+    """Yield the patients of a file or folder with the default settings; see `PatientInput.chunks`."""
+    return PatientInput([path], static_columns=static_columns).chunks(size)

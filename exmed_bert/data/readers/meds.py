@@ -1,0 +1,239 @@
+"""Patients from MEDS datasets (https://medical-event-data-standard.github.io), versions 0.3 and 0.4.
+
+Rows are ``subject_id, time, code``; what a code is of stands before ``//`` or, in older data, before the first ``/``.
+Where that is no code system, a parent in ``metadata/codes.parquet`` may be.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exmed_bert.codes import code_system
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.database import name, quoted
+from exmed_bert.data.readers.base import Reading
+from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.summary import NO_SYSTEM
+from exmed_bert.data.readers.tables import SPLITS, Events, Table, TableReader, Tables
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SUBJECTS = ("subject_id", "patient_id")
+_SEPARATOR = "//"
+# Prefixes that are no name of a code system and yet say which one it is.
+_PREFIXES = {
+    "diagnosis//icd//9": "icd9cm",
+    "diagnosis//icd//10": "icd10cm",
+    "procedure//icd//10": "icd10pcs",
+}
+_BIRTH = {"meds_birth", "birth", "snomed/3950001", "snomed//3950001", "snomed/184099003", "snomed//184099003"}
+_DEATH = {"meds_death", "death", "snomed/419620001", "snomed//419620001"}
+_SEX = ("gender", "sex")
+_SEX_CONCEPTS = {"8532": "FEMALE", "8507": "MALE"}  # OMOP's
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a code of a dataset says.
+
+    Attributes:
+        kind: ``event``, ``birth``, ``death``, the name of a static column, or ``other``.
+        system: the code system of an event; the family of another row.
+        text: the code, or the value of a static column.
+    """
+
+    kind: str
+    system: str | None = None
+    text: str | None = None
+
+
+class MedsReader(TableReader):
+    """Reads MEDS."""
+
+    name = "meds"
+    title = "MEDS"
+
+    def recognizes(self, source: Source) -> str | None:
+        """Tell by the columns of the Parquet files."""
+        return "columns subject_id, time, code" if _data_files(source) else None
+
+    def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
+        """Divide the rows into static facts and events by the distinct codes."""
+        files = _data_files(reading.source)
+        if not files:
+            raise InputError(
+                f"{reading.source}: holds no .parquet with the columns subject_id, time, code, as MEDS has"
+            )
+        data = Table(db, "MEDS data", files)
+        subject = name(next(column for column in _SUBJECTS if data.has(column)))
+        self._add_codes(db, data, reading)
+        rows = f"SELECT {subject} AS patient_id, time, m.* FROM {data.sql} d JOIN meds_codes m ON d.code = m.written"
+        static = [column.name for column in reading.static_columns]
+        values = ", ".join(f"CASE WHEN kind = {quoted(column)} THEN text END AS {name(column)}" for column in static)
+        splits = _splits(db, reading.source)
+        people = (
+            f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(time) END AS birth_year, {values}, "
+            "CASE WHEN kind = 'death' THEN day_of_date(time::DATE) END AS death_date "
+            f"FROM ({rows}) WHERE kind NOT IN ('event', 'other') "
+            f"UNION ALL BY NAME SELECT DISTINCT {subject} AS patient_id FROM {data.sql}"
+        )
+        if splits is not None:
+            people = f"SELECT * FROM ({people}) LEFT JOIN ({splits}) USING (patient_id)"
+        events = (
+            f"SELECT {subject} AS patient_id, day_of_date(time::DATE) AS day, system, text AS code, "
+            f"CASE WHEN kind = 'other' THEN {quoted(NO_SYSTEM)} END AS reason "
+            f"FROM {data.sql} d LEFT JOIN meds_codes m ON d.code = m.written "
+            "WHERE kind IS NULL OR kind IN ('event', 'other')"
+        )
+        return Tables(people, [Events(data.label, events)])
+
+    def _add_codes(self, db: "duckdb.DuckDBPyConnection", data: Table, reading: Reading) -> None:
+        """Make the table of distinct codes and what they say; count the rows of no code system by family."""
+        static = {column.name: column.name for column in reading.static_columns}
+        parents = _parent_codes(db, reading.source)
+        systems = prefixes(reading.settings.meds_prefixes)
+        counts = db.sql(f"SELECT code, count(*) FROM {data.sql} WHERE code IS NOT NULL GROUP BY code ORDER BY 1")
+        rows = []
+        for code, count in counts.fetchall():
+            meaning = meaning_of(code, systems, static, parents, reading.kept_systems)
+            if meaning.kind == "other":
+                reading.summary.families[str(meaning.system)] += count
+            rows.append((code, meaning.kind, meaning.system, meaning.text))
+        db.execute("CREATE TABLE meds_codes (written VARCHAR, kind VARCHAR, system VARCHAR, text VARCHAR)")
+        if rows:
+            import pyarrow
+
+            found = pyarrow.table(
+                {
+                    column: pyarrow.array(values, pyarrow.string())
+                    for column, values in zip(
+                        ("written", "kind", "system", "text"), zip(*rows, strict=True), strict=True
+                    )
+                }
+            )
+            db.register("found_codes", found)
+            db.execute("INSERT INTO meds_codes SELECT * FROM found_codes")
+            db.unregister("found_codes")
+
+
+def prefixes(further: Mapping[str, str]) -> dict[str, str]:
+    """Return code systems by prefix in lower case: ours, and those of config.yaml.
+
+    Raises:
+        OptionError: a further one names no code system.
+    """
+    found = dict(_PREFIXES)
+    for prefix, system in further.items():
+        try:
+            found[prefix.strip().rstrip("/").lower()] = code_system(system).name
+        except ValueError as error:
+            raise OptionError(f"config.yaml: reading.meds_prefixes.{prefix}: {error}") from None
+    return found
+
+
+def meaning_of(
+    written: str,
+    systems: Mapping[str, str],
+    static: Mapping[str, str],
+    parents: Mapping[str, Sequence[str]],
+    kept: frozenset[str],
+) -> Meaning:
+    """Return what a code of a MEDS dataset says.
+
+    Args:
+        written: the code.
+        systems: code systems by prefix, `prefixes`.
+        static: names of static columns by what stands before their values, in lower case.
+        parents: parent codes of the dataset's own codes.
+        kept: code systems that the user keeps; parents of these count beside diagnoses and drugs.
+
+    >>> meaning_of("DIAGNOSIS//ICD//10//E119", prefixes({}), {}, {}, frozenset())
+    Meaning(kind='event', system='icd10cm', text='E119')
+    >>> meaning_of("Gender/F", prefixes({}), {"sex": "sex"}, {}, frozenset())
+    Meaning(kind='sex', system=None, text='F')
+    >>> meaning_of("HR", prefixes({}), {}, {"HR": ["LOINC/8867-4"]}, frozenset())
+    Meaning(kind='other', system='HR', text=None)
+    """
+    folded = written.strip().lower()
+    if folded in _BIRTH:
+        return Meaning("birth")
+    if folded in _DEATH:
+        return Meaning("death")
+    parts = _parts(written)
+    if len(parts) > 1:
+        head, value = parts[0].lower(), _SEPARATOR.join(parts[1:])
+        column = "sex" if head in _SEX else static.get(head)
+        if column is not None:
+            return Meaning(column, None, _SEX_CONCEPTS.get(value, value))
+    if event := _event(parts, systems):
+        return event
+    for parent in parents.get(written, ()):
+        event = _event(_parts(parent), systems)
+        if event and (event.system in kept or code_system(str(event.system)).events in ("diagnoses", "drugs")):
+            return event
+    return Meaning("other", parts[0])
+
+
+def _parts(code: str) -> list[str]:
+    code = code.strip()
+    parts = code.split(_SEPARATOR) if _SEPARATOR in code else code.split("/", 1)
+    return [part.strip() for part in parts]
+
+
+def _event(parts: Sequence[str], systems: Mapping[str, str]) -> Meaning | None:
+    """Return the event whose code stands behind the longest prefix that names a code system."""
+    for end in range(len(parts) - 1, 0, -1):
+        prefix = _SEPARATOR.join(parts[:end]).lower()
+        system = systems.get(prefix) or _registered(prefix)
+        if system is not None:
+            return Meaning("event", system, _SEPARATOR.join(parts[end:]))
+    return None
+
+
+@cache
+def _registered(system: str) -> str | None:
+    try:
+        return code_system(system).name
+    except ValueError:
+        return None
+
+
+def _data_files(source: Source) -> tuple[Path, ...]:
+    """Return the Parquet files that have the columns of MEDS."""
+    return tuple(file for file in source.of_kind(".parquet") if _is_data(file))
+
+
+def _is_data(file: Path) -> bool:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        columns = {column.lower() for column in pyarrow.parquet.read_schema(file).names}
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return {"time", "code"} <= columns and bool(columns & set(_SUBJECTS))
+
+
+def _parent_codes(db: "duckdb.DuckDBPyConnection", source: Source) -> dict[str, list[str]]:
+    files = [file for file in source.of_kind(".parquet") if file.parent.name == "metadata" and file.stem == "codes"]
+    if not files:
+        return {}
+    codes = Table(db, "metadata/codes", files)
+    if not codes.has("code", "parent_codes"):
+        return {}
+    return dict(db.sql(f"SELECT code, parent_codes FROM {codes.sql} WHERE parent_codes IS NOT NULL").fetchall())
+
+
+def _splits(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:
+    files = [file for file in source.of_kind(".parquet") if file.stem == "subject_splits"]
+    if not files:
+        return None
+    splits = Table(db, "metadata/subject_splits", files)
+    subject = next((column for column in _SUBJECTS if splits.has(column)), None)
+    if subject is None or not splits.has("split"):
+        return None
+    numbers = " ".join(f"WHEN {quoted(split)} THEN {number}" for split, number in SPLITS.items())
+    return f"SELECT {name(subject)} AS patient_id, CASE split {numbers} END AS split FROM {splits.sql}"

@@ -1,0 +1,433 @@
+"""Patients from joined tables: a reader says in SQL where people and events stand, DuckDB joins and sorts them.
+
+Rows go into the database once; then patients are streamed in the order of the people's table, events by day and, within
+a day, in the order of their files. Neither the joins nor the sort have to fit into memory.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exmed_bert import console
+from exmed_bert.codes import CodeKey, code_system
+from exmed_bert.console import InputError
+from exmed_bert.data.database import connect, file_list, name, quoted
+from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, PatientId
+from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
+from exmed_bert.data.static_columns import StaticColumn
+
+if TYPE_CHECKING:
+    import duckdb
+
+SPLITS = {"train": 0, "tuning": 1, "held_out": 2}  # names of MEDS, and the numbers of `PatientColumns.splits`
+_BATCH = 500_000  # events in a batch of the stream
+_INTEGERS = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
+_WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})([.]0+)?"  # 1.0 is what is left of 1 in a column with gaps
+_YEAR_RANGE = (-9999, 9999)
+
+
+class Table:
+    """A table of a source, with expressions for its columns, whose names may be in any letter case.
+
+    Attributes:
+        label: what counts and errors call it.
+        sql: what to select from.
+        columns: type of each column, by its name in lower case.
+    """
+
+    def __init__(self, db: "duckdb.DuckDBPyConnection", label: str, paths: Sequence[Path], **options: str) -> None:
+        """Look at the files.
+
+        Args:
+            db: the connection.
+            label: what counts and errors call it.
+            paths: .parquet, .csv, .tsv, the last two also .gz, all with the same columns.
+            options: further options of DuckDB's ``read_csv``, as SQL.
+
+        Raises:
+            InputError: a file is damaged, or no table.
+        """
+        self.label = label if len(paths) == 1 else f"{label} ({len(paths)} files)"
+        self.sql = scan(paths, **options)
+        with explained(str(paths[0] if len(paths) == 1 else paths[0].parent)):
+            described = db.sql(f"DESCRIBE SELECT * FROM {self.sql}").fetchall()
+        self._names = {str(row[0]).strip().lower(): str(row[0]) for row in described}
+        self.columns = {str(row[0]).strip().lower(): str(row[1]) for row in described}
+
+    def has(self, *columns: str) -> bool:
+        """Tell whether the table has all these columns."""
+        return all(column.lower() in self.columns for column in columns)
+
+    def raw(self, column: str) -> str:
+        """Return the column as it is, NULL where the table has none of that name."""
+        found = self._names.get(column.lower())
+        return "NULL" if found is None else name(found)
+
+    def text(self, column: str) -> str:
+        """Return the column as text without blanks around it; empty text is NULL."""
+        return f"nullif(trim({self.raw(column)}::VARCHAR), '')" if self.has(column) else "NULL::VARCHAR"
+
+    def day(self, *columns: str, pattern: str | None = None) -> str:
+        """Return days since 1970-01-01 of the first column that has a date, as written: no time zone moves it.
+
+        Args:
+            columns: of the table.
+            pattern: of ``strptime``; not given: ISO dates and times, and YYYYMMDD.
+        """
+        days = [self._day(column, pattern) for column in columns if self.has(column)]
+        return f"coalesce({', '.join(days)})" if days else "NULL::INTEGER"
+
+    def _day(self, column: str, pattern: str | None) -> str:
+        kind = self.columns[column.lower()]
+        if kind.startswith(("DATE", "TIMESTAMP")):
+            return f"day_of_date({self.raw(column)}::DATE)"
+        if pattern is not None:
+            return f"day_of_date(try_strptime({self.text(column)}, {quoted(pattern)})::DATE)"
+        return f"day_of_text({self.text(column)})"
+
+    def time(self, column: str) -> str:
+        """Return the column as TIMESTAMP, the local time as written; NULL where it is none."""
+        if not self.has(column):
+            return "NULL::TIMESTAMP"
+        if self.columns[column.lower()].startswith(("DATE", "TIMESTAMP")):
+            return f"{self.raw(column)}::TIMESTAMP"
+        return f"time_of_text({self.text(column)})"
+
+    def year(self, column: str) -> str:
+        """Return the column as a year, NULL where it is none."""
+        return f"TRY_CAST(TRY_CAST({self.text(column)} AS DOUBLE) AS INTEGER)" if self.has(column) else "NULL::INTEGER"
+
+
+def scan(paths: Sequence[Path], **options: str) -> str:
+    """Return what SQL selects from to read files of one table; text files as text, so that no code becomes a number."""
+    if paths[0].name.lower().endswith(".parquet"):
+        return f"read_parquet({file_list(paths)}, union_by_name = true)"
+    said = {"header": "true", "all_varchar": "true", "union_by_name": "true"} | options
+    return f"read_csv({file_list(paths)}, {', '.join(f'{option} = {value}' for option, value in said.items())})"
+
+
+@dataclass(frozen=True)
+class Events:
+    """SQL of events.
+
+    Attributes:
+        label: of the file or table, for counts.
+        sql: SELECT of ``patient_id``, ``day`` (days since 1970-01-01), ``system`` (any name of a code system), ``code``
+            as text, and if some rows are no events for a reason of the format, ``reason``: why, else NULL.
+    """
+
+    label: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where a source says what, as SQL.
+
+    Attributes:
+        people: SELECT of ``patient_id`` and ``birth_year``, and of what is known of ``sex``, ``state``, further static
+            columns by their names, ``observation_start``, ``observation_end`` and ``death_date`` (days), ``had_plos``
+            (BOOLEAN) and ``split`` (a number of `SPLITS`). A patient may have several rows.
+        events: of all tables.
+        stays: SELECT of ``patient_id``, ``started`` and ``ended`` (TIMESTAMP), ``timed`` (whether both have a time of
+            day) of inpatient stays; None where the format has no stays.
+    """
+
+    people: str
+    events: Sequence[Events]
+    stays: str | None = None
+
+
+class TableReader(ABC):
+    """Base of the readers of formats that are tables.
+
+    Attributes:
+        name: of the format, after --input-format.
+        title: of the format, for messages.
+    """
+
+    name: str
+    title: str
+    own_record = False
+
+    @abstractmethod
+    def recognizes(self, source: Source) -> str | None:
+        """Return by what files are known to be of this format, None where they are not."""
+
+    @abstractmethod
+    def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
+        """Say where the source says what.
+
+        Raises:
+            InputError: a table or a column is missing.
+        """
+
+    def origin(self, source: Source) -> Origin:
+        """Return what is known of where the patients come from: the digest of their files."""
+        return Origin(source.fingerprint())
+
+    def chunks(self, reading: Reading, size: int) -> Iterator[PatientColumns]:
+        """Yield the patients as columns; see `base.Reader.chunks`."""
+        db = connect()
+        try:
+            # Small tables are built into hash tables, events run past them in their order.
+            db.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+            _add_macros(db)
+            with explained(str(reading.source)):
+                tables = self.tables(db, reading)
+                people = _People(db, tables, reading)
+                _load_events(db, tables.events, people, reading.summary)
+                yield from _stream(db, people, reading, size)
+        finally:
+            db.close()
+
+
+class explained:
+    """Turn DuckDB's errors inside the block into one line that names ``what``."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        import duckdb
+
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise InputError(f"{self.what}: not enough memory or temporary disk space to sort it") from error
+        if isinstance(error, duckdb.Error):
+            said = str(error).strip().splitlines()
+            text = " ".join(line.strip() for line in said[:2])
+            raise InputError(f"{self.what}: cannot be read as a table: {text}") from error
+
+
+def _add_macros(db: "duckdb.DuckDBPyConnection") -> None:
+    """Define the days and times of text; the first ten characters of an ISO time are its local date."""
+    db.execute("CREATE MACRO day_of_date(d) AS date_diff('day', DATE '1970-01-01', d)::INTEGER")
+    db.execute(
+        "CREATE MACRO day_of_text(t) AS day_of_date(coalesce(TRY_CAST(substr(t, 1, 10) AS DATE), "
+        "CASE WHEN regexp_matches(t, '^[0-9]{8}([^0-9]|$)') THEN try_strptime(substr(t, 1, 8), '%Y%m%d')::DATE END))"
+    )
+    # Neither seconds' fractions nor an offset from UTC matter: hours and minutes stand as written.
+    db.execute(
+        "CREATE MACRO time_of_text(t) AS coalesce(TRY_CAST(replace(substr(t, 1, 19), 'T', ' ') AS TIMESTAMP), "
+        "TRY_CAST(replace(substr(t, 1, 16), 'T', ' ') AS TIMESTAMP), TRY_CAST(substr(t, 1, 10) AS TIMESTAMP))"
+    )
+
+
+class _People:
+    """The patients, in the database: table ``patients``, with a ``row`` for those that are read."""
+
+    def __init__(self, db: "duckdb.DuckDBPyConnection", tables: Tables, reading: Reading) -> None:
+        self.db = db
+        db.execute(f"CREATE TABLE people AS SELECT row_number() OVER () AS place, * FROM ({tables.people})")
+        known = {str(row[0]): str(row[1]) for row in db.sql("DESCRIBE people").fetchall()}
+        self.numbers = _are_numbers(db, known["patient_id"])
+        self.static = [column for column in reading.static_columns if column.name in known]
+        columns = ["min(birth_year) AS birth_year"]
+        columns += [f"min({name(column.name)}::VARCHAR) AS {name(_static(column))}" for column in self.static]
+        merged = {"observation_start": "min", "observation_end": "max", "death_date": "min", "split": "min"}
+        merged["had_plos"] = "bool_or"
+        self.further = [column for column in merged if column in known]
+        columns += [f"{merged[column]}({column}) AS {column}" for column in self.further]
+        db.execute(
+            f"CREATE TABLE grouped AS SELECT {self.key('patient_id', known['patient_id'])} AS key, "
+            f"min(place) AS place, {', '.join(columns)} FROM people GROUP BY ALL"
+        )
+        db.execute("DROP TABLE people")
+        stays = "NULL"
+        if tables.stays is not None:
+            self._load_stays(tables.stays, reading.settings.plos_days)
+            stays = "stays.had_plos"
+        db.execute(
+            "CREATE TABLE patients AS SELECT CASE WHEN birth_year IS NOT NULL THEN "
+            "(sum((birth_year IS NOT NULL)::INTEGER) OVER (ORDER BY place) - 1)::INTEGER END AS row, "
+            f"grouped.*, {stays} AS stayed FROM grouped {'LEFT JOIN stays USING (key)' if tables.stays else ''} "
+            "WHERE key IS NOT NULL ORDER BY place"
+        )
+        self.count, excluded = self._one("SELECT count(row), count(*) - count(row) FROM patients")
+        if excluded:
+            reading.summary.excluded[NO_BIRTH_YEAR] += excluded
+
+    def key(self, expression: str, kind: str) -> str:
+        """Return the key of patients for an expression of the given type."""
+        if self.numbers:
+            return expression if kind in _INTEGERS else f"TRY_CAST({expression} AS BIGINT)"
+        return f"nullif(trim({expression}::VARCHAR), '')"
+
+    def chunk(self, db: "duckdb.DuckDBPyConnection", start: int, stop: int) -> dict[str, Any]:
+        """Return the columns of patients from row to row, as numpy arrays and lists."""
+        rows = db.sql(f"SELECT * FROM patients WHERE row >= {start} AND row < {stop} ORDER BY row")
+        table = rows.to_arrow_table()
+        return {column: table[column].to_pylist() for column in table.column_names}
+
+    def _load_stays(self, sql: str, days: float) -> None:
+        kind = str(self.db.sql(f"DESCRIBE SELECT patient_id FROM ({sql})").fetchall()[0][1])
+        # An open stay decides nothing; without times of day a stay is as long as its dates are apart.
+        long = (
+            f"CASE WHEN timed THEN epoch(ended) - epoch(started) > {days!r} * 86400 "
+            f"ELSE date_diff('day', started, ended) > {days!r} END"
+        )
+        self.db.execute(
+            f"CREATE TABLE stays AS SELECT {self.key('patient_id', kind)} AS key, bool_or({long}) AS had_plos "
+            f"FROM ({sql}) WHERE started IS NOT NULL AND ended IS NOT NULL GROUP BY ALL"
+        )
+
+    def _one(self, sql: str) -> tuple[Any, ...]:
+        return self.db.sql(sql).fetchall()[0]
+
+
+def _static(column: StaticColumn) -> str:
+    return f"static_{column.name}"
+
+
+def _are_numbers(db: "duckdb.DuckDBPyConnection", kind: str) -> bool:
+    """Tell whether all ids are whole numbers, however they are stored."""
+    if kind in _INTEGERS:
+        return True
+    sql = f"SELECT bool_and(regexp_full_match(trim(patient_id::VARCHAR), {quoted(_WHOLE_NUMBER)})) FROM people"
+    return bool(db.sql(sql).fetchall()[0][0])
+
+
+def _load_events(
+    db: "duckdb.DuckDBPyConnection", all_events: Sequence[Events], people: _People, summary: ReadingSummary
+) -> None:
+    """Fill the table ``events`` and count what is no event of a patient, and why."""
+    db.execute(
+        "CREATE TABLE events (row INTEGER, day INTEGER, system VARCHAR, code VARCHAR, source INTEGER, reason VARCHAR)"
+    )
+    bar = console.progress(all_events, label="Loading tables", unit=" tables")
+    for source, events in enumerate(bar):
+        with explained(events.label):
+            described = {str(row[0]): str(row[1]) for row in db.sql(f"DESCRIBE {events.sql}").fetchall()}
+            why = "WHEN e.reason IS NOT NULL THEN e.reason" if "reason" in described else ""
+            db.execute(
+                f"INSERT INTO events SELECT p.row, e.day, e.system, e.code, {source}, CASE {why} "
+                f"WHEN p.key IS NULL THEN {quoted(ORPHANS)} WHEN e.day IS NULL THEN {quoted(NO_DATE)} "
+                f"WHEN e.code IS NULL THEN {quoted(NO_CODE)} WHEN e.system IS NULL THEN {quoted(NO_SYSTEM)} END "
+                f"FROM ({events.sql}) e LEFT JOIN patients p "
+                f"ON p.key = {people.key('e.patient_id', described['patient_id'])}"
+            )
+        counts = db.sql(f"SELECT reason, count(*) FROM events WHERE source = {source} GROUP BY reason").fetchall()
+        of_file = summary.of(events.label)
+        of_file[ROWS] += sum(count for _, count in counts)
+        of_file.update({reason: count for reason, count in counts if reason is not None})
+
+
+def _stream(db: "duckdb.DuckDBPyConnection", people: _People, reading: Reading, size: int) -> Iterator[PatientColumns]:
+    systems = _systems(db, reading.summary)
+    listed = ", ".join(map(quoted, systems)) or "NULL"
+    # A relation of its own connection, so that the queries of the patients do not end it.
+    events = db.cursor().sql(
+        f"SELECT row, day, system, code FROM events WHERE reason IS NULL AND row IS NOT NULL AND system IN ({listed}) "
+        "ORDER BY row, day, rowid"
+    )
+    waiting = _Waiting(iter(events.to_arrow_reader(_BATCH)))
+    for start in range(0, people.count, size):
+        stop = min(start + size, people.count)
+        found = people.chunk(db, start, stop)
+        columns, repeats = _event_columns(waiting.before(stop), start, stop, systems)
+        reading.summary.repeats += repeats
+        yield _patient_columns(found, columns, people, reading.static_columns)
+
+
+def _systems(db: "duckdb.DuckDBPyConnection", summary: ReadingSummary) -> dict[str, str]:
+    """Return the code system of each name that events give; count the events of unknown ones."""
+    named = "SELECT system, count(*) FROM events WHERE reason IS NULL AND row IS NOT NULL GROUP BY system ORDER BY 1"
+    systems: dict[str, str] = {}
+    for written, count in db.sql(named).fetchall():
+        try:
+            systems[written] = code_system(written).name
+        except ValueError:
+            summary.families[written] += count
+    return systems
+
+
+class _Waiting:
+    """Batches of events, taken patient by patient."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+        self._left: list[Any] = []
+
+    def before(self, stop: int) -> Any | None:
+        """Return the events of rows below ``stop`` that were not taken yet, as an Arrow table."""
+        import pyarrow
+
+        taken: list[Any] = []
+        while True:
+            batch = self._left.pop() if self._left else next(self._batches, None)
+            if batch is None:
+                break
+            end = int(np.searchsorted(batch.column(0).to_numpy(), stop))
+            taken.append(batch.slice(0, end))
+            if end < len(batch):
+                self._left.append(batch.slice(end))
+                break
+        return pyarrow.Table.from_batches(taken) if taken else None
+
+
+def _event_columns(events: Any | None, start: int, stop: int, systems: dict[str, str]) -> tuple[EventColumns, int]:
+    """Return the events of the patients from row to row, each (patient, day, code) once, and how many repeat one."""
+    if events is None or len(events) == 0:
+        empty = np.empty(0, dtype=np.int32)
+        return EventColumns(empty, empty, np.zeros(stop - start + 1, dtype=np.int64), []), 0
+    row = events["row"].combine_chunks().to_numpy() - start
+    day = events["day"].combine_chunks().to_numpy()
+    of_system = events["system"].combine_chunks().dictionary_encode()
+    of_code = events["code"].combine_chunks().dictionary_encode()
+    written, texts = of_system.dictionary.to_pylist(), of_code.dictionary.to_pylist()
+    pair = of_system.indices.to_numpy().astype(np.int64) * len(texts) + of_code.indices.to_numpy()
+    present = np.bincount(pair, minlength=len(written) * len(texts)) > 0
+    code = (np.cumsum(present) - 1)[pair].astype(np.int32)
+    table: list[CodeKey] = [
+        (systems[written[i // len(texts)]], texts[i % len(texts)]) for i in np.flatnonzero(present).tolist()
+    ]
+    kept = _first_of_day(row, day, code, len(table))
+    if kept is not None:
+        row, day, code = row[kept], day[kept], code[kept]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=stop - start)))).astype(np.int64)
+    return EventColumns(code, day.astype(np.int32), offsets, table), len(events) - len(row)
+
+
+def _first_of_day(row: np.ndarray, day: np.ndarray, code: np.ndarray, codes: int) -> np.ndarray | None:
+    """Return the indices, in order, of events that repeat none of the same patient, day and code; None for all."""
+    changes = np.ones(len(row), dtype=bool)
+    changes[1:] = (row[1:] != row[:-1]) | (day[1:] != day[:-1])
+    key = np.cumsum(changes) * codes + code
+    in_order = np.sort(key)
+    if (in_order[1:] != in_order[:-1]).all():
+        return None
+    return np.sort(np.unique(key, return_index=True)[1])
+
+
+def _patient_columns(
+    found: dict[str, list[Any]], events: EventColumns, people: _People, static_columns: Sequence[StaticColumn]
+) -> PatientColumns:
+    n = len(found["key"])
+    ids: list[PatientId] = found["key"]
+    stayed = found.get("had_plos", found["stayed"])
+    periods = {column: _days(found[column]) for column in PERIOD_FIELDS if column in people.further}
+    splits = None
+    if "split" in people.further:
+        splits = np.array([-1 if split is None else split for split in found["split"]], dtype=np.int8)
+    return PatientColumns(
+        patient_ids=ids,
+        birth_years=np.array(found["birth_year"], dtype=np.int64).clip(*_YEAR_RANGE).astype(np.int32),
+        static={column.name: found.get(_static(column), [None] * n) for column in static_columns},
+        plos=np.array([-1 if value is None else int(value) for value in stayed], dtype=np.int8),
+        events=events,
+        periods={column: days for column, days in periods.items() if (days != NO_DAY).any()},
+        splits=splits,
+    )
+
+
+def _days(values: list[int | None]) -> np.ndarray:
+    return np.array([NO_DAY if value is None else value for value in values], dtype=np.int32)
