@@ -2,30 +2,21 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exmed_bert.data.conversion_page import ConversionCounts, attrition, conversion_page
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.tokenizer import TokenizerSummary
+from exmed_bert.data.readers.summary import ReadingSummary
+from exmed_bert.data.tokenizer import EventCounts, TokenizerSummary
 from exmed_bert.reporting.content import Report, Table
 from exmed_bert.reporting.html import html
 from exmed_bert.reporting.markdown import markdown
 from exmed_bert.reporting.small_cells import MinCell
 
 ALL, FEW_HIDDEN = MinCell(0), MinCell(11)
-
-
-@dataclass
-class Reading:
-    """What a reader says."""
-
-    read_as: str = "omop"
-    files: dict[str, Counter[str]] = field(default_factory=dict)
-    excluded: Counter[str] = field(default_factory=Counter)
-    families: Counter[str] = field(default_factory=Counter)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +30,16 @@ def counts_of(datasets: dict[str, PatientDataset], few: Callable[[int], int] = l
     left = sum(map(len, datasets.values()))
     return ConversionCounts(
         input="data/omop",
-        reading=Reading(
+        reading=ReadingSummary(
+            "OMOP",
             files={
-                "PERSON.csv": Counter({"rows read": 300}),
-                "condition.csv": Counter({"rows read": 9000, "orphans": few(4), "exact repeats": 120}),
+                "PERSON.csv": Counter({"rows": 300}),
+                "condition.csv": Counter({"rows": 9000, "of no patient": few(4)}),
             },
             excluded=Counter({"no plausible birth year": few(3), "no event": 40}),
             families=Counter({"LAB": 700, "HR": few(9)}),
+            repeats=few(2),
+            notes=["Dates are shifted."],
         ),
         events={
             ("icd10cm", "kept", 2018): 4000,
@@ -60,7 +54,9 @@ def counts_of(datasets: dict[str, PatientDataset], few: Callable[[int], int] = l
             patients=left + few(8),
             too_short=few(8),
             truncated=60,
-            unknown_codes=Counter({"V58.61": 14, "JOHN DOE": few(6)}),
+            events=EventCounts(read=5020 + few(1), repeated=20, excluded=few(1)),
+            not_in_vocabulary=Counter({("ndc", "00071015523"): 12}),
+            unknown_codes=Counter({("icd10cm", "V58.61"): 14, ("icd10cm", "JOHN DOE"): few(6)}),
             unknown_static=Counter(sex=few(7), state=120),
             before_birth=few(10),
         ),
@@ -77,8 +73,8 @@ def table(page: Report, section: str, number: int = 0) -> Table:
 def test_a_page_says_what_became_of_events_and_patients(datasets: dict[str, PatientDataset]) -> None:
     page = conversion_page(counts_of(datasets), ALL)
     left = sum(map(len, datasets.values()))
-    assert ("read as", "omop") in page.facts and ("events", "7,408") in page.facts
-    assert ("calendar years", "1931 to 2019") in page.facts and page.notes == []
+    assert ("read as", "OMOP") in page.facts and ("events", "7,408") in page.facts
+    assert ("calendar years", "1931 to 2019") in page.facts and page.notes == ["Dates are shifted."]
     assert [list(map(str, row)) for row in table(page, "systems").rows] == [
         ["ICD-10-CM", "4,001", "0", "5", "0", "4,006", "99.9 %"],
         ["NDC", "0", "2,500", "0", "900", "3,400", "73.5 %"],
@@ -96,7 +92,14 @@ def test_a_page_says_what_became_of_events_and_patients(datasets: dict[str, Pati
         ("of these in the train split", str(len(datasets["train"]))),
         ("of these in the val split", str(len(datasets["val"]))),
     ]
-    assert table(page, "rows").columns == ("File", "Rows read", "Orphans", "Exact repeats")
+    assert table(page, "rows").columns == ("File", "Rows", "Of no patient")
+    assert [list(map(str, row)) for row in table(page, "datasets", 1).rows] == [
+        ["events that were kept, mapped or unknown", "5,021"],
+        ["repeated within a visit", "20"],
+        ["of excluded patients", "1"],
+        ["before the latest visits that fit", "0"],
+        ["tokens", "5,000"],
+    ]
     assert set(page.plots) == {"outcomes", "systems", "lengths"}
     assert page.sections[0].statements[0].verdict.text == "worth a look"
 
@@ -104,7 +107,7 @@ def test_a_page_says_what_became_of_events_and_patients(datasets: dict[str, Pati
 def test_a_page_holds_the_vocabulary_of_both_datasets(datasets: dict[str, PatientDataset]) -> None:
     page = conversion_page(counts_of(datasets), ALL)
     vocabulary = datasets["train"].info.vocabulary
-    by_system = {str(row[0]): row for row in table(page, "datasets", 1).rows}
+    by_system = {str(row[0]): row for row in table(page, "datasets", 2).rows}
     assert sum(int(str(row[1]).replace(",", "")) for row in by_system.values()) == len(vocabulary) - 6
     tokens = sum(len(dataset.columns["codes"]) for dataset in datasets.values())
     assert sum(int(str(row[2]).replace(",", "")) for row in by_system.values()) == tokens
@@ -133,14 +136,16 @@ def test_attrition_tells_of_a_split_that_was_not_written(datasets: dict[str, Pat
 
 
 def test_many_files_are_counted_by_kind(datasets: dict[str, PatientDataset]) -> None:
-    shards = {f"shard-{i}.csv.gz": Counter({"rows read": 20}) for i in range(30)}
-    counts = replace(counts_of(datasets), reading=Reading(files=shards))
+    shards = {f"shard-{i}.csv.gz": Counter({"rows": 20}) for i in range(30)}
+    counts = replace(counts_of(datasets), reading=ReadingSummary(files=shards))
     assert table(conversion_page(counts, FEW_HIDDEN), "rows").rows == [["30 files, .csv.gz", "600"]]
 
 
 def test_nothing_but_own_records_needs_no_further_section(datasets: dict[str, PatientDataset]) -> None:
     left = sum(map(len, datasets.values()))
     events, tokens = {("icd10cm", "kept", 2020): 10}, TokenizerSummary(patients=left)
-    page = conversion_page(ConversionCounts("patients.json", Reading("json"), events, {}, tokens, 5, datasets), ALL)
+    page = conversion_page(
+        ConversionCounts("patients.json", ReadingSummary("json"), events, {}, tokens, 5, datasets), ALL
+    )
     assert [section.key for section in page.sections] == ["summary", "systems", "years", "patients", "datasets"]
     assert page.sections[0].statements[0].verdict.text == "good" and len(table(page, "systems").rows) == 1

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Protocol
 
 import numpy as np
 
 from exmed_bert.codes import CodeKey, CodeSystem, code_system
 from exmed_bert.data.conversion_plots import DRAWINGS, Drawn, by_length, by_year
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.tokenizer import TokenizerSummary
+from exmed_bert.data.readers.summary import ReadingSummary
+from exmed_bert.data.tokenizer import EventCounts, TokenizerSummary
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
 from exmed_bert.reporting.content import Cell, Report, ReportSection, Statement, Style, Table, Verdict, capital
 from exmed_bert.reporting.plotting import draw_plots
@@ -30,22 +30,6 @@ _LISTED = 20  # codes of a table that stands open
 _RARE = 10  # a code with fewer tokens is hardly learned
 
 
-class Reading(Protocol):
-    """What a reader says of its input.
-
-    Attributes:
-        read_as: name of the format.
-        files: by file, rows by what became of them: ``rows read``, ``orphans``, ``without date``, ...
-        excluded: patients that were left out, by reason.
-        families: rows that are of no code system, by family.
-    """
-
-    read_as: str
-    files: Mapping[str, Counter[str]]
-    excluded: Counter[str]
-    families: Counter[str]
-
-
 @dataclass(frozen=True)
 class ConversionCounts:
     """What a conversion has counted.
@@ -61,7 +45,7 @@ class ConversionCounts:
     """
 
     input: str
-    reading: Reading
+    reading: ReadingSummary
     events: Mapping[tuple[str, str, int], int]
     unmapped: Mapping[CodeKey, int]
     tokens: TokenizerSummary
@@ -98,7 +82,7 @@ def conversion_page(counts: ConversionCounts, cells: MinCell) -> Report:
         ("calendar years", f"{years[0]} to {years[-1]}" if years else "–"),
         ("codes in the vocabulary", f"{len(vocabulary) - len(SPECIAL_TOKENS):,}"),
     ]
-    notes = [cells.note] if cells.limit else []
+    notes = [*counts.reading.notes, *([cells.note] if cells.limit else [])]
     return Report(f"Conversion of {counts.input}", facts, notes, sections, draw_plots(DRAWINGS, drawn))
 
 
@@ -220,29 +204,25 @@ def _codes_without_token(counts: ConversionCounts, cells: MinCell) -> list[Repor
             "No codes of the system that they were declared in: misspelled, of another system, or of none. The "
             "datasets hold them as the token UNK, which says that there was something."
         )
-        unknown = {("", code): events for code, events in counts.tokens.unknown_codes.items()}
-        sections.append(_frequent("unknown", "Unknown codes", text, unknown, cells))
+        sections.append(_frequent("unknown", "Unknown codes", text, counts.tokens.unknown_codes, cells))
+    if counts.tokens.not_in_vocabulary:
+        text = "The datasets hold them as the token UNK; --extend-vocab adds them to the vocabulary."
+        outside = counts.tokens.not_in_vocabulary
+        sections.append(_frequent("outside", "Codes that are not in the given vocabulary", text, outside, cells))
     return sections
 
 
 def _frequent(key: str, heading: str, text: str, events: Mapping[CodeKey, int], cells: MinCell) -> ReportSection:
     """Return the section of the most frequent codes. A rare one may be a name or a remark, so it is not shown."""
     listed = [(key, count) for key, count in cells.ranked(events) if not cells.hides(count)]
-    with_system = any(system for (system, _), _ in listed)
-    with_name = any(description(*key) for key, _ in listed)
-    columns = ["Code", *(["System"] if with_system else []), *(["Name"] if with_name else []), "Events", "Share"]
-    styles: dict[int, Style] = {0: "code", **({1: "word"} if with_system else {}), **({2: "text"} if with_name else {})}
+    named = any(description(*key) for key, _ in listed)
+    columns = ("Code", "System", *(("Name",) if named else ()), "Events", "Share")
+    styles: dict[int, Style] = {0: "code", 1: "word", **({2: "text"} if named else {})}
     total = cells.total(events.values())
-    rows: list[list[Cell]] = [
-        [
-            code,
-            *([title(system)] if with_system else []),
-            *([description(system, code)] if with_name else []),
-            f"{count:,}",
-            percent(Count(count, count), total),
-        ]
-        for (system, code), count in listed
-    ]
+    rows: list[list[Cell]] = []
+    for (system, code), count in listed:
+        name = [description(system, code)] if named else []
+        rows.append([code, title(system), *name, f"{count:,}", percent(Count(count, count), total)])
     notes = []
     if hidden := len(events) - len(rows):
         notes.append(f"{hidden:,} of {len(events):,} codes have fewer than {cells.limit} events each: not listed here.")
@@ -306,10 +286,26 @@ def _datasets(counts: ConversionCounts, cells: MinCell) -> ReportSection:
         "Datasets",
         tables=[
             Table(("Split", "Patients", "Tokens", "Visits", "Unknown", "Tokens per patient, 10 / 50 / 90 %"), by_split),
+            Table(("From events to tokens", "Number"), _tokens(counts.tokens.events, cells)),
             Table(("Vocabulary", "Codes", "Tokens", f"Codes with fewer than {_RARE} tokens"), systems),
         ],
         folded=[Table(("Chapter", "System", "Codes", "Tokens"), chapters, {0: "text", 1: "word"}, "By chapter")],
     )
+
+
+def _tokens(events: EventCounts, cells: MinCell) -> list[list[Cell]]:
+    """Return the rows of the way from events to tokens."""
+    steps = {
+        "repeated within a visit": events.repeated,
+        "of excluded patients": events.excluded,
+        "before the latest visits that fit": events.cut,
+        "tokens": events.kept,
+    }
+    read = cells.total(steps.values())
+    return [
+        ["events that were kept, mapped or unknown", str(read)],
+        *([step, cells.show(n)] for step, n in steps.items()),
+    ]
 
 
 def _vocabulary_rows(
@@ -346,10 +342,9 @@ def _rows(counts: ConversionCounts, cells: MinCell) -> list[ReportSection]:
     shown: list[list[Cell]] = [[name, f"{n:,}"] for name, n in cells.ranked(families) if not cells.hides(n)]
     if shown:
         tables.append(Table(("Rows of no code system", "Rows"), shown[:_LISTED]))
-    if not tables:
-        return []
-    text = "Orphans: their patient is in no file of patients. Exact repeats: of the same patient, day and code."
-    return [ReportSection("rows", "Rows of the input", [text], tables=tables)]
+    repeats = counts.reading.repeats
+    text = [f"{cells.show(repeats)} events repeat patient, day and code exactly and are read once."] if repeats else []
+    return [ReportSection("rows", "Rows of the input", text, tables=tables)] if tables or text else []
 
 
 def _by_kind(files: Mapping[str, Counter[str]]) -> Mapping[str, Counter[str]]:
