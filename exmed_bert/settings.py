@@ -189,6 +189,14 @@ class ConvertSettings(ReadingSettings):
     masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of the codes that are masked per patient.")
     max_masked: int = Field(20, ge=1, description="Most codes that are masked per patient.")
     age_unit: Literal["years", "months"] = Field("years", description="Unit of a patient's age at each code.")
+    vocab_from: FilePath | None = Field(
+        None,
+        description="Take the vocabulary of this model's folder or dataset (.pt), so that ids agree; other codes are "
+        "UNK. Not given: the codes of the input.",
+    )
+    extend_vocab: bool = Field(
+        False, description="Append the codes that are not in the vocabulary of --vocab-from instead."
+    )
     static_columns: dict[str, list[str]] = Field(
         {},
         description="Further static columns: the name of a field of the records, and the values it can have.",

@@ -24,6 +24,7 @@ from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollato
 from exmed_bert.data.convert import convert, run
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.data.options import check
 from exmed_bert.data.patient import PatientColumns, no_events
 from exmed_bert.data.splits import InputSplit
 from exmed_bert.data.static_columns import SEX
@@ -176,6 +177,38 @@ def test_splits_of_the_input_follow_their_patients() -> None:
         InputSplit.TRAIN,
     ]
     assert replace(patients, splits=None).take(np.array([1])).splits is None
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("nowhere", "nowhere: file not found"),
+        ("folder", "folder: --vocab-from: holds no vocab.json, expected the folder of a model"),
+        ("p.csv", "p.csv: --vocab-from: expected the folder of a model, its vocab.json, or a dataset"),
+        ("p.pt", "p.pt: is damaged or no dataset"),
+        (None, "--extend-vocab: extends the vocabulary of --vocab-from, which is not given"),
+    ],
+)
+def test_a_vocabulary_comes_from_a_model_or_a_dataset(source: str | None, part: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("p.csv", "p.pt"):
+        (tmp_path / name).write_text("I10")
+    settings = ConvertSettings(
+        input=write_records(tmp_path / "p.json", [record(i) for i in range(20)]),
+        output=tmp_path / "d.pt",
+        vocab_from=None if source is None else tmp_path / source,
+        extend_vocab=True,
+    )
+    with pytest.raises(InputError) as error:
+        check(settings)
+        convert(settings)
+    assert part in str(error.value)
+
+
+def test_without_a_code_of_the_given_vocabulary_nothing_is_converted(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps(CodeVocabulary.build([("icd10cm", "Z99.9")]).to_dict()))
+    with pytest.raises(InputError, match="of 20 patients with at least 5 codes none has one that is known"):
+        convert_all([record(i) for i in range(20)], tmp_path, vocab_from=tmp_path)
 
 
 def test_both_splits_share_one_vocabulary(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.static_columns import BUILT_IN, declared
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
+from exmed_bert.data.vocabulary_file import read_vocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.folder import (
     check_fit,
     read_finetuned,
     read_pretrained,
     read_record,
-    read_vocabulary,
     write_finetuned,
     write_pretrained,
 )
@@ -169,7 +169,7 @@ SPECIAL = {name: {"id": i, "entity": "default"} for i, name in enumerate(SPECIAL
 def test_another_vocabulary_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=rf"vocab\.json: .*{message}"):
-        read_vocabulary(tmp_path)
+        read_vocabulary(tmp_path / "vocab.json")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ RUNS = {
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
         "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months",
         "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug",
-        "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml",
+        "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
+        "--no-extend-vocab",
+        "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
     ),
     "pretrain": (
         PRETRAIN + "--num-attention-heads 2 --intermediate-size 16 --eval-batch-size 16 --max-steps 3 "

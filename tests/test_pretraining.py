@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from exmed_bert import ExMedBertForMaskedLM
 from exmed_bert.config import Resolved, resolve
 from exmed_bert.console import InputError
 from exmed_bert.data.convert import convert
+from exmed_bert.data.convert import run as convert_and_report
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary, in_order
 from exmed_bert.settings import ConvertSettings, PretrainSettings
 from exmed_bert.training.checkpoints import checkpoints
-from exmed_bert.training.pretrain import load_datasets, run
+from exmed_bert.training.pretrain import check_maskable, load_datasets, run
 
 SCRIPT = "pretrain-exmed-bert-clinvec.py"
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -302,6 +305,75 @@ def test_a_clinvec_folder_that_is_not_used_is_named(
     with pytest.raises(InputError, match="max_length mismatch"):
         run(settings_for(small_datasets, tmp_path, clinvec_dir=Path("nowhere"), max_seq_length=50))
     assert "--clinvec-dir is not used without --use-clinvec" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_on_with_its_own_vocabulary(
+    finished: Path, small_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = json.loads((finished / "model" / "vocab.json").read_text())
+    new = ["Z99.9", "A00.0"]
+    assert not set(new) & set(known)
+    records = json.loads((small_datasets / "patients.json").read_text())[:120]
+    for i, patient in enumerate(records):
+        patient["patient_id"] = f"new-{i}"
+        patient["diagnoses"].append(new[i % 2])
+        patient["diagnosis_dates"].append(patient["diagnosis_dates"][-1])
+    path = write_records(tmp_path / "new.json", records)
+    codes = [code for patient in records for code in patient["diagnoses"] + patient["drugs"]]
+    outside = sum(code not in known for code in codes)
+    given = {"input": path, "output": tmp_path / "small.pt", "max_length": 30, "vocab_from": finished / "model"}
+
+    convert_and_report(Resolved(ConvertSettings(**given), {}))
+    printed = capsys.readouterr().out
+    assert f"events of codes not in the vocabulary of {finished / 'model'}, read as UNK  {outside}" in printed
+    assert outside >= 120 and "ICD-10-CM 'A00.0' (60)" in printed and "left out: repeated within a visit" in printed
+    train = PatientDataset.load(tmp_path / "small_train.pt")
+    assert train.info.vocabulary.to_dict() == known
+    assert train.stats()["unknown codes"] > 0 and train.code_counts[len(SPECIAL_TOKENS) :].sum() > 0
+    run(settings_for(tmp_path, tmp_path / "same", model_dir=finished / "model", max_steps=2, train_batch_size=16))
+    assert json.loads((tmp_path / "same" / "model" / "vocab.json").read_text()) == known
+    log = (tmp_path / "same" / "model" / "output.log").read_text()
+    assert f"which knows {len(known)} of {len(known)} codes" in log
+
+    from_dataset = {"vocab_from": small_datasets / "small_val.pt", "extend_vocab": True}
+    made = convert(ConvertSettings(**given | from_dataset))
+    extended = made.datasets["train"].info.vocabulary
+    assert extended.tokens[: len(known)] == tuple(known)
+    assert extended.keys[len(known) :] == in_order(extended.keys[len(known) :]) and set(new) <= set(extended.tokens)
+    assert made.datasets["train"].stats()["unknown codes"] == 0 and not made.summary.not_in_vocabulary
+    run(settings_for(tmp_path, tmp_path / "more", model_dir=finished / "model", max_steps=2, train_batch_size=16))
+    log = (tmp_path / "more" / "model" / "output.log").read_text()
+    assert f"which knows {len(known)} of {len(extended)} codes" in log
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_nothing_to_mask_is_refused(name: str, small_datasets: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        dataset = PatientDataset.load(small_datasets / f"small_{split}.pt")
+        codes = dataset.columns["codes"].clone()
+        if split == name:  # one known code stays to each patient
+            codes[:] = UNK
+            codes[dataset.columns["offsets"][:-1]] = len(SPECIAL_TOKENS)
+        PatientDataset(dataset.info, dataset.columns | {"codes": codes}).save(tmp_path / f"small_{split}.pt")
+    message = rf"small_{name}\.pt: nothing to mask: none of its \d+ patients has two known codes"
+    with pytest.raises(InputError, match=message):
+        run(settings_for(tmp_path, tmp_path))
+    assert not (tmp_path / "model").exists()
+
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    for split in ("train", "val"):
+        info = replace(dataset.info, vocabulary=CodeVocabulary.build([]), split=split)
+        PatientDataset(info, dataset.columns).save(tmp_path / f"small_{split}.pt")
+    with pytest.raises(InputError, match="nothing to mask: its vocabulary holds no code"):
+        run(settings_for(tmp_path, tmp_path))
+
+
+def test_one_patient_with_two_known_codes_is_enough(small_datasets: Path) -> None:
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    codes = torch.full_like(dataset.columns["codes"], UNK)
+    codes[-2:] = len(SPECIAL_TOKENS)
+    check_maskable(Path("d.pt"), PatientDataset(dataset.info, dataset.columns | {"codes": codes}))
 
 
 def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
+from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.files import atomic_write, make_folder, save_tensors
 from exmed_bert.settings import ConvertSettings
 
@@ -61,7 +62,12 @@ def convert(settings: ConvertSettings) -> Conversion:
     static_columns = declared(settings.static_columns)
     source = PatientInput(settings.input, settings, static_columns)
     tokenizer = Tokenizer(
-        settings.max_length, settings.min_observations, settings.age_unit, static_columns=static_columns
+        settings.max_length,
+        settings.min_observations,
+        settings.age_unit,
+        known=None if settings.vocab_from is None else vocabulary_from(settings.vocab_from),
+        static_columns=static_columns,
+        extend=settings.vocab_from is None or settings.extend_vocab,
     )
     pieces: dict[str, list[dict[str, np.ndarray]]] = {"train": [], "val": []}
     hashes_seen: list[np.ndarray] = []
@@ -143,7 +149,12 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
         ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
         ("masking", "dynamic" if settings.dynamic_masking else "static"),
         *((f"unknown {name}, kept as UNK", count) for name, count in summary.unknown_static.items()),
-        *unknown_rows(summary, settings.max_length, sum(int(d.code_counts[UNK]) for d in result.datasets.values())),
+        *unknown_rows(
+            summary,
+            settings.max_length,
+            sum(int(dataset.code_counts[UNK]) for dataset in result.datasets.values()),
+            settings.vocab_from,
+        ),
     ]
     if summary.before_birth:
         rows.append(

@@ -25,14 +25,15 @@ from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import StaticColumn, declared
-from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, AgeUnit, CodeVocabulary, age_vocabulary_size
+from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary, age_vocabulary_size
+from exmed_bert.data.vocabulary_file import VOCABULARY, read_vocabulary
 from exmed_bert.files import atomic_write, read_json, save_tensors, staged_files, write_json
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
 
 CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
-VOCABULARY, PRETRAINING, FINETUNING = "vocab.json", "pretraining.json", "finetuning.json"
+PRETRAINING, FINETUNING = "pretraining.json", "finetuning.json"
 START_EMBEDDINGS = "start_embeddings.safetensors"
 _WEIGHTS = (SAFETENSORS, PYTORCH, f"{SAFETENSORS}.index.json", f"{PYTORCH}.index.json")
 
@@ -164,7 +165,7 @@ def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVo
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InputError(f"{where}: has no weights for {missing[0]}; expected the folder of {expected}")
-    vocabulary = read_vocabulary(folder)
+    vocabulary = read_vocabulary(folder / VOCABULARY)
     if len(vocabulary) != model.config.code_vocab_size:
         raise InputError(
             f"{folder / VOCABULARY}: has {len(vocabulary):,} codes, the model {model.config.code_vocab_size:,}"
@@ -181,35 +182,6 @@ def _announce_new_names(path: Path, content: Mapping[str, Any], names: Mapping[s
     renamed = [f"{old} is now {new}" for old, new in names.items() if old in content]
     if renamed:
         console.warn(f"{path}: is of an earlier release; {', '.join(renamed)}")
-
-
-def read_vocabulary(folder: Path) -> CodeVocabulary:
-    """Read the vocabulary of a model, whose ids are 0, 1, 2 and so on, the first six of them our special tokens.
-
-    Raises:
-        InputError: the file is missing, damaged, or another vocabulary.
-    """
-    path = folder / VOCABULARY
-    content = read_json(path)
-    try:
-        entries = sorted(content.items(), key=lambda item: item[1]["id"])
-        ids = [entry["id"] for _, entry in entries]
-        entities = [str(entry["entity"]) for _, entry in entries]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "..."}}}}') from None
-    tokens = tuple(name for name, _ in entries)
-    special = len(SPECIAL_TOKENS)
-    are_default = [entity == DEFAULT_ENTITY for entity in entities]
-    if tokens[:special] != SPECIAL_TOKENS or not all(are_default[:special]) or any(are_default[special:]):
-        raise InputError(f"{path}: expected ids 0 to 5 to be {' '.join(SPECIAL_TOKENS)}, and all others to be codes")
-    if ids != list(range(len(ids))):
-        raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
-    vocabulary = CodeVocabulary.of_tokens(list(zip(tokens, entities, strict=True))[special:])
-    try:
-        vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    return vocabulary
 
 
 def read_start_embeddings(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:

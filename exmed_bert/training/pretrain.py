@@ -16,6 +16,7 @@ from exmed_bert.clinvec.reader import clinvec_folder
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.folder import weight_files, write_start_embeddings
 from exmed_bert.settings import PretrainSettings, flag
 from exmed_bert.training.arguments import training_arguments
@@ -32,6 +33,7 @@ from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
 
 WEIGHT_DECAY = 0.01  # the original's
+_CHUNK = 10_000  # patients looked at together
 EVAL_BATCH = 64  # nothing is kept for a backward pass, so more patients fit than in training
 
 # What changes neither the weights nor the data: a run keeps its identity when these change.
@@ -181,6 +183,8 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
                 f"{settings.validation_data}: has other {what} than {settings.training_data}; "
                 "make both in one conversion (--split all)"
             )
+    for path, dataset in ((settings.training_data, train), (settings.validation_data, val)):
+        check_maskable(path, dataset)
     both = len(np.intersect1d(train.columns["patient_hashes"].numpy(), val.columns["patient_hashes"].numpy()))
     if both:
         console.warn(f"{both:,} patients are in both datasets; the validation metrics will look better than they are")
@@ -194,6 +198,27 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
             raise OptionError("--max-masked: the dataset's masks are static; give it to the conversion instead")
         changes["max_masked"] = settings.max_masked
     return train.with_masking(**changes), val
+
+
+def check_maskable(path: Path, dataset: PatientDataset) -> None:
+    """Refuse a dataset in which no patient has two known codes: one to mask and one to predict it from.
+
+    Raises:
+        InputError: there is no such patient.
+    """
+    if len(dataset.info.vocabulary) == len(SPECIAL_TOKENS):
+        raise InputError(f"{path}: nothing to mask: its vocabulary holds no code; convert patients with known codes")
+    codes, offsets = dataset.columns["codes"].numpy(), dataset.columns["offsets"].numpy()
+    for first in range(0, len(dataset), _CHUNK):  # the first chunk decides, but for datasets with hardly a known code
+        starts = offsets[first : first + _CHUNK + 1]
+        known = np.cumsum(codes[starts[0] : starts[-1]] >= len(SPECIAL_TOKENS))
+        before = np.concatenate(([0], known))[starts - starts[0]]
+        if (np.diff(before) >= 2).any():
+            return
+    raise InputError(
+        f"{path}: nothing to mask: none of its {len(dataset):,} patients has two known codes; "
+        "the conversion's summary says which codes are not known"
+    )
 
 
 def _check_match(resolved: Resolved[PretrainSettings], field: str, in_dataset: Any, name: str, convert: str) -> None:

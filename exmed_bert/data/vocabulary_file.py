@@ -1,0 +1,69 @@
+"""Vocabularies in files: vocab.json, which lies in a model's folder, and that of a dataset."""
+
+from pathlib import Path
+
+from exmed_bert.console import InputError
+from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, CodeVocabulary
+from exmed_bert.files import existing_file, read_json
+
+VOCABULARY = "vocab.json"
+DATASET = ".pt"
+
+
+def check_source(path: Path) -> None:
+    """Refuse a path that `vocabulary_from` cannot read, as far as its name says so.
+
+    Raises:
+        InputError: it is missing, a folder without vocab.json, or a file of another kind.
+    """
+    if path.is_dir():
+        if not (path / VOCABULARY).is_file():
+            raise InputError(f"{path}: --vocab-from: holds no {VOCABULARY}, expected the folder of a model")
+        return
+    existing_file(path)
+    if path.suffix not in (DATASET, ".json"):
+        raise InputError(f"{path}: --vocab-from: expected the folder of a model, its {VOCABULARY}, or a dataset (.pt)")
+
+
+def vocabulary_from(path: Path) -> CodeVocabulary:
+    """Return the vocabulary of a model's folder, of a vocab.json, or of a dataset.
+
+    Raises:
+        InputError: as `check_source`, or the file is damaged.
+    """
+    check_source(path)
+    if path.is_dir():
+        return read_vocabulary(path / VOCABULARY)
+    if path.suffix == ".json":
+        return read_vocabulary(path)
+    from exmed_bert.data.dataset import PatientDataset  # imports torch
+
+    return PatientDataset.load(path).info.vocabulary
+
+
+def read_vocabulary(path: Path) -> CodeVocabulary:
+    """Read a vocab.json, whose ids are 0, 1, 2 and so on, the first six of them our special tokens.
+
+    Raises:
+        InputError: the file is missing, damaged, or another vocabulary.
+    """
+    content = read_json(path)
+    try:
+        entries = sorted(content.items(), key=lambda item: item[1]["id"])
+        ids = [entry["id"] for _, entry in entries]
+        entities = [str(entry["entity"]) for _, entry in entries]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "..."}}}}') from None
+    tokens = tuple(name for name, _ in entries)
+    special = len(SPECIAL_TOKENS)
+    are_default = [entity == DEFAULT_ENTITY for entity in entities]
+    if tokens[:special] != SPECIAL_TOKENS or not all(are_default[:special]) or any(are_default[special:]):
+        raise InputError(f"{path}: expected ids 0 to 5 to be {' '.join(SPECIAL_TOKENS)}, and all others to be codes")
+    if ids != list(range(len(ids))):
+        raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
+    vocabulary = CodeVocabulary.of_tokens(list(zip(tokens, entities, strict=True))[special:])
+    try:
+        vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return vocabulary
