@@ -50,7 +50,7 @@ class PatientInput:
         self.settings = settings or ReadingSettings()
         self.static_columns = tuple(static_columns)
         self.source = Source.at(paths, f"make it with: {called('generate')}")
-        self.reader, self._known_by = reader_of(self.source, self.settings.input_format)
+        self.reader, self._known_by = reader_of(self.source, self.settings)
         self.summary = ReadingSummary()
 
     def __str__(self) -> str:

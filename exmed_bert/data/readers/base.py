@@ -74,8 +74,11 @@ class Reader(Protocol):
     title: str
     own_record: bool
 
-    def recognizes(self, source: Source) -> str | None:
-        """Return by what files are known to be of this format, None where they are not."""
+    def recognizes(self, source: Source, settings: ReadingSettings) -> str | None:
+        """Return by what files are known to be of this format, None where they are not.
+
+        Cheap: by names, by columns, by the first lines.
+        """
         ...
 
     def chunks(self, reading: Reading, size: int) -> Iterator[PatientColumns]:

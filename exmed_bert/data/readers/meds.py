@@ -17,6 +17,7 @@ from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_SYSTEM
 from exmed_bert.data.readers.tables import SPLITS, Events, Table, TableReader, Tables
+from exmed_bert.settings import ReadingSettings
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +57,7 @@ class MedsReader(TableReader):
     name = "meds"
     title = "MEDS"
 
-    def recognizes(self, source: Source) -> str | None:
+    def recognizes(self, source: Source, settings: ReadingSettings) -> str | None:
         """Tell by the columns of the Parquet files."""
         return "columns subject_id, time, code" if _data_files(source) else None
 

@@ -20,6 +20,7 @@ from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.validation import RecordFields, columns_of
 from exmed_bert.files import read_json
+from exmed_bert.settings import ReadingSettings
 
 _GENERATED = "exmed-bert-synthetic-patients"  # the format of the generator's meta file
 
@@ -38,7 +39,7 @@ class RecordReader(ABC):
     own_record = True
     extensions: tuple[str, ...]
 
-    def recognizes(self, source: Source) -> str | None:
+    def recognizes(self, source: Source, settings: ReadingSettings) -> str | None:
         """Tell by the names of the files."""
         return f"file names {', '.join(self.extensions)}" if source.files == self._files(source) else None
 

@@ -7,25 +7,26 @@ from exmed_bert.data.readers.jsonl import JsonLinesReader
 from exmed_bert.data.readers.meds import MedsReader
 from exmed_bert.data.readers.parquet import ParquetReader
 from exmed_bert.data.readers.source import Source
+from exmed_bert.settings import ReadingSettings
 
 # In the order in which they are asked: those that look into the files before those that go by their names.
 READERS: tuple[Reader, ...] = (MedsReader(), JsonReader(), JsonLinesReader(), ParquetReader())
 
 
-def reader_of(source: Source, input_format: str = "auto") -> tuple[Reader, str]:
+def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:
     """Return the reader of files, and by what it knows them.
 
     Args:
         source: the files.
-        input_format: the name of a reader, or auto.
+        settings: how to read them, --input-format first.
 
     Raises:
         InputError: there is none.
     """
-    if input_format != "auto":
-        return next(reader for reader in READERS if reader.name == input_format), "--input-format"
+    if settings.input_format != "auto":
+        return next(reader for reader in READERS if reader.name == settings.input_format), "--input-format"
     for reader in READERS:
-        if by := reader.recognizes(source):
+        if by := reader.recognizes(source, settings):
             return reader, by
     shown = ", ".join(file.name for file in source.files[:5]) + (", ..." if len(source.files) > 5 else "")
     known = ", ".join(reader.name for reader in READERS)

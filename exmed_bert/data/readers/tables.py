@@ -21,6 +21,7 @@ from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
+from exmed_bert.settings import ReadingSettings
 
 if TYPE_CHECKING:
     import duckdb
@@ -157,7 +158,7 @@ class TableReader(ABC):
     own_record = False
 
     @abstractmethod
-    def recognizes(self, source: Source) -> str | None:
+    def recognizes(self, source: Source, settings: ReadingSettings) -> str | None:
         """Return by what files are known to be of this format, None where they are not."""
 
     @abstractmethod
