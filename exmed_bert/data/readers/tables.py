@@ -4,6 +4,9 @@ Rows go into the database once; then patients are streamed in the order of the p
 a day, in the order of their files. Neither the joins nor the sort have to fit into memory.
 """
 
+import csv
+import gzip
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +33,9 @@ SPLITS = {"train": 0, "tuning": 1, "held_out": 2}  # names of MEDS, and the numb
 _BATCH = 500_000  # events in a batch of the stream
 _INTEGERS = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
 _WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})([.]0+)?"  # 1.0 is what is left of 1 in a column with gaps
+_SEPARATORS = (",", ";", "\t", "|")  # of columns; the first is that of a single column
+_LONGEST_HEADER = 1_000_000
+_TEXT = "VARCHAR"
 _YEAR_RANGE = (-9999, 9999)
 
 
@@ -106,11 +112,56 @@ class Table:
 
 
 def scan(paths: Sequence[Path], **options: str) -> str:
-    """Return what SQL selects from to read files of one table; text files as text, so that no code becomes a number."""
+    """Return what SQL selects from to read files of one table; text files as text, so that no code becomes a number.
+
+    The header of a text file decides its columns and what separates them: DuckDB would guess both from the lines, and
+    skip those that are unlike others.
+
+    Args:
+        paths: the files; their columns may be in different orders.
+        options: further options of DuckDB's ``read_csv``, as SQL.
+
+    Raises:
+        InputError: a text file has no header, or one with a name twice.
+    """
     if paths[0].name.lower().endswith(".parquet"):
         return f"read_parquet({file_list(paths)}, union_by_name = true)"
-    said = {"header": "true", "all_varchar": "true", "union_by_name": "true"} | options
-    return f"read_csv({file_list(paths)}, {', '.join(f'{option} = {value}' for option, value in said.items())})"
+    alike: dict[tuple[str, ...], list[Path]] = {}
+    for path in paths:
+        alike.setdefault(_header(path), []).append(path)
+    parts = []
+    for (separator, *columns), files in alike.items():
+        said = {"auto_detect": "false", "header": "true", "delim": quoted(separator)}
+        said |= {"quote": quoted('"'), "escape": quoted('"')} | options
+        said["columns"] = f"{{{', '.join(f'{quoted(column)}: {quoted(_TEXT)}' for column in columns)}}}"
+        parts.append(
+            f"read_csv({file_list(files)}, {', '.join(f'{option} = {value}' for option, value in said.items())})"
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {part}' for part in parts)})"
+
+
+def _header(path: Path) -> tuple[str, ...]:
+    """Return what separates the columns of a text file, and then their names."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            line = file.readline(_LONGEST_HEADER).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: is no whole gzip file, or cannot be read: {error}") from None
+    separator = max(_SEPARATORS, key=line.count)
+    columns = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+    if not any(map(str.strip, columns)) or "\x00" in line:
+        raise InputError(f"{path}: has no header, expected a line with the names of the columns")
+    # Columns without a name are of no use, but have to be passed over.
+    columns = [column.strip() or f"column {number}" for number, column in enumerate(columns, start=1)]
+    twice = {column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1}
+    if twice:
+        raise InputError(f"{path}: the column {min(twice)!r} is there twice, expected each name once")
+    return (separator, *columns)
 
 
 @dataclass(frozen=True)
@@ -384,13 +435,14 @@ def _event_columns(events: Any | None, start: int, stop: int, systems: dict[str,
     day = events["day"].combine_chunks().to_numpy()
     of_system = events["system"].combine_chunks().dictionary_encode()
     of_code = events["code"].combine_chunks().dictionary_encode()
-    written, texts = of_system.dictionary.to_pylist(), of_code.dictionary.to_pylist()
-    pair = of_system.indices.to_numpy().astype(np.int64) * len(texts) + of_code.indices.to_numpy()
-    present = np.bincount(pair, minlength=len(written) * len(texts)) > 0
+    texts = of_code.dictionary.to_pylist()
+    spelled = [systems[written] for written in of_system.dictionary.to_pylist()]
+    names = list(dict.fromkeys(spelled))
+    number = np.array([names.index(system) for system in spelled], dtype=np.int64)  # a system may have several names
+    pair = number[of_system.indices.to_numpy()] * len(texts) + of_code.indices.to_numpy()
+    present = np.bincount(pair, minlength=len(names) * len(texts)) > 0
     code = (np.cumsum(present) - 1)[pair].astype(np.int32)
-    table: list[CodeKey] = [
-        (systems[written[i // len(texts)]], texts[i % len(texts)]) for i in np.flatnonzero(present).tolist()
-    ]
+    table: list[CodeKey] = [(names[i // len(texts)], texts[i % len(texts)]) for i in np.flatnonzero(present).tolist()]
     kept = _first_of_day(row, day, code, len(table))
     if kept is not None:
         row, day, code = row[kept], day[kept], code[kept]
