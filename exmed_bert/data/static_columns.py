@@ -32,6 +32,8 @@ class StaticColumn:
 
     >>> SEX.ids(["female", "M", None, "x"]).tolist(), SEX.tokens[6:], SEX.value(6), SEX.value(UNK)
     ([6, 7, 1, 1], ('FEMALE', 'MALE'), 'FEMALE', None)
+    >>> [STATE.value(token) for token in STATE.ids(["Massachusetts", "MA", "Bavaria"])]
+    ['MA', 'MA', None]
     """
 
     name: str
@@ -87,11 +89,25 @@ class StaticColumn:
 
 
 SEX = StaticColumn("sex", "sex", ("FEMALE", "MALE"), {"F": "FEMALE", "W": "FEMALE", "M": "MALE"})
-_STATES = (  # 50 states, the District of Columbia and five territories (USPS)
-    "AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR "
-    "PA RI SC SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI"
+_STATES = {  # 50 states, the District of Columbia and five territories (USPS), and their names
+    "AL": "Alabama", "AK": "Alaska", "AZ": "Arizona", "AR": "Arkansas", "CA": "California", "CO": "Colorado",
+    "CT": "Connecticut", "DE": "Delaware", "DC": "District of Columbia", "FL": "Florida", "GA": "Georgia",
+    "HI": "Hawaii", "ID": "Idaho", "IL": "Illinois", "IN": "Indiana", "IA": "Iowa", "KS": "Kansas", "KY": "Kentucky",
+    "LA": "Louisiana", "ME": "Maine", "MD": "Maryland", "MA": "Massachusetts", "MI": "Michigan", "MN": "Minnesota",
+    "MS": "Mississippi", "MO": "Missouri", "MT": "Montana", "NE": "Nebraska", "NV": "Nevada", "NH": "New Hampshire",
+    "NJ": "New Jersey", "NM": "New Mexico", "NY": "New York", "NC": "North Carolina", "ND": "North Dakota",
+    "OH": "Ohio", "OK": "Oklahoma", "OR": "Oregon", "PA": "Pennsylvania", "RI": "Rhode Island",
+    "SC": "South Carolina", "SD": "South Dakota", "TN": "Tennessee", "TX": "Texas", "UT": "Utah", "VT": "Vermont",
+    "VA": "Virginia", "WA": "Washington", "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming",
+    "AS": "American Samoa", "GU": "Guam", "MP": "Northern Mariana Islands", "PR": "Puerto Rico",
+    "VI": "Virgin Islands",
+}  # fmt: skip
+STATE = StaticColumn(
+    "state",
+    "patient_state",
+    tuple(_STATES),
+    {name.upper(): state for state, name in _STATES.items()} | {"U.S. VIRGIN ISLANDS": "VI"},
 )
-STATE = StaticColumn("state", "patient_state", tuple(_STATES.split()))
 BUILT_IN = (SEX, STATE)  # the original model's
 
 _RESERVED = {"input", "entity", "age", "visit", "position", "code"}  # the model's other inputs

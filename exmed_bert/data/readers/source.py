@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exmed_bert import files
 from exmed_bert.console import InputError
+from exmed_bert.data.readers.headers import column_names
 
 TABLE_FORMATS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".parquet")
 _SHARD = re.compile(r"[._-]?(?:part|shard|chunk)?[._-]?\d*", re.IGNORECASE)  # a name that only numbers a shard
@@ -63,6 +64,11 @@ class Source:
         A table is a file, or the shards in a folder with its name, or files whose names differ in a number at the end.
         """
         return _by_table(self.files, TABLE_FORMATS)
+
+    def columns(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns in lower case, none where there is no such table."""
+        files_of_table = self.tables.get(table)
+        return column_names(files_of_table[0]) if files_of_table else frozenset()
 
     def of_kind(self, *extensions: str) -> tuple[Path, ...]:
         """Return the files whose names end so, in any letter case."""

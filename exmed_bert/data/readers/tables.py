@@ -4,9 +4,6 @@ Rows go into the database once; then patients are streamed in the order of the p
 a day, in the order of their files. Neither the joins nor the sort have to fit into memory.
 """
 
-import csv
-import gzip
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +18,8 @@ from exmed_bert.console import InputError
 from exmed_bert.data.database import connect, file_list, name, quoted
 from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, PatientId
 from exmed_bert.data.readers.base import Origin, Reading
-from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.headers import text_header
+from exmed_bert.data.readers.source import TABLE_FORMATS, Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.settings import ReadingSettings
@@ -33,8 +31,6 @@ SPLITS = {"train": 0, "tuning": 1, "held_out": 2}  # names of MEDS, and the numb
 _BATCH = 500_000  # events in a batch of the stream
 _INTEGERS = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
 _WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})([.]0+)?"  # 1.0 is what is left of 1 in a column with gaps
-_SEPARATORS = (",", ";", "\t", "|")  # of columns; the first is that of a single column
-_LONGEST_HEADER = 1_000_000
 _TEXT = "VARCHAR"
 _YEAR_RANGE = (-9999, 9999)
 
@@ -58,8 +54,9 @@ class Table:
             options: further options of DuckDB's ``read_csv``, as SQL.
 
         Raises:
-            InputError: a file is damaged, or no table.
+            InputError: a file is damaged, or no table, or stands there in two formats.
         """
+        _refuse_twins(paths)
         self.label = label if len(paths) == 1 else f"{label} ({len(paths)} files)"
         self.sql = scan(paths, **options)
         with explained(str(paths[0] if len(paths) == 1 else paths[0].parent)):
@@ -106,9 +103,28 @@ class Table:
             return f"{self.raw(column)}::TIMESTAMP"
         return f"time_of_text({self.text(column)})"
 
+    def timed(self, column: str) -> str:
+        """Return whether the column has a time of day, not only a date."""
+        if not self.has(column):
+            return "false"
+        kind = self.columns[column.lower()]
+        if kind.startswith(("DATE", "TIMESTAMP")):
+            return "true" if kind.startswith("TIMESTAMP") else "false"
+        return f"coalesce(length({self.text(column)}) > 10, false)"
+
     def year(self, column: str) -> str:
         """Return the column as a year, NULL where it is none."""
         return f"TRY_CAST(TRY_CAST({self.text(column)} AS DOUBLE) AS INTEGER)" if self.has(column) else "NULL::INTEGER"
+
+
+def _refuse_twins(paths: Sequence[Path]) -> None:
+    """Refuse files that hold the same rows, as far as their names say: patients.csv beside patients.csv.gz."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        stem = next((path.name[: -len(end)] for end in TABLE_FORMATS if path.name.lower().endswith(end)), path.name)
+        twin = found.setdefault(path.with_name(stem), path)
+        if twin is not path:
+            raise InputError(f"{path}: stands beside {twin.name}, expected one of them: rows would be read twice")
 
 
 def scan(paths: Sequence[Path], **options: str) -> str:
@@ -128,7 +144,7 @@ def scan(paths: Sequence[Path], **options: str) -> str:
         return f"read_parquet({file_list(paths)}, union_by_name = true)"
     alike: dict[tuple[str, ...], list[Path]] = {}
     for path in paths:
-        alike.setdefault(_header(path), []).append(path)
+        alike.setdefault(text_header(path), []).append(path)
     parts = []
     for (separator, *columns), files in alike.items():
         said = {"auto_detect": "false", "header": "true", "delim": quoted(separator)}
@@ -140,28 +156,6 @@ def scan(paths: Sequence[Path], **options: str) -> str:
     if len(parts) == 1:
         return parts[0]
     return f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {part}' for part in parts)})"
-
-
-def _header(path: Path) -> tuple[str, ...]:
-    """Return what separates the columns of a text file, and then their names."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rb") as file:
-            line = file.readline(_LONGEST_HEADER).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: is no whole gzip file, or cannot be read: {error}") from None
-    separator = max(_SEPARATORS, key=line.count)
-    columns = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
-    if not any(map(str.strip, columns)) or "\x00" in line:
-        raise InputError(f"{path}: has no header, expected a line with the names of the columns")
-    # Columns without a name are of no use, but have to be passed over.
-    columns = [column.strip() or f"column {number}" for number, column in enumerate(columns, start=1)]
-    twice = {column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1}
-    if twice:
-        raise InputError(f"{path}: the column {min(twice)!r} is there twice, expected each name once")
-    return (separator, *columns)
 
 
 @dataclass(frozen=True)
@@ -219,6 +213,22 @@ class TableReader(ABC):
         Raises:
             InputError: a table or a column is missing.
         """
+
+    def table(self, db: "duckdb.DuckDBPyConnection", source: Source, name: str, *columns: str) -> Table:
+        """Return the table of a name in lower case.
+
+        Raises:
+            InputError: the source has none of that name, or it lacks one of the columns.
+        """
+        files = source.tables.get(name)
+        if files is None:
+            raise InputError(f"{source}: holds no table {name}, which {self.title} has (.csv, .csv.gz or .parquet)")
+        table = Table(db, name, files)
+        if missing := [column for column in columns if not table.has(column)]:
+            raise InputError(
+                f"{files[0]}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}, which {self.title} has"
+            )
+        return table
 
     def origin(self, source: Source) -> Origin:
         """Return what is known of where the patients come from: the digest of their files."""

@@ -1,0 +1,56 @@
+"""The names of a table's columns, from the first line of a text file or the schema of a Parquet file."""
+
+import csv
+import gzip
+import zlib
+from pathlib import Path
+
+from exmed_bert.console import InputError
+
+_SEPARATORS = (",", ";", "\t", "|")  # of columns; the first is that of a single column
+_LONGEST = 1_000_000  # bytes of a header
+
+
+def text_header(path: Path) -> tuple[str, ...]:
+    """Return what separates the columns of a .csv or .tsv, which may be gzipped, and then their names.
+
+    Raises:
+        InputError: the file is damaged, has no header, or one with a name twice.
+    """
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            line = file.readline(_LONGEST).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: is no whole gzip file, or cannot be read: {error}") from None
+    separator = max(_SEPARATORS, key=line.count)
+    columns = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+    if not any(map(str.strip, columns)) or "\x00" in line:
+        raise InputError(f"{path}: has no header, expected a line with the names of the columns")
+    # Columns without a name are of no use, but have to be passed over.
+    columns = [column.strip() or f"column {number}" for number, column in enumerate(columns, start=1)]
+    twice = {column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1}
+    if twice:
+        raise InputError(f"{path}: the column {min(twice)!r} is there twice, expected each name once")
+    return (separator, *columns)
+
+
+def column_names(path: Path) -> frozenset[str]:
+    """Return the names of the columns of a .parquet, .csv or .tsv, the last two also .gz, in lower case.
+
+    To recognize formats: a file that is no such table has none, and what is wrong with it is said where it is read.
+    """
+    if not path.name.lower().endswith(".parquet"):
+        try:
+            return frozenset(column.lower() for column in text_header(path)[1:])
+        except InputError:
+            return frozenset()
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return frozenset(column.strip().lower() for column in pyarrow.parquet.read_schema(path).names)
+    except (pyarrow.ArrowException, OSError):
+        return frozenset()
