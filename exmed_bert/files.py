@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,57 @@ def staged_files(folder: Path, *, last: str | None = None, obsolete: Collection[
         shutil.rmtree(staging, ignore_errors=True)
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+@contextmanager
+def staged_folder(folder: Path, check: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield an empty folder; put it in the place of ``folder`` when the block ends without an error.
+
+    An error inside the block, or a process that dies there, leaves ``folder`` as it was.
+
+    Args:
+        folder: made with its parents, or replaced as a whole.
+        check: called with ``folder`` where it is not empty; raises an InputError if it may not be replaced.
+
+    Raises:
+        InputError: the folder is a file, cannot be written or may not be replaced.
+    """
+    place = Path(os.path.realpath(folder))  # a link to a folder stays, and what it points to is replaced
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder")
+    if place.is_dir() and any(place.iterdir()):
+        check(folder)
+    make_folder(place.parent)
+    staging = place.with_name(f".{place.name}.{os.getpid()}.part")
+    replaced = place.with_name(f".{place.name}.{os.getpid()}.replaced")
+    try:
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            yield staging
+            for path in staging.rglob("*"):
+                if path.is_file():
+                    with open(path, "rb+") as file:
+                        os.fsync(file.fileno())
+            _swap(place, staging, replaced)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(place: Path, staging: Path, replaced: Path) -> None:
+    """Move ``staging`` to ``place``, and remove what was there; an error leaves it there."""
+    if not place.exists():
+        os.replace(staging, place)
+        return
+    os.replace(place, replaced)
+    try:
+        os.replace(staging, place)
+    except BaseException:
+        os.replace(replaced, place)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _move_into(folder: Path, staging: Path, last: str | None, obsolete: Collection[str]) -> None:
