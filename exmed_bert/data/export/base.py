@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from exmed_bert.data.export.provenance import Provenance
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.readers.base import Origin
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ExportCounts:
 class Exporter(Protocol):
     """Writes patients as one format, as a stream, the folder whole or not at all."""
 
-    def __call__(self, folder: Path, chunks: Iterable[PatientColumns], origin: Provenance) -> ExportCounts:
+    def __call__(self, folder: Path, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
         """Write the patients.
 
         Args:

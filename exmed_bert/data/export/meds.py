@@ -17,7 +17,7 @@ https://github.com/Medical-Event-Data-Standard/meds
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.export import meds_codes
 from exmed_bert.data.export.base import ExportCounts
-from exmed_bert.data.export.provenance import SUBJECT_IDS, Provenance, write_provenance, written_files
+from exmed_bert.data.export.provenance import SUBJECT_IDS, write_provenance, written_files
 from exmed_bert.data.patient import NO_DAY, PatientColumns, PatientId
 from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.splits import InputSplit
 from exmed_bert.files import staged_folder, write_json
 from exmed_bert.reference.names import drug_names
@@ -53,7 +54,7 @@ _IDS_SCHEMA = pyarrow.schema([pyarrow.field("subject_id", pyarrow.int64(), nulla
 _ROWS_SCHEMA = pyarrow.schema([field for field in meds.DataSchema.schema() if field.name != "text_value"])
 
 
-def export_meds(folder: Path, chunks: Iterable[PatientColumns], origin: Provenance) -> ExportCounts:
+def export_meds(folder: Path, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
     """Write patients as a MEDS dataset, the folder whole or not at all.
 
     Args:
@@ -91,7 +92,6 @@ class _Dataset:
         self._subject_ids = _List(folder / SUBJECT_IDS, _IDS_SCHEMA)
         self._splits = _List(folder / meds.subject_splits_filepath, meds.SubjectSplitSchema.schema())
         self._subjects: list[np.ndarray] = []  # of each chunk, to find those that occur twice
-        self._static_columns: dict[str, str] = {}
         self._events = 0
 
     def add(self, patients: PatientColumns) -> None:
@@ -99,7 +99,6 @@ class _Dataset:
         subjects, texts = subject_ids(patients.patient_ids)
         self._subject_ids.add({"subject_id": subjects, "patient_id": texts})
         self._subjects.append(subjects)
-        self._static_columns |= {meds_codes.static_prefix(name): name for name in patients.static}
         self._events += len(patients.events.codes)
         if patients.splits is None:
             self._of(InputSplit.TRAIN).add(_rows(patients, subjects, self._codes))
@@ -113,7 +112,7 @@ class _Dataset:
         names = [InputSplit(split).name.lower() for split in patients.splits[assigned].tolist()]
         self._splits.add({"subject_id": subjects[assigned], "split": names})
 
-    def close(self, name: str, origin: Provenance) -> ExportCounts:
+    def close(self, name: str, origin: Origin) -> ExportCounts:
         """Write what is known at the end only.
 
         Raises:
@@ -135,7 +134,7 @@ class _Dataset:
         }
         meds.DatasetMetadataSchema.validate(metadata)
         write_json(self._folder / meds.dataset_metadata_filepath, metadata)
-        write_provenance(self._folder, replace(origin, static_columns=self._static_columns))
+        write_provenance(self._folder, origin)
         return ExportCounts(
             patients=sum(map(len, self._subjects)),
             events=self._events,

@@ -54,11 +54,13 @@ class Origin:
         fingerprint: digest of the content, 32 hexadecimal digits.
         generated: whether our generator made them.
         meta: what the generator says of them, {} for others.
+        own_record: whether they come from our own record, as it is or exported.
     """
 
     fingerprint: str
     generated: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    own_record: bool = False
 
 
 class Reader(Protocol):

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from exmed_bert.codes import code_system
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.database import name, quoted
-from exmed_bert.data.readers.base import Reading
+from exmed_bert.data.export.meds_codes import PERIODS, PROLONGED_STAY, static_prefix
+from exmed_bert.data.export.provenance import SUBJECT_IDS, read_provenance
+from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_SYSTEM
 from exmed_bert.data.readers.tables import SPLITS, Events, Table, TableReader, Tables
@@ -32,6 +34,8 @@ _PREFIXES = {
 }
 _BIRTH = {"meds_birth", "birth", "snomed/3950001", "snomed//3950001", "snomed/184099003", "snomed//184099003"}
 _DEATH = {"meds_death", "death", "snomed/419620001", "snomed//419620001"}
+_PERIODS = {code.lower(): name for name, code in PERIODS.items()} | dict.fromkeys(_DEATH, "death_date")
+_STAYS = {code.lower(): str(value == 1).lower() for value, code in PROLONGED_STAY.items()}
 _SEX = ("gender", "sex")
 _SEX_CONCEPTS = {"8532": "FEMALE", "8507": "MALE"}  # OMOP's
 
@@ -41,7 +45,8 @@ class Meaning:
     """What a code of a dataset says.
 
     Attributes:
-        kind: ``event``, ``birth``, ``death``, the name of a static column, or ``other``.
+        kind: ``event``, ``birth``, a period field such as ``death_date``, ``had_plos``, the name of a static column,
+            or ``other``.
         system: the code system of an event; the family of another row.
         text: the code, or the value of a static column.
     """
@@ -61,6 +66,13 @@ class MedsReader(TableReader):
         """Tell by the columns of the Parquet files."""
         return "columns subject_id, time, code" if _data_files(source) else None
 
+    def origin(self, source: Source) -> Origin:
+        """Return what is known of where the patients come from; for an export of ours that is what it was made of."""
+        folder = source.paths[0]
+        if len(source.paths) == 1 and all(file.is_relative_to(folder / "data") for file in _data_files(source)):
+            return read_provenance(folder) or super().origin(source)
+        return super().origin(source)
+
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Divide the rows into static facts and events by the distinct codes."""
         files = _data_files(reading.source)
@@ -73,14 +85,18 @@ class MedsReader(TableReader):
         self._add_codes(db, data, reading)
         rows = f"SELECT {subject} AS patient_id, time, m.* FROM {data.sql} d JOIN meds_codes m ON d.code = m.written"
         static = [column.name for column in reading.static_columns]
+        periods = ", ".join(f"CASE WHEN kind = {quoted(p)} THEN day_of_date(time::DATE) END AS {p}" for p in PERIODS)
         values = ", ".join(f"CASE WHEN kind = {quoted(column)} THEN text END AS {name(column)}" for column in static)
         splits = _splits(db, reading.source)
         people = (
             f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(time) END AS birth_year, {values}, "
-            "CASE WHEN kind = 'death' THEN day_of_date(time::DATE) END AS death_date "
+            f"{periods}, CASE WHEN kind = 'had_plos' THEN text = 'true' END AS had_plos "
             f"FROM ({rows}) WHERE kind NOT IN ('event', 'other') "
             f"UNION ALL BY NAME SELECT DISTINCT {subject} AS patient_id FROM {data.sql}"
         )
+        ids = _subject_ids(db, reading.source)
+        if ids is not None:  # they come first, since that is the order in which patients are read
+            people = f"{ids} WHERE patient_id IN (SELECT {subject} FROM {data.sql}) UNION ALL BY NAME {people}"
         if splits is not None:
             people = f"SELECT * FROM ({people}) LEFT JOIN ({splits}) USING (patient_id)"
         events = (
@@ -93,7 +109,7 @@ class MedsReader(TableReader):
 
     def _add_codes(self, db: "duckdb.DuckDBPyConnection", data: Table, reading: Reading) -> None:
         """Make the table of distinct codes and what they say; count the rows of no code system by family."""
-        static = {column.name: column.name for column in reading.static_columns}
+        static = {static_prefix(column.name).lower(): column.name for column in reading.static_columns}
         parents = _parent_codes(db, reading.source)
         systems = prefixes(reading.settings.meds_prefixes)
         counts = db.sql(f"SELECT code, count(*) FROM {data.sql} WHERE code IS NOT NULL GROUP BY code ORDER BY 1")
@@ -161,8 +177,10 @@ def meaning_of(
     folded = written.strip().lower()
     if folded in _BIRTH:
         return Meaning("birth")
-    if folded in _DEATH:
-        return Meaning("death")
+    if folded in _PERIODS:
+        return Meaning(_PERIODS[folded])
+    if folded in _STAYS:
+        return Meaning("had_plos", None, _STAYS[folded])
     parts = _parts(written)
     if len(parts) > 1:
         head, value = parts[0].lower(), _SEPARATOR.join(parts[1:])
@@ -238,3 +256,14 @@ def _splits(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:
         return None
     numbers = " ".join(f"WHEN {quoted(split)} THEN {number}" for split, number in SPLITS.items())
     return f"SELECT {name(subject)} AS patient_id, CASE split {numbers} END AS split FROM {splits.sql}"
+
+
+def _subject_ids(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:
+    """Return the patients of an export of ours in their order, with their ids as text; None for other datasets."""
+    files = [file for file in source.files if file.parts[-2:] == SUBJECT_IDS.parts]
+    if len(files) != 1:
+        return None
+    ids = Table(db, str(SUBJECT_IDS), files)
+    if not ids.has("subject_id", "patient_id"):
+        return None
+    return f"SELECT * FROM (SELECT subject_id AS patient_id, patient_id::VARCHAR AS written_id FROM {ids.sql})"

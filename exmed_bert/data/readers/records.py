@@ -47,7 +47,7 @@ class RecordReader(ABC):
         """Return the digest of the files' bytes, and what the generator wrote beside them."""
         files = self._files(source)
         meta = generator_meta(files[0]) if len(files) == 1 else {}
-        return Origin(source.fingerprint(files), meta.get("format") == _GENERATED, meta)
+        return Origin(source.fingerprint(files), meta.get("format") == _GENERATED, meta, own_record=True)
 
     @abstractmethod
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:

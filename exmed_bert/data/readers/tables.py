@@ -179,7 +179,8 @@ class Tables:
     Attributes:
         people: SELECT of ``patient_id`` and ``birth_year``, and of what is known of ``sex``, ``state``, further static
             columns by their names, ``observation_start``, ``observation_end`` and ``death_date`` (days), ``had_plos``
-            (BOOLEAN) and ``split`` (a number of `SPLITS`). A patient may have several rows.
+            (BOOLEAN), ``split`` (a number of `SPLITS`) and ``written_id`` (the id as text, where ``patient_id`` is
+            but a number for it). A patient may have several rows.
         events: of all tables.
         stays: SELECT of ``patient_id``, ``started`` and ``ended`` (TIMESTAMP), ``timed`` (whether both have a time of
             day) of inpatient stays; None where the format has no stays.
@@ -296,7 +297,7 @@ class _People:
         columns = ["min(birth_year) AS birth_year"]
         columns += [f"min({name(column.name)}::VARCHAR) AS {name(_static(column))}" for column in self.static]
         merged = {"observation_start": "min", "observation_end": "max", "death_date": "min", "split": "min"}
-        merged["had_plos"] = "bool_or"
+        merged |= {"had_plos": "bool_or", "written_id": "min"}
         self.further = [column for column in merged if column in known]
         columns += [f"{merged[column]}({column}) AS {column}" for column in self.further]
         db.execute(
@@ -475,7 +476,8 @@ def _patient_columns(
     found: dict[str, list[Any]], events: EventColumns, people: _People, static_columns: Sequence[StaticColumn]
 ) -> PatientColumns:
     n = len(found["key"])
-    ids: list[PatientId] = found["key"]
+    written = found.get("written_id", [None] * n)
+    ids: list[PatientId] = [key if text is None else text for key, text in zip(found["key"], written, strict=True)]
     stayed = found.get("had_plos", found["stayed"])
     periods = {column: _days(found[column]) for column in PERIOD_FIELDS if column in people.further}
     splits = None
