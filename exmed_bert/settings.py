@@ -181,6 +181,11 @@ class ConvertSettings(ReadingSettings):
     split: Literal["all", "train", "val"] = Field("all", description="Which datasets to write.")
     max_length: int = Field(50, ge=2, le=32_767, description="Most codes per patient; the latest visits are kept.")
     train_ratio: float = Field(0.8, gt=0, lt=1, description="Share of the patients in the training split.")
+    split_from: Literal["hash", "input"] = Field(
+        "hash",
+        description="Who is in which split: hash, by the patient's id and --train-ratio; or input, as the input says: "
+        "train and tuning (validation); held_out and patients without a split are in neither.",
+    )
     dynamic_masking: bool = Field(
         True, description="Draw new masks each epoch; static masks are drawn once, here, and stored."
     )

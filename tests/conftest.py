@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ import pytest
 # Nothing in the tests reaches for the network, and small models are fastest on one thread; numpy reads it on import.
 os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", OMP_NUM_THREADS="1")
 
-from exmed_bert.data.patient import EventColumns, PatientColumns
+import numpy as np
+
+from exmed_bert.data.patient import EventColumns, PatientColumns, PatientId
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.readers.base import CHUNK
+
+WithSplits = Callable[[Callable[[PatientId], int]], None]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,6 +79,21 @@ def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *
     assert len(errors) == 1 and "Traceback" not in result.stderr, result.stderr
     for part in parts:
         assert part in errors[0], (part, errors[0])
+
+
+@pytest.fixture
+def with_splits(monkeypatch: pytest.MonkeyPatch) -> WithSplits:
+    """Function that lets every input put its patients into splits: a patient's id to `InputSplit`."""
+    plain = PatientInput.raw_chunks
+
+    def patch(split_of: Callable[[PatientId], int]) -> None:
+        def chunks(source: PatientInput, size: int = CHUNK) -> Iterator[PatientColumns]:
+            for patients in plain(source, size):
+                yield replace(patients, splits=np.array([split_of(i) for i in patients.patient_ids], dtype=np.int8))
+
+        monkeypatch.setattr(PatientInput, "raw_chunks", chunks)
+
+    return patch
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The cohort of a task: index dates, labels, attrition, splits; nothing after the index date is in a history."""
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import record, write_records
+from conftest import WithSplits, record, write_records
 
 from exmed_bert.cohorts.cohort import build, check_nothing_after_index
 from exmed_bert.cohorts.endpoints import Endpoint
@@ -25,7 +26,7 @@ from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.splits import SplitRule
+from exmed_bert.data.splits import FROM_INPUT, SplitRule
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 
 START = date(2020, 1, 1)
@@ -280,6 +281,33 @@ class TestSplits:
         rule = SplitRule(train.info.split_seed, train.info.train_ratio)
         assert rule.trains_on(train.columns["patient_hashes"].numpy()).all()
         assert not rule.trains_on(val.columns["patient_hashes"].numpy()).any()
+
+    def test_those_of_the_input_where_a_pretraining_took_them(self) -> None:
+        of_input = np.arange(20_000) % 3
+        splits = assign_splits(self.HASHES, [FROM_INPUT], 1, of_input)
+        assert (splits == np.array([TRAIN, VALIDATION, TEST])[of_input]).all()
+        rule = SplitRule(42, 0.2)
+        after_another = assign_splits(self.HASHES, [rule, FROM_INPUT], 1, of_input)
+        assert (after_another == np.where(rule.trains_on(self.HASHES), TRAIN, splits)).all()
+
+    def test_a_cohort_has_the_splits_of_its_input(self, with_splits: WithSplits, tmp_path: Path) -> None:
+        records = [patient(i, {0: ["I10"], 300: ["I50.9" if i % 2 else "I10"], 400: ["I10"]}) for i in range(40)]
+        form = replace(FORM, pretraining=[FROM_INPUT])
+        source = PatientInput([write_records(tmp_path / "patients.json", records)])
+        with pytest.raises(InputError, match=r"patients.json: puts no patient into a split, .* pretrained with"):
+            build(source, first_occurrence(), form, 1, seed=1)
+        with_splits(lambda who: int(who) % 4 - 1)
+        cohort = build(source, first_occurrence(), form, 1, seed=1)
+        found = cohort.patients
+        assert found.splits.tolist() == [found.dataset.patient_id(row) % 4 - 1 for row in range(30)]
+        assert ("excluded: in no split of the input", 10) in cohort.attrition and (
+            "patients left",
+            30,
+        ) in cohort.attrition
+        assert len(build(source, first_occurrence(), FORM, 1, seed=1).patients) == 40, "other models do not need them"
+        with_splits(lambda who: -1)
+        with pytest.raises(InputError, match=r"no patient is left: .*40 excluded: in no split of the input"):
+            build(source, first_occurrence(), form, 1, seed=1)
 
     def test_shares_where_the_pretraining_is_unknown(self) -> None:
         splits = assign_splits(self.HASHES, None, seed=1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import record, write_records
+from conftest import WithSplits, record, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_io import patient_records
@@ -26,7 +26,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.options import check
 from exmed_bert.data.patient import PatientColumns, no_events
-from exmed_bert.data.splits import InputSplit
+from exmed_bert.data.splits import FROM_INPUT, InputSplit
 from exmed_bert.data.static_columns import SEX
 from exmed_bert.data.tokenizer import EventCounts
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
@@ -209,6 +209,52 @@ def test_without_a_code_of_the_given_vocabulary_nothing_is_converted(tmp_path: P
     (tmp_path / "vocab.json").write_text(json.dumps(CodeVocabulary.build([("icd10cm", "Z99.9")]).to_dict()))
     with pytest.raises(InputError, match="of 20 patients with at least 5 codes none has one that is known"):
         convert_all([record(i) for i in range(20)], tmp_path, vocab_from=tmp_path)
+
+
+def test_the_splits_of_the_input_are_taken(
+    with_splits: WithSplits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [record(i, drugs=["C10AA05", f"A10BA{i:02d}"]) for i in range(60)]
+    given = ConvertSettings(input=[write_records(tmp_path / "p.json", records)], output=tmp_path / "d.pt")
+    by_hash = convert(given).datasets["train"].to_dict()
+    assert "split_from" not in by_hash
+
+    with_splits(lambda patient: int(patient) % 4 - 1)
+    from_input = given.model_copy(update={"split_from": "input"})
+    run(Resolved(from_input, {}))
+    shown = capsys.readouterr().out
+    assert "patients read                         60" in shown
+    assert "excluded: held out by the input       15" in shown and "excluded: in no split                 15" in shown
+    for name, number in (("train", InputSplit.TRAIN), ("val", InputSplit.TUNING)):
+        dataset = PatientDataset.load(tmp_path / f"d_{name}.pt")
+        assert [dataset.patient_id(i) for i in range(len(dataset))] == [i for i in range(60) if i % 4 - 1 == number]
+        assert dataset.info.split_from == "input" and dataset.info.split_rule == FROM_INPUT
+        assert not {"A10BA00", "A10BA03"} & set(dataset.info.vocabulary.ids), "codes of patients in neither dataset"
+    content = PatientDataset.load(tmp_path / "d_train.pt").to_dict()
+    assert content["split_from"] == "input" and set(content) == {*by_hash, "split_from"}
+    assert (convert(given).datasets["train"].columns["patient_hashes"] == by_hash["columns"]["patient_hashes"]).all()
+
+
+@pytest.mark.parametrize(
+    ("split", "part"),
+    [
+        (
+            None,
+            "p.json: puts no patient into a split, expected train, tuning, held_out, which --split-from",
+        ),
+        (0, "left for the val split: 20 patients, 0 of them with fewer than 5 codes; .* change --split-from or"),
+        (2, "left for the train split: 20 patients held out by the input, 0 patients, 0 of them"),
+        (-1, "left for the train split: 20 patients in no split, 0 patients, 0 of them"),
+    ],
+)
+def test_splits_of_the_input_that_leave_nobody_are_refused(
+    split: int | None, part: str, with_splits: WithSplits, tmp_path: Path
+) -> None:
+    if split is not None:
+        with_splits(lambda patient: split)
+    with pytest.raises(InputError, match=part):
+        convert_all([record(i) for i in range(20)], tmp_path, split_from="input")
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_both_splits_share_one_vocabulary(tmp_path: Path) -> None:

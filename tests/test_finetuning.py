@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, run_script
+from conftest import ROOT, WithSplits, assert_one_line_error, run_script
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
@@ -305,6 +305,27 @@ def test_no_patient_of_the_pretraining_is_validated_or_tested_on(finished: Path,
     is_train = np.array(table["split"]) == "train"
     assert (is_train == seen).all() and not (in_pretraining & ~is_train).any()
     assert set(table["split"]) == {"train", "validation", "test"}
+
+
+@pytest.mark.slow
+def test_a_model_of_the_inputs_splits_is_tuned_and_tested_on_them(
+    with_splits: WithSplits, world: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(world / "model", tmp_path / "model")
+    record = json.loads((model / "pretraining.json").read_text())
+    (model / "pretraining.json").write_text(json.dumps(record | {"trained_on": [{"from_input": True}]}))
+    more = ["--model-dir", model, "--train-sizes", 60, "--baselines", "none"]
+    words = flags(world, tmp_path / "tuned", *more)
+    app = cli.script(COMMANDS["finetune"])
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1 and "puts no patient into a split, expected train, tuning, held_out" in result.output
+
+    with_splits(lambda who: int(who) % 3)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = predictions(tmp_path / "tuned")
+    assert found["split"] == [("train", "validation", "test")[who % 3] for who in found["patient_id"]]
+    assert "The splits are those of the input" in (tmp_path / "tuned" / "results.md").read_text()
 
 
 @pytest.mark.slow

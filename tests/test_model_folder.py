@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.splits import FROM_INPUT
 from exmed_bert.data.static_columns import BUILT_IN, declared
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.data.vocabulary_file import read_vocabulary
@@ -88,6 +89,17 @@ def test_the_record_names_the_patients_of_every_pretraining(
     (folder / "pretraining.json").unlink()
     write_pretrained(tmp_path / "third", model, model.state_dict(), other, started_from=folder)
     assert read_record(tmp_path / "third").trained_on is None, "those of the first are not known"
+
+
+def test_the_record_says_that_the_splits_were_those_of_the_input(
+    folder: Path, model: ExMedBertForMaskedLM, info: DatasetInfo, tmp_path: Path
+) -> None:
+    other = replace(info, split_from="input")
+    for name, before in (("second", folder), ("third", tmp_path / "second")):
+        write_pretrained(tmp_path / name, model, model.state_dict(), other, started_from=before)
+        written = json.loads((tmp_path / name / "pretraining.json").read_text())["trained_on"]
+        assert written == [{"seed": info.split_seed, "train_ratio": info.train_ratio}, {"from_input": True}]
+        assert read_record(tmp_path / name).trained_on == (info.split_rule, FROM_INPUT)
 
 
 def test_a_write_that_fails_leaves_the_folder_as_it_was(

@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 import torch
+from conftest import ROOT
 from typer.testing import CliRunner
 
 from exmed_bert.cli import script
@@ -41,11 +42,13 @@ RUNS = {
     ),
     "convert": (
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
-        "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months",
+        "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months "
+        "--split-from hash",
         "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug",
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
         "--no-extend-vocab",
         "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
+        f"--input {ROOT}/examples/meds --output {{o}}/d.pt --split-from input",
     ),
     "pretrain": (
         PRETRAIN + "--num-attention-heads 2 --intermediate-size 16 --eval-batch-size 16 --max-steps 3 "

@@ -16,8 +16,10 @@ from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.splits import InputSplit, needed_splits
 from exmed_bert.data.tokenizer import Tokenizer
 
 
@@ -39,11 +41,15 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
     labels: list[np.ndarray] = []
     days: list[np.ndarray] = []
     hashes_seen: list[np.ndarray] = []
+    of_input: list[np.ndarray] = []  # splits
+    from_input = any(rule.from_input for rule in model.pretraining or ())
     selected = left = 0  # patients, whatever the number of their prediction times
     bar = console.progress(label="Building the cohort", unit=" patients")
     for patients in source.chunks():
         hashes = hash_patient_ids(patients.patient_ids)
         hashes_seen.append(hashes)
+        if from_input:
+            patients, hashes = _in_a_split(patients, hashes, source, task)
         chosen = task.select(patients, hashes)
         histories = patients.take(chosen.rows).up_to(chosen.days)
         tokens = tokenizer.encode(histories)
@@ -51,6 +57,8 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         pieces.append(select_piece(histories, tokens, hashes[chosen.rows], everyone))
         labels.append(chosen.labels[tokens.rows])
         days.append(chosen.days[tokens.rows])
+        if from_input and histories.splits is not None:
+            of_input.append(histories.splits[tokens.rows])
         selected += len(np.unique(chosen.rows))
         left += len(np.unique(chosen.rows[tokens.rows]))
         bar.update(len(patients))
@@ -83,10 +91,22 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         dataset=PatientDataset(info, columns),
         labels=label,
         index_days=np.concatenate(days).astype(np.int32),
-        splits=assign_splits(columns["patient_hashes"].numpy(), model.pretraining, seed),
+        splits=assign_splits(
+            columns["patient_hashes"].numpy(), model.pretraining, seed, np.concatenate(of_input) if of_input else None
+        ),
     )
     check_nothing_after_index(found)
     return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :])
+
+
+def _in_a_split(
+    patients: PatientColumns, hashes: np.ndarray, source: PatientInput, task: Task
+) -> tuple[PatientColumns, np.ndarray]:
+    """Return the patients that the input puts into a split, and their hashes; the others are excluded."""
+    splits = needed_splits(source, patients.splits, "a model that was pretrained with --split-from input")
+    everyone = np.ones(len(patients), dtype=bool)
+    rows = np.flatnonzero(task.exclude(everyone, splits == InputSplit.UNKNOWN, "in no split of the input"))
+    return patients.take(rows), hashes[rows]
 
 
 def _attrition(task: Task, read: int, selected: int, too_few: str, left: int) -> list[tuple[str, int]]:

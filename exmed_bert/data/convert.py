@@ -1,5 +1,6 @@
 """Step 2: from a file of patients to the training and validation datasets."""
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piec
 from exmed_bert.data.coverage import no_known_codes, unknown_rows, warn_of_unknown
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
+from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.splits import SplitRule
+from exmed_bert.data.splits import FROM_INPUT, InputSplit, SplitRule, needed_splits
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
@@ -36,6 +38,7 @@ class Conversion:
     datasets: dict[str, PatientDataset]
     paths: dict[str, Path]
     summary: TokenizerSummary
+    excluded: Counter[str]  # patients that the reader read and the tokenizer did not, by reason
 
 
 def output_paths(output: Path, split: str) -> dict[str, Path]:
@@ -58,7 +61,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     for path in paths.values():
         make_folder(path.parent)
 
-    rule = SplitRule(settings.seed, settings.train_ratio)
+    rule = FROM_INPUT if settings.split_from == "input" else SplitRule(settings.seed, settings.train_ratio)
     static_columns = declared(settings.static_columns)
     source = PatientInput(settings.input, settings, static_columns)
     tokenizer = Tokenizer(
@@ -71,12 +74,15 @@ def convert(settings: ConvertSettings) -> Conversion:
     )
     pieces: dict[str, list[dict[str, np.ndarray]]] = {"train": [], "val": []}
     hashes_seen: list[np.ndarray] = []
+    excluded: Counter[str] = Counter()
     bar = console.progress(label="Converting", unit=" patients")
     for patients in source.chunks():
         hashes = hash_patient_ids(patients.patient_ids)
         hashes_seen.append(hashes)
+        if rule.from_input:
+            patients, hashes = _in_a_split(patients, hashes, source, excluded)
         tokens = tokenizer.encode(patients)
-        in_train = rule.trains_on(hashes[tokens.rows])
+        in_train = rule.trains_on(hashes, patients.splits)[tokens.rows]
         for split, chosen in (("train", in_train), ("val", ~in_train)):
             pieces[split].append(select_piece(patients, tokens, hashes, chosen))
         bar.update(len(patients))
@@ -84,15 +90,19 @@ def convert(settings: ConvertSettings) -> Conversion:
     refuse_duplicates(source, np.concatenate(hashes_seen))
 
     summary = tokenizer.summary
-    if summary.events.read == sum(summary.unknown_codes.values()):
+    if summary.patients and summary.events.read == sum(summary.unknown_codes.values()):
         raise no_known_codes(source, {}, summary.unknown_codes, source.summary.families)
     kept = {split: sum(len(piece["patient_hashes"]) for piece in parts) for split, parts in pieces.items()}
     for split in paths:
         if kept[split] == 0:
+            found = [f"{count} patients {reason}" for reason, count in excluded.items()]
+            found.append(
+                f"{summary.patients} patients, {summary.too_short} of them with fewer than "
+                f"{settings.min_observations} codes"
+            )
             raise InputError(
-                f"{source}: no patient is left for the {split} split: {summary.patients} patients, "
-                f"{summary.too_short} of them with fewer than {settings.min_observations} codes; "
-                "use more patients, or change --train-ratio or --min-observations"
+                f"{source}: no patient is left for the {split} split: {', '.join(found)}; use more patients, or change "
+                f"{'--split-from' if rule.from_input else '--train-ratio'} or --min-observations"
             )
 
     used = np.concatenate([np.unique(piece["codes"]) for parts in pieces.values() for piece in parts])
@@ -118,6 +128,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         "input_fingerprint": source.origin.fingerprint,
         "split_seed": settings.seed,
         "train_ratio": settings.train_ratio,
+        "split_from": settings.split_from,
     }
     datasets = {}
     for split in paths:
@@ -129,7 +140,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
         for split, dataset in datasets.items():
             save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
-    return Conversion(source, datasets, paths, summary)
+    return Conversion(source, datasets, paths, summary, excluded)
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
@@ -139,11 +150,11 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
     base = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
     resolved.save(base.with_name(f"{base.name}.settings.json"))
 
-    summary, reading = result.summary, result.source.summary
+    summary, excluded = result.summary, result.source.summary.excluded + result.excluded
     any_dataset = next(iter(result.datasets.values()))
     rows: list[tuple[str, Any]] = [
-        ("patients read", summary.patients + sum(reading.excluded.values())),
-        *((f"excluded: {reason}", count) for reason, count in reading.excluded.items()),
+        ("patients read", summary.patients + excluded.total()),
+        *((f"excluded: {reason}", count) for reason, count in excluded.items()),
         (f"excluded: fewer than {settings.min_observations} codes", summary.too_short),
         (f"cut to the latest {settings.max_length} codes", summary.truncated),
         ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
@@ -166,6 +177,18 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
         size = result.paths[split].stat().st_size
         stats = {**dataset.stats(), "bytes per patient": round(size / len(dataset))}
         console.table(f"{result.paths[split]}", stats.items())
+
+
+def _in_a_split(
+    patients: PatientColumns, hashes: np.ndarray, source: PatientInput, excluded: Counter[str]
+) -> tuple[PatientColumns, np.ndarray]:
+    """Return the patients that the input puts into one of the two splits, and their hashes; count the others."""
+    splits = needed_splits(source, patients.splits, "--split-from input")
+    for split, reason in ((InputSplit.HELD_OUT, "held out by the input"), (InputSplit.UNKNOWN, "in no split")):
+        if count := int((splits == split).sum()):
+            excluded[reason] += count
+    rows = np.flatnonzero((splits == InputSplit.TRAIN) | (splits == InputSplit.TUNING))
+    return patients.take(rows), hashes[rows]
 
 
 def _with_static_masks(dataset: PatientDataset, masking: Masking, epoch: int) -> PatientDataset:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ import torch
 from exmed_bert.console import InputError
 from exmed_bert.data.masking import IGNORED, Masking
 from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient, PatientId
+from exmed_bert.data.splits import FROM_INPUT, SplitRule
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import existing_file, write_tensors
@@ -49,7 +50,7 @@ class DatasetInfo:
         static_columns: sex, state and others that were declared.
         novel_codes: tokens of the codes that the generator made.
         input_fingerprint: digest of the file of patients.
-        split_seed, train_ratio: with a patient's id they decide its split.
+        split_seed, train_ratio: with a patient's id they decide its split, unless ``split_from`` says otherwise.
     """
 
     split: str
@@ -62,6 +63,12 @@ class DatasetInfo:
     split_seed: int
     train_ratio: float
     static_columns: tuple[StaticColumn, ...] = BUILT_IN
+    split_from: Literal["hash", "input"] = "hash"
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Which patients are in the training split."""
+        return FROM_INPUT if self.split_from == "input" else SplitRule(self.split_seed, self.train_ratio)
 
     @property
     def needed_masking(self) -> Masking:
@@ -290,6 +297,7 @@ class PatientDataset(torch.utils.data.Dataset):
             "input_fingerprint": self.info.input_fingerprint,
             "split_seed": self.info.split_seed,
             "train_ratio": self.info.train_ratio,
+            **({} if self.info.split_from == "hash" else {"split_from": self.info.split_from}),
             "columns": self.columns,
         }
 
@@ -328,6 +336,7 @@ class PatientDataset(torch.utils.data.Dataset):
                 vocabulary=CodeVocabulary.from_json(content["vocabulary"]),
                 static_columns=tuple(map(StaticColumn.from_dict, json.loads(content["static_columns"]))),
                 novel_codes=tuple(json.loads(content["novel_codes"])),
+                split_from=content.get("split_from", "hash"),
             )
             columns = content["columns"]
             info.vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered

@@ -35,6 +35,11 @@ def notes(task: Task, form: ModelInput, subset: Subset) -> list[str]:
         ]
     else:
         found = ["Validation and test patients are among those that the pretraining never trained on."]
+        if any(rule.from_input for rule in form.pretraining):
+            found.append(
+                "The splits are those of the input: train, tuning (validation) and held_out (test); whoever else a "
+                "pretraining was trained on is a training patient."
+            )
     found += task.notes(form)
     if subset.log_odds_offset:
         found.append(

@@ -230,13 +230,13 @@ def _record(info: DatasetInfo, started_from: Path | None) -> dict[str, Any]:
     if started_from is not None:
         earlier = read_record(started_from)
         before = None if earlier is None else earlier.trained_on
-    rule = SplitRule(info.split_seed, info.train_ratio)
+    rules = None if before is None else dict.fromkeys((*before, info.split_rule))
     return {
         "max_length": info.max_length,
         "age_unit": info.age_unit,
         "masking": None if info.masking is None else info.masking.to_dict(),
         "input_fingerprint": info.input_fingerprint,
-        "trained_on": None if before is None else [known.to_dict() for known in dict.fromkeys((*before, rule))],
+        "trained_on": None if rules is None else [rule.to_dict() for rule in rules],
     }
 
 
@@ -252,7 +252,7 @@ def read_record(folder: Path) -> PretrainingRecord | None:
     content = read_json(path)
     try:
         rules = content["trained_on"]
-        known = None if rules is None else tuple(SplitRule(**rule) for rule in rules)
+        known = None if rules is None else tuple(map(SplitRule.from_dict, rules))
         return PretrainingRecord(int(content["max_length"]), content["age_unit"], known)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged: {error}") from None
