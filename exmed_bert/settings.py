@@ -107,6 +107,12 @@ _INPUT = (
 )
 
 
+_MIN_CELL = (
+    "Counts of patients below this are hidden in reports, as <11, and so is what would give them away; 0 hides none. "
+    "Not given: 11, and 0 for patients that our generator made."
+)
+
+
 class ReadingSettings(StepSettings):
     """How patients are read, and which code systems their codes are translated to; part of every step that reads them.
 
@@ -114,6 +120,7 @@ class ReadingSettings(StepSettings):
     """
 
     section = "reading"
+    shared = {"min_cell": "min_cell"}
 
     input_format: InputFormat = Field("auto", description="Format of --input; auto: by its columns or file names.")
     columns: Texts = Field(
@@ -161,13 +168,14 @@ class ReadingSettings(StepSettings):
     plos_days: float = Field(
         7, gt=0, strict=False, description="A prolonged stay is an inpatient stay longer than this many times 24 hours."
     )
+    min_cell: int | None = Field(None, ge=0, description=_MIN_CELL)
 
 
 class ConvertSettings(ReadingSettings):
     """Step 2: scripts/convert_synthetic_to_dataset.py."""
 
     section = "convert"
-    shared = {
+    shared = ReadingSettings.shared | {
         "max_length": "max_length",
         "dynamic_masking": "dynamic_masking",
         "static_columns": "static_columns",
@@ -433,6 +441,7 @@ class AnalyzeSettings(StepSettings):
     """scripts/analyze_novel_codes.py: what a model makes of codes that it has hardly or never seen."""
 
     section = "analyze"
+    shared = {"min_cell": "min_cell"}
 
     model_dir: FilePath = Field(Path("output/synthetic_pretrain"), description="Folder of a pretrained model.")
     dataset: FilePath = Field(
@@ -448,6 +457,7 @@ class AnalyzeSettings(StepSettings):
         Path("output/novel_codes"), description="Folder of report.html, results.json, the tables, plots and projector."
     )
     max_patients: int = Field(5000, ge=1, description="Most patients of the dataset whose codes are masked.")
+    min_cell: int | None = Field(None, ge=0, description=_MIN_CELL)
     seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
 
 

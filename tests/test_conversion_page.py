@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exmed_bert.data.conversion_page import ConversionCounts, attrition, conversion_page
+from exmed_bert.data.conversion_counts import ConversionCounts, attrition
+from exmed_bert.data.conversion_page import conversion_page
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.tokenizer import EventCounts, TokenizerSummary

@@ -134,7 +134,7 @@ def test_different_unknown_codes_of_a_day_are_different_tokens(
         *(record(i, drugs=["?", "C10AA05"], **long) for i in range(30, 40)),
     ]
     path = write_records(tmp_path / "p.json", records)
-    made = ConvertSettings(input=path, output=tmp_path / "d.pt", min_observations=5, max_length=9)
+    made = ConvertSettings(input=path, output=tmp_path / "d.pt", min_observations=5, max_length=9, min_cell=0)
     result = convert(made)
     summary = result.summary
     datasets = list(result.datasets.values())

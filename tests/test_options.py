@@ -43,7 +43,7 @@ RUNS = {
     "convert": (
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
         "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months "
-        "--split-from hash",
+        "--split-from hash --min-cell 5",
         "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug",
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
         "--no-extend-vocab",
@@ -82,7 +82,7 @@ RUNS = {
     ),
     "analyze": (
         "--model-dir {w}/model --dataset {w}/d_val.pt --training-data {w}/d_train.pt --output-dir {o} "
-        "--max-patients 50 --seed 3 --config {w}/other.yaml --debug",
+        "--max-patients 50 --seed 3 --min-cell 11 --config {w}/other.yaml --debug",
     ),
     "hierarchy": ("--output-dir {o} --dimension 4 --held-out 0.2 --seed 3 --config {w}/other.yaml --debug",),
     "report": ("--input {w}/patients.json --output-dir {o} --config {w}/other.yaml --debug",),

@@ -2,22 +2,26 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 
 from exmed_bert.codes import CodeKey, CodeSystem, code_system
+from exmed_bert.data.conversion_counts import (
+    KEPT,
+    LEFT_OUT,
+    MAPPED,
+    OUTCOMES,
+    UNKNOWN,
+    ConversionCounts,
+    attrition,
+)
 from exmed_bert.data.conversion_plots import DRAWINGS, Drawn, by_length, by_year
-from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.readers.summary import ReadingSummary
-from exmed_bert.data.tokenizer import EventCounts, TokenizerSummary
+from exmed_bert.data.tokenizer import EventCounts
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
 from exmed_bert.reporting.content import Cell, Report, ReportSection, Statement, Style, Table, Verdict, capital
 from exmed_bert.reporting.plotting import draw_plots
 from exmed_bert.reporting.small_cells import NONE, Count, MinCell, percent
-
-KEPT, MAPPED, UNKNOWN, LEFT_OUT = OUTCOMES = ("kept", "mapped", "unknown", "left out")
 
 _MEANINGS = {
     KEPT: "a code of a system that the datasets hold",
@@ -28,29 +32,6 @@ _MEANINGS = {
 _GOOD, _POOR = 0.95, 0.80  # shares of the events that reach the datasets as a code
 _LISTED = 20  # codes of a table that stands open
 _RARE = 10  # a code with fewer tokens is hardly learned
-
-
-@dataclass(frozen=True)
-class ConversionCounts:
-    """What a conversion has counted.
-
-    Attributes:
-        input: what was read, for people.
-        reading: the reader's summary.
-        events: events by system as declared, outcome (`OUTCOMES`) and calendar year.
-        unmapped: those that were left out, by system and code.
-        tokens: the tokenizer's summary.
-        min_observations: patients with fewer codes were excluded.
-        datasets: by split, those that were written.
-    """
-
-    input: str
-    reading: ReadingSummary
-    events: Mapping[tuple[str, str, int], int]
-    unmapped: Mapping[CodeKey, int]
-    tokens: TokenizerSummary
-    min_observations: int
-    datasets: Mapping[str, PatientDataset]
 
 
 def conversion_page(counts: ConversionCounts, cells: MinCell) -> Report:
@@ -84,22 +65,6 @@ def conversion_page(counts: ConversionCounts, cells: MinCell) -> Report:
     ]
     notes = [*counts.reading.notes, *([cells.note] if cells.limit else [])]
     return Report(f"Conversion of {counts.input}", facts, notes, sections, draw_plots(DRAWINGS, drawn))
-
-
-def attrition(counts: ConversionCounts, cells: MinCell) -> list[tuple[str, Count]]:
-    """Return the patients of each step from the input to the datasets; totals tell no more than their parts do."""
-    excluded = cells.ranked(counts.reading.excluded)
-    excluded.append((f"fewer than {counts.min_observations} codes", counts.tokens.too_short))
-    splits = {f"of these in the {split} split": len(dataset) for split, dataset in counts.datasets.items()}
-    not_written = counts.tokens.patients - counts.tokens.too_short - sum(splits.values())
-    if not_written > 0:
-        splits["of these in the split that was not asked for"] = not_written
-    return [
-        ("in the input", cells.total([*(patients for _, patients in excluded), *splits.values()])),
-        *((f"excluded: {reason}", cells.count(patients)) for reason, patients in excluded),
-        ("left", cells.total(splits.values())),
-        *((step, cells.count(patients)) for step, patients in splits.items()),
-    ]
 
 
 class _Events:
@@ -301,11 +266,8 @@ def _tokens(events: EventCounts, cells: MinCell) -> list[list[Cell]]:
         "before the latest visits that fit": events.cut,
         "tokens": events.kept,
     }
-    read = cells.total(steps.values())
-    return [
-        ["events that were kept, mapped or unknown", str(read)],
-        *([step, cells.show(n)] for step, n in steps.items()),
-    ]
+    rows: list[list[Cell]] = [["events that were kept, mapped or unknown", str(cells.total(steps.values()))]]
+    return rows + [[step, cells.show(count)] for step, count in steps.items()]
 
 
 def _vocabulary_rows(

@@ -25,6 +25,7 @@ from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
 from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.files import atomic_write, make_folder, save_tensors
+from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import ConvertSettings
 
 _STATIC_EPOCH = 0
@@ -129,6 +130,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         "split_seed": settings.seed,
         "train_ratio": settings.train_ratio,
         "split_from": settings.split_from,
+        "min_cell": None if source.generated else source.cells.limit,
     }
     datasets = {}
     for split in paths:
@@ -150,33 +152,45 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
     base = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
     resolved.save(base.with_name(f"{base.name}.settings.json"))
 
-    summary, excluded = result.summary, result.source.summary.excluded + result.excluded
+    summary, cells = result.summary, result.source.cells
     any_dataset = next(iter(result.datasets.values()))
+    excluded = result.source.summary.excluded + result.excluded
+    excluded[f"fewer than {settings.min_observations} codes"] = summary.too_short
+    left = [len(dataset) for dataset in result.datasets.values()]
+    left.append(summary.patients - summary.too_short - sum(left))  # of the split that is not written
     rows: list[tuple[str, Any]] = [
-        ("patients read", summary.patients + excluded.total()),
-        *((f"excluded: {reason}", count) for reason, count in excluded.items()),
-        (f"excluded: fewer than {settings.min_observations} codes", summary.too_short),
-        (f"cut to the latest {settings.max_length} codes", summary.truncated),
+        ("patients read", cells.total([*excluded.values(), *left])),
+        *((f"excluded: {reason}", cells.count(count)) for reason, count in excluded.items()),
+        (f"cut to the latest {settings.max_length} codes", cells.count(summary.truncated)),
         ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
         ("masking", "dynamic" if settings.dynamic_masking else "static"),
-        *((f"unknown {name}, kept as UNK", count) for name, count in summary.unknown_static.items()),
+        *((f"unknown {name}, kept as UNK", cells.count(count)) for name, count in summary.unknown_static.items()),
         *unknown_rows(
             summary,
             settings.max_length,
             sum(int(dataset.code_counts[UNK]) for dataset in result.datasets.values()),
+            cells,
             settings.vocab_from,
         ),
     ]
     if summary.before_birth:
-        rows.append(
-            (f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)", summary.before_birth)
-        )
+        name = f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)"
+        rows.append((name, cells.count(summary.before_birth)))
     console.table(f"Converted {result.source}", rows)
     warn_of_unknown(result.source, {}, summary)
     for split, dataset in result.datasets.items():
         size = result.paths[split].stat().st_size
-        stats = {**dataset.stats(), "bytes per patient": round(size / len(dataset))}
-        console.table(f"{result.paths[split]}", stats.items())
+        rows = [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))]
+        console.table(f"{result.paths[split]}", rows)
+
+
+def _shown(stats: dict[str, int | float | str], cells: MinCell) -> list[tuple[str, Any]]:
+    """Return the counts of a dataset as they may be told; the longest history is one patient's."""
+    told = {name: value for name, value in stats.items() if not (cells.limit and name.endswith("(max)"))}
+    return [
+        (name, cells.count(value) if isinstance(value, int) and name != "distinct codes" else value)
+        for name, value in told.items()
+    ]
 
 
 def _in_a_split(

@@ -14,6 +14,7 @@ from exmed_bert import console
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.tokenizer import TokenizerSummary
+from exmed_bert.reporting.small_cells import MinCell
 
 _MOST_UNKNOWN = 0.2  # share of the events; above it, a model would learn from a remnant of the histories
 _EXAMPLES = 5
@@ -83,7 +84,7 @@ def warn_of_unknown(where: object, unmapped: Mapping[CodeKey, int], summary: Tok
 
 
 def unknown_rows(
-    summary: TokenizerSummary, max_length: int, in_datasets: int, vocabulary_of: Path | None = None
+    summary: TokenizerSummary, max_length: int, in_datasets: int, cells: MinCell, vocabulary_of: Path | None = None
 ) -> list[tuple[str, Any]]:
     """Return rows for the summary of a conversion: the way from events that are read as UNK to tokens that are UNK.
 
@@ -91,6 +92,7 @@ def unknown_rows(
         summary: of the tokenizer.
         max_length: most tokens per patient.
         in_datasets: unknown codes of the datasets that are written.
+        cells: which counts are hidden; a code of so few events is not named.
         vocabulary_of: where the vocabulary came from, None where it is the input's own.
     """
     count = summary.unknown
@@ -102,18 +104,19 @@ def unknown_rows(
         (f"events of codes not in the vocabulary of {vocabulary_of}, read as UNK", summary.not_in_vocabulary),
     ):
         if codes:
-            frequent = codes.most_common(_EXAMPLES)
+            frequent = [(key, n) for key, n in codes.most_common(_EXAMPLES) if not cells.hides(n)]
             most = ", ".join(f"{code_system(name).title} {code!r} ({n:,})" for (name, code), n in frequent)
-            rows += [(what, codes.total()), ("  most frequent of them", most)]
-    rows += [
-        ("  left out: repeated within a visit", count.repeated),
-        ("  left out: of excluded patients", count.excluded),
-        (f"  left out: before the latest {max_length} codes", count.cut),
-        ("  kept: the unknown codes of the datasets", in_datasets),
-    ]
+            rows += [(what, cells.total(codes.values())), ("  most frequent of them", most or "–")]
+    ways = {
+        "left out: repeated within a visit": count.repeated,
+        "left out: of excluded patients": count.excluded,
+        f"left out: before the latest {max_length} codes": count.cut,
+        "kept: the unknown codes of the datasets": in_datasets,
+    }
     if unwritten := count.kept - in_datasets:
-        rows.append(("  kept: of the split that is not written", unwritten))
-    return rows
+        ways["kept: of the split that is not written"] = unwritten
+    told = cells.parts(list(ways.values()), cells.count(count.read))
+    return rows + [(f"  {way}", part) for way, part in zip(ways, told, strict=True)]
 
 
 def _by_system(codes: Mapping[CodeKey, int]) -> list[tuple[str, int]]:

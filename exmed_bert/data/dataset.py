@@ -51,6 +51,7 @@ class DatasetInfo:
         novel_codes: tokens of the codes that the generator made.
         input_fingerprint: digest of the file of patients.
         split_seed, train_ratio: with a patient's id they decide its split, unless ``split_from`` says otherwise.
+        min_cell: counts of patients below it are hidden in reports; None for patients that our generator made.
     """
 
     split: str
@@ -64,6 +65,7 @@ class DatasetInfo:
     train_ratio: float
     static_columns: tuple[StaticColumn, ...] = BUILT_IN
     split_from: Literal["hash", "input"] = "hash"
+    min_cell: int | None = None
 
     @property
     def split_rule(self) -> SplitRule:
@@ -298,6 +300,7 @@ class PatientDataset(torch.utils.data.Dataset):
             "split_seed": self.info.split_seed,
             "train_ratio": self.info.train_ratio,
             **({} if self.info.split_from == "hash" else {"split_from": self.info.split_from}),
+            **({} if self.info.min_cell is None else {"min_cell": self.info.min_cell}),
             "columns": self.columns,
         }
 
@@ -337,6 +340,7 @@ class PatientDataset(torch.utils.data.Dataset):
                 static_columns=tuple(map(StaticColumn.from_dict, json.loads(content["static_columns"]))),
                 novel_codes=tuple(json.loads(content["novel_codes"])),
                 split_from=content.get("split_from", "hash"),
+                min_cell=content.get("min_cell"),
             )
             columns = content["columns"]
             info.vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered

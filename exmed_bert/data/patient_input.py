@@ -14,6 +14,7 @@ from exmed_bert.data.readers.registry import reader_of
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import IMPLAUSIBLE_BIRTH_YEAR, NO_BIRTH_YEAR, ReadingSummary
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
 from exmed_bert.settings import ReadingSettings
 from exmed_bert.startup import called
 
@@ -52,6 +53,7 @@ class PatientInput:
         self.source = Source.at(paths, f"make it with: {called('generate')}")
         self.reader, self._known_by = reader_of(self.source, self.settings)
         self.summary = ReadingSummary()
+        self._read = (0, 0)
 
     def __str__(self) -> str:
         return str(self.source)
@@ -76,6 +78,21 @@ class PatientInput:
         """The novel codes that our generator made, none for other patients."""
         return tuple(sorted(self.origin.meta.get("novel_codes", {})))
 
+    @property
+    def generated(self) -> bool:
+        """Whether our generator made the patients, which is known once they have been read.
+
+        Its meta file may stand beside another's patients, so they have to be as many as it says, and their events too.
+        """
+        return self.origin.generated and self._read == self.origin.wrote
+
+    @property
+    def cells(self) -> MinCell:
+        """Which counts of these patients reports hide, which is known once they have been read."""
+        if self.settings.min_cell is not None:
+            return MinCell(self.settings.min_cell)
+        return MinCell(0 if self.generated else DEFAULT_LIMIT)
+
     def chunks(self, size: int = CHUNK) -> Iterator[PatientColumns]:
         """Yield the patients as columns, at most ``size`` at a time.
 
@@ -87,15 +104,17 @@ class PatientInput:
         self.summary = ReadingSummary(self.read_as)
         if not self.reader.own_record:
             console.echo(f"Reading {self} as {self.read_as}")
-        read = 0
+        read = events = 0
         for patients in self.raw_chunks(size):
             read += len(patients)
+            events += len(patients.events.codes)
             plausible = (patients.birth_years >= BIRTH_YEARS[0]) & (patients.birth_years <= BIRTH_YEARS[1])
             if not plausible.all():
                 self.summary.excluded[IMPLAUSIBLE_BIRTH_YEAR] += int((~plausible).sum())
                 patients = patients.take(np.flatnonzero(plausible))
             if len(patients):
                 yield patients
+        self._read = read, events
         excluded = self.summary.excluded.total()
         if not read and not excluded:
             raise InputError(f"{self}: holds no patients")

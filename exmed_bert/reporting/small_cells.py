@@ -2,13 +2,13 @@
 
 A count under the limit is hidden: all that is told of it is the range from 1 to the limit. Nothing else in a report may
 narrow this range, so whatever is computed from counts is computed from their ranges: the total of a table in which a
-count is hidden is a range itself, and so is what a difference leaves. No second cell has to be hidden for the sake of
-the first, and a report in which nothing is hidden shows every number as it is.
+count is hidden is a range itself; where the total has to be told, the largest of its parts is the range that the
+others leave. A report in which nothing is hidden shows every number as it is.
 
 Zero is shown as it is. Shares follow the middle of a range, which is known to every reader.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -33,6 +33,9 @@ class Count:
         if self.low == self.high:
             return f"{self.low:,}"
         return f"<{self.high + 1:,}" if self.is_hidden else f"{self.low:,} to {self.high:,}"
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
 
     def __add__(self, other: "Count") -> "Count":
         return Count(self.low + other.low, self.high + other.high)
@@ -116,6 +119,24 @@ class MinCell:
         ('1,250', '1,251 to 1,260')
         """
         return sum(map(self.count, counts), NONE)
+
+    def parts(self, counts: Sequence[int], total: Count | None = None) -> list[Count]:
+        """Return counts whose total stands beside them: where one is hidden, the largest is what the others leave.
+
+        Args:
+            counts: of the parts.
+            total: as it is shown; not given: their sum.
+
+        >>> cells = MinCell(11)
+        >>> [str(part) for part in cells.parts([100, 40, 3])], [str(part) for part in cells.parts([100, 40])]
+        (['93 to 102', '40', '<11'], ['100', '40'])
+        """
+        found = [self.count(count) for count in counts]
+        if self.hides(*counts):
+            largest = max(range(len(counts)), key=counts.__getitem__)
+            others = sum((part for i, part in enumerate(found) if i != largest), NONE)
+            found[largest] = (self.count(sum(counts)) if total is None else total) - others
+        return found
 
     def ranked(self, counts: Mapping[K, int]) -> list[tuple[K, int]]:
         """Return counts with the largest first; the order of the hidden ones, at the end, is that of their keys.

@@ -62,6 +62,13 @@ class Origin:
     meta: Mapping[str, Any] = field(default_factory=dict)
     own_record: bool = False
 
+    @property
+    def wrote(self) -> tuple[int, int]:
+        """The patients and events that the generator says it wrote."""
+        counts = self.meta.get("counts", {})
+        patients, *events = (counts.get(name, 0) for name in ("patients", "diagnoses", "prescriptions"))
+        return patients, sum(events)
+
 
 class Reader(Protocol):
     """Reads one format, as a stream where the format allows it: memory does not grow with the patients.

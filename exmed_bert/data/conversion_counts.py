@@ -1,0 +1,51 @@
+"""What a conversion has counted, and the patients of each step from the input to the datasets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exmed_bert.codes import CodeKey
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.readers.summary import ReadingSummary
+from exmed_bert.data.tokenizer import TokenizerSummary
+from exmed_bert.reporting.small_cells import Count, MinCell
+
+KEPT, MAPPED, UNKNOWN, LEFT_OUT = OUTCOMES = ("kept", "mapped", "unknown", "left out")
+
+
+@dataclass(frozen=True)
+class ConversionCounts:
+    """What a conversion has counted.
+
+    Attributes:
+        input: what was read, for people.
+        reading: the reader's summary.
+        events: events by system as declared, outcome (`OUTCOMES`) and calendar year.
+        unmapped: those that were left out, by system and code.
+        tokens: the tokenizer's summary.
+        min_observations: patients with fewer codes were excluded.
+        datasets: by split, those that were written.
+    """
+
+    input: str
+    reading: ReadingSummary
+    events: Mapping[tuple[str, str, int], int]
+    unmapped: Mapping[CodeKey, int]
+    tokens: TokenizerSummary
+    min_observations: int
+    datasets: Mapping[str, PatientDataset]
+
+
+def attrition(counts: ConversionCounts, cells: MinCell) -> list[tuple[str, Count]]:
+    """Return the patients of each step from the input to the datasets; totals tell no more than their parts do."""
+    excluded = cells.ranked(counts.reading.excluded)
+    excluded.append((f"fewer than {counts.min_observations} codes", counts.tokens.too_short))
+    splits = {f"of these in the {split} split": len(dataset) for split, dataset in counts.datasets.items()}
+    not_written = counts.tokens.patients - counts.tokens.too_short - sum(splits.values())
+    if not_written > 0:
+        splits["of these in the split that was not asked for"] = not_written
+    return [
+        ("in the input", cells.total([*(patients for _, patients in excluded), *splits.values()])),
+        *((f"excluded: {reason}", cells.count(patients)) for reason, patients in excluded),
+        ("left", cells.total(splits.values())),
+        *((step, cells.count(patients)) for step, patients in splits.items()),
+    ]
