@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError
+from exmed_bert.data.database import connect
 from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
-from exmed_bert.data.readers.tables import Events, Table, TableReader, Tables
+from exmed_bert.data.readers.tables import Events, Table, TableReader, Tables, explained
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.settings import ReadingSettings
 
@@ -210,3 +211,44 @@ def test_a_damaged_table_is_one_line(content: bytes, parts: list[str], tmp_path:
     with pytest.raises(InputError) as error:
         read(tmp_path)
     assert all(part in str(error.value) for part in parts) and "\n" not in str(error.value)
+
+
+# --- files that are damaged or odd ---
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            b"id,day,code\n1,2020-01-01,I10\n2,2020-01-01,I10,E11\n",
+            "line 3: has 4 columns, expected 3 as in the header",
+        ),
+        (b"id,day,code\n1,2020-01-01\n", "line 2: has 2 columns, expected 3 as in the header"),
+        (b'id,day,code\n1,2020-01-01,"I10\n2,2020-01-01,I10\n', "line 2: a quotation mark is not closed"),
+        (b"id,day,code\n1,2020-01-01,M\xfcller\n", "is not UTF-8 text; save it as UTF-8"),
+        (b"id,day,code\n1,2020-01-01,I10\r\n2,2020-01-01,I10\n", "mixes ends of lines"),
+    ],
+)
+def test_a_damaged_line_is_named_and_not_shown(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    db = connect()
+    table = Table(db, "t", [tmp_path / "t.csv"])
+    with pytest.raises(InputError) as refused, explained("the source"):
+        db.sql(f"SELECT {table.text('code')} FROM {table.sql}").fetchall()
+    assert str(refused.value).startswith(f"{tmp_path / 't.csv'}: ") and problem in str(refused.value)
+    assert "2020" not in str(refused.value) and "I10" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_text_in_a_named_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("id;größe\r\n1;Müller\r\n".encode(encoding))
+    db = connect()
+    table = Table(db, "t", [tmp_path / "t.csv"], encoding)
+    assert db.sql(f"SELECT {table.text('Größe')} FROM {table.sql}").fetchall() == [("Müller",)]
+
+
+def test_a_header_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    for encoding, named in (("utf-16", {}), ("latin-1", {}), ("utf-8", {"encoding": "utf-16"})):
+        (tmp_path / "t.csv").write_bytes("id,größe\n1,2\n".encode(encoding))
+        with pytest.raises(InputError, match=r"t\.csv: is not (UTF-8|utf-16) text; save it as UTF-8"):
+            Table(connect(), "t", [tmp_path / "t.csv"], **named)

@@ -2,27 +2,36 @@
 
 import csv
 import gzip
+import io
 import zlib
 from pathlib import Path
 
 from exmed_bert.console import InputError
 
 _SEPARATORS = (",", ";", "\t", "|")  # of columns; the first is that of a single column
-_LONGEST = 1_000_000  # bytes of a header
+UTF_8 = "utf-8-sig"  # without the mark that Excel puts before it
+_LONGEST = 1_000_000  # characters of a header
 
 
-def text_header(path: Path) -> tuple[str, ...]:
+def text_header(path: Path, encoding: str = UTF_8) -> tuple[str, ...]:
     """Return what separates the columns of a .csv or .tsv, which may be gzipped, and then their names.
+
+    Args:
+        path: the file.
+        encoding: of its text, a name of Python's.
 
     Raises:
         InputError: the file is damaged, has no header, or one with a name twice.
     """
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:
-            line = file.readline(_LONGEST).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+        # Of what stands behind the header nothing is said here.
+        with opened(path, "rb") as file, io.TextIOWrapper(file, encoding, "surrogateescape", newline="") as text:
+            line = text.readline(_LONGEST)
+        line.encode()
+    except UnicodeError:
+        expected = "UTF-8" if encoding == UTF_8 else encoding
+        raise InputError(f"{path}: is not {expected} text; save it as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is no whole gzip file, or cannot be read: {error}") from None
     separator = max(_SEPARATORS, key=line.count)

@@ -4,6 +4,7 @@ Rows go into the database once; then patients are streamed in the order of the p
 a day, in the order of their files. Neither the joins nor the sort have to fit into memory.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.database import connect, file_list, name, quoted
 from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, PatientId
 from exmed_bert.data.readers.base import Origin, Reading
-from exmed_bert.data.readers.headers import text_header
+from exmed_bert.data.readers.headers import UTF_8, text_header
 from exmed_bert.data.readers.source import TABLE_FORMATS, Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
@@ -33,6 +34,13 @@ _INTEGERS = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT"
 _WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})([.]0+)?"  # 1.0 is what is left of 1 in a column with gaps
 _TEXT = "VARCHAR"
 _YEAR_RANGE = (-9999, 9999)
+_QUOTED = r"\"[^\"]*\"|'[^']*'"
+_PROBLEMS = {  # signs of what is wrong in the errors of DuckDB
+    "unterminated quote": "a quotation mark is not closed",
+    "is not utf-8 encoded": "is not UTF-8 text; save it as UTF-8",
+    "Maximum line size": "is longer than a line can be; is a quotation mark not closed?",
+    "invalid state": "mixes ends of lines (LF and CRLF), or has text behind a closing quotation mark",
+}
 
 
 class Table:
@@ -44,13 +52,21 @@ class Table:
         columns: type of each column, by its name in lower case.
     """
 
-    def __init__(self, db: "duckdb.DuckDBPyConnection", label: str, paths: Sequence[Path], **options: str) -> None:
+    def __init__(
+        self,
+        db: "duckdb.DuckDBPyConnection",
+        label: str,
+        paths: Sequence[Path],
+        encoding: str = UTF_8,
+        **options: str,
+    ) -> None:
         """Look at the files.
 
         Args:
             db: the connection.
             label: what counts and errors call it.
             paths: .parquet, .csv, .tsv, the last two also .gz, all with the same columns.
+            encoding: of text files; latin-1 and utf-16 are known beside UTF-8.
             options: further options of DuckDB's ``read_csv``, as SQL.
 
         Raises:
@@ -58,7 +74,7 @@ class Table:
         """
         _refuse_twins(paths)
         self.label = label if len(paths) == 1 else f"{label} ({len(paths)} files)"
-        self.sql = scan(paths, **options)
+        self.sql = scan(paths, encoding, **options)
         with explained(str(paths[0] if len(paths) == 1 else paths[0].parent)):
             described = db.sql(f"DESCRIBE SELECT * FROM {self.sql}").fetchall()
         self._names = {str(row[0]).strip().lower(): str(row[0]) for row in described}
@@ -127,7 +143,7 @@ def _refuse_twins(paths: Sequence[Path]) -> None:
             raise InputError(f"{path}: stands beside {twin.name}, expected one of them: rows would be read twice")
 
 
-def scan(paths: Sequence[Path], **options: str) -> str:
+def scan(paths: Sequence[Path], encoding: str = UTF_8, **options: str) -> str:
     """Return what SQL selects from to read files of one table; text files as text, so that no code becomes a number.
 
     The header of a text file decides its columns and what separates them: DuckDB would guess both from the lines, and
@@ -135,6 +151,7 @@ def scan(paths: Sequence[Path], **options: str) -> str:
 
     Args:
         paths: the files; their columns may be in different orders.
+        encoding: of text files; latin-1 and utf-16 are known beside UTF-8.
         options: further options of DuckDB's ``read_csv``, as SQL.
 
     Raises:
@@ -144,11 +161,13 @@ def scan(paths: Sequence[Path], **options: str) -> str:
         return f"read_parquet({file_list(paths)}, union_by_name = true)"
     alike: dict[tuple[str, ...], list[Path]] = {}
     for path in paths:
-        alike.setdefault(text_header(path), []).append(path)
+        alike.setdefault(text_header(path, encoding), []).append(path)
     parts = []
     for (separator, *columns), files in alike.items():
         said = {"auto_detect": "false", "header": "true", "delim": quoted(separator)}
         said |= {"quote": quoted('"'), "escape": quoted('"')} | options
+        if encoding != UTF_8:
+            said["encoding"] = quoted(encoding)
         said["columns"] = f"{{{', '.join(f'{quoted(column)}: {quoted(_TEXT)}' for column in columns)}}}"
         parts.append(
             f"read_csv({file_list(files)}, {', '.join(f'{option} = {value}' for option, value in said.items())})"
@@ -266,9 +285,31 @@ class explained:
         if isinstance(error, duckdb.OutOfMemoryException):
             raise InputError(f"{self.what}: not enough memory or temporary disk space to sort it") from error
         if isinstance(error, duckdb.Error):
-            said = str(error).strip().splitlines()
-            text = " ".join(line.strip() for line in said[:2])
-            raise InputError(f"{self.what}: cannot be read as a table: {text}") from error
+            text = str(error).strip()
+            file = re.search(r"^\s*file = (.+)$", text, re.MULTILINE)
+            what = file[1] if file else self.what
+            raise InputError(f"{what}: {_problem(text)}") from error
+
+
+def _problem(said: str) -> str:
+    """Return what is wrong, after an error of DuckDB, which quotes lines and values of files.
+
+    >>> _problem("CSV Error on Line: 7\\nOriginal Line: 5,I10\\nExpected Number of Columns: 3 Found: 2\\n")
+    'line 7: has 2 columns, expected 3 as in the header'
+    >>> _problem('Conversion Error: Could not convert string "5,I10" to INT64')
+    'cannot be read as a table: Conversion Error: Could not convert string ... to INT64'
+    """
+    line = re.search(r"CSV Error on Line: (\d+)", said)
+    where = f"line {line[1]}: " if line else ""
+    if count := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", said):
+        return f"{where}has {count[2]} columns, expected {count[1]} as in the header"
+    for sign, problem in _PROBLEMS.items():
+        if sign in said:
+            return where + problem
+    if line:
+        return f"{where}cannot be read as a line of a table"
+    shown = re.sub(_QUOTED, lambda text: text[0] if Path(text[0][1:-1]).is_file() else "...", said.splitlines()[0])
+    return f"cannot be read as a table: {shown}"
 
 
 def _add_macros(db: "duckdb.DuckDBPyConnection") -> None:
