@@ -32,6 +32,7 @@ COMMANDS = {
             {convert}
             {convert} --input data/patients.jsonl.gz --output pretrain_stuff/real.pt
             {convert} --max-length 512 --age-unit months --no-dynamic-masking
+            {convert} --export meds --output data/synthetic_meds
             """,
         ),
         Command(

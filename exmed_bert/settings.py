@@ -186,6 +186,9 @@ class ConvertSettings(ReadingSettings):
         Path("pretrain_stuff/synthetic.pt"),
         description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt.",
     )
+    export: Literal["meds"] | None = Field(
+        None, description="Write --input as a MEDS dataset in the folder --output instead of converting it."
+    )
     split: Literal["all", "train", "val"] = Field("all", description="Which datasets to write.")
     max_length: int = Field(50, ge=2, le=32_767, description="Most codes per patient; the latest visits are kept.")
     train_ratio: float = Field(0.8, gt=0, lt=1, description="Share of the patients in the training split.")

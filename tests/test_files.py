@@ -1,11 +1,12 @@
 """Files that belong together appear together."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from exmed_bert.console import InputError
-from exmed_bert.files import staged_files
+from exmed_bert.files import staged_files, staged_folder
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -54,3 +55,76 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="expected a folder"), staged_files(tmp_path / "file"):
         pass
+
+
+def refuse(folder: Path) -> None:
+    raise InputError(f"{folder}: holds something else")
+
+
+def replace_any(folder: Path) -> None:
+    """Let any folder be replaced."""
+
+
+def test_a_staged_folder_is_new_or_replaces_what_it_may(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with staged_folder(tmp_path / "sub" / "whole", replace_any) as staged:
+            (staged / "deep").mkdir()
+            (staged / "deep" / text).write_text(text)
+    (tmp_path / "empty").mkdir()
+    with staged_folder(tmp_path / "empty", refuse) as staged:
+        (staged / "a").write_text("new")
+    assert content(tmp_path) == {"sub/whole/deep/second": "second", "empty/a": "new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "sub"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError, OSError])
+def test_a_staged_folder_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a").write_text("old")
+    for name in ("old", "new"):
+        with (
+            pytest.raises(InputError if error is OSError else error),
+            staged_folder(tmp_path / name, replace_any) as staged,
+        ):
+            (staged / "a").write_text("half")
+            raise error
+    assert content(tmp_path) == {"old/a": "old"} and [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_staged_folder_that_cannot_be_moved_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a").write_text("old")
+    move, moves = os.replace, []
+
+    def second_fails(source: Path, target: Path) -> None:
+        moves.append(target)
+        if len(moves) == 2:
+            raise PermissionError(13, "Permission denied")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(InputError, match=r"old: cannot be written"), staged_folder(tmp_path / "old", replace_any):
+        pass
+    assert content(tmp_path) == {"old/a": "old"} and [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_staged_folder_replaces_no_file_and_nothing_that_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a").write_text("old")
+    with pytest.raises(InputError, match=r"file: is a file"), staged_folder(tmp_path / "file", replace_any):
+        pass
+    with pytest.raises(InputError, match=r"old: holds something else"), staged_folder(tmp_path / "old", refuse):
+        pass
+    assert content(tmp_path) == {"file": "old", "old/a": "old"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with staged_folder(tmp_path / "link", refuse) as staged:
+        (staged / "a").write_text("new")
+    assert (tmp_path / "link").is_symlink() and content(tmp_path / "disk") == {"a": "new"}

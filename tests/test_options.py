@@ -49,6 +49,7 @@ RUNS = {
         "--no-extend-vocab",
         "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
         f"--input {ROOT}/examples/meds --output {{o}}/d.pt --split-from input",
+        "--input {w}/patients.json --output {o}/d --export meds",
     ),
     "pretrain": (
         PRETRAIN + "--num-attention-heads 2 --intermediate-size 16 --eval-batch-size 16 --max-steps 3 "
@@ -185,7 +186,8 @@ def test_a_run(name: str, text: str, world: Path, tmp_path: Path, monkeypatch: p
     before = set(world.rglob("*"))
     run(name, text, w=world, o=tmp_path)
     assert set(world.rglob("*")) == before
-    assert all(list(tmp_path.glob(left)) for left in LEAVES.get(name, ())), list(tmp_path.rglob("*"))
+    leaves = ("d/data/train/0.parquet", "d/metadata/codes.parquet") if "--export" in text else LEAVES.get(name, ())
+    assert all(list(tmp_path.glob(left)) for left in leaves), list(tmp_path.rglob("*"))
     if saved := list(tmp_path.rglob("*settings.json")):
         check_saved(json.loads(saved[0].read_text()), name, shlex.split(text.format(w=world, o=tmp_path)))
 

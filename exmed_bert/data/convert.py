@@ -146,8 +146,13 @@ def convert(settings: ConvertSettings) -> Conversion:
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
-    """Convert, save the settings beside the datasets, and print what was made and left out."""
+    """Convert or export, save the settings beside what was written, and print what was made and left out."""
     settings = resolved.settings
+    if settings.export is not None:
+        from exmed_bert.data.export.run import export_patients  # with packages that nothing else needs
+
+        export_patients(resolved, settings.export)
+        return
     result = convert(settings)
     base = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
     resolved.save(base.with_name(f"{base.name}.settings.json"))

@@ -1,0 +1,46 @@
+"""`convert --export`: the patients of --input as a dataset of another format, in the folder --output."""
+
+from collections.abc import Iterator
+
+from exmed_bert import console
+from exmed_bert.config import Resolved
+from exmed_bert.data.export.registry import EXPORTERS
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.static_columns import declared
+from exmed_bert.settings import ConvertSettings
+
+
+def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
+    """Export the patients, save the settings beside the folder, and print what was written and left out.
+
+    Args:
+        resolved: the settings of the conversion.
+        name: of the format.
+    """
+    settings = resolved.settings
+    folder = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
+    source = PatientInput(settings.input, settings, declared(settings.static_columns))
+    counts = EXPORTERS[name](folder, _with_progress(source), source.origin)
+    resolved.save(folder.with_name(f"{folder.name}.settings.json"))
+    excluded = source.summary.excluded
+    console.table(
+        f"Exported {source} to {folder}",
+        [
+            ("patients read", counts.patients + excluded.total()),
+            *((f"excluded: {reason}", count) for reason, count in excluded.items()),
+            ("patients", counts.patients),
+            ("coded events", counts.events),
+            ("rows, with birth, sex and such", counts.rows),
+            ("distinct codes", counts.codes),
+            ("files of rows", counts.files),
+        ],
+    )
+
+
+def _with_progress(source: PatientInput) -> Iterator[PatientColumns]:
+    bar = console.progress(label="Exporting", unit=" patients")
+    for patients in source.chunks():
+        yield patients
+        bar.update(len(patients))
+    bar.close()
