@@ -23,15 +23,15 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
     source = PatientInput(settings.input, settings, declared(settings.static_columns))
     counts = EXPORTERS[name](folder, _with_progress(source), source.origin)
     resolved.save(folder.with_name(f"{folder.name}.settings.json"))
-    excluded = source.summary.excluded
+    excluded, cells = source.summary.excluded, source.cells
     console.table(
         f"Exported {source} to {folder}",
         [
-            ("patients read", counts.patients + excluded.total()),
-            *((f"excluded: {reason}", count) for reason, count in excluded.items()),
-            ("patients", counts.patients),
-            ("coded events", counts.events),
-            ("rows, with birth, sex and such", counts.rows),
+            ("patients read", cells.total([counts.patients, *excluded.values()])),
+            *((f"excluded: {reason}", cells.count(count)) for reason, count in excluded.items()),
+            ("patients", cells.count(counts.patients)),
+            ("coded events", cells.count(counts.events)),
+            ("rows, with birth, sex and such", cells.count(counts.rows)),
             ("distinct codes", counts.codes),
             ("files of rows", counts.files),
         ],
