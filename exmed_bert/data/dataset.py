@@ -7,7 +7,7 @@ look-ups. The file is a plain dict of tensors, strings and numbers; opening it e
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -31,10 +31,10 @@ VERSION = 2
 
 # Columns of a file: one value per token, visit or patient, or the start of each patient (patients + 1 values).
 STATIC = "static_"  # what the name of a static column's ids begins with
-_TOKEN_COLUMNS = ("codes", "entities", "ages", "visit_ids")
-_MASK_COLUMNS = ("shown_codes", "masked")  # of a dataset with static masks
-_PATIENT_COLUMNS = ("patient_hashes", "birth_years", "plos")
-_START_COLUMNS = ("offsets", "visit_offsets")
+TOKEN_COLUMNS = ("codes", "entities", "ages", "visit_ids")
+MASK_COLUMNS = ("shown_codes", "masked")  # of a dataset with static masks
+PATIENT_COLUMNS = ("patient_hashes", "birth_years", "plos")
+START_COLUMNS = ("offsets", "visit_offsets")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,43 @@ class DatasetInfo:
         if self.masking is None:
             raise ValueError("this dataset is not for masked-code prediction")
         return self.masking
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a file or a manifest holds, as strings, numbers and dicts of these."""
+        return {
+            "split": self.split,
+            "max_length": self.max_length,
+            "age_unit": self.age_unit,
+            "masking": None if self.masking is None else self.masking.to_dict(),
+            "vocabulary": self.vocabulary.to_json(),
+            "static_columns": json.dumps([column.to_dict() for column in self.static_columns]),
+            "novel_codes": json.dumps(list(self.novel_codes)),
+            "input_fingerprint": self.input_fingerprint,
+            "split_seed": self.split_seed,
+            "train_ratio": self.train_ratio,
+            **({} if self.split_from == "hash" else {"split_from": self.split_from}),
+            **({} if self.min_cell is None else {"min_cell": self.min_cell}),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "DatasetInfo":
+        """Return what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, or is no such thing.
+        """
+        info = cls(
+            **{name: content[name] for name in ("split", "max_length", "age_unit")},
+            **{name: content[name] for name in ("input_fingerprint", "split_seed", "train_ratio")},
+            masking=None if content["masking"] is None else Masking(**content["masking"]),
+            vocabulary=CodeVocabulary.from_json(content["vocabulary"]),
+            static_columns=tuple(map(StaticColumn.from_dict, json.loads(content["static_columns"]))),
+            novel_codes=tuple(json.loads(content["novel_codes"])),
+            split_from=content.get("split_from", "hash"),
+            min_cell=content.get("min_cell"),
+        )
+        info.vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
+        return info
 
     @property
     def age_vocabulary_size(self) -> int:
@@ -173,7 +210,7 @@ class PatientDataset(torch.utils.data.Dataset):
         real = place < lengths[:, None]  # (B, L)
         where = np.where(real, starts[:, None] + place, 0)
 
-        names = (name for name in (*_TOKEN_COLUMNS, *_MASK_COLUMNS) if name in self._arrays)
+        names = (name for name in (*TOKEN_COLUMNS, *MASK_COLUMNS) if name in self._arrays)
         tokens = {name: self._arrays[name][where] * real for name in names}
         visits = self._arrays["visit_offsets"][rows, None] + np.maximum(tokens["visit_ids"], 1) - 1
         return PaddedBatch(
@@ -189,9 +226,13 @@ class PatientDataset(torch.utils.data.Dataset):
         """Return the ids of a static column, (N,)."""
         return self._arrays[f"{STATIC}{name}"]
 
+    def parts(self) -> Iterator["PatientDataset"]:
+        """Yield the patients in order, in parts that may be looked at as a whole: here all of them."""
+        yield self
+
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each patient, (N,) int64."""
+        """Tokens of each patient, (N,) integers."""
         return np.diff(self._arrays["offsets"])
 
     @property
@@ -254,13 +295,13 @@ class PatientDataset(torch.utils.data.Dataset):
 
         columns: dict[str, np.ndarray] = {}
         for name, column in self._arrays.items():
-            if name in (*_TOKEN_COLUMNS, *_MASK_COLUMNS):
+            if name in (*TOKEN_COLUMNS, *MASK_COLUMNS):
                 columns[name] = gather(name, self._arrays["offsets"])
             elif name == "visit_days":
                 columns[name] = gather(name, self._arrays["visit_offsets"])
             elif name == "id_bytes":
                 columns[name] = gather(name, self._arrays["id_offsets"])
-            elif name in (*_START_COLUMNS, "id_offsets"):
+            elif name in (*START_COLUMNS, "id_offsets"):
                 columns[name] = np.concatenate(([0], np.cumsum(np.diff(column)[rows])))
             else:
                 columns[name] = column[rows]
@@ -289,18 +330,7 @@ class PatientDataset(torch.utils.data.Dataset):
         return {
             "format": FORMAT,
             "version": VERSION,
-            "split": self.info.split,
-            "max_length": self.info.max_length,
-            "age_unit": self.info.age_unit,
-            "masking": None if self.info.masking is None else self.info.masking.to_dict(),
-            "vocabulary": self.info.vocabulary.to_json(),
-            "static_columns": json.dumps([column.to_dict() for column in self.info.static_columns]),
-            "novel_codes": json.dumps(list(self.info.novel_codes)),
-            "input_fingerprint": self.info.input_fingerprint,
-            "split_seed": self.info.split_seed,
-            "train_ratio": self.info.train_ratio,
-            **({} if self.info.split_from == "hash" else {"split_from": self.info.split_from}),
-            **({} if self.info.min_cell is None else {"min_cell": self.info.min_cell}),
+            **self.info.to_dict(),
             "columns": self.columns,
         }
 
@@ -332,19 +362,9 @@ class PatientDataset(torch.utils.data.Dataset):
                 f"{path}: has dataset version {content.get('version')!r}, this release reads {VERSION}; convert again"
             )
         try:
-            info = DatasetInfo(
-                **{name: content[name] for name in ("split", "max_length", "age_unit")},
-                **{name: content[name] for name in ("input_fingerprint", "split_seed", "train_ratio")},
-                masking=None if content["masking"] is None else Masking(**content["masking"]),
-                vocabulary=CodeVocabulary.from_json(content["vocabulary"]),
-                static_columns=tuple(map(StaticColumn.from_dict, json.loads(content["static_columns"]))),
-                novel_codes=tuple(json.loads(content["novel_codes"])),
-                split_from=content.get("split_from", "hash"),
-                min_cell=content.get("min_cell"),
-            )
+            info = DatasetInfo.from_dict(content)
             columns = content["columns"]
-            info.vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
-            _check_columns(columns, info)
+            check_columns(columns, info)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged: {error}; convert again") from None
         return cls(info, columns)
@@ -355,16 +375,19 @@ class PatientDataset(torch.utils.data.Dataset):
         Raises:
             ValueError: the dataset has none to change.
         """
-        masking = replace(self.info.needed_masking, **changes)
-        return PatientDataset(replace(self.info, masking=masking), self.columns)
+        return self.with_info(replace(self.info, masking=replace(self.info.needed_masking, **changes)))
+
+    def with_info(self, info: DatasetInfo) -> "PatientDataset":
+        """Return the same patients with another description."""
+        return PatientDataset(info, self.columns)
 
 
-def _check_columns(columns: dict[str, torch.Tensor], info: DatasetInfo) -> None:
+def check_columns(columns: Mapping[str, torch.Tensor], info: DatasetInfo) -> None:
     """Raise ValueError when the columns do not fit together; reads only their ends, so it is quick."""
     patients = len(columns["offsets"]) - 1
     ends = {"token": int(columns["offsets"][-1]), "visit": int(columns["visit_offsets"][-1])}
-    wanted = dict.fromkeys((*_TOKEN_COLUMNS, *(n for n in _MASK_COLUMNS if n in columns)), ends["token"])
-    wanted |= dict.fromkeys(_PATIENT_COLUMNS, patients) | {"visit_offsets": patients + 1}
+    wanted = dict.fromkeys((*TOKEN_COLUMNS, *(n for n in MASK_COLUMNS if n in columns)), ends["token"])
+    wanted |= dict.fromkeys(PATIENT_COLUMNS, patients) | {"visit_offsets": patients + 1}
     wanted |= {f"{STATIC}{column.name}": patients for column in info.static_columns}
     wanted |= {name: patients for name in PERIOD_FIELDS if name in columns}
     wanted |= {"visit_days": ends["visit"]}

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from exmed_bert.console import InputError
+from exmed_bert.files import existing_file
 
+MANIFEST = "manifest.json"  # of a dataset that is a folder of shards
 FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -21,3 +23,16 @@ def file_format(path: Path) -> str:
         if name.endswith(extension):
             return extension
     raise InputError(f"{path}: unknown kind of file, expected one of {', '.join(FORMATS)}")
+
+
+def existing_dataset(path: Path, hint: str) -> Path:
+    """Return the path of a dataset, a file or a folder of shards, where it is there.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is a folder of something else.
+    """
+    if path.is_dir():
+        if not (path / MANIFEST).is_file():
+            raise InputError(f"{path}: is a folder without {MANIFEST}, expected a dataset; {hint}")
+        return path
+    return existing_file(path, hint)

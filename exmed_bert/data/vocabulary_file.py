@@ -36,9 +36,9 @@ def vocabulary_from(path: Path) -> CodeVocabulary:
         return read_vocabulary(path / VOCABULARY)
     if path.suffix == ".json":
         return read_vocabulary(path)
-    from exmed_bert.data.dataset import PatientDataset  # imports torch
+    from exmed_bert.data.shards import open_dataset  # imports torch
 
-    return PatientDataset.load(path).info.vocabulary
+    return open_dataset(path).info.vocabulary
 
 
 def read_vocabulary(path: Path) -> CodeVocabulary:

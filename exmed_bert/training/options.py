@@ -4,7 +4,8 @@ import math
 
 from exmed_bert.clinvec.reader import clinvec_folder, vector_files
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.files import check_writable, existing_file
+from exmed_bert.data.formats import existing_dataset
+from exmed_bert.files import check_writable
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.startup import called
 
@@ -29,7 +30,7 @@ def check(settings: PretrainSettings) -> None:
             f"{settings.model_dir}: --model-dir: holds no config.json, expected the folder of a pretrained ExMed-BERT"
         )
     for data in (settings.training_data, settings.validation_data):
-        existing_file(data, f"make it with: {called('convert')}")
+        existing_dataset(data, f"make it with: {called('convert')}")
     check_writable(settings.output_dir)
     check_writable(settings.output_data_dir)
 

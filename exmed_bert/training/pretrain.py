@@ -16,6 +16,7 @@ from exmed_bert.clinvec.reader import clinvec_folder
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.shards import deciding_file, open_dataset, patients_in_both
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.folder import weight_files, write_start_embeddings
 from exmed_bert.settings import PretrainSettings, flag
@@ -171,7 +172,7 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
         InputError: they do not.
     """
     settings = resolved.settings
-    train, val = PatientDataset.load(settings.training_data), PatientDataset.load(settings.validation_data)
+    train, val = open_dataset(settings.training_data), open_dataset(settings.validation_data)
     for what, in_train, in_val in (
         ("vocabularies", train.info.vocabulary.tokens, val.info.vocabulary.tokens),
         ("max_length", train.info.max_length, val.info.max_length),
@@ -185,8 +186,7 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
             )
     for path, dataset in ((settings.training_data, train), (settings.validation_data, val)):
         check_maskable(path, dataset)
-    both = len(np.intersect1d(train.columns["patient_hashes"].numpy(), val.columns["patient_hashes"].numpy()))
-    if both:
+    if both := patients_in_both(train, val):
         console.warn(f"{both:,} patients are in both datasets; the validation metrics will look better than they are")
 
     _check_match(resolved, "max_seq_length", train.info.max_length, "max_length", "--max-length {given}")
@@ -208,13 +208,14 @@ def check_maskable(path: Path, dataset: PatientDataset) -> None:
     """
     if len(dataset.info.vocabulary) == len(SPECIAL_TOKENS):
         raise InputError(f"{path}: nothing to mask: its vocabulary holds no code; convert patients with known codes")
-    codes, offsets = dataset.columns["codes"].numpy(), dataset.columns["offsets"].numpy()
-    for first in range(0, len(dataset), _CHUNK):  # the first chunk decides, but for datasets with hardly a known code
-        starts = offsets[first : first + _CHUNK + 1]
-        known = np.cumsum(codes[starts[0] : starts[-1]] >= len(SPECIAL_TOKENS))
-        before = np.concatenate(([0], known))[starts - starts[0]]
-        if (np.diff(before) >= 2).any():
-            return
+    for part in dataset.parts():
+        codes, offsets = part.columns["codes"].numpy(), part.columns["offsets"].numpy()
+        for first in range(0, len(part), _CHUNK):  # the first decides, but for datasets with hardly a known code
+            starts = offsets[first : first + _CHUNK + 1]
+            known = np.cumsum(codes[starts[0] : starts[-1]] >= len(SPECIAL_TOKENS))
+            before = np.concatenate(([0], known))[starts - starts[0]]
+            if (np.diff(before) >= 2).any():
+                return
     raise InputError(
         f"{path}: nothing to mask: none of its {len(dataset):,} patients has two known codes; "
         "the conversion's summary says which codes are not known"
@@ -268,7 +269,8 @@ def _apply_plan(args: TrainingArguments, plan: Plan) -> None:
 
 def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int) -> dict[str, Any]:
     """Return what decides the weights of a run besides its length."""
-    files = {"training_data": [settings.training_data], "validation_data": [settings.validation_data]}
+    paths = {"training_data": settings.training_data, "validation_data": settings.validation_data}
+    files = {name: [deciding_file(path)] for name, path in paths.items()}
     if settings.model_dir is not None:
         files["model_dir"] = weight_files(settings.model_dir)
     if settings.use_clinvec:

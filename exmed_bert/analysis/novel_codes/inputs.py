@@ -13,6 +13,7 @@ from exmed_bert.analysis.novel_codes.families import CodeFamilies
 from exmed_bert.codes import CodeKey, ancestors, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.shards import open_dataset, patients_in_both
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import START_EMBEDDINGS, check_fit, read_pretrained, read_start_embeddings
@@ -72,7 +73,7 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     notes: list[str] = []
     model, form = read_pretrained(settings.model_dir)
     vocabulary = form.vocabulary
-    original = PatientDataset.load(settings.dataset)
+    original = open_dataset(settings.dataset)
     visit_ids, info = original.columns["visit_ids"], original.info
     visits = int(visit_ids.max()) if len(visit_ids) else 0
     otherwise = "give another --dataset"
@@ -151,9 +152,8 @@ def _training_counts(
             "a code occurs there."
         )
         return None, None
-    train = PatientDataset.load(path)
-    both = len(np.intersect1d(train.columns["patient_hashes"].numpy(), dataset.columns["patient_hashes"].numpy()))
-    if both:
+    train = open_dataset(path)
+    if both := patients_in_both(train, dataset):
         note = f"{both:,} patients of the dataset are in the training data: the model has seen what it predicts here."
         console.warn(note)
         notes.append(note)
@@ -166,7 +166,7 @@ def _named_training_data(folder: Path) -> Path | None:
         named = Path(json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]["training_data"])
     except (OSError, ValueError, KeyError, TypeError):  # a model from elsewhere has no such file
         return None
-    return named if named.is_file() else None
+    return named if named.exists() else None
 
 
 def _novel(vocabulary: CodeVocabulary, dataset: PatientDataset, counts: np.ndarray | None) -> tuple[np.ndarray, str]:

@@ -1,7 +1,8 @@
 """The options of the analysis that can be checked before torch is imported."""
 
 from exmed_bert.console import InputError
-from exmed_bert.files import check_writable, existing_file
+from exmed_bert.data.formats import existing_dataset
+from exmed_bert.files import check_writable
 from exmed_bert.settings import AnalyzeSettings
 from exmed_bert.startup import called
 
@@ -18,5 +19,5 @@ def check(settings: AnalyzeSettings) -> None:
         )
     for data in (settings.dataset, settings.training_data):
         if data is not None:
-            existing_file(data, f"make it with: {called('convert')}")
+            existing_dataset(data, f"make it with: {called('convert')}")
     check_writable(settings.output_dir)

@@ -1,0 +1,327 @@
+"""A dataset as a folder: a manifest, and shards of patients that are mapped when one of them is asked for.
+
+What is needed of all patients at once stands beside the shards: their lengths, in two bytes each, and how often each
+code occurs. So opening takes the same time for any number of patients.
+"""
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from exmed_bert.console import InputError
+from exmed_bert.data.dataset import (
+    FORMAT,
+    MASK_COLUMNS,
+    START_COLUMNS,
+    TOKEN_COLUMNS,
+    VERSION,
+    DatasetInfo,
+    PaddedBatch,
+    PatientDataset,
+    check_columns,
+)
+from exmed_bert.data.formats import MANIFEST
+from exmed_bert.data.patient import Patient, PatientId
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
+from exmed_bert.files import existing_file, read_json, save_tensors
+from exmed_bert.startup import called
+
+LENGTHS = "lengths.npy"
+CODE_COUNTS = "code_counts.npy"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the manifest says of a shard: its file, how much it holds, and the digest of its bytes."""
+
+    file: str
+    patients: int
+    tokens: int
+    visits: int
+    plos_known: int
+    digest: str
+
+
+def write_shard(path: Path, columns: Mapping[str, torch.Tensor]) -> None:
+    """Write the columns of some patients, as `dataset.PatientDataset` holds them, to a file of its own."""
+    save_tensors(path, {"format": FORMAT, "version": VERSION, "columns": dict(columns)})
+
+
+class ShardedDataset(PatientDataset):
+    """Tokenized patients in shards; see `PatientDataset`, which it stands for everywhere."""
+
+    def __init__(self, info: DatasetInfo, folder: Path, shards: Sequence[Shard]) -> None:
+        """Take what a manifest says; `open_folder` reads it."""
+        self.info = info
+        self.folder = folder
+        self.shards = list(shards)
+        self.columns = _JoinedColumns(self)  # type: ignore[assignment]
+        self._arrays = _JoinedArrays(self)  # type: ignore[assignment]
+        self._firsts = np.cumsum([0, *(shard.patients for shard in self.shards)])
+        self._opened: dict[int, PatientDataset] = {}
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each patient, (N,) uint16, mapped."""
+        path = self.folder / LENGTHS
+        try:
+            lengths = np.load(existing_file(path), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: is damaged: {error}; convert again") from None
+        if lengths.shape != (len(self),) or lengths.dtype != np.uint16:
+            raise InputError(f"{path}: is damaged: expected {len(self):,} lengths; convert again")
+        return lengths
+
+    @property
+    def has_plos(self) -> bool:
+        """Whether any patient has a recorded length of stay."""
+        return any(shard.plos_known for shard in self.shards)
+
+    @cached_property
+    def code_counts(self) -> np.ndarray:
+        """How often each id of the vocabulary occurs, (V,) int64."""
+        path = self.folder / CODE_COUNTS
+        try:
+            return np.load(existing_file(path), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: is damaged: {error}; convert again") from None
+
+    def parts(self) -> Iterator[PatientDataset]:
+        """Yield the shards, each as a dataset of its own, in order."""
+        for number in range(len(self.shards)):
+            yield self._part(number)
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> PaddedBatch:
+        """Return patients as one padded batch of columns."""
+        rows = np.asarray(rows, dtype=np.int64)
+        of_shard, local = self._locate(rows)
+        numbers = np.unique(of_shard)
+        if len(numbers) <= 1:
+            return self._part(int(numbers[0]) if len(numbers) else 0).batch(local)
+        found = [(np.flatnonzero(of_shard == number), self._part(int(number))) for number in numbers]
+        return _merge([(places, part.batch(local[places])) for places, part in found], len(rows))
+
+    def static_ids(self, name: str) -> np.ndarray:
+        """Return the ids of a static column, (N,)."""
+        return np.concatenate([part.static_ids(name) for part in self.parts()])
+
+    def patient_id(self, index: int) -> PatientId:
+        """Return the id that patient ``index`` had in the file of patients."""
+        of_shard, local = self._locate(np.array([index]))
+        return self._part(int(of_shard[0])).patient_id(int(local[0]))
+
+    def patient(self, index: int) -> Patient:
+        """Return one patient with its codes decoded; see `PatientDataset.patient`."""
+        of_shard, local = self._locate(np.array([index]))
+        return self._part(int(of_shard[0])).patient(int(local[0]))
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> PatientDataset:
+        """Return a dataset of the given patients, in that order, in memory."""
+        rows = np.asarray(indices, dtype=np.int64)
+        of_shard, local = self._locate(rows)
+        parts = [self._part(int(number)).subset(local[of_shard == number]) for number in np.unique(of_shard)]
+        if not parts:
+            return self._part(0).subset([])
+        by_shard = np.argsort(of_shard, kind="stable")  # where the joined parts have each row
+        return join_datasets(parts).subset(np.argsort(by_shard, kind="stable"))
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Return counts for people; see `PatientDataset.stats`."""
+        parts = [part.stats() for part in self.parts()]
+        total: dict[str, Any] = {name: sum(part[name] for part in parts) for name in parts[0]}
+        tokens = total["codes"]
+        total["codes per patient (mean)"] = round(tokens / len(self), 1) if len(self) else 0.0
+        total["codes per patient (max)"] = max(int(part["codes per patient (max)"]) for part in parts)
+        total["distinct codes"] = int((self.code_counts[len(SPECIAL_TOKENS) :] > 0).sum())
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of one file with all patients."""
+        return PatientDataset(self.info, dict(self.columns)).to_dict()
+
+    def with_info(self, info: DatasetInfo) -> "ShardedDataset":
+        """Return the same patients with another description."""
+        return ShardedDataset(info, self.folder, self.shards)
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shard of each row, and the row within it."""
+        of_shard = np.searchsorted(self._firsts, rows, side="right") - 1
+        return of_shard, rows - self._firsts[of_shard]
+
+    def _part(self, number: int) -> PatientDataset:
+        if number not in self._opened:
+            shard = self.shards[number]
+            path = self.folder / shard.file
+            columns = _read_shard(path)
+            try:
+                check_columns(columns, self.info)
+                held = (len(columns["offsets"]) - 1, len(columns["codes"]), len(columns["visit_days"]))
+                if held != (shard.patients, shard.tokens, shard.visits):
+                    raise ValueError(f"holds {held[0]:,} patients, the manifest says {shard.patients:,}")
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path}: is damaged: {error}; convert again") from None
+            self._opened[number] = PatientDataset(self.info, columns)
+        return self._opened[number]
+
+
+class _JoinedColumns(Mapping[str, torch.Tensor]):
+    """The columns of all shards by name, each joined when it is asked for; those of tokens take their memory."""
+
+    def __init__(self, dataset: ShardedDataset) -> None:
+        self._dataset = dataset
+        self._joined: dict[str, torch.Tensor] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        if name in self._joined:
+            return self._joined[name]
+        joined = join_columns([part.columns[name] for part in self._dataset.parts()], name)
+        if name not in (*TOKEN_COLUMNS, *MASK_COLUMNS):
+            self._joined[name] = joined
+        return joined
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(next(self._dataset.parts()).columns)  # all shards have the same
+
+
+class _JoinedArrays(Mapping[str, np.ndarray]):
+    """The same as arrays of numpy."""
+
+    def __init__(self, dataset: ShardedDataset) -> None:
+        self._dataset = dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dataset.columns)
+
+    def __len__(self) -> int:
+        return len(self._dataset.columns)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._dataset.columns[name].numpy()
+
+
+def join_columns(parts: Sequence[torch.Tensor], name: str) -> torch.Tensor:
+    """Return a column of several datasets one after another; starts go on where those before end."""
+    if name not in (*START_COLUMNS, "id_offsets"):
+        return torch.cat(list(parts))
+    ends = np.cumsum([0, *(int(part[-1]) for part in parts)])
+    return torch.cat([parts[0][:1], *(part[1:] + int(end) for part, end in zip(parts, ends, strict=False))])
+
+
+def join_datasets(parts: Sequence[PatientDataset]) -> PatientDataset:
+    """Return the patients of several datasets of the same description and columns, in memory."""
+    names = parts[0].columns
+    return PatientDataset(parts[0].info, {n: join_columns([part.columns[n] for part in parts], n) for n in names})
+
+
+def _merge(parts: Sequence[tuple[np.ndarray, PaddedBatch]], size: int) -> PaddedBatch:
+    """Put batches into one, each at its rows, all padded to the longest patient."""
+    first = parts[0][1]
+    length = max(batch.codes.shape[1] for _, batch in parts)
+
+    def padded(name: str) -> np.ndarray:
+        merged = np.zeros((size, length), dtype=getattr(first, name).dtype)
+        for rows, batch in parts:
+            values = getattr(batch, name)
+            merged[rows, : values.shape[1]] = values
+        return merged
+
+    def per_patient(values: Sequence[np.ndarray]) -> np.ndarray:
+        merged = np.empty(size, dtype=values[0].dtype)
+        for (rows, _), part in zip(parts, values, strict=True):
+            merged[rows] = part
+        return merged
+
+    names = ["codes", "entities", "ages", "visit_ids", "days"]
+    names += [name for name in MASK_COLUMNS if getattr(first, name) is not None]
+    return PaddedBatch(
+        **{name: padded(name) for name in names},
+        lengths=per_patient([batch.lengths for _, batch in parts]),
+        patient_hashes=per_patient([batch.patient_hashes for _, batch in parts]),
+        static={name: per_patient([batch.static[name] for _, batch in parts]) for name in first.static},
+        plos=per_patient([batch.plos for _, batch in parts]),
+    )
+
+
+def _read_shard(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(existing_file(path), map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: is refused because it holds Python objects that opening it would run") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise InputError(f"{path}: is damaged ({str(error).splitlines()[0]}); convert again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise InputError(f"{path}: is no shard of this release; convert again")
+    return dict(content["columns"])
+
+
+def write_manifest(path: Path, info: DatasetInfo, shards: Sequence[Shard]) -> None:
+    """Write what `open_folder` reads, after the shards: where it stands, all of them do."""
+    content = {"format": FORMAT, "version": VERSION, "layout": "shards", **info.to_dict()}
+    content["shards"] = [asdict(shard) for shard in shards]
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def open_folder(folder: Path) -> ShardedDataset:
+    """Open a dataset that is a folder; its shards are opened as they are used.
+
+    Raises:
+        InputError: the folder holds no dataset of ours, one of another version, or a damaged manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no {MANIFEST}, expected a dataset made by {called('convert')}")
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("layout") != "shards":
+        raise InputError(f"{path}: is no manifest of a dataset; expected one made by {called('convert')}")
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"{path}: has dataset version {content.get('version')!r}, this release reads {VERSION}; convert again"
+        )
+    try:
+        shards = [Shard(**shard) for shard in content["shards"]]
+        if any(Path(shard.file).name != shard.file for shard in shards):
+            raise ValueError("a shard lies outside the folder")
+        return ShardedDataset(DatasetInfo.from_dict(content), folder, shards)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged: {error}; convert again") from None
+
+
+def patients_in_both(one: PatientDataset, other: PatientDataset) -> int:
+    """Return how many patients are in two datasets; both splits of one conversion have none in common by the rule."""
+    rules = [(i.input_fingerprint, i.split_from, i.split_seed, i.train_ratio) for i in (one.info, other.info)]
+    if rules[0] == rules[1] and {one.info.split, other.info.split} == {"train", "val"}:
+        return 0
+    return len(np.intersect1d(one.columns["patient_hashes"].numpy(), other.columns["patient_hashes"].numpy()))
+
+
+def deciding_file(path: Path) -> Path:
+    """Return the file whose bytes tell one dataset from another: of a folder its manifest, which has the digests."""
+    return path / MANIFEST if path.is_dir() else path
+
+
+def open_dataset(path: Path | str) -> PatientDataset:
+    """Open a dataset, a file or a folder of shards.
+
+    Raises:
+        InputError: as `PatientDataset.load` and `open_folder` do.
+    """
+    return open_folder(Path(path)) if Path(path).is_dir() else PatientDataset.load(path)
