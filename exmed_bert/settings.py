@@ -372,7 +372,8 @@ class FinetuneSettings(ReadingSettings):
     )
     labels: FilePath | None = Field(
         None,
-        description="Predict these labels: .csv or .parquet with subject_id, prediction_time, boolean_value (MEDS).",
+        description="Predict these labels: .csv or .parquet with subject_id, prediction_time, boolean_value (MEDS), or "
+        "a folder of them.",
     )
     task: str | None = Field(None, description="plos: predict prolonged length of stay (had_plos).")
     endpoints: dict[str, list[str]] = Field(

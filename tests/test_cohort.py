@@ -258,6 +258,83 @@ class TestLabels:
             read_labels(self.write(tmp_path, line))
         assert all(part in str(raised.value) for part in parts), raised.value
 
+    @pytest.mark.parametrize("ids", [[0.0, 1.0, 12.0], ["0.0", "1.", "12.00"], [0, 1, 12]])
+    def test_whole_numbers_may_be_written_as_floating_point_ones(self, ids: list[Any], tmp_path: Path) -> None:
+        table = {"subject_id": ids, "prediction_time": [date(2021, 1, 1)] * 3, "boolean_value": [True, False, True]}
+        pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "labels.parquet")
+        for zero in (0, "0"):
+            records = [patient(i, {0: ["I10"]}) for i in (zero, 1, 2, 12)]
+            cohort = built(tmp_path, records, task := OwnLabels(tmp_path / "labels.parquet"))
+            assert labels_of(cohort) == {zero: 1, 1: 0, 12: 1} if zero == 0 else len(cohort.patients) == 3
+            assert task.exclusions["no label"] == 1 and task.label_attrition(3)[1][1] == 0
+
+    def test_ids_that_are_no_whole_numbers_stay_as_they_are_written(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "1.0,2021-01-01,true", "2.0,2021-01-01,false", "9007199254740993.0,2021-01-01,true")
+        cohort = built(tmp_path, [patient(i, {0: ["I10"]}) for i in ("1.0", "2", "A-1")], OwnLabels(path))
+        assert labels_of(cohort) == {"1.0": 1}
+        with pytest.raises(
+            InputError, match=r"row 3 \(subject_id '9007199254740993.0'\): subject_id: .* may stand for"
+        ):
+            built(tmp_path, [patient(i, {0: ["I10"]}) for i in (1, 2)], OwnLabels(path))
+
+    def test_labels_of_nobody_name_ids_of_both_sides(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "7.0,2021-01-01,true", "8.0,2021-01-01,false", "8.0,2021-02-01,false")
+        with pytest.raises(InputError) as raised:
+            built(tmp_path, [patient(f"A-{i}", {0: ["I10"]}) for i in range(5)], OwnLabels(path))
+        for part in ("no patient is left", "5 excluded: no label", "none of the 3 labels", "labels.csv"):
+            assert part in str(raised.value)
+        assert "are such as 'A-0', 'A-1', 'A-2'; those of the labels are such as '7.0', '8.0'" in str(raised.value)
+
+    @pytest.mark.parametrize("csv", [False, True])
+    def test_shards_and_columns_in_any_letter_case(self, csv: bool, tmp_path: Path) -> None:
+        folder, expected = tmp_path / "labels", [(3, 0), (1, 1), (2, 0), (1, 0)]
+        times = [datetime(2021, 1, 1, 8), date(2021, 1, 2), "2021-01-03T23:59:59", "2021-01-04"]
+        for number, ((who, label), time) in enumerate(zip(expected, times, strict=True)):
+            (shard := folder / ("train", "held_out")[number % 2] / f"{number}").parent.mkdir(
+                parents=True, exist_ok=True
+            )
+            if csv:
+                spelled = time if isinstance(time, str) else time.isoformat()
+                shard.with_suffix(".csv").write_text(
+                    f"BOOLEAN_VALUE,x,Subject_ID,Prediction_Time\n{label},,{who},{spelled}\n"
+                )
+            else:
+                table = {"Subject_ID": [who], "PREDICTION_TIME": [time], "boolean_VALUE": [bool(label)], "x": [None]}
+                pyarrow.parquet.write_table(pyarrow.table(table), shard.with_suffix(".parquet"))
+        for name in (folder / "._0.parquet", folder / "__MACOSX" / "0.parquet"):
+            name.parent.mkdir(exist_ok=True)
+            name.write_bytes(b"no labels")
+        found = read_labels(folder)
+        days = [date(2021, 1, day) - date(1970, 1, 1) for day in (1, 2, 3, 4)]
+        order = np.lexsort(([day.days for day in days], hash_patient_ids([who for who, _ in expected])))
+        assert found.days.tolist() == [days[i].days for i in order]
+        assert found.labels.tolist() == [expected[i][1] for i in order]
+
+        table = {"subject_id": [5, 5], "prediction_time": [date(2021, 1, 1), None], "boolean_value": [True, False]}
+        pyarrow.parquet.write_table(pyarrow.table(table), folder / "zz.parquet")
+        with pytest.raises(InputError, match=r"labels/zz\.parquet: row 2 \(subject_id 5\): prediction_time: None"):
+            read_labels(folder)
+        identity = OwnLabels(folder).identity()
+        pyarrow.parquet.write_table(pyarrow.table(table | {"more": [1, 2]}), folder / "zz.parquet")
+        assert OwnLabels(folder).identity() != identity
+
+    @pytest.mark.parametrize(
+        ("name", "part"),
+        [
+            ("nowhere.csv", "file not found"),
+            ("labels.txt", "unknown kind of file, expected .parquet, .csv"),
+            ("empty", "holds no files of labels"),
+            ("cut.parquet", "cut.parquet: cannot be read"),
+            ("cut.csv", "cut.csv: cannot be read"),
+        ],
+    )
+    def test_what_holds_no_labels_is_refused(self, name: str, part: str, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        for file in ("labels.txt", "cut.parquet", "cut.csv"):
+            (tmp_path / file).write_bytes(b"")
+        with pytest.raises(InputError, match=part):
+            read_labels(tmp_path / name)
+
     def test_a_missing_column_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_text("subject_id,label\n1,1\n")
         with pytest.raises(InputError, match="column prediction_time is missing"):

@@ -68,7 +68,8 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
     too_few = f"fewer than {min_history} codes by the index date"
     attrition = _attrition(task, sum(map(len, hashes_seen)), selected, too_few, left)
     if not left:
-        raise InputError(f"{source}: no patient is left: {'; '.join(f'{count:,} {what}' for what, count in attrition)}")
+        counts = [f"{count:,} {what}" for what, count in attrition]
+        raise InputError(f"{source}: no patient is left: {'; '.join([*counts, *([task.hint] if task.hint else [])])}")
     attrition += task.label_attrition(len(label))
     if (label != UNLABELED).any():
         attrition.append(("  with the outcome", int((label == 1).sum())))

@@ -2,11 +2,12 @@
 
 import math
 
+from exmed_bert.cohorts.label_file import label_source
 from exmed_bert.cohorts.tasks.base import prediction_rule
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.files import check_writable, existing_file
+from exmed_bert.files import check_writable
 from exmed_bert.settings import BASELINES, FinetuneSettings
 
 SCRATCH = "scratch"  # among the baselines: the same network without pretraining
@@ -31,7 +32,7 @@ def check(settings: FinetuneSettings) -> None:
     if settings.predict_only:
         prediction_rule(settings)
         if settings.labels is not None:
-            existing_file(settings.labels)
+            label_source(settings.labels)
     else:
         requested_task(settings)
         train_sizes(settings.train_sizes)

@@ -99,6 +99,11 @@ class Task(ABC):
         """Names and values for the report."""
         return []
 
+    @property
+    def hint(self) -> str:
+        """What the user should know where no patient is left; "" for nothing."""
+        return ""
+
     def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
         """Return the ids of the codes whose occurrence is the outcome, for the prompt; none for other outcomes."""
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,12 +10,11 @@ import numpy as np
 
 from exmed_bert import console
 from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
-from exmed_bert.cohorts.label_file import LabelFile, read_labels
+from exmed_bert.cohorts.label_file import LabelFile, are_whole_numbers, label_source, read_labels
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.files import existing_file, fingerprint
 from exmed_bert.settings import FinetuneSettings
 
 
@@ -25,8 +23,9 @@ class OwnLabels(Task):
     """Labels at prediction times from a file; without a file unknown outcomes, at a visit of each patient.
 
     Attributes:
-        path: of the file, None without one.
+        path: of the file or of the folder with its shards, None without one.
         index: prediction times without a file.
+        file: the labels, once the first patients are there: how an id is read depends on theirs.
         found: labels of patients among those read so far.
         without_events: of these, labels of patients who have no event.
     """
@@ -36,17 +35,10 @@ class OwnLabels(Task):
 
     path: Path | None
     index: IndexRule = LAST_VISIT
+    file: LabelFile | None = field(default=None, init=False)
     found: int = field(default=0, init=False)
     without_events: int = field(default=0, init=False)
-
-    @cached_property
-    def file(self) -> LabelFile | None:
-        """The labels.
-
-        Raises:
-            InputError: they cannot be read.
-        """
-        return None if self.path is None else read_labels(self.path)
+    _patients: tuple[str, ...] = field(default=(), init=False)  # ids of the first ones, as examples
 
     @classmethod
     def requested(cls, settings: FinetuneSettings) -> bool:
@@ -58,10 +50,18 @@ class OwnLabels(Task):
         """Return the task with the labels of --labels, which are read when they are first needed."""
         if settings.labels is None:
             return cls(None, prediction_rule(settings))
-        return cls(existing_file(settings.labels))
+        label_source(settings.labels)
+        return cls(settings.labels)
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
-        """Return every label of a patient who has an event."""
+        """Return every label of a patient who has an event.
+
+        Raises:
+            InputError: the labels cannot be read.
+        """
+        if self.path is not None and self.file is None:
+            self.file = read_labels(self.path, are_whole_numbers(patients.patient_ids))
+            self._patients = tuple(repr(i) for i in patients.patient_ids[:3])
         included = self.with_events(patients)
         if self.file is None:
             days = self.index.days(patients, hashes)
@@ -75,6 +75,17 @@ class OwnLabels(Task):
         self.without_events += int((~has_events).sum())
         of_file = of_file[has_events]
         return Selection(rows[has_events], self.file.days[of_file].astype(np.int64), self.file.labels[of_file])
+
+    @property
+    def hint(self) -> str:
+        """Ids of labels and of patients, where no label is of any patient."""
+        if self.file is None or self.found:
+            return ""
+        labels = ", ".join(map(repr, self.file.examples))
+        return (
+            f"none of the {len(self.file.labels):,} labels of {self.path} is of one of them, whose ids are such as "
+            f"{', '.join(self._patients)}; those of the labels are such as {labels}"
+        )
 
     @property
     def title(self) -> str:
@@ -100,7 +111,7 @@ class OwnLabels(Task):
 
     def identity(self) -> dict[str, Any]:
         """Return the fingerprint of the labels."""
-        return {} if self.path is None else {"labels": fingerprint(self.path)}
+        return {} if self.path is None else {"labels": label_source(self.path).fingerprint()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], settings: FinetuneSettings) -> Self:
