@@ -155,11 +155,14 @@ class PatientDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, info: DatasetInfo, columns: dict[str, torch.Tensor]) -> None:
-        """Take columns as `load` reads them; ``columns`` holds tensors by the names that the file uses."""
+        """Take columns as `load` reads them; ``columns`` holds tensors by the names that the file uses.
+
+        ``arrays`` are the same as numpy arrays.
+        """
         self.info = info
         self.columns = columns
         # numpy views of the same memory: indexing small arrays costs a fraction of what it costs in torch.
-        self._arrays = {name: column.numpy() for name, column in columns.items()}
+        self.arrays = {name: column.numpy() for name, column in columns.items()}
 
     def __len__(self) -> int:
         return len(self.columns["offsets"]) - 1
@@ -204,27 +207,27 @@ class PatientDataset(torch.utils.data.Dataset):
     def batch(self, rows: Sequence[int] | np.ndarray) -> PaddedBatch:
         """Return patients as one padded batch of columns."""
         rows = np.asarray(rows, dtype=np.int64)
-        starts = self._arrays["offsets"][rows]
-        lengths = self._arrays["offsets"][rows + 1] - starts
+        starts = self.arrays["offsets"][rows]
+        lengths = self.arrays["offsets"][rows + 1] - starts
         place = np.arange(int(lengths.max(initial=0)))
         real = place < lengths[:, None]  # (B, L)
         where = np.where(real, starts[:, None] + place, 0)
 
-        names = (name for name in (*TOKEN_COLUMNS, *MASK_COLUMNS) if name in self._arrays)
-        tokens = {name: self._arrays[name][where] * real for name in names}
-        visits = self._arrays["visit_offsets"][rows, None] + np.maximum(tokens["visit_ids"], 1) - 1
+        names = (name for name in (*TOKEN_COLUMNS, *MASK_COLUMNS) if name in self.arrays)
+        tokens = {name: self.arrays[name][where] * real for name in names}
+        visits = self.arrays["visit_offsets"][rows, None] + np.maximum(tokens["visit_ids"], 1) - 1
         return PaddedBatch(
             **tokens,
-            days=self._arrays["visit_days"][np.where(real, visits, 0)],
-            patient_hashes=self._arrays["patient_hashes"][rows],
+            days=self.arrays["visit_days"][np.where(real, visits, 0)],
+            patient_hashes=self.arrays["patient_hashes"][rows],
             static={column.name: self.static_ids(column.name)[rows] for column in self.info.static_columns},
-            plos=self._arrays["plos"][rows],
+            plos=self.arrays["plos"][rows],
             lengths=lengths,
         )
 
     def static_ids(self, name: str) -> np.ndarray:
         """Return the ids of a static column, (N,)."""
-        return self._arrays[f"{STATIC}{name}"]
+        return self.arrays[f"{STATIC}{name}"]
 
     def parts(self) -> Iterator["PatientDataset"]:
         """Yield the patients in order, in parts that may be looked at as a whole: here all of them."""
@@ -233,17 +236,17 @@ class PatientDataset(torch.utils.data.Dataset):
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each patient, (N,) integers."""
-        return np.diff(self._arrays["offsets"])
+        return np.diff(self.arrays["offsets"])
 
     @property
     def has_plos(self) -> bool:
         """Whether any patient has a recorded length of stay."""
-        return bool((self._arrays["plos"] >= 0).any())
+        return bool((self.arrays["plos"] >= 0).any())
 
     @cached_property
     def code_counts(self) -> np.ndarray:
         """How often each id of the vocabulary occurs, (V,) int64."""
-        return np.bincount(self._arrays["codes"], minlength=len(self.info.vocabulary))
+        return np.bincount(self.arrays["codes"], minlength=len(self.info.vocabulary))
 
     @cached_property
     def novel_ids(self) -> np.ndarray:
@@ -253,26 +256,24 @@ class PatientDataset(torch.utils.data.Dataset):
 
     def patient_id(self, index: int) -> PatientId:
         """Return the id that patient ``index`` had in the file of patients."""
-        if "id_numbers" in self._arrays:
-            return int(self._arrays["id_numbers"][index])
-        start, end = self._arrays["id_offsets"][index : index + 2]
-        return self._arrays["id_bytes"][start:end].tobytes().decode()
+        if "id_numbers" in self.arrays:
+            return int(self.arrays["id_numbers"][index])
+        start, end = self.arrays["id_offsets"][index : index + 2]
+        return self.arrays["id_bytes"][start:end].tobytes().decode()
 
     def patient(self, index: int) -> Patient:
         """Return one patient with its codes decoded: the visits that were kept, unknown codes as ``UNK``."""
         vocabulary = self.info.vocabulary
-        start, end = self._arrays["offsets"][index : index + 2]
-        days = self._arrays["visit_days"][self._arrays["visit_offsets"][index] :]
-        dates = [
-            EPOCH + timedelta(days=int(days[visit - 1])) for visit in self._arrays["visit_ids"][start:end].tolist()
-        ]
-        codes = [vocabulary.code(token) for token in self._arrays["codes"][start:end].tolist()]
-        systems = [vocabulary.entity_systems[entity] for entity in self._arrays["entities"][start:end].tolist()]
-        plos = int(self._arrays["plos"][index])
-        periods = {name: int(self._arrays[name][index]) for name in PERIOD_FIELDS if name in self._arrays}
+        start, end = self.arrays["offsets"][index : index + 2]
+        days = self.arrays["visit_days"][self.arrays["visit_offsets"][index] :]
+        dates = [EPOCH + timedelta(days=int(days[visit - 1])) for visit in self.arrays["visit_ids"][start:end].tolist()]
+        codes = [vocabulary.code(token) for token in self.arrays["codes"][start:end].tolist()]
+        systems = [vocabulary.entity_systems[entity] for entity in self.arrays["entities"][start:end].tolist()]
+        plos = int(self.arrays["plos"][index])
+        periods = {name: int(self.arrays[name][index]) for name in PERIOD_FIELDS if name in self.arrays}
         return Patient(
             patient_id=self.patient_id(index),
-            birth_year=int(self._arrays["birth_years"][index]),
+            birth_year=int(self.arrays["birth_years"][index]),
             static={
                 column.name: column.value(int(self.static_ids(column.name)[index]))
                 for column in self.info.static_columns
@@ -290,17 +291,17 @@ class PatientDataset(torch.utils.data.Dataset):
         rows = np.asarray(indices, dtype=np.int64)
 
         def gather(name: str, starts: np.ndarray) -> np.ndarray:
-            pieces = [self._arrays[name][starts[i] : starts[i + 1]] for i in rows]
-            return np.concatenate(pieces) if pieces else self._arrays[name][:0]
+            pieces = [self.arrays[name][starts[i] : starts[i + 1]] for i in rows]
+            return np.concatenate(pieces) if pieces else self.arrays[name][:0]
 
         columns: dict[str, np.ndarray] = {}
-        for name, column in self._arrays.items():
+        for name, column in self.arrays.items():
             if name in (*TOKEN_COLUMNS, *MASK_COLUMNS):
-                columns[name] = gather(name, self._arrays["offsets"])
+                columns[name] = gather(name, self.arrays["offsets"])
             elif name == "visit_days":
-                columns[name] = gather(name, self._arrays["visit_offsets"])
+                columns[name] = gather(name, self.arrays["visit_offsets"])
             elif name == "id_bytes":
-                columns[name] = gather(name, self._arrays["id_offsets"])
+                columns[name] = gather(name, self.arrays["id_offsets"])
             elif name in (*START_COLUMNS, "id_offsets"):
                 columns[name] = np.concatenate(([0], np.cumsum(np.diff(column)[rows])))
             else:
@@ -309,20 +310,20 @@ class PatientDataset(torch.utils.data.Dataset):
 
     def stats(self) -> dict[str, int | float | str]:
         """Return counts for people: patients, codes, visits, lengths, what the codes are, how many are novel."""
-        codes, entities = self._arrays["codes"], self._arrays["entities"]
+        codes, entities = self.arrays["codes"], self.arrays["entities"]
         by_events = self.info.vocabulary.entities_by_events
         lengths = self.lengths
         return {
             "patients": len(self),
             "codes": len(codes),
-            "visits": len(self._arrays["visit_days"]),
+            "visits": len(self.arrays["visit_days"]),
             "codes per patient (mean)": round(float(lengths.mean()), 1) if len(lengths) else 0.0,
             "codes per patient (max)": int(lengths.max(initial=0)),
             **{events: int(np.isin(entities, of_events).sum()) for events, of_events in by_events.items()},
             "novel codes": int(np.isin(codes, self.novel_ids).sum()),
             "unknown codes": int((codes == UNK).sum()),
             "distinct codes": int((np.unique(codes) >= len(SPECIAL_TOKENS)).sum()),
-            "PLOS known": int((self._arrays["plos"] >= 0).sum()),
+            "PLOS known": int((self.arrays["plos"] >= 0).sum()),
         }
 
     def to_dict(self) -> dict[str, Any]:

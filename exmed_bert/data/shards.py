@@ -20,6 +20,7 @@ from exmed_bert.data.dataset import (
     FORMAT,
     MASK_COLUMNS,
     START_COLUMNS,
+    STATIC,
     TOKEN_COLUMNS,
     VERSION,
     DatasetInfo,
@@ -63,7 +64,7 @@ class ShardedDataset(PatientDataset):
         self.folder = folder
         self.shards = list(shards)
         self.columns = _JoinedColumns(self)  # type: ignore[assignment]
-        self._arrays = _JoinedArrays(self)  # type: ignore[assignment]
+        self.arrays = _JoinedArrays(self)  # type: ignore[assignment]
         self._firsts = np.cumsum([0, *(shard.patients for shard in self.shards)])
         self._opened: dict[int, PatientDataset] = {}
 
@@ -105,11 +106,11 @@ class ShardedDataset(PatientDataset):
         """Return patients as one padded batch of columns."""
         rows = np.asarray(rows, dtype=np.int64)
         of_shard, local = self._locate(rows)
-        numbers = np.unique(of_shard)
-        if len(numbers) <= 1:
-            return self._part(int(numbers[0]) if len(numbers) else 0).batch(local)
-        found = [(np.flatnonzero(of_shard == number), self._part(int(number))) for number in numbers]
-        return _merge([(places, part.batch(local[places])) for places, part in found], len(rows))
+        order = np.argsort(of_shard, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(of_shard[order])) + 1)
+        if len(groups) == 1:
+            return self._part(int(of_shard[0]) if len(rows) else 0).batch(local)
+        return _gather([(places, self._part(int(of_shard[places[0]])), local[places]) for places in groups], len(rows))
 
     def static_ids(self, name: str) -> np.ndarray:
         """Return the ids of a static column, (N,)."""
@@ -232,32 +233,40 @@ def join_datasets(parts: Sequence[PatientDataset]) -> PatientDataset:
     return PatientDataset(parts[0].info, {n: join_columns([part.columns[n] for part in parts], n) for n in names})
 
 
-def _merge(parts: Sequence[tuple[np.ndarray, PaddedBatch]], size: int) -> PaddedBatch:
-    """Put batches into one, each at its rows, all padded to the longest patient."""
-    first = parts[0][1]
-    length = max(batch.codes.shape[1] for _, batch in parts)
+def _gather(groups: Sequence[tuple[np.ndarray, PatientDataset, np.ndarray]], size: int) -> PaddedBatch:
+    """Return a padded batch from several shards: for each its rows of the batch, the shard, and the rows within it.
 
-    def padded(name: str) -> np.ndarray:
-        merged = np.zeros((size, length), dtype=getattr(first, name).dtype)
-        for rows, batch in parts:
-            values = getattr(batch, name)
-            merged[rows, : values.shape[1]] = values
-        return merged
-
-    def per_patient(values: Sequence[np.ndarray]) -> np.ndarray:
-        merged = np.empty(size, dtype=values[0].dtype)
-        for (rows, _), part in zip(parts, values, strict=True):
-            merged[rows] = part
-        return merged
-
-    names = ["codes", "entities", "ages", "visit_ids", "days"]
-    names += [name for name in MASK_COLUMNS if getattr(first, name) is not None]
+    Few operations per shard: a batch of a large dataset has hardly two patients of the same one.
+    """
+    arrays = [part.arrays for _, part, _ in groups]
+    first = arrays[0]
+    starts = [columns["offsets"][local] for columns, (_, _, local) in zip(arrays, groups, strict=True)]
+    counts = [c["offsets"][local + 1] - s for c, s, (_, _, local) in zip(arrays, starts, groups, strict=True)]
+    length = max(int(count.max()) for count in counts)
+    names = [name for name in (*TOKEN_COLUMNS, *MASK_COLUMNS) if name in first]
+    tokens = {name: np.zeros(size * length, dtype=first[name].dtype) for name in names}
+    days = np.zeros(size * length, dtype=np.int32)
+    each = {name: np.empty(size, dtype=first[name].dtype) for name in ("patient_hashes", "plos")}
+    each |= {name: np.empty(size, dtype=first[name].dtype) for name in first if name.startswith(STATIC)}
+    lengths = np.empty(size, dtype=np.int64)
+    for columns, start, count, (rows, _, local) in zip(arrays, starts, counts, groups, strict=True):
+        before = np.cumsum(count) - count
+        place = np.arange(int(count.sum())) - np.repeat(before, count)
+        source, target = np.repeat(start, count) + place, np.repeat(rows * length, count) + place
+        for name, values in tokens.items():
+            values[target] = columns[name][source]
+        visits = np.repeat(columns["visit_offsets"][local], count) + columns["visit_ids"][source] - 1
+        days[target] = columns["visit_days"][visits]
+        for name, values in each.items():
+            values[rows] = columns[name][local]
+        lengths[rows] = count
     return PaddedBatch(
-        **{name: padded(name) for name in names},
-        lengths=per_patient([batch.lengths for _, batch in parts]),
-        patient_hashes=per_patient([batch.patient_hashes for _, batch in parts]),
-        static={name: per_patient([batch.static[name] for _, batch in parts]) for name in first.static},
-        plos=per_patient([batch.plos for _, batch in parts]),
+        **{name: values.reshape(size, length) for name, values in tokens.items()},
+        days=days.reshape(size, length),
+        lengths=lengths,
+        patient_hashes=each["patient_hashes"],
+        static={name.removeprefix(STATIC): values for name, values in each.items() if name.startswith(STATIC)},
+        plos=each["plos"],
     )
 
 
