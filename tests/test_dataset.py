@@ -183,7 +183,7 @@ def test_splits_of_the_input_follow_their_patients() -> None:
     ("source", "part"),
     [
         ("nowhere", "nowhere: file not found"),
-        ("folder", "folder: --vocab-from: holds no vocab.json, expected the folder of a model"),
+        ("folder", "folder: --vocab-from: holds neither vocab.json nor manifest.json, expected the folder of a"),
         ("p.csv", "p.csv: --vocab-from: expected the folder of a model, its vocab.json, or a dataset"),
         ("p.pt", "p.pt: is damaged or no dataset"),
         (None, "--extend-vocab: extends the vocabulary of --vocab-from, which is not given"),

@@ -22,6 +22,7 @@ from exmed_bert.data.shards import (
     write_manifest,
     write_shard,
 )
+from exmed_bert.data.vocabulary_file import check_source, vocabulary_from
 from exmed_bert.settings import ConvertSettings
 
 PATIENTS = 60
@@ -99,6 +100,11 @@ def test_all_else_is_that_of_the_file(whole: PatientDataset, sharded: ShardedDat
     one, other = whole.subset(rows), sharded.subset(rows)
     assert all(torch.equal(one.columns[name], other.columns[name]) for name in one.columns)
     assert sharded.with_masking(seed=9).info.needed_masking.seed == 9
+
+
+def test_a_vocabulary_may_be_that_of_a_folder_of_shards(sharded: ShardedDataset) -> None:
+    check_source(sharded.folder)
+    assert vocabulary_from(sharded.folder).tokens == sharded.info.vocabulary.tokens
 
 
 def test_shards_are_opened_when_they_are_used(sharded: ShardedDataset) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from exmed_bert.console import InputError
+from exmed_bert.data.formats import MANIFEST
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.files import existing_file, read_json
 
@@ -14,11 +15,14 @@ def check_source(path: Path) -> None:
     """Refuse a path that `vocabulary_from` cannot read, as far as its name says so.
 
     Raises:
-        InputError: it is missing, a folder without vocab.json, or a file of another kind.
+        InputError: it is missing, or neither a model's folder nor its vocab.json nor a dataset.
     """
     if path.is_dir():
-        if not (path / VOCABULARY).is_file():
-            raise InputError(f"{path}: --vocab-from: holds no {VOCABULARY}, expected the folder of a model")
+        if not any((path / name).is_file() for name in (VOCABULARY, MANIFEST)):
+            raise InputError(
+                f"{path}: --vocab-from: holds neither {VOCABULARY} nor {MANIFEST}, expected the folder of a model or "
+                "of a dataset"
+            )
         return
     existing_file(path)
     if path.suffix not in (DATASET, ".json"):
@@ -32,7 +36,7 @@ def vocabulary_from(path: Path) -> CodeVocabulary:
         InputError: as `check_source`, or the file is damaged.
     """
     check_source(path)
-    if path.is_dir():
+    if (path / VOCABULARY).is_file():
         return read_vocabulary(path / VOCABULARY)
     if path.suffix == ".json":
         return read_vocabulary(path)
