@@ -5,12 +5,13 @@ from exmed_bert.data.readers.base import Reader
 from exmed_bert.data.readers.json import JsonReader
 from exmed_bert.data.readers.jsonl import JsonLinesReader
 from exmed_bert.data.readers.meds import MedsReader
+from exmed_bert.data.readers.mimic import MimicReader
 from exmed_bert.data.readers.parquet import ParquetReader
 from exmed_bert.data.readers.source import Source
 from exmed_bert.settings import ReadingSettings
 
 # In the order in which they are asked: those that look into the files before those that go by their names.
-READERS: tuple[Reader, ...] = (MedsReader(), JsonReader(), JsonLinesReader(), ParquetReader())
+READERS: tuple[Reader, ...] = (MedsReader(), MimicReader(), JsonReader(), JsonLinesReader(), ParquetReader())
 
 
 def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:
