@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,14 +23,16 @@ from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.convert import convert, run
+from exmed_bert.data.coverage import warn_of_unknown
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.options import check
 from exmed_bert.data.patient import PatientColumns, no_events
 from exmed_bert.data.splits import FROM_INPUT, InputSplit
 from exmed_bert.data.static_columns import SEX
-from exmed_bert.data.tokenizer import EventCounts
+from exmed_bert.data.tokenizer import EventCounts, TokenizerSummary
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
+from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import ConvertSettings
 
 
@@ -153,7 +156,44 @@ def test_different_unknown_codes_of_a_day_are_different_tokens(
         assert shown["most frequent of them"].startswith("ICD-10-CM 'fever' (40), ICD-10-CM 'cough' (40), ATC '?' (30)")
         flow = [int(value) for name, value in shown.items() if name.startswith(("left out: ", "kept: "))]
         assert flow[:3] == [60, 10, 10] and sum(flow) == 170 and flow[3:4] == kept and len(flow) == 4 + (split != "all")
-        assert "53% of the events have no known code; 120 are declared as ICD-10-CM and no code of it" in printed.err
+        assert "p.json: 53% of the events have no known code; the largest part is declared as ICD-10-CM" in printed.err
+        assert "no codes of it, such as 'fever', 'cough'" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("unmapped", "counts", "part"),
+    [
+        ({}, {"unknown_codes": {("atc", "x"): 20}}, None),
+        (
+            {},
+            {"unknown_codes": {("atc", "x"): 21}},
+            "21% of the events .* declared as ATC .*, such as 'x': check",
+        ),
+        (
+            {},
+            {"unknown_codes": {("atc", f"x{i}"): 1 for i in range(30)}},
+            "30% .* as ATC and no codes of it: check the",
+        ),
+        ({}, {"not_in_vocabulary": {("atc", "C10AA05"): 30}}, "30% .* part is not in the vocabulary of --vocab-from"),
+        ({("rxnorm", "161"): 25}, {}, None),
+        (
+            {("rxnorm", "161"): 20, ("ndc", "1"): 13},
+            {"unknown_codes": {("atc", "x"): 12}},
+            "34% .* part is RxNorm: map it with --athena or --code-map, or keep it with --keep-systems rxnorm",
+        ),
+    ],
+)
+def test_a_fifth_without_a_known_code_is_a_warning(
+    unmapped: dict[Any, int], counts: dict[str, Any], part: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = TokenizerSummary(
+        events=EventCounts(read=100),
+        unknown=EventCounts(read=sum(sum(codes.values()) for codes in counts.values())),
+        **{name: Counter(codes) for name, codes in counts.items()},
+    )
+    warn_of_unknown("input", unmapped, summary, MinCell(11))
+    shown = capsys.readouterr().err
+    assert shown == "" if part is None else re.search(part, shown) and shown.count("\n") == 1, shown
 
 
 def test_nobody_changes_split_when_the_cohort_grows(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
         name = f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)"
         rows.append((name, cells.count(summary.before_birth)))
     console.table(f"Converted {result.source}", rows)
-    warn_of_unknown(result.source, {}, summary)
+    warn_of_unknown(result.source, {}, summary, cells)
     for split, dataset in result.datasets.items():
         size = result.paths[split].stat().st_size
         rows = [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))]

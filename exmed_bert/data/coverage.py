@@ -60,27 +60,27 @@ def no_known_codes(
     return InputError(f"{where}: no event has a known code: {'; '.join(found) or 'it holds no coded events'}")
 
 
-def warn_of_unknown(where: object, unmapped: Mapping[CodeKey, int], summary: TokenizerSummary) -> None:
-    """Say in a line that more than a fifth of the events have no known code, and what helps most.
+def warn_of_unknown(where: object, unmapped: Mapping[CodeKey, int], summary: TokenizerSummary, cells: MinCell) -> None:
+    """Say in a line that more than a fifth of the events have no known code, and what helps most of them.
 
     Args:
         where: the input.
         unmapped: events by system and code that were left out, since nothing maps them.
         summary: of the events that were read.
+        cells: which counts are hidden; a code of so few events is not named.
     """
     left_out = sum(unmapped.values())
     without, events = left_out + summary.unknown.read, left_out + summary.events.read
     if without <= _MOST_UNKNOWN * events:
         return
-    remedies = [(count, f"{count:,} are {_mapped(name)}") for name, count in _by_system(unmapped)]
-    remedies += [
-        (count, f"{count:,} are declared as {code_system(name).title} and no code of it, such as {_examples(own)}")
-        for name, count in _by_system(summary.unknown_codes)
-        for own in [{key: n for key, n in summary.unknown_codes.items() if key[0] == name}]
-    ]
-    if outside := sum(summary.not_in_vocabulary.values()):
-        remedies.append((outside, f"{outside:,} are not in the vocabulary of --vocab-from, --extend-vocab adds them"))
-    console.warn(f"{where}: {without / events:.0%} of the events have no known code; {max(remedies)[1]}")
+    remedies = {_mapped(name): count for name, count in _by_system(unmapped)}
+    remedies["not in the vocabulary of --vocab-from: --extend-vocab adds it"] = summary.not_in_vocabulary.total()
+    for name, count in _by_system(summary.unknown_codes):
+        own = {key: n for key, n in summary.unknown_codes.items() if key[0] == name and not cells.hides(n)}
+        such = f", such as {_examples(own)}" if own else ""
+        remedies[f"declared as {code_system(name).title} and no codes of it{such}: check the code system"] = count
+    most = max(remedies, key=remedies.__getitem__)
+    console.warn(f"{where}: {without / events:.0%} of the events have no known code; the largest part is {most}")
 
 
 def unknown_rows(
@@ -133,4 +133,4 @@ def _examples(codes: Mapping[CodeKey, int]) -> str:
 
 def _mapped(system: str) -> str:
     title = code_system(system).title
-    return f"{title}, which --athena or --code-map maps and --keep-systems {system} keeps"
+    return f"{title}: map it with --athena or --code-map, or keep it with --keep-systems {system}"
