@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exmed_bert.console import InputError
 from exmed_bert.data.database import name, quoted
-from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.tables import Events, Table, TableReader, Tables
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import duckdb
 
 _DIAGNOSES, _DRUGS = "diagnoses_icd", "prescriptions"
-_USED = ("patients", "admissions", _DIAGNOSES, _DRUGS)
 _VERSIONS = {"IV": ("anchor_age", "anchor_year"), "III": ("dob",)}  # columns of patients
 _OBSERVATION = ("AMBULATORY OBSERVATION", "DIRECT OBSERVATION", "EU OBSERVATION")  # stays without an admission
 _MASKED = 89  # years; the ages above it are hidden
@@ -33,6 +32,7 @@ class MimicReader(TableReader):
 
     name = "mimic"
     title = "MIMIC"
+    used = ("patients", "admissions", _DIAGNOSES, _DRUGS)
 
     def recognizes(self, source: Source, settings: ReadingSettings) -> str | None:
         """Tell by the columns of patients and admissions."""
@@ -40,10 +40,6 @@ class MimicReader(TableReader):
         if version is None or not source.columns("admissions") >= {"subject_id", "hadm_id"}:
             return None
         return f"version {version}: patients with {', '.join(_VERSIONS[version])}"
-
-    def origin(self, source: Source) -> Origin:
-        """Return the digest of the tables that are read; others are many times as large."""
-        return Origin(source.fingerprint([file for table in _USED for file in source.tables.get(table, ())]))
 
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Join admissions to patients and diagnoses."""

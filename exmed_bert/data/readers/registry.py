@@ -8,10 +8,18 @@ from exmed_bert.data.readers.meds import MedsReader
 from exmed_bert.data.readers.mimic import MimicReader
 from exmed_bert.data.readers.parquet import ParquetReader
 from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.synthea import SyntheaReader
 from exmed_bert.settings import ReadingSettings
 
 # In the order in which they are asked: those that look into the files before those that go by their names.
-READERS: tuple[Reader, ...] = (MedsReader(), MimicReader(), JsonReader(), JsonLinesReader(), ParquetReader())
+READERS: tuple[Reader, ...] = (
+    MedsReader(),
+    MimicReader(),
+    SyntheaReader(),
+    JsonReader(),
+    JsonLinesReader(),
+    ParquetReader(),
+)
 
 
 def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:

@@ -216,10 +216,12 @@ class TableReader(ABC):
     Attributes:
         name: of the format, after --input-format.
         title: of the format, for messages.
+        used: names of the tables that are read, where others may be many times as large; none: all files are.
     """
 
     name: str
     title: str
+    used: tuple[str, ...] = ()
     own_record = False
 
     @abstractmethod
@@ -251,8 +253,9 @@ class TableReader(ABC):
         return table
 
     def origin(self, source: Source) -> Origin:
-        """Return what is known of where the patients come from: the digest of their files."""
-        return Origin(source.fingerprint())
+        """Return what is known of where the patients come from: the digest of the files that are read."""
+        used = [file for table in self.used for file in source.tables.get(table, ())]
+        return Origin(source.fingerprint(used or None))
 
     def chunks(self, reading: Reading, size: int) -> Iterator[PatientColumns]:
         """Yield the patients as columns; see `base.Reader.chunks`."""
