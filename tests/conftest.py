@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-# Nothing in the tests reaches for the network, and small models are fastest on one thread; numpy reads it on import.
+# Nothing in the tests reaches for the network but what installs the tools of others; and small models are fastest on
+# one thread, which numpy reads on import.
 os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true", OMP_NUM_THREADS="1")
 
 import numpy as np
