@@ -69,7 +69,7 @@ class RecordReader(ABC):
         parts = self.parts(path, fields, size)
         first = 1
         while True:
-            with _no_garbage_collection():
+            with no_garbage_collection():
                 patients = next(parts, None)
                 if patients is None:
                     return
@@ -114,7 +114,7 @@ def from_table(table: Any | None, fields: RecordFields) -> PatientColumns | None
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Suspend the search for reference cycles: parsed JSON has none, and looking costs as much as parsing."""
     enabled = gc.isenabled()
     gc.disable()

@@ -2,6 +2,7 @@
 
 from exmed_bert.console import InputError
 from exmed_bert.data.readers.base import Reader
+from exmed_bert.data.readers.fhir import FhirReader
 from exmed_bert.data.readers.json import JsonReader
 from exmed_bert.data.readers.jsonl import JsonLinesReader
 from exmed_bert.data.readers.meds import MedsReader
@@ -16,6 +17,7 @@ READERS: tuple[Reader, ...] = (
     MedsReader(),
     MimicReader(),
     SyntheaReader(),
+    FhirReader(),
     JsonReader(),
     JsonLinesReader(),
     ParquetReader(),
