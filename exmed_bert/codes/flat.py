@@ -46,6 +46,18 @@ def _ndc(text: str) -> str | None:
     return text if _NDC_DIGITS.fullmatch(text) and text.strip("0") else None
 
 
+def ndc_forms(code: str) -> tuple[str, ...]:
+    """Return what an NDC in its usual spelling can be with eleven digits.
+
+    >>> ndc_forms("00093101601"), ndc_forms("0093101601")
+    (('00093101601',), ('00093101601', '00931001601', '00931016001'))
+    """
+    if len(code) != 10:
+        return (code,)
+    forms = (f"0{code}", f"{code[:5]}0{code[5:]}", f"{code[:9]}0{code[9]}")
+    return tuple(dict.fromkeys(forms))
+
+
 def _snomedct(text: str) -> str | None:
     if not _SNOMED_CONCEPT.fullmatch(text):
         return None

@@ -9,8 +9,6 @@ from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.tokenizer import TokenizerSummary
 from exmed_bert.reporting.small_cells import Count, MinCell
 
-KEPT, MAPPED, UNKNOWN, LEFT_OUT = OUTCOMES = ("kept", "mapped", "unknown", "left out")
-
 
 @dataclass(frozen=True)
 class ConversionCounts:
@@ -19,7 +17,7 @@ class ConversionCounts:
     Attributes:
         input: what was read, for people.
         reading: the reader's summary.
-        events: events by system as declared, outcome (`OUTCOMES`) and calendar year.
+        events: events by system as declared, outcome (`translation.OUTCOMES`) and calendar year.
         unmapped: those that were left out, by system and code.
         tokens: the tokenizer's summary.
         min_observations: patients with fewer codes were excluded.

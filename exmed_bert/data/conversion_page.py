@@ -7,17 +7,10 @@ from pathlib import PurePath
 import numpy as np
 
 from exmed_bert.codes import CodeKey, CodeSystem, code_system
-from exmed_bert.data.conversion_counts import (
-    KEPT,
-    LEFT_OUT,
-    MAPPED,
-    OUTCOMES,
-    UNKNOWN,
-    ConversionCounts,
-    attrition,
-)
+from exmed_bert.data.conversion_counts import ConversionCounts, attrition
 from exmed_bert.data.conversion_plots import DRAWINGS, Drawn, by_length, by_year
 from exmed_bert.data.tokenizer import EventCounts
+from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED, OUTCOMES, UNKNOWN
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
 from exmed_bert.reporting.content import Cell, Report, ReportSection, Statement, Style, Table, Verdict, capital
 from exmed_bert.reporting.plotting import draw_plots
