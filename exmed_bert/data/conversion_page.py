@@ -180,7 +180,7 @@ def _frequent(key: str, heading: str, text: str, events: Mapping[CodeKey, int], 
     rows: list[list[Cell]] = []
     for (system, code), count in listed:
         name = [description(system, code)] if named else []
-        rows.append([code, title(system), *name, f"{count:,}", percent(Count(count, count), total)])
+        rows.append([code, title(system), *name, f"{count:,}", percent(count, total)])
     notes = []
     if hidden := len(events) - len(rows):
         notes.append(f"{hidden:,} of {len(events):,} codes have fewer than {cells.limit} events each: not listed here.")

@@ -46,7 +46,7 @@ def by_year(events: Mapping[tuple[str, int], int], names: Sequence[str], cells: 
     for (name, year), count in events.items():
         sums[name if name in drawn else "other", year] += count
     years = sorted({year for (_, year), count in sums.items() if count})
-    return {name: {year: _rounded(sums[name, year], cells) for year in years} for name in drawn}
+    return {name: {year: cells.drawn(sums[name, year]) for year in years} for name in drawn}
 
 
 def by_length(lengths: np.ndarray, cells: MinCell) -> dict[tuple[int, int], int]:
@@ -61,13 +61,7 @@ def by_length(lengths: np.ndarray, cells: MinCell) -> dict[tuple[int, int], int]
     width = -(-(high - low + 1) // _BARS)
     counts = np.bincount((lengths - low) // width).tolist()
     ends = [(low + i * width, low + (i + 1) * width - 1) for i in range(len(counts))]
-    return {end: _rounded(count, cells) for end, count in zip(ends, counts, strict=True)}
-
-
-def _rounded(count: int, cells: MinCell) -> int:
-    if cells.hides(count):
-        return 0
-    return round(count / cells.limit) * cells.limit if cells.limit else count
+    return {end: cells.drawn(count) for end, count in zip(ends, counts, strict=True)}
 
 
 def outcomes(drawn: Drawn) -> Figure | None:

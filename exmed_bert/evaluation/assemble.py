@@ -15,6 +15,8 @@ from exmed_bert.evaluation.groups import by_group, groups
 from exmed_bert.evaluation.metrics import METRICS, WITHOUT_DIRECTION, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
 from exmed_bert.evaluation.series import calibration_error_by_chance, plot_series
+from exmed_bert.evaluation.small_cells import shareable
+from exmed_bert.reporting.small_cells import ALL, MinCell
 
 _COMPARED = tuple(name for name in METRICS if name not in WITHOUT_DIRECTION)
 
@@ -69,6 +71,7 @@ def assemble(
     log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    cells: MinCell = ALL,
 ) -> Evaluation:
     """Recalibrate every model on the validation patients and compute all metrics on the test patients.
 
@@ -78,6 +81,7 @@ def assemble(
         title, facts, attrition, notes, label_efficiency, attributions: as in `Results`.
         log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
+        cells: which counts of patients are hidden, and with them what would tell of so few.
 
     Raises:
         ValueError: no test patient, or a score that is not finite.
@@ -106,7 +110,7 @@ def assemble(
                 calibration=fitted,
                 by_chance=calibration_error_by_chance(ours, seed),
                 groups=by_group(labels, ours, parts, hashes, resamples, seed),
-                series=plot_series(labels, ours) if 0 < labels.sum() < len(labels) else None,
+                series=plot_series(labels, ours, cells) if 0 < labels.sum() < len(labels) else None,
                 details=model.details,
             )
         )
@@ -129,4 +133,4 @@ def assemble(
         label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
     )
-    return Evaluation(results, probabilities)
+    return Evaluation(shareable(results, cells), probabilities)

@@ -34,12 +34,3 @@ def format_number(value: float | None, sign: bool = False) -> str:
     if value is None:
         return "–"
     return f"{value:{'+.3f' if sign else '.3f'}}".replace("-0.000", "0.000").replace("-", "−")
-
-
-def format_percent(part: int, whole: int) -> str:
-    """Return a share in percent.
-
-    >>> format_percent(1, 8), format_percent(0, 0)
-    ('12.5 %', '–')
-    """
-    return f"{100 * part / whole:.1f} %" if whole else "–"

@@ -9,6 +9,7 @@ from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, with_intervals
 from exmed_bert.evaluation.features import age_at_index
 from exmed_bert.evaluation.metrics import METRICS
+from exmed_bert.reporting.small_cells import Counted
 
 LEAST_EVENTS = 5  # of either class, or a subgroup shows its counts alone
 
@@ -36,8 +37,8 @@ class GroupMetrics:
 
     kind: str
     name: str
-    patients: int
-    events: int
+    patients: Counted
+    events: Counted
     metrics: dict[str, Estimate]
 
 

@@ -25,9 +25,10 @@ METRICS = {
     "calibration_error": "expected calibration error",
     **{f"sensitivity_at_{100 * s:.0f}": f"sensitivity at specificity {s:.2f}" for s in SPECIFICITIES},
 }
+SENSITIVITIES = tuple(name for name in METRICS if name.startswith("sensitivity"))
 LOWER_IS_BETTER = ("brier", "calibration_error")
 WITHOUT_DIRECTION = ("calibration_slope", "calibration_intercept")  # 1 and 0 are best; a difference says little
-_RANKING = ("auroc", "auprc", "partial_auroc", *(name for name in METRICS if name.startswith("sensitivity")))
+_RANKING = ("auroc", "auprc", "partial_auroc", *SENSITIVITIES)
 
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their logit is taken
 _NEWTON_STEPS = 30

@@ -1,12 +1,13 @@
 """Results of an evaluation: the content of results.json, enough to write the tables and draw every plot again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.groups import GroupMetrics
+from exmed_bert.reporting.small_cells import Counted, plain_json
 
 FORMAT, VERSION = "exmed-bert-evaluation", 2
 
@@ -16,8 +17,8 @@ class SplitCount:
     """Patients of a split, and those of them who have the outcome."""
 
     split: str
-    patients: int
-    events: int
+    patients: Counted
+    events: Counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PlotSeries:
     Attributes:
         roc: (false-positive rate, sensitivity), at most a few hundred points from (0, 0) to (1, 1).
         precision_recall: (recall, precision).
-        bins: of equal numbers, by rising probability.
+        bins: of equal numbers, by rising probability; fewer where each has to hold enough patients.
         histogram: (upper end, patients) of equal steps from 0 to the highest probability.
         net_benefit: (threshold, net benefit) of the decision curve.
     """
@@ -137,7 +138,7 @@ class Results:
 
     title: str
     facts: Sequence[tuple[str, str]]
-    attrition: Sequence[tuple[str, int]]
+    attrition: Sequence[tuple[str, Counted]]
     splits: Sequence[SplitCount]
     models: Sequence[ModelResults]
     differences: Sequence[Difference]
@@ -148,4 +149,4 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of results.json."""
-        return {"format": FORMAT, "version": VERSION} | asdict(self)
+        return {"format": FORMAT, "version": VERSION} | plain_json(self)

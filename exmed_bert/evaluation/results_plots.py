@@ -6,6 +6,7 @@ from matplotlib.ticker import NullFormatter
 
 from exmed_bert.evaluation.results import CurvePoint, ModelResults, PlotSeries, Results
 from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
+from exmed_bert.reporting.small_cells import as_count
 
 COLORS = (BLUE, ORANGE, "#3a9d7c", "#8a4f9e", "#e3a52c", "#7a7f87")  # the first is the model's own
 AGAINST = "#b5493b"  # codes that lower the risk
@@ -180,7 +181,7 @@ def _drawable(results: Results) -> list[tuple[ModelResults, PlotSeries, str]]:
 
 def _prevalence(results: Results) -> float:
     test = results.splits[-1]
-    return test.events / test.patients
+    return as_count(test.events).middle / as_count(test.patients).middle
 
 
 def _mean_auroc(points: list[CurvePoint], size: int) -> float | None:

@@ -1,11 +1,12 @@
 """Text and tables of an evaluation: from `Results` to the sections of its report."""
 
 from exmed_bert.evaluation.explain import TOLERANCE
-from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number, format_percent
+from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number
 from exmed_bert.evaluation.groups import LEAST_EVENTS
 from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
 from exmed_bert.evaluation.results import Difference, ModelResults, Results
 from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
+from exmed_bert.reporting.small_cells import percent
 
 BETTER, WORSE = Verdict("better", "good"), Verdict("worse", "bad")
 UNCLEAR = Verdict("no clear difference", "none")
@@ -50,11 +51,13 @@ def _summary(results: Results) -> ReportSection:
     auroc, auprc = first.metrics.get("auroc"), first.metrics.get("auprc")
     text = [
         f"Of {test.patients:,} test patients {test.events:,} have the outcome, "
-        f"{format_percent(test.events, test.patients)}. "
+        f"{percent(test.events, test.patients)}. "
         + (
             f"{capital(first.label)}: AUROC {format_estimate(auroc)}, AUPRC {format_estimate(auprc)}."
             if auroc
             else "With one class alone there is no ranking to measure."
+            if first.metrics
+            else "So few are not measured."
         ),
         f"In parentheses: 95 % intervals, percentiles of {results.resamples:,} bootstrap resamples of the patients. "
         "Differences are paired: both models on the same resamples.",
@@ -80,12 +83,14 @@ def _summary(results: Results) -> ReportSection:
     )
 
 
-def _metrics(results: Results) -> ReportSection:
+def _metrics(results: Results) -> ReportSection | None:
     rows = [
         (name, *(estimate_cell(model.metrics.get(key)) for model in results.models))
         for key, name in METRICS.items()
         if any(key in model.metrics for model in results.models)
     ]
+    if not rows:
+        return None
     return ReportSection(
         "metrics",
         "Metrics",
@@ -258,7 +263,7 @@ def _cohort(results: Results) -> ReportSection:
         steps = [(name, f"{count:,}") for name, count in results.attrition]
         tables.append(Table(("Attrition", "Patients"), steps, {0: "text"}))
     splits = [
-        (split.split, f"{split.patients:,}", f"{split.events:,}", format_percent(split.events, split.patients))
+        (split.split, f"{split.patients:,}", f"{split.events:,}", percent(split.events, split.patients))
         for split in results.splits
     ]
     tables.append(Table(("Split", "Patients", "With the outcome", "Share"), splits))

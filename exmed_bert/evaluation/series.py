@@ -4,6 +4,7 @@ import numpy as np
 
 from exmed_bert.evaluation.metrics import BINS, Predictions, equal_bins
 from exmed_bert.evaluation.results import CalibrationBin, PlotSeries
+from exmed_bert.reporting.small_cells import ALL, MinCell
 
 _POINTS = 300  # of a drawn curve
 _SIMULATED = 200  # sets of labels behind the calibration error by chance
@@ -22,25 +23,26 @@ def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> flo
     return float(np.abs(excess).sum(axis=1).mean() / len(probabilities))
 
 
-def plot_series(labels: np.ndarray, probabilities: np.ndarray) -> PlotSeries:
-    """Return the series of the plots of a model; both classes must occur."""
+def plot_series(labels: np.ndarray, probabilities: np.ndarray, cells: MinCell = ALL) -> PlotSeries:
+    """Return the series of the plots of a model; both classes must occur.
+
+    Where counts are hidden, the points of a curve are so many patients apart, and no bin holds fewer.
+    """
     predictions = Predictions(labels, probabilities)
     curve = predictions.curve(np.ones((1, len(predictions))))
     x, y, precision = curve.false_positives[0], curve.sensitivity[0], curve.precision[0]
     counts, edges = np.histogram(probabilities, bins=_STEPS, range=(0, max(probabilities.max(), 1e-6)))
-    members = (predictions.bins == b for b in range(BINS))
+    points = min(_POINTS, len(labels) // cells.limit + 1) if cells.limit else _POINTS
+    thresholds, benefit = _net_benefit(labels, probabilities, cells)
     return PlotSeries(
-        roc=_thinned(x, y),
-        precision_recall=_thinned(y[1:], precision),
+        roc=_thinned(x, y, points),
+        precision_recall=_thinned(y[1:], precision, points),
         bins=tuple(
             CalibrationBin(int(own.sum()), float(probabilities[own].mean()), float(labels[own].mean()))
-            for own in members
-            if own.any()
+            for own in _bins(predictions.bins, labels, cells)
         ),
-        histogram=tuple(zip(edges[1:].tolist(), counts.tolist(), strict=True)),
-        net_benefit=tuple(
-            (float(t), float(value)) for t, value in zip(_THRESHOLDS, net_benefit(labels, probabilities), strict=True)
-        ),
+        histogram=tuple(zip(edges[1:].tolist(), map(cells.drawn, counts.tolist()), strict=True)),
+        net_benefit=tuple(zip(thresholds.tolist(), benefit.tolist(), strict=True)),
     )
 
 
@@ -55,7 +57,29 @@ def net_benefit(labels: np.ndarray, probabilities: np.ndarray, thresholds: np.nd
     return hits - alarms * thresholds / (1 - thresholds)
 
 
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], ...]:
+def _net_benefit(labels: np.ndarray, probabilities: np.ndarray, cells: MinCell) -> tuple[np.ndarray, np.ndarray]:
+    """Return the thresholds at which neither right nor false alarms are too few to be told, and the net benefit."""
+    treated = probabilities[:, None] >= _THRESHOLDS
+    alarms = [(treated & (labels == label)[:, None]).sum(axis=0).tolist() for label in (1, 0)]
+    told = np.array([not cells.hides(*counts) for counts in zip(*alarms, strict=True)])
+    return _THRESHOLDS[told], net_benefit(labels, probabilities, _THRESHOLDS[told])
+
+
+def _bins(bins: np.ndarray, labels: np.ndarray, cells: MinCell) -> list[np.ndarray]:
+    """Return the members of each bin that has some, (N,) bool; neighbors are one bin where their labels are too few."""
+    found: list[np.ndarray] = []
+    waiting = np.zeros(len(bins), dtype=bool)
+    for number in range(BINS):
+        waiting = waiting | (bins == number)
+        if waiting.any() and np.bincount(labels[waiting], minlength=2).min() >= cells.limit:
+            found.append(waiting)
+            waiting = np.zeros(len(bins), dtype=bool)
+    if waiting.any():
+        found[-1:] = [np.logical_or.reduce([waiting, *found[-1:]])]
+    return found
+
+
+def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[tuple[float, float], ...]:
     """Return the points of a curve, of many so many that a plot cannot tell, the ends among them."""
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(x) - 1, max(2, min(len(x), points))).round().astype(int))
     return tuple(zip(x[chosen].tolist(), y[chosen].tolist(), strict=True))

@@ -9,7 +9,7 @@ Zero is shown as it is. Shares follow the middle of a range, which is known to e
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, overload
 
 K = TypeVar("K", bound=Any)
@@ -63,8 +63,34 @@ class Count:
         """What a JSON or CSV file holds: the number where it is told in full, else the text that a page shows."""
         return self.low if self.is_exact else str(self)
 
+    @property
+    def plain(self) -> "Counted":
+        """The number where it is told in full."""
+        return self.low if self.is_exact else self
+
 
 NONE = Count(0, 0)
+Counted = int | Count
+
+
+def as_count(number: Counted) -> Count:
+    """Return a number as a `Count`."""
+    return number if isinstance(number, Count) else Count(int(number), int(number))
+
+
+def plain_json(value: Any) -> Any:
+    """Return dataclasses, lists and dicts as JSON holds them, with what is told of a count in its place.
+
+    >>> plain_json({"patients": [Count(1, 10), Count(7, 7)], "name": "a"})
+    {'patients': ['<11', 7], 'name': 'a'}
+    """
+    if isinstance(value, Count):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain_json(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain_json(one) for key, one in value.items()}
+    return [plain_json(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -132,11 +158,22 @@ class MinCell:
         (['93 to 102', '40', '<11'], ['100', '40'])
         """
         found = [self.count(count) for count in counts]
-        if self.hides(*counts):
+        whole = self.count(sum(counts)) if total is None else total
+        if self.hides(*counts) and not whole.is_hidden:
             largest = max(range(len(counts)), key=counts.__getitem__)
             others = sum((part for i, part in enumerate(found) if i != largest), NONE)
-            found[largest] = (self.count(sum(counts)) if total is None else total) - others
+            found[largest] = whole - others
         return found
+
+    def drawn(self, count: int) -> int:
+        """Return the length of a bar: none for few, else to a multiple of the limit, so that it tells no other's.
+
+        >>> [MinCell(11).drawn(n) for n in (3, 11, 40)], MinCell(0).drawn(3)
+        ([0, 11, 44], 3)
+        """
+        if self.hides(count):
+            return 0
+        return round(count / self.limit) * self.limit if self.limit else count
 
     def ranked(self, counts: Mapping[K, int]) -> list[tuple[K, int]]:
         """Return counts with the largest first; the order of the hidden ones, at the end, is that of their keys.
@@ -147,7 +184,10 @@ class MinCell:
         return sorted(counts.items(), key=lambda item: (0 if self.hides(item[1]) else -item[1], item[0]))
 
 
-def percent(part: Count, whole: Count) -> str:
+ALL = MinCell(0)
+
+
+def percent(part: Counted, whole: Counted) -> str:
     """Return a share in percent, of a hidden count its bound; the middle of a range stands for a total.
 
     >>> percent(Count(1, 1), Count(8, 8)), percent(Count(95, 95), Count(96, 105)), percent(NONE, NONE)
@@ -155,6 +195,7 @@ def percent(part: Count, whole: Count) -> str:
     >>> percent(Count(1, 10), Count(400, 400)), percent(Count(1, 10), Count(1, 10))
     ('<2.8 %', '–')
     """
+    part, whole = as_count(part), as_count(whole)
     if not whole.middle or whole.is_hidden:
         return "–"
     if part.is_hidden:

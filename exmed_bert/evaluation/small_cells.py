@@ -1,0 +1,128 @@
+"""Results as they may be shared: no count of few patients, no metric of so few, and nothing to compute either from."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from exmed_bert.evaluation.bootstrap import Estimate
+from exmed_bert.evaluation.groups import GroupMetrics
+from exmed_bert.evaluation.metrics import SENSITIVITIES
+from exmed_bert.evaluation.results import ModelResults, Results, SplitCount
+from exmed_bert.reporting.small_cells import Counted, MinCell, as_count
+
+M = TypeVar("M", Estimate, float)
+
+
+def shareable(results: Results, cells: MinCell) -> Results:
+    """Return results without what tells of few patients.
+
+    Where few test patients have the outcome, or have it not, no metric is told.
+
+    Args:
+        results: as they were computed; the curves and bins in them were made with the same ``cells``.
+        cells: which counts are hidden.
+    """
+    if not cells.limit:
+        return results
+    test = results.splits[-1]
+    enough = not _few(test, cells)
+    note = f"A subgroup with fewer than {cells.limit} patients with the outcome, or without it, shows its counts alone."
+    if not enough:
+        note = f"Fewer than {cells.limit} test patients have the outcome, or do not have it: metrics are not shown."
+    told = zip(results.splits, _told(results.splits, cells), strict=True)
+    splits = [SplitCount(one.split, *counts) for one, counts in told]
+    models = [_model(model, test, splits[-1], enough, cells) for model in results.models]
+    metrics = {model.name: model.metrics.keys() for model in models}
+    return replace(
+        results,
+        attrition=told_attrition(results.attrition, cells),
+        splits=splits,
+        models=models,
+        differences=[one for one in results.differences if one.metric in metrics[one.ours] & metrics[one.theirs]],
+        notes=[*results.notes, cells.note, note],
+        label_efficiency=results.label_efficiency if enough else (),
+        attributions=[code for code in results.attributions if not cells.hides(code.patients)],
+    )
+
+
+def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list[tuple[str, Counted]]:
+    """Return the steps of a cohort as they may be told: those who were read are the sum of what is told of the others.
+
+    Args:
+        steps: as `Cohort.attrition` has them: ``... read``, exclusions, ``... left``, and some of those who are left.
+        cells: which counts are hidden.
+
+    >>> steps = [("patients read", 103), ("excluded: no event", 3), ("patients left", 100), ("  with the outcome", 95)]
+    >>> [str(count) for _, count in told_attrition(steps, MinCell(11))]
+    ['101 to 110', '<11', '100', '90 to 99']
+    """
+    if not cells.limit:
+        return list(steps)
+    told: list[tuple[str, Counted]] = []
+    read, left = 0, 0
+    for name, known in steps:
+        number = int(as_count(known).middle)
+        count = cells.count(number)
+        if name.endswith(" read"):
+            read = len(told)
+        elif name.endswith(" left"):
+            told[read] = (told[read][0], sum((as_count(part) for _, part in told[read + 1 :]), count).plain)
+            left = number
+        elif name.startswith(" "):
+            count = cells.parts([number, left - number])[0]
+        told.append((name, count.plain))
+    return told
+
+
+def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool, cells: MinCell) -> ModelResults:
+    groups: list[GroupMetrics] = []
+    for kind in dict.fromkeys(group.kind for group in model.groups):
+        own = [group for group in model.groups if group.kind == kind]
+        for group, (patients, events) in zip(own, _told(own, cells, told), strict=True):
+            metrics = {} if _few(group, cells) else _metrics(group.metrics, lambda found: found.value, group, cells)
+            groups.append(replace(group, patients=patients, events=events, metrics=metrics if enough else {}))
+    if not enough:
+        return replace(model, metrics={}, uncalibrated={}, groups=groups, series=None)
+    return replace(
+        model,
+        metrics=_metrics(model.metrics, lambda found: found.value, test, cells),
+        uncalibrated=_metrics(model.uncalibrated, lambda found: found, test, cells),
+        groups=groups,
+    )
+
+
+def _numbers(part: SplitCount | GroupMetrics) -> tuple[int, int]:
+    """Return how many patients have the outcome, and how many have it not."""
+    events, patients = (int(as_count(number).middle) for number in (part.events, part.patients))
+    return events, patients - events
+
+
+def _few(part: SplitCount | GroupMetrics, cells: MinCell) -> bool:
+    return cells.hides(*_numbers(part))
+
+
+def _told(
+    parts: Sequence[SplitCount | GroupMetrics], cells: MinCell, whole: SplitCount | None = None
+) -> list[tuple[Counted, Counted]]:
+    """Return patients and events of the parts of a whole, so that none that is hidden follows from the others.
+
+    Patients with and without the outcome are counted apart, since those without are what the two columns leave.
+    """
+    columns = []
+    for column in (0, 1):
+        total = None
+        if whole is not None:
+            events = as_count(whole.events)
+            total = events if column == 0 else as_count(whole.patients) - events
+        columns.append(cells.parts([_numbers(part)[column] for part in parts], total))
+    return [((events + others).plain, events.plain) for events, others in zip(*columns, strict=True)]
+
+
+def _metrics(
+    metrics: dict[str, M], value: Callable[[M], float], of: SplitCount | GroupMetrics, cells: MinCell
+) -> dict[str, M]:
+    """Return the metrics, without sensitivities that tell how few patients were found or missed."""
+    events, _ = _numbers(of)
+    found = {name: round(events * value(metric)) for name, metric in metrics.items() if name in SENSITIVITIES}
+    few = {name for name, hits in found.items() if cells.hides(hits, events - hits)}
+    return {name: metric for name, metric in metrics.items() if name not in few}
