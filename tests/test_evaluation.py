@@ -27,11 +27,12 @@ from exmed_bert.evaluation.bootstrap import (
 from exmed_bert.evaluation.explain import TOLERANCE, by_code, integrated_gradients
 from exmed_bert.evaluation.features import RECENCY_DAYS, features, groups_of
 from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
-from exmed_bert.evaluation.metrics import METRICS, Predictions, logit, measure, sigmoid
+from exmed_bert.evaluation.metrics import METRICS, SENSITIVITIES, Predictions, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, sections, verdict
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
+from exmed_bert.reporting.small_cells import MinCell, as_count
 from exmed_bert.settings import BASELINES
 
 VOCABULARY = CodeVocabulary.build(
@@ -410,3 +411,67 @@ def test_a_report_without_any_event_still_says_what_it_can(tmp_path: Path) -> No
     assert all(difference.metric in ("brier", "calibration_error") for difference in results.differences)
     page = write_report(tmp_path, results)[0].read_text(encoding="utf-8")
     assert "there is no ranking to measure" in page and list(tmp_path.glob("*.png")) == []
+
+
+def few_at_a_time(n: int, share: float) -> LabeledPatients:
+    """Return patients of whom so many have the outcome, men hardly ever."""
+    patients = planted(n)
+    rng = np.random.default_rng(1)
+    labels = (rng.random(n) < share).astype(np.int8)
+    labels[(patients.dataset.static_ids("sex") == patients.dataset.static_ids("sex").min()) & (rng.random(n) < 0.8)] = 0
+    return replace(patients, labels=labels)
+
+
+def test_shared_results_tell_nothing_of_few_patients(tmp_path: Path) -> None:
+    patients, cells = few_at_a_time(1500, 0.1), MinCell(11)
+    attrition = [("patients read", 1507), ("excluded: no event", 7), ("patients left", 1500)]
+    attributions = [CodeAttribution("E11.65", "icd", 40, 1.5, 1.6), CodeAttribution("I10", "icd", 3, -0.2, 0.3)]
+    whole = evaluated(patients, attrition=attrition, attributions=attributions)
+    told = evaluated(patients, attrition=attrition, attributions=attributions, cells=cells)
+    assert all((told.probabilities[name] == whole.probabilities[name]).all() for name in whole.probabilities)
+    results, everything = told.results, whole.results
+    assert [str(count) for _, count in results.attrition] == ["1,501 to 1,510", "<11", "1500"]
+    assert [code.code for code in results.attributions] == ["E11.65"] and cells.note in results.notes
+    assert results.models[0].metrics["auroc"] == everything.models[0].metrics["auroc"]
+
+    hidden = 0
+    for model, known in zip(results.models, everything.models, strict=True):
+        for group, real in zip(model.groups, known.groups, strict=True):
+            others = (as_count(group.patients) - as_count(group.events)), real.patients - real.events
+            for count, number in ((as_count(group.events), real.events), others):
+                assert count.low <= number <= count.high
+                assert not (cells.hides(number) and count.is_exact), (group, real)
+            few = cells.hides(real.events, real.patients - real.events)
+            hidden += few
+            assert (group.metrics == {}) == (few or real.metrics == {})
+        for kind in {group.kind for group in model.groups}:
+            inexact = [not as_count(group.events).is_exact for group in model.groups if group.kind == kind]
+            assert sum(inexact) != 1, "it would be the total less the others"
+        assert model.series is not None and known.series is not None
+        for one in model.series.bins:
+            assert min(round(one.observed * one.patients), round((1 - one.observed) * one.patients)) >= 11
+        assert sum(one.patients for one in model.series.bins) == everything.splits[-1].patients
+        assert len(model.series.roc) <= everything.splits[-1].patients // 11 + 1 < len(known.series.roc)
+        assert all(count % 11 == 0 for _, count in model.series.histogram)
+        assert len(model.series.net_benefit) < len(known.series.net_benefit)
+        for name in SENSITIVITIES:
+            hits = round(everything.splits[-1].events * known.metrics[name].value)
+            assert (name in model.metrics) != cells.hides(hits, everything.splits[-1].events - hits)
+    assert hidden
+    written = write_report(tmp_path, results)
+    assert len([path for path in written if path.suffix == ".png"]) == 6
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["attrition"][:2] == [["patients read", "1,501 to 1,510"], ["excluded: no event", "<11"]]
+    assert "1,501 to 1,510" in written[0].read_text(encoding="utf-8")
+
+
+def test_no_metric_of_a_handful_of_outcomes_is_shared(tmp_path: Path) -> None:
+    patients = few_at_a_time(300, 0.12)
+    results = evaluated(patients, label_efficiency=[CurvePoint("fine-tuned", 100, 0, 0.8)], cells=MinCell(11)).results
+    assert 0 < patients.labels[patients.rows(TEST)].sum() < 11
+    written = write_report(tmp_path, results)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["splits"][-1]["events"] == "<11" and content["differences"] == content["label_efficiency"] == []
+    assert [(model["metrics"], model["series"]) for model in content["models"]] == [({}, None)] * 3
+    page = written[0].read_text(encoding="utf-8")
+    assert "metrics are not shown" in page and not re.search(r"AUROC\D{0,20}\d\.\d", page)

@@ -97,7 +97,7 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         ),
     )
     check_nothing_after_index(found)
-    return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :])
+    return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :], source.cells)
 
 
 def _in_a_split(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exmed_bert.reporting.small_cells import ALL, MinCell
+
 if TYPE_CHECKING:
     from exmed_bert.data.dataset import PatientDataset
 
@@ -47,8 +49,10 @@ class Cohort:
         attrition: what was counted, how many. The patients read, less those of all rows ``excluded: reason``, are the
             patients left.
         new_codes: tokens of codes that the model's vocabulary does not hold; they stand at the end of the new one.
+        cells: which counts of these patients are hidden in reports; ``attrition`` has them all.
     """
 
     patients: LabeledPatients
     attrition: list[tuple[str, int]]
     new_codes: tuple[str, ...]
+    cells: MinCell = ALL

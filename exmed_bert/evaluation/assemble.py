@@ -122,10 +122,7 @@ def assemble(
         title=title,
         facts=tuple(facts),
         attrition=tuple(attrition),
-        splits=tuple(
-            SplitCount(name, len(rows), int(patients.labels[rows].sum()))
-            for name, rows in ((name, patients.rows(split)) for split, name in enumerate(SPLITS))
-        ),
+        splits=split_counts(patients),
         models=tuple(found),
         differences=tuple(differences),
         notes=tuple(notes),
@@ -134,3 +131,9 @@ def assemble(
         attributions=tuple(attributions),
     )
     return Evaluation(shareable(results, cells), probabilities)
+
+
+def split_counts(patients: LabeledPatients) -> tuple[SplitCount, ...]:
+    """Return how many rows of each split there are, and how many of them have the outcome."""
+    numbered = ((name, patients.rows(split)) for split, name in enumerate(SPLITS))
+    return tuple(SplitCount(name, len(rows), int(patients.labels[rows].sum())) for name, rows in numbered)

@@ -77,7 +77,7 @@ def decision_curve(results: Results) -> Figure | None:
     share = _prevalence(results)
     limit = float(np.clip(4 * share, 0.1, 0.99))
     for model, series, color in models:
-        x, y = np.array(series.net_benefit).T
+        x, y = np.array(series.net_benefit).reshape(-1, 2).T
         axes.plot(x, y, color=color, linewidth=1.7, label=model.label, zorder=3 if color == COLORS[0] else 2)
     threshold = np.linspace(0, limit, 200, endpoint=False)
     axes.plot(threshold, share - (1 - share) * threshold / (1 - threshold), color=INK, linewidth=1, label="all")

@@ -29,8 +29,7 @@ def shareable(results: Results, cells: MinCell) -> Results:
     note = f"A subgroup with fewer than {cells.limit} patients with the outcome, or without it, shows its counts alone."
     if not enough:
         note = f"Fewer than {cells.limit} test patients have the outcome, or do not have it: metrics are not shown."
-    told = zip(results.splits, _told(results.splits, cells), strict=True)
-    splits = [SplitCount(one.split, *counts) for one, counts in told]
+    splits = told_splits(results.splits, cells)
     models = [_model(model, test, splits[-1], enough, cells) for model in results.models]
     metrics = {model.name: model.metrics.keys() for model in models}
     return replace(
@@ -43,6 +42,11 @@ def shareable(results: Results, cells: MinCell) -> Results:
         label_efficiency=results.label_efficiency if enough else (),
         attributions=[code for code in results.attributions if not cells.hides(code.patients)],
     )
+
+
+def told_splits(splits: Sequence[SplitCount], cells: MinCell) -> list[SplitCount]:
+    """Return splits as they may be told."""
+    return [SplitCount(one.split, *told) for one, told in zip(splits, _told(splits, cells), strict=True)]
 
 
 def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list[tuple[str, Counted]]:
@@ -59,15 +63,17 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
     if not cells.limit:
         return list(steps)
     told: list[tuple[str, Counted]] = []
-    read, left = 0, 0
+    read: int | None = None
+    left = 0
     for name, known in steps:
         number = int(as_count(known).middle)
         count = cells.count(number)
         if name.endswith(" read"):
             read = len(told)
         elif name.endswith(" left"):
-            told[read] = (told[read][0], sum((as_count(part) for _, part in told[read + 1 :]), count).plain)
-            left = number
+            if read is not None:
+                told[read] = (told[read][0], sum((as_count(part) for _, part in told[read + 1 :]), count).plain)
+            read, left = None, number
         elif name.startswith(" "):
             count = cells.parts([number, left - number])[0]
         told.append((name, count.plain))

@@ -13,6 +13,7 @@ from torch import Tensor
 from exmed_bert import console
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import TEST
+from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.randomness import mix
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.evaluation.explain import by_code, integrated_gradients
@@ -20,17 +21,21 @@ from exmed_bert.evaluation.results import CodeAttribution
 from exmed_bert.files import atomic_write
 from exmed_bert.finetuning.runs import Experiment
 from exmed_bert.models import ExMedBertForSequenceClassification
+from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.training.tracking import log
+
+ATTRIBUTIONS = "attributions.parquet"
 
 _AT_ONCE = 16  # patients
 
 
 def explain(
-    model: ExMedBertForSequenceClassification, experiment: Experiment, number: int, folder: Path
+    model: ExMedBertForSequenceClassification, experiment: Experiment, number: int, folder: Path, cells: MinCell
 ) -> list[CodeAttribution]:
-    """Attribute the logits of test patients to their codes; write attributions.parquet, and return the sums by code."""
-    import pyarrow
-    import pyarrow.parquet
+    """Attribute the logits of test patients to their codes, and return the sums by code.
 
+    The codes of single patients go to attributions.parquet, but not where counts are hidden.
+    """
     patients = experiment.patients
     test = patients.rows(TEST)
     keys = patients.dataset.columns["patient_hashes"].numpy()[test]
@@ -60,14 +65,24 @@ def explain(
         found["value"].append(attributions.tokens.numpy()[shown])
     joined = {name: np.concatenate(parts) for name, parts in found.items()}
     vocabulary = patients.dataset.info.vocabulary
-    ids = [str(patients.dataset.patient_id(row)) for row in joined["row"].tolist()]
-    content = {
-        "patient_id": ids,
-        "code": [vocabulary.tokens[code] for code in joined["code"].tolist()],
-        "attribution": joined["value"],
-    }
-    with atomic_write(folder / "attributions.parquet") as part:
-        pyarrow.parquet.write_table(pyarrow.table(content), part)
+    if cells.limit:
+        log(f"{ATTRIBUTIONS}: not written, since it holds the codes of single patients; --min-cell 0 writes it")
+        (folder / ATTRIBUTIONS).unlink(missing_ok=True)
+    else:
+        _write(folder / ATTRIBUTIONS, joined, patients.dataset)
     if complete < len(chosen):
         console.warn(f"the attributions of {len(chosen) - complete:,} patients miss their logit by more than 1 %")
-    return by_code(joined["code"], joined["value"], joined["row"], vocabulary, least=min(3, number))
+    return by_code(joined["code"], joined["value"], joined["row"], vocabulary, least=max(min(3, number), cells.limit))
+
+
+def _write(path: Path, attributions: dict[str, np.ndarray], dataset: PatientDataset) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    content = {
+        "patient_id": [str(dataset.patient_id(row)) for row in attributions["row"].tolist()],
+        "code": [dataset.info.vocabulary.tokens[code] for code in attributions["code"].tolist()],
+        "attribution": attributions["value"],
+    }
+    with atomic_write(path) as part:
+        pyarrow.parquet.write_table(pyarrow.table(content), part)

@@ -34,7 +34,7 @@ from exmed_bert.training.tracking import FINETUNING, LOGGER, MetricsWriter, log,
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
 _NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite"}
-_ADDED = {"train_sizes", "seeds", "baselines", "explain"}
+_ADDED = {"train_sizes", "seeds", "baselines", "explain", "min_cell"}
 
 
 @failures_explained()
@@ -67,7 +67,8 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     if folder.state == "finished" and folder.manifest.get("added") == wanted:
         console.echo(
             f"{settings.output_dir} already holds this run: nothing to do.\n"
-            "More --train-sizes, --seeds, --baselines or --explain are added to it; --overwrite trains anew."
+            "More --train-sizes, --seeds, --baselines or --explain are added to it, and with another --min-cell the "
+            "results are written again; --overwrite trains anew."
         )
         return
     resolved.save(settings.output_dir / "settings.json")

@@ -13,6 +13,7 @@ from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.evaluation.small_cells import told_attrition
 from exmed_bert.files import make_folder
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
 from exmed_bert.finetuning.predictions import write_predictions
@@ -45,7 +46,8 @@ def predict_only(settings: FinetuneSettings) -> None:
     make_folder(settings.output_dir)
     labels = None if (patients.labels == UNLABELED).all() else patients.labels
     path = write_predictions(settings.output_dir, patients, probabilities, labels)
-    rows: list[tuple[str, Any]] = [*cohort.attrition, *new_codes(len(cohort.new_codes), estimated)]
+    attrition = told_attrition(cohort.attrition, cohort.cells)
+    rows: list[tuple[str, Any]] = [*attrition, *new_codes(len(cohort.new_codes), estimated)]
     rows.append(("mean probability", f"{float(probabilities.mean()):.4f}"))
     console.table(f"{known['title']}: {source}", rows)
     console.table("Written", [("predictions", path)])

@@ -78,9 +78,12 @@ def evaluate_and_write(
         attrition=cohort.attrition,
         notes=facts.notes(task, form, part),
         label_efficiency=facts.curve(patients, runs, fitted),
-        attributions=explain(model, experiment, settings.explain, settings.output_dir) if settings.explain else (),
+        attributions=explain(model, experiment, settings.explain, settings.output_dir, cohort.cells)
+        if settings.explain
+        else (),
         log_odds_offset=part.log_odds_offset,
         seed=settings.seed,
+        cells=cohort.cells,
     )
     calibration = evaluation.results.models[0].calibration
     _write_model(settings.output_dir, model, experiment, task, calibration.temperature, calibration.bias)

@@ -3,8 +3,10 @@
 from typing import Any
 
 from exmed_bert import console
-from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
+from exmed_bert.cohorts.labeled import TEST, Cohort
+from exmed_bert.evaluation.assemble import split_counts
 from exmed_bert.evaluation.results import Results
+from exmed_bert.evaluation.small_cells import told_attrition, told_splits
 from exmed_bert.finetuning.outcome_model import Pretrained
 from exmed_bert.finetuning.predictions import PREDICTIONS
 from exmed_bert.settings import FinetuneSettings, listed
@@ -14,10 +16,9 @@ from exmed_bert.training.tracking import FINETUNING, viewers
 def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrained) -> None:
     """Print the attrition, the splits, and how many codes are new to the model."""
     patients = cohort.patients
-    rows: list[tuple[str, Any]] = list(cohort.attrition)
-    for number, name in enumerate(SPLITS):
-        own = patients.rows(number)
-        rows.append((f"  {name}", f"{len(own):,}, {int(patients.labels[own].sum()):,} with the outcome"))
+    rows: list[tuple[str, Any]] = [*told_attrition(cohort.attrition, cohort.cells)]
+    for split in told_splits(split_counts(patients), cohort.cells):
+        rows.append((f"  {split.split}", f"{split.patients:,}, {split.events:,} with the outcome"))
     console.table(f"Cohort of {listed(settings.input)}", rows + new_codes(pretrained.new, pretrained.estimated))
 
 
@@ -32,7 +33,9 @@ def print_summary(settings: FinetuneSettings, results: Results) -> None:
     """Print the AUROC of each model, and where everything is."""
     rows = []
     for model in results.models:
-        auroc = model.metrics["auroc"]
+        if (auroc := model.metrics.get("auroc")) is None:
+            rows.append((model.label, "too few patients with the outcome, or without it, for metrics to be shown"))
+            continue
         interval = "" if auroc.low is None else f" ({auroc.low:.4f} to {auroc.high:.4f})"
         rows.append((model.label, f"AUROC {auroc.value:.4f}{interval}"))
     console.table(f"{results.title}: {results.splits[TEST].patients:,} test patients", rows)
