@@ -90,8 +90,26 @@ class Table:
         return "NULL" if found is None else name(found)
 
     def text(self, column: str) -> str:
-        """Return the column as text without blanks around it; empty text is NULL."""
-        return f"nullif(trim({self.raw(column)}::VARCHAR), '')" if self.has(column) else "NULL::VARCHAR"
+        """Return the column as text without blanks around it; empty text is NULL.
+
+        Of a floating-point column, which a column of whole numbers with gaps becomes, 1.0 is the text 1.
+        """
+        if not self.has(column):
+            return "NULL::VARCHAR"
+        return f"nullif(trim({_as_text(self.raw(column), self.columns[column.lower()])}), '')"
+
+    def id(self, column: str) -> str:
+        """Return the column as ids: whole numbers as they are, others as text."""
+        return self.raw(column) if self.columns.get(column.lower()) in _INTEGERS else self.text(column)
+
+    def is_list(self, column: str) -> bool:
+        """Tell whether cells of the column are lists, as Parquet allows."""
+        return self.columns.get(column.lower(), "").endswith("[]")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns as written."""
+        return [written.strip() for written in self._names.values()]
 
     def day(self, *columns: str, pattern: str | None = None) -> str:
         """Return days since 1970-01-01 of the first column that has a date, as written: no time zone moves it.
@@ -131,6 +149,16 @@ class Table:
     def year(self, column: str) -> str:
         """Return the column as a year, NULL where it is none."""
         return f"TRY_CAST(TRY_CAST({self.text(column)} AS DOUBLE) AS INTEGER)" if self.has(column) else "NULL::INTEGER"
+
+
+def _as_text(expression: str, kind: str) -> str:
+    if kind in ("DOUBLE", "FLOAT"):
+        whole = f"abs({expression}) < 1e18 AND {expression} = trunc({expression})"
+        return (
+            f"CASE WHEN {whole} THEN TRY_CAST({expression} AS BIGINT)::VARCHAR "
+            f"WHEN isfinite({expression}) THEN {expression}::VARCHAR END"
+        )
+    return f"{expression}::VARCHAR"
 
 
 def _refuse_twins(paths: Sequence[Path]) -> None:
@@ -252,6 +280,9 @@ class TableReader(ABC):
             )
         return table
 
+    def check(self, summary: ReadingSummary) -> None:  # noqa: B027
+        """Look at the counts of the rows before patients are read; to refuse what can only be a wrong option."""
+
     def origin(self, source: Source) -> Origin:
         """Return what is known of where the patients come from: the digest of the files that are read."""
         used = [file for table in self.used for file in source.tables.get(table, ())]
@@ -268,6 +299,7 @@ class TableReader(ABC):
                 tables = self.tables(db, reading)
                 people = _People(db, tables, reading)
                 _load_events(db, tables.events, people, reading.summary)
+                self.check(reading.summary)
                 yield from _stream(db, people, reading, size)
         finally:
             db.close()
@@ -366,8 +398,8 @@ class _People:
     def key(self, expression: str, kind: str) -> str:
         """Return the key of patients for an expression of the given type."""
         if self.numbers:
-            return expression if kind in _INTEGERS else f"TRY_CAST({expression} AS BIGINT)"
-        return f"nullif(trim({expression}::VARCHAR), '')"
+            return expression if kind in _INTEGERS else f"TRY_CAST({_as_text(expression, kind)} AS BIGINT)"
+        return f"nullif(trim({_as_text(expression, kind)}), '')"
 
     def chunk(self, db: "duckdb.DuckDBPyConnection", start: int, stop: int) -> dict[str, Any]:
         """Return the columns of patients from row to row, as numpy arrays and lists."""
@@ -399,7 +431,8 @@ def _are_numbers(db: "duckdb.DuckDBPyConnection", kind: str) -> bool:
     """Tell whether all ids are whole numbers, however they are stored."""
     if kind in _INTEGERS:
         return True
-    sql = f"SELECT bool_and(regexp_full_match(trim(patient_id::VARCHAR), {quoted(_WHOLE_NUMBER)})) FROM people"
+    text = f"nullif(trim({_as_text('patient_id', kind)}), '')"
+    sql = f"SELECT bool_and(regexp_full_match({text}, {quoted(_WHOLE_NUMBER)})) FROM people"
     return bool(db.sql(sql).fetchall()[0][0])
 
 
