@@ -376,11 +376,18 @@ class _People:
         merged |= {"had_plos": "bool_or", "written_id": "min"}
         self.further = [column for column in merged if column in known]
         columns += [f"{merged[column]}({column}) AS {column}" for column in self.further]
+        single = ["birth_year", *(column.name for column in self.static)]
+        differ = [f"coalesce(min({name(column)}) <> max({name(column)}), false)" for column in single]
         db.execute(
             f"CREATE TABLE grouped AS SELECT {self.key('patient_id', known['patient_id'])} AS key, "
-            f"min(place) AS place, {', '.join(columns)} FROM people GROUP BY ALL"
+            f"min(place) AS place, {', '.join(columns)}, [{', '.join(differ)}] AS differ FROM people GROUP BY ALL"
         )
         db.execute("DROP TABLE people")
+        found = self._one(f"SELECT {', '.join(f'bool_or(differ[{i + 1}])' for i in range(len(single)))} FROM grouped")
+        if several := [column for column, differs in zip(single, found, strict=True) if differs]:
+            reading.summary.notes.append(
+                f"Rows of the same patient differ in {', '.join(several)}: the first in order of the values is read."
+            )
         stays = "NULL"
         if tables.stays is not None:
             self._load_stays(tables.stays, reading.settings.plos_days)
@@ -388,7 +395,7 @@ class _People:
         db.execute(
             "CREATE TABLE patients AS SELECT CASE WHEN birth_year IS NOT NULL THEN "
             "(sum((birth_year IS NOT NULL)::INTEGER) OVER (ORDER BY place) - 1)::INTEGER END AS row, "
-            f"grouped.*, {stays} AS stayed FROM grouped {'LEFT JOIN stays USING (key)' if tables.stays else ''} "
+            f"grouped.* EXCLUDE (differ), {stays} AS stayed FROM grouped {'LEFT JOIN stays USING (key)' if tables.stays else ''} "
             "WHERE key IS NOT NULL ORDER BY place"
         )
         self.count, excluded = self._one("SELECT count(row), count(*) - count(row) FROM patients")
