@@ -500,6 +500,25 @@ def test_other_formats_are_not_taken_where_columns_are_named(tmp_path: Path) -> 
     assert reader_of(Source.at([meds]), named)[0].name == "meds"
 
 
+# --- the example ---
+
+
+def test_the_example_says_the_same_tidy_and_as_claims() -> None:
+    example = Path(__file__).parents[1] / "examples" / "csv"
+    tidy, summary = read(example / "data")
+    columns = (
+        "members.csv:patient=MEMBER,birth=YOB,sex=SEX[1:MALE|2:FEMALE],plos=LONG_STAY",
+        "claims.csv:patient=MEMBER,date=SVC_DT,code=DX1..DX4,system=icd10cm,date_format=%m/%d/%Y",
+        "pharmacy.csv:patient=MEMBER,date=FILL_DT,code=ATC,system=atc,date_format=%m/%d/%Y",
+    )
+    claims, of_claims = read(example / "claims", columns=columns)
+    assert len(tidy) == 120 and not summary.notes and not of_claims.notes
+    for one, other in zip(tidy, claims, strict=True):
+        assert other.patient_id == f"M{one.patient_id:04d}"
+        assert [(day, system, code.replace(".", "")) for day, system, code in facts(one)] == facts(other)
+        assert (one.birth_year, one.static, one.had_plos) == (other.birth_year, other.static, other.had_plos)
+
+
 # --- the contract ---
 
 CODE = st.text("ABCDEFGH0123456789.", min_size=1, max_size=6)

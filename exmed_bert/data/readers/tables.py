@@ -395,8 +395,8 @@ class _People:
         db.execute(
             "CREATE TABLE patients AS SELECT CASE WHEN birth_year IS NOT NULL THEN "
             "(sum((birth_year IS NOT NULL)::INTEGER) OVER (ORDER BY place) - 1)::INTEGER END AS row, "
-            f"grouped.* EXCLUDE (differ), {stays} AS stayed FROM grouped {'LEFT JOIN stays USING (key)' if tables.stays else ''} "
-            "WHERE key IS NOT NULL ORDER BY place"
+            f"grouped.* EXCLUDE (differ), {stays} AS stayed FROM grouped "
+            f"{'LEFT JOIN stays USING (key)' if tables.stays else ''} WHERE key IS NOT NULL ORDER BY place"
         )
         self.count, excluded = self._one("SELECT count(row), count(*) - count(row) FROM patients")
         if excluded:
