@@ -32,7 +32,7 @@ def records() -> list[dict]:
 
 def main(formats: list[str]) -> None:
     """Write the examples of the given formats, or of all."""
-    sys.path[:0] = [str(EXAMPLES), str(EXAMPLES.parent)]
+    sys.path.insert(0, str(EXAMPLES))
     everyone = records()
     known = sorted(path.stem for path in (EXAMPLES / "writers").glob("[a-z]*.py"))
     for name in formats or known:

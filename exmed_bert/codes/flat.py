@@ -4,7 +4,7 @@ import re
 
 from exmed_bert.codes.system import CodeSystem
 
-_RXNORM = re.compile(r"[1-9][0-9]{0,7}")
+_RXNORM = re.compile(r"[1-9][0-9]{0,7}|OMOP[1-9][0-9]{0,7}")  # the latter are RxNorm Extension's, by OHDSI
 _NDC_DIGITS = re.compile(r"[0-9]{10,11}")
 _NDC_SEGMENTS = re.compile(r"([0-9]{4,5})-([0-9]{3,4})-([0-9]{1,2})")
 _NDC_SHORTEST = len("0093-1016-01")
@@ -32,6 +32,7 @@ _PERMUTED = _permuted()
 
 
 def _rxnorm(text: str) -> str | None:
+    text = text.upper()
     return text if _RXNORM.fullmatch(text) else None
 
 

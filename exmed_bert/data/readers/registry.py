@@ -2,12 +2,12 @@
 
 from exmed_bert.console import InputError
 from exmed_bert.data.readers.base import Reader
-from exmed_bert.data.readers.csv import CsvReader
 from exmed_bert.data.readers.fhir import FhirReader
 from exmed_bert.data.readers.json import JsonReader
 from exmed_bert.data.readers.jsonl import JsonLinesReader
 from exmed_bert.data.readers.meds import MedsReader
 from exmed_bert.data.readers.mimic import MimicReader
+from exmed_bert.data.readers.omop import OmopReader
 from exmed_bert.data.readers.parquet import ParquetReader
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.synthea import SyntheaReader
@@ -16,10 +16,10 @@ from exmed_bert.settings import ReadingSettings
 # In the order in which they are asked: those that look into the files before those that go by their names.
 READERS: tuple[Reader, ...] = (
     MedsReader(),
+    OmopReader(),
     MimicReader(),
     SyntheaReader(),
     FhirReader(),
-    CsvReader(),
     JsonReader(),
     JsonLinesReader(),
     ParquetReader(),
