@@ -23,7 +23,9 @@ from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_num
 from exmed_bert.reference import tables
 from exmed_bert.reporting.content import Plot, Report
 from exmed_bert.reporting.html import html
-from exmed_bert.settings import ReportSettings
+from exmed_bert.reporting.small_cells import Count
+from exmed_bert.settings import GenerateSettings, ReportSettings
+from exmed_bert.synthetic import generate
 from exmed_bert.synthetic.report import report
 from exmed_bert.synthetic.report.comparison import COMPARISONS
 from exmed_bert.synthetic.report.findings import BY_CHANCE, MET, MISSED, TOO_FEW, Column, Comparison, judged
@@ -325,12 +327,14 @@ def test_a_verdict_tells_noise_from_error() -> None:
     assert verdict(0.004, at_least=True) == MISSED
 
 
-def report_on(folder: Path, records: list[dict[str, Any]], plots: bool = False, **meta: Any) -> dict[str, Any]:
+def report_on(
+    folder: Path, records: list[dict[str, Any]], plots: bool = False, min_cell: int | None = 0, **meta: Any
+) -> dict[str, Any]:
     """Write records and report on them; return report.json, which must hold no NaN."""
     path = write_records(folder / "p.json", records)
     if meta:
         (folder / "p.meta.json").write_text(json.dumps({"format": "exmed-bert-synthetic-patients", **meta}))
-    given = ReportSettings(input=path, output_dir=folder / "report")
+    given = ReportSettings(input=path, output_dir=folder / "report", min_cell=min_cell)
     with pytest.MonkeyPatch.context() as patch:
         if not plots and report.draw is draw:
             patch.setattr(report, "draw", lambda comparisons: {})  # most of a small report's time
@@ -645,3 +649,74 @@ def test_the_script_refuses_in_one_line(tmp_path: Path) -> None:
     result = run_script(SCRIPT, "--input", "none.json", cwd=tmp_path)
     assert_one_line_error(result, 1, "none.json", "not found")
     assert not list(tmp_path.iterdir())
+
+
+# Patients that we did not generate -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The report on 700 patients, with all counts and with those of fewer than 11 hidden."""
+    folder = tmp_path_factory.mktemp("own")
+    generate.run(Resolved(GenerateSettings(num_patients=700, output=folder / "made.json"), {}))
+    patients = json.loads((folder / "made.json").read_text())
+    for patient in patients[:3]:
+        patient |= {"sex": None, "patient_state": None, "had_plos": None}
+    patients[0]["diagnoses"][0] = "JANE DOE"
+    reports = []
+    for name, min_cell in (("all", 0), ("few", None)):
+        (folder / name).mkdir()
+        reports.append(report_on(folder / name, patients, plots=True, min_cell=min_cell))
+        reports[-1]["page"] = (folder / name / "report" / "report.html").read_text(encoding="utf-8")
+    return reports
+
+
+def told(value: Any) -> Count:
+    """Return a count of a report as a range."""
+    if isinstance(value, int | float):
+        return Count(int(value), int(value))
+    low, _, high = value.replace(",", "").partition(" to ")
+    return Count(int(low), int(high)) if high else Count(1, int(low.removeprefix("<")) - 1)
+
+
+def test_small_counts_are_hidden_and_so_are_their_rests(two_reports: list[dict[str, Any]]) -> None:
+    whole, few = two_reports
+    hidden = 0
+    for key, comparison in few["comparisons"].items():
+        counts = [column["key"] for column in comparison["columns"] if column["kind"] == "count"]
+        counts = [name for name in counts if key != "lengths" and name not in ("expected", "person_years")]
+        known = {str(row[comparison["columns"][0]["key"]]): row for row in whole["comparisons"][key]["rows"]}
+        for row, real in zip(comparison["rows"], whole["comparisons"][key]["rows"], strict=False):
+            if key == "unlisted":
+                real = known[row["code"]]
+            if key == "prevalence":
+                (real,) = rows_of(whole, key, code=row["code"], band=row["band"], sex=row["sex"])
+            for name in counts:
+                count = told(row[name])
+                assert count.low <= real[name] <= count.high, (key, row, real)
+                assert not count.is_exact or not 0 < count.low < 11, (key, row)
+                hidden += not count.is_exact
+            if any(not told(row[name]).is_exact for name in counts):
+                assert {row.get(name) for name in ("generated", "share", "error", "deviation")} == {None}, (key, row)
+    assert hidden > 100
+    for key in ("states", "age_and_sex"):
+        rows = few["comparisons"][key]["rows"]
+        assert sum(not told(row["patients"]).is_exact for row in rows) >= 2, "one alone would be all less the others"
+        shares = [row["generated"] * 700 / row["patients"] for row in rows if row["generated"]]
+        assert shares == pytest.approx([1] * len(shares)), "shares of 697 would tell of 3 who are left out"
+    assert few["input"]["unknown_sex"] == "<11" and few["input"]["patients"] == 700
+
+
+def test_no_patient_stands_in_the_page(two_reports: list[dict[str, Any]]) -> None:
+    whole, few = two_reports
+    assert "JANE DOE" in whole["page"] and "JANE DOE" not in few["page"] + json.dumps(few["comparisons"])
+    assert len(whole["input"]["first_day"]) == 10 and len(few["input"]["first_day"]) == 4
+    assert all(row["most"] is None for row in few["comparisons"]["lengths"]["rows"])
+    for comparison in few["comparisons"].values():
+        series = comparison["series"]
+        for counts in [*series.get("histograms", {}).values(), *series.get("events", {}).values()]:
+            assert all(n % 11 == 0 for n in counts)
+    assert "Counts from 1 to 10 are hidden" in few["page"] and "hidden" not in whole["page"]
+    aggregated = ("age_and_sex", "prevalence_median_error", "drugs_given_diagnoses", "users_5yr")
+    assert [few["metrics"][key] for key in aggregated] == [whole["metrics"][key] for key in aggregated]
+    assert few["metrics"]["plos_share"]["value"] is None, "it would tell how many carry no label"

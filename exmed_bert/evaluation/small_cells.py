@@ -46,7 +46,7 @@ def shareable(results: Results, cells: MinCell) -> Results:
 
 def told_splits(splits: Sequence[SplitCount], cells: MinCell) -> list[SplitCount]:
     """Return splits as they may be told."""
-    return [SplitCount(one.split, *told) for one, told in zip(splits, _told(splits, cells), strict=True)]
+    return [SplitCount(one.split, *told) for one, told in zip(splits, _told(splits, cells, open_=0), strict=True)]
 
 
 def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list[tuple[str, Counted]]:
@@ -108,7 +108,10 @@ def _few(part: SplitCount | GroupMetrics, cells: MinCell) -> bool:
 
 
 def _told(
-    parts: Sequence[SplitCount | GroupMetrics], cells: MinCell, whole: SplitCount | None = None
+    parts: Sequence[SplitCount | GroupMetrics],
+    cells: MinCell,
+    whole: SplitCount | None = None,
+    open_: int | None = None,
 ) -> list[tuple[Counted, Counted]]:
     """Return patients and events of the parts of a whole, so that none that is hidden follows from the others.
 
@@ -120,7 +123,7 @@ def _told(
         if whole is not None:
             events = as_count(whole.events)
             total = events if column == 0 else as_count(whole.patients) - events
-        columns.append(cells.parts([_numbers(part)[column] for part in parts], total))
+        columns.append(cells.parts([_numbers(part)[column] for part in parts], total, open_))
     return [((events + others).plain, events.plain) for events, others in zip(*columns, strict=True)]
 
 

@@ -2,8 +2,8 @@
 
 A count under the limit is hidden: all that is told of it is the range from 1 to the limit. Nothing else in a report may
 narrow this range, so whatever is computed from counts is computed from their ranges: the total of a table in which a
-count is hidden is a range itself; where the total has to be told, the largest of its parts is the range that the
-others leave. A report in which nothing is hidden shows every number as it is.
+count is hidden is a range itself; where the total has to be told, one more of its parts is the range that the others
+leave. A report in which nothing is hidden shows every number as it is.
 
 Zero is shown as it is. Shares follow the middle of a range, which is known to every reader.
 """
@@ -36,6 +36,9 @@ class Count:
 
     def __format__(self, spec: str) -> str:
         return str(self)
+
+    def __float__(self) -> float:
+        return self.middle
 
     def __add__(self, other: "Count") -> "Count":
         return Count(self.low + other.low, self.high + other.high)
@@ -146,23 +149,27 @@ class MinCell:
         """
         return sum(map(self.count, counts), NONE)
 
-    def parts(self, counts: Sequence[int], total: Count | None = None) -> list[Count]:
-        """Return counts whose total stands beside them: where one is hidden, the largest is what the others leave.
+    def parts(self, counts: Sequence[int], total: Count | None = None, open_: int | None = None) -> list[Count]:
+        """Return counts whose total stands beside them: where one is hidden, one more is told as what the others leave.
+
+        That is the smallest of those that could be told in full, which costs the reader the least.
 
         Args:
             counts: of the parts.
             total: as it is shown; not given: their sum.
+            open_: the part to tell so, unless it is hidden; not given: the smallest.
 
         >>> cells = MinCell(11)
         >>> [str(part) for part in cells.parts([100, 40, 3])], [str(part) for part in cells.parts([100, 40])]
-        (['93 to 102', '40', '<11'], ['100', '40'])
+        (['100', '33 to 42', '<11'], ['100', '40'])
         """
         found = [self.count(count) for count in counts]
         whole = self.count(sum(counts)) if total is None else total
         if self.hides(*counts) and not whole.is_hidden:
-            largest = max(range(len(counts)), key=counts.__getitem__)
-            others = sum((part for i, part in enumerate(found) if i != largest), NONE)
-            found[largest] = whole - others
+            told = [i for i, count in enumerate(counts) if count and not self.hides(count)]
+            if open_ not in told:
+                open_ = min(told, key=counts.__getitem__) if told else max(range(len(counts)), key=counts.__getitem__)
+            found[open_] = whole - sum((part for i, part in enumerate(found) if i != open_), NONE)
         return found
 
     def drawn(self, count: int) -> int:

@@ -56,11 +56,12 @@ def age_and_sex(findings: Findings) -> Comparison:
         name = f"{first}-{first + BRACKET - 1}" if bracket < len(counts) - 1 else f"{first}+"
         rows.append((name, SEXES[sex].lower(), int(counts[bracket, sex]), *_shares(counts, published, (bracket, sex))))
     unknown = findings.measures.unknown_sex
+    left_out = findings.cells.show(unknown)
     return Comparison(
         key="age_and_sex",
         title="Age and sex",
         text="Shares of all patients by five-year age bracket and sex. Age is the year of the file's last event minus "
-        "the year of birth." + (f" {unknown:,} patients of unknown sex are left out." if unknown else ""),
+        "the year of birth." + (f" {left_out} patients of unknown sex are left out." if unknown else ""),
         source=source,
         columns=(
             Column("bracket", "Age"),
@@ -90,8 +91,8 @@ def states(findings: Findings) -> Comparison:
         else:
             missing += patients
     rows = [(state, int(counts[i]), *_shares(counts, published, i)) for i, state in enumerate(demographics.states)]
-    left_out = [f"{missing:,} patients without a state"] * (missing > 0)
-    left_out += [f"{elsewhere:,} of a state that the census table does not hold"] * (elsewhere > 0)
+    left_out = [f"{findings.cells.show(missing)} patients without a state"] * (missing > 0)
+    left_out += [f"{findings.cells.show(elsewhere)} of a state that the census table does not hold"] * (elsewhere > 0)
     return Comparison(
         key="states",
         title="States",

@@ -129,7 +129,7 @@ def prolonged_stay(findings: Findings) -> Comparison:
         text="Share of the labeled patients with a prolonged stay, beside what the log odds of the tables imply for "
         "their ages and diagnoses. The area under the ROC curve is that of the log odds against the labels; what they "
         "could reach is the area if the labels were drawn from them."
-        + (f" {unlabeled:,} patients carry no label." if unlabeled else ""),
+        + (f" {findings.cells.show(unlabeled)} patients carry no label." if unlabeled else ""),
         source="tables/plos.csv: estimates of our own",
         columns=(
             Column("band", "Age"),

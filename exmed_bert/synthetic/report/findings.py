@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.reference.tables import FOLDER, Tables
+from exmed_bert.reporting.small_cells import ALL, Count, MinCell
 from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
 
@@ -28,12 +29,14 @@ BINOMIAL = f"Sampling error: the same metric in {DRAWS} files whose counts are b
 
 @dataclass(frozen=True)
 class Findings:
-    """Counts of patients, the tables they are compared with, and what the generator says of them ({} of others)."""
+    """Counts of patients, the tables they are compared with, what the generator says of them ({} of others), and which
+    counts are hidden."""
 
     source: str
     measures: Measures
     histories: Histories
     meta: Mapping[str, Any]
+    cells: MinCell = ALL
 
     @property
     def tables(self) -> Tables:
@@ -58,7 +61,7 @@ class Metric:
 
     key: str
     name: str
-    value: float | None
+    value: float | Count | None
     kind: str
     verdict: str
     target: float | None = None
@@ -116,7 +119,7 @@ class Comparison:
 
     def numbers(self, key: str) -> np.ndarray:
         """Return the values of a column as floats, NaN where there is none."""
-        return np.array([np.nan if value is None else value for value in self.column(key)], dtype=float)
+        return np.array([np.nan if value is None else float(value) for value in self.column(key)])
 
 
 def judged(

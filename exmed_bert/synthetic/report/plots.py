@@ -131,7 +131,8 @@ def drug_users(comparison: Comparison) -> Figure:
 
 def refills(comparison: Comparison) -> Figure:
     """Histograms of the days between fills of the most used long-term drugs."""
-    rows = [row for row in comparison.rows if row[2] == "long-term" and row[3]][:_THERAPIES]
+    histograms = comparison.series["histograms"]
+    rows = [row for row in comparison.rows if row[2] == "long-term" and any(histograms[row[0]])][:_THERAPIES]
     columns = 2
     lines = max(1, -(-len(rows) // columns))
     figure = Figure(figsize=(WIDTH, 0.5 + 1.45 * lines), layout="constrained")
@@ -139,7 +140,7 @@ def refills(comparison: Comparison) -> Figure:
     keys = [column.key for column in comparison.columns]
     for axes, row in zip(panels, rows, strict=False):
         values = dict(zip(keys, row, strict=True))
-        histogram = np.array(comparison.series["histograms"][values["code"]], dtype=float)
+        histogram = np.array(histograms[values["code"]], dtype=float)
         five = np.add.reduceat(histogram, np.arange(0, LONGEST_GAP, 5)) / histogram.sum() * 100
         axes.stairs(five, np.append(np.arange(0, LONGEST_GAP, 5), LONGEST_GAP), fill=True, color=GENERATED, alpha=0.8)
         for supply in (30, 90):

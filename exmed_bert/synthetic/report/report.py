@@ -1,6 +1,5 @@
 """Population report as a whole: count a file of patients, compare it, write page, metrics and plots."""
 
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from exmed_bert.files import check_writable, make_folder, write_json
 from exmed_bert.reference.tables import load
 from exmed_bert.reporting.content import Report
 from exmed_bert.reporting.folder import PAGE, report_files
+from exmed_bert.reporting.small_cells import MinCell, plain_json
 from exmed_bert.settings import ReportSettings
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import COMPARISONS
@@ -21,6 +21,7 @@ from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
 from exmed_bert.synthetic.report.page import sections, shown, target
 from exmed_bert.synthetic.report.plots import DRAWINGS, draw
+from exmed_bert.synthetic.report.small_cells import shareable
 
 FORMAT, VERSION = "exmed-bert-patient-report", 2
 TABLES = "exmed_bert/reference/tables"
@@ -48,7 +49,7 @@ def run(resolved: Resolved[ReportSettings]) -> None:
     make_folder(settings.output_dir)
     patients = PatientInput(settings.input, settings)
     findings = count(patients)
-    comparisons = [compare(findings) for compare in COMPARISONS]
+    comparisons = [shareable(compare(findings), findings) for compare in COMPARISONS]
     notes = remarks(findings)
     title = f"{patients.name}: comparison with published values"
     report = Report(title, facts(findings), notes, sections(comparisons), draw(comparisons))
@@ -95,18 +96,18 @@ def count(source: PatientInput) -> Findings:
             bar.update(len(patients))
     if measures.last_day is None:
         raise InputError(f"{source}: no patient has a diagnosis or a prescription, expected at least one")
-    return Findings(str(source), measures, histories, meta)
+    return Findings(str(source), measures, histories, meta, source.cells)
 
 
 def facts(findings: Findings) -> list[tuple[str, str]]:
     """Return names and values that describe the file and the tables."""
-    measures = findings.measures
+    measures, cells = findings.measures, findings.cells
     rows = [
         ("file", findings.source),
-        ("patients", f"{measures.patients:,}"),
-        ("diagnoses", f"{measures.events[codes.ICD10CM]:,}"),
-        ("prescriptions", f"{measures.events[codes.ATC]:,}"),
-        ("first and last event", f"{_day(findings.histories.first_day)} to {_day(measures.last_day)}"),
+        ("patients", cells.show(measures.patients)),
+        ("diagnoses", cells.show(measures.events[codes.ICD10CM])),
+        ("prescriptions", cells.show(measures.events[codes.ATC])),
+        ("first and last event", f"{_day(findings.histories.first_day, cells)} to {_day(measures.last_day, cells)}"),
         ("compared with", f"{TABLES}, digest {findings.tables.digest}; SOURCES.md there explains the short names"),
     ]
     if findings.meta:
@@ -118,7 +119,8 @@ def facts(findings: Findings) -> list[tuple[str, str]]:
 
 def remarks(findings: Findings) -> list[str]:
     """Return notes that a reader needs before the verdicts."""
-    measures, meta, notes = findings.measures, findings.meta, []
+    measures, meta, cells = findings.measures, findings.meta, findings.cells
+    notes, patients = [cells.note] if cells.limit else [], cells.show(measures.patients)
     first, last = findings.histories.first_day, measures.last_day
     years = 0.0 if first is None or last is None else (last - first + 1) / YEAR
     if abs(years - YEARS_OBSERVED) > 0.5:
@@ -130,12 +132,10 @@ def remarks(findings: Findings) -> list[str]:
         notes.append(f"The file was generated from other tables (digest {meta['tables']}) than it is compared with.")
     said = (meta.get("counts") or {}).get("patients", measures.patients)
     if said != measures.patients:
-        notes.append(
-            f"The meta file tells of {said} patients, the file holds {measures.patients}: it may be another's."
-        )
+        notes.append(f"The meta file tells of {said} patients, the file holds {patients}: it may be another's.")
     if measures.unknown_sex:
         notes.append(
-            f"{measures.unknown_sex:,} of {measures.patients:,} patients have no sex that is understood; comparisons "
+            f"{cells.show(measures.unknown_sex)} of {patients} patients have no sex that is understood; comparisons "
             "by sex leave them out."
         )
     return notes
@@ -143,20 +143,20 @@ def remarks(findings: Findings) -> list[str]:
 
 def content_of(findings: Findings, comparisons: list[Comparison], notes: list[str]) -> dict[str, Any]:
     """Return the content of report.json."""
-    measures = findings.measures
-    return {
+    measures, cells = findings.measures, findings.cells
+    content = {
         "format": FORMAT,
         "version": VERSION,
         "input": {
             "file": findings.source,
-            "patients": measures.patients,
-            "diagnoses": measures.events[codes.ICD10CM],
-            "prescriptions": measures.events[codes.ATC],
-            "first_day": _day(findings.histories.first_day),
-            "last_day": _day(measures.last_day),
+            "patients": cells.value(measures.patients),
+            "diagnoses": cells.value(measures.events[codes.ICD10CM]),
+            "prescriptions": cells.value(measures.events[codes.ATC]),
+            "first_day": _day(findings.histories.first_day, cells),
+            "last_day": _day(measures.last_day, cells),
             "reference_year": measures.reference_year,
             "last_whole_year": measures.last_year,
-            "unknown_sex": measures.unknown_sex,
+            "unknown_sex": cells.value(measures.unknown_sex),
             "seed": findings.meta.get("seed"),
             "options": findings.meta.get("options"),
             "tables": findings.meta.get("tables"),
@@ -164,7 +164,7 @@ def content_of(findings: Findings, comparisons: list[Comparison], notes: list[st
         "tables": {"name": TABLES, "digest": findings.tables.digest},
         "notes": notes,
         "metrics": {
-            metric.key: {"comparison": comparison.key, **asdict(metric)}
+            metric.key: {"comparison": comparison.key, **plain_json(metric)}
             for comparison in comparisons
             for metric in comparison.metrics
         },
@@ -173,7 +173,7 @@ def content_of(findings: Findings, comparisons: list[Comparison], notes: list[st
                 "title": comparison.title,
                 "text": comparison.text,
                 "source": comparison.source,
-                "columns": [asdict(column) for column in comparison.columns],
+                "columns": comparison.columns,
                 "rows": [
                     dict(zip((column.key for column in comparison.columns), row, strict=True))
                     for row in comparison.rows
@@ -183,7 +183,10 @@ def content_of(findings: Findings, comparisons: list[Comparison], notes: list[st
             for comparison in comparisons
         },
     }
+    return plain_json(content)
 
 
-def _day(day: int | None) -> str | None:
-    return None if day is None else (EPOCH + timedelta(days=day)).isoformat()
+def _day(day: int | None, cells: MinCell) -> str | None:
+    """Return a day, or its year alone where counts are hidden: the day is that of one patient."""
+    found = None if day is None else (EPOCH + timedelta(days=day)).isoformat()
+    return found[:4] if found and cells.limit else found
