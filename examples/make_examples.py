@@ -32,7 +32,7 @@ def records() -> list[dict]:
 
 def main(formats: list[str]) -> None:
     """Write the examples of the given formats, or of all."""
-    sys.path.insert(0, str(EXAMPLES))
+    sys.path[:0] = [str(EXAMPLES), str(EXAMPLES.parent)]
     everyone = records()
     known = sorted(path.stem for path in (EXAMPLES / "writers").glob("[a-z]*.py"))
     for name in formats or known:

@@ -28,8 +28,9 @@ from exmed_bert.config import section_of
 from exmed_bert.settings import StepSettings, flag
 from exmed_bert.training import tracking
 
-# What each command is run with. {w} is the folder with the data, {o} the run's own. An option of a step needs a run
-# here, a switch needs both of its sides, and a choice each of its values.
+EXAMPLES = ROOT / "examples"
+# What each command is run with. {w} is the folder with the data, {o} the run's own, {e} the examples. An option of a
+# step needs a run here, a switch needs both of its sides, and a choice each of its values.
 PRETRAIN = "--training-data {w}/d_train.pt --validation-data {w}/d_val.pt --output-dir {o}/model "
 PRETRAIN += "--output-data-dir {o}/metrics --hidden-size 16 --num-hidden-layers 1 --train-batch-size 16 "
 CLINVEC = PRETRAIN + "--max-steps 1 --use-clinvec --resize-if-needed "
@@ -48,8 +49,11 @@ RUNS = {
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
         "--no-extend-vocab",
         "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
-        f"--input {ROOT}/examples/meds --output {{o}}/d.pt --split-from input",
+        "--input {e}/meds --output {o}/d.pt --split-from input",
         "--input {w}/patients.json --output {o}/d --export meds",
+        "--input {e}/mimic/data --input-format mimic --code-map {e}/mimic/code_map.csv --plos-days 4.5 "
+        "--output {o}/d.pt",
+        "--input {e}/synthea/data --input-format synthea --code-map {e}/synthea/code_map.csv --output {o}/d.pt",
     ),
     "pretrain": (
         PRETRAIN + "--num-attention-heads 2 --intermediate-size 16 --eval-batch-size 16 --max-steps 3 "
@@ -184,12 +188,12 @@ def test_a_run(name: str, text: str, world: Path, tmp_path: Path, monkeypatch: p
     traced = partialmethod(torch.nn.Module.compile, backend="eager")  # to make C++ of it would take a minute
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     before = set(world.rglob("*"))
-    run(name, text, w=world, o=tmp_path)
+    run(name, text, w=world, o=tmp_path, e=EXAMPLES)
     assert set(world.rglob("*")) == before
     leaves = ("d/data/train/0.parquet", "d/metadata/codes.parquet") if "--export" in text else LEAVES.get(name, ())
     assert all(list(tmp_path.glob(left)) for left in leaves), list(tmp_path.rglob("*"))
     if saved := list(tmp_path.rglob("*settings.json")):
-        check_saved(json.loads(saved[0].read_text()), name, shlex.split(text.format(w=world, o=tmp_path)))
+        check_saved(json.loads(saved[0].read_text()), name, shlex.split(text.format(w=world, o=tmp_path, e=EXAMPLES)))
 
 
 def check_saved(saved: dict[str, Any], name: str, words: list[str]) -> None:

@@ -322,7 +322,8 @@ def test_a_model_is_trained_on_with_its_own_vocabulary(
     path = write_records(tmp_path / "new.json", records)
     codes = [code for patient in records for code in patient["diagnoses"] + patient["drugs"]]
     outside = sum(code not in known for code in codes)
-    given = {"input": path, "output": tmp_path / "small.pt", "max_length": 30, "vocab_from": finished / "model"}
+    given = {"input": path, "output": tmp_path / "small.pt", "max_length": 30, "min_cell": 0}
+    given["vocab_from"] = finished / "model"
 
     convert_and_report(Resolved(ConvertSettings(**given), {}))
     printed = capsys.readouterr().out

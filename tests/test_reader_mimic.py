@@ -14,9 +14,10 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reading import read, systems_of
+from reading import EXAMPLES, example_events, iso, read, systems_of
 
 from exmed_bert.codes import normalize
+from exmed_bert.codes.gem import alternatives
 from exmed_bert.codes.icd10cm_list import is_listed
 from exmed_bert.console import InputError
 from exmed_bert.data.readers import reader_of
@@ -58,7 +59,8 @@ def test_codes_of_the_extract() -> None:
         for _, system, code in patient["events"]:
             codes[system].append(code)
     assert all(is_listed(code) for code in codes["icd10cm"])
-    assert all(normalize(code, "icd9cm") for code in codes["icd9cm"])
+    ways = [alternatives(normalize(code, "icd9cm") or "") for code in codes["icd9cm"]]
+    assert Counter(tuple(map(len, of_code)) for of_code in ways) == {(1,): 9, (2,): 2}  # two say it with two codes
     assert all(len(code) == 11 for code in codes["ndc"]) and "00088221905" in codes["ndc"]
 
 
@@ -128,6 +130,17 @@ def test_what_it_is_recognized_by(tmp_path: Path) -> None:
     shutil.copytree(EXTRACT, tmp_path / "all")
     (tmp_path / "all" / "hosp" / "labevents.csv").write_text("labevent_id,subject_id\n")
     assert reader.origin(Source.at([tmp_path / "all"])).fingerprint == digest  # it would take an hour to read
+
+
+def test_the_example_is_of_the_patients_that_all_examples_are_of() -> None:
+    folder = EXAMPLES / "mimic"
+    patients, summary = read(folder / "data", translate=True, code_map=folder / "code_map.csv")
+    for number, (patient, events) in enumerate(zip(patients.values(), example_events(), strict=True)):
+        years = 140 + 4 * (number % 5)
+        assert sorted(patient["events"]) == [(iso(day, years), system, code) for day, system, code in events]
+    assert systems_of(read(folder / "data")[0])["icd9cm"] > 100
+    assert summary.files["prescriptions"]["without a code"] > 100
+    assert sum(patient["had_plos"] for patient in patients.values()) == 7
 
 
 # --- the rules one by one ---

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reading import read
+from reading import EXAMPLES, example_events, read
 
 from exmed_bert.console import InputError
 from exmed_bert.data.readers import reader_of
@@ -227,6 +227,15 @@ def test_what_it_is_recognized_by(tmp_path: Path) -> None:
     assert read(tmp_path, input_format="synthea")[1].notes == [
         "There is no table encounters: whether a stay was prolonged is not known."
     ]
+
+
+def test_the_example_is_of_the_patients_that_all_examples_are_of() -> None:
+    folder = EXAMPLES / "synthea"
+    patients, _ = read(folder / "data", translate=True, code_map=folder / "code_map.csv")
+    for patient, events in zip(patients.values(), example_events(), strict=True):
+        assert sorted(patient["events"]) == events
+        assert STATE.value(int(STATE.ids([patient["state"]])[0]))
+    assert sum(patient["had_plos"] for patient in patients.values()) == 7
 
 
 @pytest.mark.parametrize(

@@ -252,3 +252,17 @@ def test_a_header_in_another_encoding_is_refused(tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_bytes("id,größe\n1,2\n".encode(encoding))
         with pytest.raises(InputError, match=r"t\.csv: is not (UTF-8|utf-16) text; save it as UTF-8"):
             Table(connect(), "t", [tmp_path / "t.csv"], **named)
+
+
+def test_rows_of_a_patient_that_differ_are_noted(tmp_path: Path) -> None:
+    write(tmp_path / "events.csv", [EVENTS])
+    write(
+        tmp_path / "people.csv", [PEOPLE, [1, 1950, "F", ""], [1, 1950, "", ""], [1, "", "F", ""], [2, 1960, "M", ""]]
+    )
+    assert not read(tmp_path)[1].notes
+    write(tmp_path / "people.csv", [PEOPLE, [1, 1951, "F", ""], [1, 1950, "M", ""]])
+    chunks, summary = read(tmp_path)
+    assert chunks[0].birth_years.tolist() == [1950] and chunks[0].static["sex"] == ["F"]
+    assert summary.notes == [
+        "Rows of the same patient differ in birth_year, sex: the first in order of the values is read."
+    ]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from exmed_bert.codes import CodeSystem, normalize, registered
 from exmed_bert.codes.gem import alternatives
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.database import connect
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
 from exmed_bert.data.translation import LEFT_OUT, MAPPED, UNKNOWN, TranslationSummary, Translator
 from exmed_bert.data.translation.athena import Vocabularies
@@ -469,25 +468,11 @@ class TestAthena:
         ],
     )
     def test_drugs_of_any_system_have_the_codes_above_them(self, tmp_path: Path, separator: str, names: dict[str, str]):
-        vocabularies = Vocabularies.in_folder(athena(tmp_path / "it's [here]", separator, names))
+        vocabularies = Vocabularies(athena(tmp_path / "it's [here]", separator, names))
         others = [("rxnorm", "112"), ("rxnorm", "113"), ("rxnorm", "9"), ("snomedct", "73211009"), ("icd10cm", "E11.9")]
         assert vocabularies.atc([*DRUG_CODES, *others]) == DRUG_CODES
         assert vocabularies.atc(DRUG_CODES) == DRUG_CODES
         assert vocabularies.atc([]) == {}
-
-    def test_the_table_of_concepts(self, tmp_path: Path):
-        folder = athena(tmp_path)
-        connection = connect()
-        whole = Vocabularies.in_folder(folder)
-        tables = {
-            name: f"read_csv('{folder}/{name.upper()}.csv', all_varchar = true)"
-            for name in ("concept", "concept_ancestor")
-        }
-        standard = Vocabularies(tables, "the database", connection)
-        rows = connection.execute(f"SELECT concept_id, list_sort(list(code)) FROM {standard.atc_of_concepts()} "
-                                  "WHERE concept_id < 100 GROUP BY 1 ORDER BY 1").fetchall()  # fmt: skip
-        assert rows == [(1, ["A10BA02"]), (2, ["A10BA02"]), (3, ["B01AC06", "N02BA01"]), (4, ["A10BA02", "A10BD07"])]
-        assert whole.atc([("ndc", "00093104801")]) and not standard.atc([("ndc", "00093104801")])
 
     @pytest.mark.parametrize("on_multiple", ["first", "all", "drop"])
     def test_a_drug_keeps_all_its_codes_or_none(self, tmp_path: Path, on_multiple: str):
@@ -537,7 +522,7 @@ class TestAthena:
         athena(tmp_path)
         (tmp_path / "CONCEPT.csv.gz").touch()
         with pytest.raises(InputError, match=r"has CONCEPT.csv and CONCEPT.csv.gz, expected one"):
-            Vocabularies.in_folder(tmp_path)
+            Vocabularies(tmp_path)
 
     @pytest.mark.parametrize(
         ("table", "content"),

@@ -6,8 +6,13 @@ from typing import Any
 
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.records import RecordReader, from_table
+from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.validation import RecordFields
+from exmed_bert.settings import ReadingSettings
+
+_COLUMNS = {"birth_year", "diagnoses", "drugs"}  # a record has at least one of them
 
 
 class ParquetReader(RecordReader):
@@ -16,6 +21,11 @@ class ParquetReader(RecordReader):
     name = "parquet"
     title = "our own records, Parquet"
     extensions = (".parquet",)
+
+    def recognizes(self, source: Source, settings: ReadingSettings) -> str | None:
+        """Tell by the names of the files, where their columns are not those of something else."""
+        foreign = any(columns and not columns & _COLUMNS for columns in map(column_names, self._files(source)))
+        return None if foreign else super().recognizes(source, settings)
 
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:
         """Yield ``size`` patients at a time."""

@@ -2,6 +2,7 @@
 
 from exmed_bert.console import InputError
 from exmed_bert.data.readers.base import Reader
+from exmed_bert.data.readers.csv import CsvReader
 from exmed_bert.data.readers.fhir import FhirReader
 from exmed_bert.data.readers.json import JsonReader
 from exmed_bert.data.readers.jsonl import JsonLinesReader
@@ -20,6 +21,7 @@ READERS: tuple[Reader, ...] = (
     MimicReader(),
     SyntheaReader(),
     FhirReader(),
+    CsvReader(),
     JsonReader(),
     JsonLinesReader(),
     ParquetReader(),

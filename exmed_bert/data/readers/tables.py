@@ -90,8 +90,26 @@ class Table:
         return "NULL" if found is None else name(found)
 
     def text(self, column: str) -> str:
-        """Return the column as text without blanks around it; empty text is NULL."""
-        return f"nullif(trim({self.raw(column)}::VARCHAR), '')" if self.has(column) else "NULL::VARCHAR"
+        """Return the column as text without blanks around it; empty text is NULL.
+
+        Of a floating-point column, which a column of whole numbers with gaps becomes, 1.0 is the text 1.
+        """
+        if not self.has(column):
+            return "NULL::VARCHAR"
+        return f"nullif(trim({_as_text(self.raw(column), self.columns[column.lower()])}), '')"
+
+    def id(self, column: str) -> str:
+        """Return the column as ids: whole numbers as they are, others as text."""
+        return self.raw(column) if self.columns.get(column.lower()) in _INTEGERS else self.text(column)
+
+    def is_list(self, column: str) -> bool:
+        """Tell whether cells of the column are lists, as Parquet allows."""
+        return self.columns.get(column.lower(), "").endswith("[]")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns as written."""
+        return [written.strip() for written in self._names.values()]
 
     def id(self, column: str) -> str:
         """Return the column as text to join by: 7.0, what is left of 7 in a column with gaps, is 7."""
@@ -136,6 +154,16 @@ class Table:
     def year(self, column: str) -> str:
         """Return the column as a year, NULL where it is none."""
         return f"TRY_CAST(TRY_CAST({self.text(column)} AS DOUBLE) AS INTEGER)" if self.has(column) else "NULL::INTEGER"
+
+
+def _as_text(expression: str, kind: str) -> str:
+    if kind in ("DOUBLE", "FLOAT"):
+        whole = f"abs({expression}) < 1e18 AND {expression} = trunc({expression})"
+        return (
+            f"CASE WHEN {whole} THEN TRY_CAST({expression} AS BIGINT)::VARCHAR "
+            f"WHEN isfinite({expression}) THEN {expression}::VARCHAR END"
+        )
+    return f"{expression}::VARCHAR"
 
 
 def _refuse_twins(paths: Sequence[Path]) -> None:
@@ -259,6 +287,9 @@ class TableReader(ABC):
             )
         return table
 
+    def check(self, summary: ReadingSummary) -> None:  # noqa: B027
+        """Look at the counts of the rows before patients are read; to refuse what can only be a wrong option."""
+
     def origin(self, source: Source) -> Origin:
         """Return what is known of where the patients come from: the digest of the files that are read."""
         used = [file for table in self.used for file in source.tables.get(table, ())]
@@ -275,6 +306,7 @@ class TableReader(ABC):
                 tables = self.tables(db, reading)
                 people = _People(db, tables, reading)
                 _load_events(db, tables.events, people, reading.summary)
+                self.check(reading.summary)
                 yield from _stream(db, people, reading, size)
         finally:
             db.close()
@@ -351,11 +383,18 @@ class _People:
         merged |= {"had_plos": "bool_or", "written_id": "min"}
         self.further = [column for column in merged if column in known]
         columns += [f"{merged[column]}({column}) AS {column}" for column in self.further]
+        single = ["birth_year", *(column.name for column in self.static)]
+        differ = [f"coalesce(min({name(column)}) <> max({name(column)}), false)" for column in single]
         db.execute(
             f"CREATE TABLE grouped AS SELECT {self.key('patient_id', known['patient_id'])} AS key, "
-            f"min(place) AS place, {', '.join(columns)} FROM people GROUP BY ALL"
+            f"min(place) AS place, {', '.join(columns)}, [{', '.join(differ)}] AS differ FROM people GROUP BY ALL"
         )
         db.execute("DROP TABLE people")
+        found = self._one(f"SELECT {', '.join(f'bool_or(differ[{i + 1}])' for i in range(len(single)))} FROM grouped")
+        if several := [column for column, differs in zip(single, found, strict=True) if differs]:
+            reading.summary.notes.append(
+                f"Rows of the same patient differ in {', '.join(several)}: the first in order of the values is read."
+            )
         stays = "NULL"
         if tables.stays is not None:
             self._load_stays(tables.stays, reading.settings.plos_days)
@@ -363,8 +402,8 @@ class _People:
         db.execute(
             "CREATE TABLE patients AS SELECT CASE WHEN birth_year IS NOT NULL THEN "
             "(sum((birth_year IS NOT NULL)::INTEGER) OVER (ORDER BY place) - 1)::INTEGER END AS row, "
-            f"grouped.*, {stays} AS stayed FROM grouped {'LEFT JOIN stays USING (key)' if tables.stays else ''} "
-            "WHERE key IS NOT NULL ORDER BY place"
+            f"grouped.* EXCLUDE (differ), {stays} AS stayed FROM grouped "
+            f"{'LEFT JOIN stays USING (key)' if tables.stays else ''} WHERE key IS NOT NULL ORDER BY place"
         )
         self.count, excluded = self._one("SELECT count(row), count(*) - count(row) FROM patients")
         if excluded:
@@ -373,8 +412,8 @@ class _People:
     def key(self, expression: str, kind: str) -> str:
         """Return the key of patients for an expression of the given type."""
         if self.numbers:
-            return expression if kind in _INTEGERS else f"TRY_CAST({expression} AS BIGINT)"
-        return f"nullif(trim({expression}::VARCHAR), '')"
+            return expression if kind in _INTEGERS else f"TRY_CAST({_as_text(expression, kind)} AS BIGINT)"
+        return f"nullif(trim({_as_text(expression, kind)}), '')"
 
     def chunk(self, db: "duckdb.DuckDBPyConnection", start: int, stop: int) -> dict[str, Any]:
         """Return the columns of patients from row to row, as numpy arrays and lists."""
@@ -406,7 +445,8 @@ def _are_numbers(db: "duckdb.DuckDBPyConnection", kind: str) -> bool:
     """Tell whether all ids are whole numbers, however they are stored."""
     if kind in _INTEGERS:
         return True
-    sql = f"SELECT bool_and(regexp_full_match(trim(patient_id::VARCHAR), {quoted(_WHOLE_NUMBER)})) FROM people"
+    text = f"nullif(trim({_as_text('patient_id', kind)}), '')"
+    sql = f"SELECT bool_and(regexp_full_match({text}, {quoted(_WHOLE_NUMBER)})) FROM people"
     return bool(db.sql(sql).fetchall()[0][0])
 
 

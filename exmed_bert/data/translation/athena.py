@@ -5,7 +5,7 @@ https://athena.ohdsi.org
 
 import gzip
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from exmed_bert.data import database
 if TYPE_CHECKING:
     import duckdb
 
-TABLES = ("concept", "concept_relationship", "concept_ancestor")
+_TABLES = ("concept", "concept_relationship", "concept_ancestor")
 
 # The vocabularies of OHDSI that hold a code system's codes; of others no code leads to a drug.
 _VOCABULARIES = {
@@ -30,7 +30,7 @@ _VOCABULARIES = {
     "CPT4": "cpt",
 }
 _NUMBERS = ("concept_id", "concept_id_1", "concept_id_2", "ancestor_concept_id", "descendant_concept_id")
-_FILE = re.compile(rf"({'|'.join(TABLES)})\.(csv|csv\.gz|parquet)", re.IGNORECASE)
+_FILE = re.compile(rf"({'|'.join(_TABLES)})\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 
 
 class Vocabularies:
@@ -41,28 +41,11 @@ class Vocabularies:
     several uses of one. They come in the order of the codes.
     """
 
-    def __init__(
-        self, tables: Mapping[str, str], name: str, connection: "duckdb.DuckDBPyConnection | None" = None
-    ) -> None:
-        """Remember where the tables are; nothing is read.
+    def __init__(self, folder: Path) -> None:
+        """Find the tables of an unpacked download: CONCEPT.csv, CONCEPT_RELATIONSHIP.csv and CONCEPT_ANCESTOR.csv.
 
-        Args:
-            tables: an SQL relation, such as ``read_csv('CONCEPT.csv', ...)``, for each of `TABLES`;
-                ``concept_relationship`` may be missing, then only standard concepts have ATC codes.
-            name: file or folder that the tables come from, for errors.
-            connection: where the relations can be read; not given: a new one.
-        """
-        self._tables = dict(tables)
-        self._name = name
-        self._given = connection
-        self._made: set[str] = set()
-
-    @classmethod
-    def in_folder(cls, folder: Path) -> "Vocabularies":
-        """Return those of an unpacked download: CONCEPT.csv, CONCEPT_RELATIONSHIP.csv and CONCEPT_ANCESTOR.csv.
-
-        The names may have any letter case; tables may be separated by tabs, as Athena's are, or by commas, compressed,
-        or Parquet.
+        Their names may have any letter case; tables may be separated by tabs, as Athena's are, or by commas,
+        compressed, or Parquet.
 
         Raises:
             InputError: the folder or a file is missing, or a table stands there twice or has no header.
@@ -78,20 +61,14 @@ class Vocabularies:
                 if table in files:
                     raise InputError(f"{folder}: has {files[table].name} and {path.name}, expected one of them")
                 files[table] = path
-        missing = [f"{table.upper()}.csv" for table in TABLES if table not in files]
+        missing = [f"{table.upper()}.csv" for table in _TABLES if table not in files]
         if missing:
             raise InputError(
                 f"{folder}: has no {' and no '.join(missing)}, expected an unpacked download from athena.ohdsi.org"
             )
-        return cls({table: relation(path) for table, path in files.items()}, str(folder))
-
-    def atc_of_concepts(self) -> str:
-        """Return the name of a table of the connection: ``concept_id`` and ``code``, a row per ATC code of a concept.
-
-        Raises:
-            InputError: a table is damaged or lacks a column, or has no concepts of ATC's fifth level.
-        """
-        return self._once("athena_concepts", self._make_concepts)
+        self._folder = folder
+        self._tables = {table: _relation(path) for table, path in files.items()}
+        self._connection: duckdb.DuckDBPyConnection | None = None
 
     def atc(self, keys: Iterable[CodeKey]) -> dict[CodeKey, tuple[str, ...]]:
         """Return the ATC codes of codes in their systems' usual spelling; those without any are left out.
@@ -100,7 +77,7 @@ class Vocabularies:
         if one of these is an NDC.
 
         Raises:
-            InputError: as `atc_of_concepts`.
+            InputError: a table is damaged or lacks a column, or has no concepts of ATC's fifth level.
         """
         wanted: dict[CodeKey, list[CodeKey]] = {}  # what is looked up, and for which of the given keys
         for system, code in dict.fromkeys(keys):
@@ -110,71 +87,58 @@ class Vocabularies:
         if not wanted:
             return {}
         query = (
-            f"SELECT system, code, list_sort(list(DISTINCT drug)) FROM {self._once('athena_codes', self._make_codes)} "
+            "SELECT system, code, list_sort(list(DISTINCT drug)) FROM codes "
             "JOIN (SELECT unnest($1::VARCHAR[]) AS system, unnest($2::VARCHAR[]) AS code) USING (system, code) "
             "GROUP BY system, code"
         )
         with self._reading():
-            rows = self._connection.execute(query, list(map(list, zip(*wanted, strict=True)))).fetchall()
+            rows = self._codes().execute(query, list(map(list, zip(*wanted, strict=True)))).fetchall()
         found: dict[CodeKey, list[tuple[str, ...]]] = {}
         for system, code, drugs in rows:
             for key in wanted[system, code]:
                 found.setdefault(key, []).append(tuple(drugs))
         return {key: ways[0] for key, ways in found.items() if len(ways) == 1}
 
-    @property
-    def _connection(self) -> "duckdb.DuckDBPyConnection":
-        if self._given is None:
-            self._given = database.connect()
-        return self._given
+    def _codes(self) -> "duckdb.DuckDBPyConnection":
+        """Return the database, with the table ``codes``: a row per code and ATC code of a drug."""
+        if self._connection is None:
+            connection = database.connect()
+            self._add_concepts(connection.execute)
+            self._add_codes(connection.execute)
+            self._connection = connection
+        return self._connection
 
-    def _once(self, table: str, make: Callable[[str], None]) -> str:
-        if table not in self._made:
-            with self._reading():
-                make(table)
-            self._made.add(table)
-        return table
-
-    def _make_concepts(self, table: str) -> None:
-        execute = self._connection.execute
+    def _add_concepts(self, execute: "Callable[[str], duckdb.DuckDBPyConnection]") -> None:
+        """Make the table ``drugs``: a row per concept and ATC code of it."""
         execute(
-            f"CREATE OR REPLACE TEMP TABLE athena_fifth AS SELECT {_id('concept_id')} AS concept_id, "
-            f"upper(trim(concept_code)) AS code FROM {self._table('concept')} "
-            "WHERE vocabulary_id = 'ATC' AND concept_class_id = 'ATC 5th'"
+            f"CREATE TABLE fifth_level AS SELECT concept_id, upper(trim(concept_code)) AS code "
+            f"FROM {self._tables['concept']} WHERE vocabulary_id = 'ATC' AND concept_class_id = 'ATC 5th'"
         )
-        if not execute("SELECT count(*) FROM athena_fifth").fetchall()[0][0]:
+        if not execute("SELECT count(*) FROM fifth_level").fetchall()[0][0]:
             raise InputError(
-                f"{self._name}: CONCEPT has no concepts of ATC's fifth level; download the vocabularies from "
+                f"{self._folder}: CONCEPT has no concepts of ATC's fifth level; download the vocabularies from "
                 "athena.ohdsi.org again with ATC and RxNorm ticked, and RxNorm Extension and NDC as needed"
             )
         execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT DISTINCT {_id('descendant_concept_id')} AS concept_id, "
-            f"athena_fifth.code FROM {self._table('concept_ancestor')} "
-            f"JOIN athena_fifth ON {_id('ancestor_concept_id')} = athena_fifth.concept_id"
+            "CREATE TABLE drugs AS SELECT DISTINCT descendant_concept_id AS concept_id, fifth_level.code "
+            f"FROM {self._tables['concept_ancestor']} JOIN fifth_level ON ancestor_concept_id = fifth_level.concept_id"
         )
-        if "concept_relationship" in self._tables:
-            execute(
-                f"INSERT INTO {table} SELECT DISTINCT {_id('mapped.concept_id_1')}, standard.code "
-                f"FROM {self._table('concept_relationship')} AS mapped "
-                f"JOIN {table} AS standard ON {_id('mapped.concept_id_2')} = standard.concept_id "
-                "WHERE mapped.relationship_id = 'Maps to' AND coalesce(mapped.invalid_reason, '') = '' "
-                f"AND {_id('mapped.concept_id_1')} NOT IN (SELECT concept_id FROM {table})"
-            )
+        execute(
+            "INSERT INTO drugs SELECT DISTINCT mapped.concept_id_1, standard.code "
+            f"FROM {self._tables['concept_relationship']} AS mapped "
+            "JOIN drugs AS standard ON mapped.concept_id_2 = standard.concept_id "
+            "WHERE mapped.relationship_id = 'Maps to' AND coalesce(mapped.invalid_reason, '') = '' "
+            "AND mapped.concept_id_1 NOT IN (SELECT concept_id FROM drugs)"
+        )
 
-    def _make_codes(self, table: str) -> None:
+    def _add_codes(self, execute: "Callable[[str], duckdb.DuckDBPyConnection]") -> None:
         names = ", ".join(map(database.quoted, _VOCABULARIES))
         systems = " ".join(f"WHEN {database.quoted(a)} THEN {database.quoted(b)}" for a, b in _VOCABULARIES.items())
-        self._connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT CASE concepts.vocabulary_id {systems} END AS system, "
-            f"trim(concepts.concept_code) AS code, drugs.code AS drug FROM {self._table('concept')} AS concepts "
-            f"JOIN {self.atc_of_concepts()} AS drugs ON {_id('concepts.concept_id')} = drugs.concept_id "
-            f"WHERE concepts.vocabulary_id IN ({names})"
+        execute(
+            f"CREATE TABLE codes AS SELECT CASE vocabulary_id {systems} END AS system, trim(concept_code) AS code, "
+            f"drugs.code AS drug FROM {self._tables['concept']} AS concepts JOIN drugs USING (concept_id) "
+            f"WHERE vocabulary_id IN ({names})"
         )
-
-    def _table(self, name: str) -> str:
-        if name not in self._tables:
-            raise InputError(f"{self._name}: has no {name.upper()}, expected it beside CONCEPT")
-        return self._tables[name]
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -184,14 +148,10 @@ class Vocabularies:
         try:
             yield
         except duckdb.Error as error:
-            raise InputError(f"{self._name}: cannot be read: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{self._folder}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def _id(column: str) -> str:
-    return f"TRY_CAST({column} AS BIGINT)"  # as text where the tables come from others' exports
-
-
-def relation(path: Path) -> str:
+def _relation(path: Path) -> str:
     """Return the SQL relation of a table's file, its columns by their names in any letter case.
 
     Raises:

@@ -70,7 +70,7 @@ class TargetCodes:
             declared = {ICD9CM} if settings.diagnosis_system != ICD10CM else set()  # in order to be mapped
             self._kept |= {system.name for system in code_systems()} - declared
         self.code_map: CodeMap | None = None if settings.code_map is None else read_code_map(settings.code_map)
-        self._athena = None if settings.athena is None else Vocabularies.in_folder(settings.athena)
+        self._athena = None if settings.athena is None else Vocabularies(settings.athena)
         self._on_multiple: OnMultiple = settings.on_multiple
         self._longest = {
             ICD10CM: _CATEGORY if settings.icd_level == "category" else None,
