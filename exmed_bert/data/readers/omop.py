@@ -87,23 +87,23 @@ class OmopReader(TableReader):
             table = self.table(db, source, _OBSERVATION, "person_id", start, end)
             values += ["o.observation_start", "o.observation_end"]
             joins += (
-                f" LEFT JOIN (SELECT {table.id('person_id')} AS id, min({table.day(start)}) AS observation_start, "
+                f" LEFT JOIN (SELECT {table.key('person_id')} AS id, min({table.day(start)}) AS observation_start, "
                 f"max({table.day(end)}) AS observation_end FROM {table.sql} GROUP BY ALL) o "
-                f"ON o.id = {person.id('person_id')}"
+                f"ON o.id = {person.key('person_id')}"
             )
         if _DEATH in source.tables:
             table = self.table(db, source, _DEATH, "person_id")
             values += ["d.death_date"]
             joins += (
-                f" LEFT JOIN (SELECT {table.id('person_id')} AS id, min({table.day('death_date', 'death_datetime')}) "
-                f"AS death_date FROM {table.sql} GROUP BY ALL) d ON d.id = {person.id('person_id')}"
+                f" LEFT JOIN (SELECT {table.key('person_id')} AS id, min({table.day('death_date', 'death_datetime')}) "
+                f"AS death_date FROM {table.sql} GROUP BY ALL) d ON d.id = {person.key('person_id')}"
             )
         if _LOCATION in source.tables:
             table = self.table(db, source, _LOCATION, "location_id")
             values += ["l.state"]
             joins += (
-                f" LEFT JOIN (SELECT {table.id('location_id')} AS id, min({table.text('state')}) AS state "
-                f"FROM {table.sql} GROUP BY ALL) l ON l.id = {person.id('location_id')}"
+                f" LEFT JOIN (SELECT {table.key('location_id')} AS id, min({table.text('state')}) AS state "
+                f"FROM {table.sql} GROUP BY ALL) l ON l.id = {person.key('location_id')}"
             )
         return f"SELECT {person.raw('person_id')} AS patient_id, {', '.join(values)} FROM {person.sql} p{joins}"
 

@@ -111,7 +111,7 @@ class Table:
         """The names of the columns as written."""
         return [written.strip() for written in self._names.values()]
 
-    def id(self, column: str) -> str:
+    def key(self, column: str) -> str:
         """Return the column as text to join by: 7.0, what is left of 7 in a column with gaps, is 7."""
         text = self.text(column)
         return f"CASE WHEN suffix({text}, '.0') THEN left({text}, -2) ELSE {text} END"
