@@ -23,6 +23,7 @@ from exmed_bert.analysis.novel_codes.neighbors import RankMetrics, chance_of, ne
 from exmed_bert.analysis.novel_codes.page import novel_report
 from exmed_bert.analysis.novel_codes.projections import principal_components, tsne
 from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
+from exmed_bert.analysis.novel_codes.small_cells import shareable
 from exmed_bert.analysis.novel_codes.structure import ALL, WITHIN, TreeCorrelation, silhouettes, tree_correlations
 from exmed_bert.analysis.novel_codes.summary import printed_summary, summary
 from exmed_bert.codes import CodeSystem, registered
@@ -33,6 +34,7 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.evaluation.bootstrap import Estimate, difference_of, share_of
 from exmed_bert.evaluation.masked_codes import MaskedCodePredictions
+from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import AnalyzeSettings, PretrainSettings
 from exmed_bert.training.pretrain import run as pretrain
 
@@ -340,6 +342,30 @@ def test_pictures_of_an_earlier_report_are_removed(families: CodeFamilies, tmp_p
     written = {path.name for path in tmp_path.iterdir()}
     assert {"my_plot.png", "notes.txt", "map_tsne_after.png", "report.html"} <= written
     assert "map_tsne_before.png" not in written
+
+
+def test_counts_of_few_events_are_hidden_in_every_file(families: CodeFamilies, tmp_path: Path) -> None:
+    whole = made_results(families, Estimate(0.5), Estimate(0.3), 0.1)
+    counts = np.where(np.arange(len(families)) % 2 == 0, 7, 12345)
+    table = replace(whole.table, in_training=counts, in_dataset=counts, masked=counts, top10=counts)
+    few = replace(whole.masked.bands[0], positions={"novel": 15, "other": 2000}, patients={"novel": 4, "other": 900})
+    masked = replace(whole.masked, bands=[few], whole=few, matched=few)
+    results = shareable(replace(whole, table=table, masked=masked), MinCell(11))
+    assert shareable(whole, MinCell(0)) is whole
+    with novel_report(tmp_path, results):
+        pass
+    of_codes = rows_of(tmp_path / "codes.csv")
+    assert (
+        {row["events_in_training"] for row in of_codes} == {"<11", "12345"} == {r["masked_positions"] for r in of_codes}
+    )
+    assert {row["codes"] for row in rows_of(tmp_path / "masked_codes.csv")} == {"other"}
+    content = json.loads((tmp_path / "results.json").read_text())["masked_codes"]
+    for band in (content["bands"][0], content["whole"], content["matched"]):
+        assert band["patients"] == {"novel": "<11", "other": 900} and band["metrics"].keys() == {"other"}
+        assert band["differences"] == {}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;11" in page and "Counts from 1 to 10 are hidden" in page and "Too few patients have masked" in page
+    assert ">7<" not in page
 
 
 @pytest.fixture(scope="module")

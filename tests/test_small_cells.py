@@ -1,6 +1,7 @@
 """Which patients counts are hidden of, and that no page, file or table of results gives a hidden count away."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def test_a_dataset_knows_which_counts_are_hidden(tmp_path: Path) -> None:
     own = write_records(tmp_path / "own.json", [record(i) for i in range(40)])
     for given, kept in ((None, 11), (5, 5), (0, 0)):
         convert(settings(own, given))
-        assert PatientDataset.load(tmp_path / "d_train.pt").info.min_cell == kept
+        info = PatientDataset.load(tmp_path / "d_train.pt").info
+        assert info.min_cell == kept and info.cells() == MinCell(kept) and info.cells(7) == MinCell(7)
+        old = replace(info, min_cell=None)
+        assert old.cells() == MinCell(11) and replace(old, novel_codes=("E11.95",)).cells() == MinCell(0)
 
 
 def settings(path: Path, min_cell: int | None = None) -> ConvertSettings:

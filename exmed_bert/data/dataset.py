@@ -24,6 +24,7 @@ from exmed_bert.data.splits import FROM_INPUT, SplitRule
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import existing_file, write_tensors
+from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
 from exmed_bert.startup import called
 
 FORMAT = "exmed_bert.PatientDataset"
@@ -71,6 +72,14 @@ class DatasetInfo:
     def split_rule(self) -> SplitRule:
         """Which patients are in the training split."""
         return FROM_INPUT if self.split_from == "input" else SplitRule(self.split_seed, self.train_ratio)
+
+    def cells(self, min_cell: int | None = None) -> MinCell:
+        """Return which counts of these patients reports hide; ``min_cell`` is what the user asks for.
+
+        A file that does not say it is one of generated patients or of an earlier release: the novel codes tell.
+        """
+        limits = (min_cell, self.min_cell, 0 if self.novel_codes else DEFAULT_LIMIT)
+        return MinCell(next(limit for limit in limits if limit is not None))
 
     @property
     def needed_masking(self) -> Masking:

@@ -8,7 +8,7 @@ from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.metrics import SENSITIVITIES
 from exmed_bert.evaluation.results import ModelResults, Results, SplitCount
-from exmed_bert.reporting.small_cells import Counted, MinCell, as_count
+from exmed_bert.reporting.small_cells import Counted, MinCell, as_count, number_of
 
 M = TypeVar("M", Estimate, float)
 
@@ -66,7 +66,7 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
     read: int | None = None
     left = 0
     for name, known in steps:
-        number = int(as_count(known).middle)
+        number = number_of(known)
         count = cells.count(number)
         if name.endswith(" read"):
             read = len(told)
@@ -99,8 +99,7 @@ def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool
 
 def _numbers(part: SplitCount | GroupMetrics) -> tuple[int, int]:
     """Return how many patients have the outcome, and how many have it not."""
-    events, patients = (int(as_count(number).middle) for number in (part.events, part.patients))
-    return events, patients - events
+    return number_of(part.events), number_of(part.patients) - number_of(part.events)
 
 
 def _few(part: SplitCount | GroupMetrics, cells: MinCell) -> bool:

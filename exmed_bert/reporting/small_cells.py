@@ -81,6 +81,11 @@ def as_count(number: Counted) -> Count:
     return number if isinstance(number, Count) else Count(int(number), int(number))
 
 
+def number_of(number: Counted) -> int:
+    """Return a number that is told in full, of a range its middle."""
+    return int(as_count(number).middle)
+
+
 def plain_json(value: Any) -> Any:
     """Return dataclasses, lists and dicts as JSON holds them, with what is told of a count in its place.
 

@@ -13,6 +13,7 @@ from exmed_bert.analysis.novel_codes.page import novel_report
 from exmed_bert.analysis.novel_codes.projections import perplexity_for, principal_components, tsne
 from exmed_bert.analysis.novel_codes.projector import FOLDER, write_projector
 from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
+from exmed_bert.analysis.novel_codes.small_cells import shareable
 from exmed_bert.analysis.novel_codes.structure import cosine_by_distance, silhouettes, tree_correlations
 from exmed_bert.analysis.novel_codes.summary import printed_summary
 from exmed_bert.codes import code_system
@@ -20,6 +21,7 @@ from exmed_bert.config import Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
 from exmed_bert.files import make_folder
 from exmed_bert.reporting.folder import PAGE
+from exmed_bert.reporting.small_cells import number_of
 from exmed_bert.settings import AnalyzeSettings
 from exmed_bert.training.trainer import evaluation_sample
 
@@ -38,7 +40,7 @@ def run(resolved: Resolved[AnalyzeSettings]) -> None:
     settings = resolved.settings
     make_folder(settings.output_dir)
     inputs = load(settings)
-    results = analyze(inputs, settings)
+    results = shareable(analyze(inputs, settings), inputs.cells)
     with novel_report(settings.output_dir, results) as staged:
         write_projector(staged, *_projector_content(inputs, results))
         resolved.save(staged / "settings.json")
@@ -91,7 +93,7 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
     )
     groups = members(novel, in_training)
     return NovelResults(
-        facts=_facts(inputs, settings, masked),
+        facts=_facts(inputs, settings, number_of(masked.patients)),
         notes=inputs.notes + _sampled(len(families), len(on_map)),
         groups=[group_results(name, member, families, near, seed) for name, member in groups.items()],
         correlations=correlations,
@@ -133,8 +135,8 @@ def _sampled(codes: int, on_map: int) -> list[str]:
     ]
 
 
-def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: MaskedMetrics) -> list[tuple[str, str]]:
-    novel, counts = inputs.novel[inputs.ids], inputs.counts
+def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: int) -> list[tuple[str, str]]:
+    novel, counts, shown = inputs.novel[inputs.ids], inputs.counts, inputs.cells.show
     unseen = "" if counts is None else f", {int((novel & (counts[inputs.ids] == 0)).sum()):,} of them never in training"
     kinds = ", ".join(
         f"{int((inputs.families.systems == i).sum()):,} {code_system(name).title}"
@@ -145,7 +147,7 @@ def _facts(inputs: NovelInputs, settings: AnalyzeSettings, masked: MaskedMetrics
         ("Codes of the model", f"{len(inputs.ids):,} ({kinds}), {inputs.embeddings[AFTER].shape[1]} dimensions"),
         ("Novel codes", f"{int(novel.sum()):,}{unseen}"),
         ("Definition of novel", inputs.novel_by),
-        ("Dataset", f"{settings.dataset}: {len(inputs.dataset):,} patients, {masked.patients:,} of them masked"),
+        ("Dataset", f"{settings.dataset}: {shown(len(inputs.dataset))} patients, {shown(masked)} of them masked"),
         ("Training data", "not at hand" if inputs.training_data is None else str(inputs.training_data)),
         ("Seed", str(settings.seed)),
     ]

@@ -18,6 +18,7 @@ from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import START_EMBEDDINGS, check_fit, read_pretrained, read_start_embeddings
 from exmed_bert.reference.names import code_names
+from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import AnalyzeSettings
 
 BEFORE, AFTER = "before", "after"
@@ -48,6 +49,7 @@ class NovelInputs:
         novel: (V,) bool.
         novel_by: the definition of a novel code here, for the reader.
         notes: what the reader has to know.
+        cells: which counts are hidden.
     """
 
     model: ExMedBertForMaskedLM
@@ -62,6 +64,7 @@ class NovelInputs:
     novel: np.ndarray
     novel_by: str
     notes: list[str]
+    cells: MinCell
 
 
 def load(settings: AnalyzeSettings) -> NovelInputs:
@@ -79,10 +82,13 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     otherwise = "give another --dataset"
     check_fit(settings.model_dir, model.config, info.age_unit, info.static_columns, visits, otherwise)
     dataset, unknown = in_ids_of(vocabulary, original)
+    train, training_data = _training_data(settings, original, notes)
+    cells = [one.info.cells(settings.min_cell) for one in (original, train) if one is not None]
+    hidden = max(cells, key=lambda one: one.limit)
     if unknown.codes:
         notes.append(
-            f"{unknown.codes:,} codes of the dataset ({unknown.events:,} events) are not in the model's vocabulary: "
-            "the model sees them as UNK, and they are neither placed nor predicted."
+            f"{unknown.codes:,} codes of the dataset ({hidden.show(unknown.events)} events) are not in the model's "
+            "vocabulary: the model sees them as UNK, and they are neither placed nor predicted."
         )
     if not (dataset.columns["codes"] >= len(SPECIAL_TOKENS)).any():
         raise InputError(f"{settings.dataset}: holds no code that the model {settings.model_dir} knows")
@@ -96,13 +102,25 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     else:
         embeddings = {BEFORE: start[ids]} | embeddings
 
-    counts, training_data = _training_counts(settings, vocabulary, original, notes)
+    counts = None if train is None else in_ids_of(vocabulary, train)[0].code_counts
     novel, novel_by = _novel(vocabulary, original, counts)
     if not novel.any():
         notes.append(f"There is no novel code here: {novel_by}. What follows is about all codes of the model.")
     families = CodeFamilies([key for key in vocabulary.keys if key is not None])  # special tokens have none
     return NovelInputs(
-        model, vocabulary, ids, families, embeddings, dataset, unknown, counts, training_data, novel, novel_by, notes
+        model=model,
+        vocabulary=vocabulary,
+        ids=ids,
+        families=families,
+        embeddings=embeddings,
+        dataset=dataset,
+        unknown=unknown,
+        counts=counts,
+        training_data=training_data,
+        novel=novel,
+        novel_by=novel_by,
+        notes=notes,
+        cells=hidden,
     )
 
 
@@ -141,10 +159,10 @@ def descriptions(keys: Sequence[CodeKey]) -> list[str]:
     return [describe(system, code) for system, code in keys]
 
 
-def _training_counts(
-    settings: AnalyzeSettings, vocabulary: CodeVocabulary, dataset: PatientDataset, notes: list[str]
-) -> tuple[np.ndarray | None, Path | None]:
-    """Return how often each id of the model occurs in training, and the file that says so."""
+def _training_data(
+    settings: AnalyzeSettings, dataset: PatientDataset, notes: list[str]
+) -> tuple[PatientDataset | None, Path | None]:
+    """Return the dataset that the model was trained on, and its file; None where it is not at hand."""
     path = settings.training_data or _named_training_data(settings.model_dir)
     if path is None:
         notes.append(
@@ -157,7 +175,7 @@ def _training_counts(
         note = f"{both:,} patients of the dataset are in the training data: the model has seen what it predicts here."
         console.warn(note)
         notes.append(note)
-    return in_ids_of(vocabulary, train)[0].code_counts, path
+    return train, path
 
 
 def _named_training_data(folder: Path) -> Path | None:

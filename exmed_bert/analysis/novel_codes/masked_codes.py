@@ -4,7 +4,7 @@ A novel code is rare, and rare codes are hard to predict; only codes of the same
 code that is rare is rarely masked, so here every code of every patient is masked once, a part of the codes at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, difference_of, draw_counts, estimate_of, share_of
 from exmed_bert.evaluation.masked_codes import TOP, MaskedCodePredictions, predict
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.reporting.small_cells import Counted
 
 BANDS = ((0, 0), (1, 2), (3, 10), (11, 30), (31, 100), (101, None))  # occurrences in training, both ends included
 MEASURES = (*(f"top{top}" for top in TOP), "loss")
@@ -42,8 +43,8 @@ class BandMetrics:
 
     band: str
     codes: dict[str, int]
-    positions: dict[str, int]
-    patients: dict[str, int]
+    positions: Mapping[str, Counted]
+    patients: Mapping[str, Counted]
     metrics: dict[str, dict[str, Estimate]]
     differences: dict[str, Estimate]
 
@@ -60,8 +61,8 @@ class MaskedMetrics:
             where there is no such band.
     """
 
-    patients: int
-    positions: int
+    patients: Counted
+    positions: Counted
     bands: list[BandMetrics]
     whole: BandMetrics
     matched: BandMetrics | None
@@ -158,7 +159,7 @@ def by_frequency(
     if both.any():
         weighted = (_matched(s[..., both, :, :]) for s in (sums, drawn))
         matched = _band_metrics("matched", codes[both].sum(axis=0), has[:, both].any(axis=1).sum(axis=0), *weighted)
-        matched = replace(matched, positions=matched.positions | {"other": int(sums[both, 1, -1].sum())})
+        matched = replace(matched, positions={**matched.positions, "other": int(sums[both, 1, -1].sum())})
     return MaskedMetrics(len(distinct), len(found.labels), made, whole, matched)
 
 

@@ -14,6 +14,7 @@ from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics
 from exmed_bert.analysis.novel_codes.neighbors import Nearness
 from exmed_bert.analysis.novel_codes.structure import ALL, Silhouettes, TreeCorrelation
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate
+from exmed_bert.reporting.small_cells import plain_json
 
 FORMAT, VERSION = "exmed_bert.novel_codes", 2
 
@@ -26,7 +27,7 @@ class CodeTable:
         families, names: the codes, and their names for people.
         novel: (N,) bool.
         in_training: (N,) int64 events; None where the training data is not at hand.
-        in_dataset: (N,) int64 events.
+        in_dataset: (N,) int64 events. These counts are objects where some are hidden.
         masked, top10: (N,) int64 masked positions, and those at which the code was among the top 10 predictions.
         nearness: by time.
         sample: (n,) the rows that silhouettes and correlations were taken on.
@@ -104,6 +105,6 @@ class NovelResults:
             "groups": [asdict(group) for group in self.groups],
             "tree_correlations": {time: [asdict(one) for one in found] for time, found in self.correlations.items()},
             "silhouettes": {time: [asdict(one) for one in found.means] for time, found in self.silhouettes.items()},
-            "masked_codes": asdict(self.masked),
+            "masked_codes": plain_json(self.masked),
             "tsne_perplexity": self.perplexity,
         }

@@ -95,6 +95,8 @@ def _about_masked_codes(results: NovelResults) -> str:
             "No other code is as rare in training as the novel codes that were masked, so there is nothing fair to "
             "compare their prediction with; more patients would provide some."
         )
+    if not matched.differences:
+        return "Too few patients have masked novel codes, or others that are as rare, for the two to be compared here."
     difference = matched.differences["top10"]
     return (
         f"Masked novel codes {_PREDICTED[side_of(difference, 0)]}: difference {_points_text(difference)}. Rare codes "
