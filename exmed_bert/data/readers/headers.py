@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from exmed_bert.console import InputError
@@ -63,3 +64,22 @@ def column_names(path: Path) -> frozenset[str]:
         return frozenset(column.strip().lower() for column in pyarrow.parquet.read_schema(path).names)
     except (pyarrow.ArrowException, OSError):
         return frozenset()
+
+
+def time_zone(paths: Sequence[Path], column: str) -> str:
+    """Return the time zone of a column of Parquet files: ``UTC``, a name or an offset.
+
+    Raises:
+        InputError: the files name different ones.
+    """
+    import pyarrow.parquet
+
+    found: dict[str, Path] = {}
+    for path in paths:
+        for field in pyarrow.parquet.read_schema(path):
+            if field.name.strip().lower() == column.lower():
+                found.setdefault(getattr(field.type, "tz", None) or "UTC", path)
+    if len(found) > 1:
+        zones = " and ".join(f"{zone} in {path.name}" for zone, path in found.items())
+        raise InputError(f"{paths[0].parent}: {column} has time zones that differ, {zones}; expected one")
+    return next(iter(found), "UTC")

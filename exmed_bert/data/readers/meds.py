@@ -16,6 +16,7 @@ from exmed_bert.data.database import name, quoted
 from exmed_bert.data.export.meds_codes import PERIODS, PROLONGED_STAY, static_prefix
 from exmed_bert.data.export.provenance import SUBJECT_IDS, read_provenance
 from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_SYSTEM
 from exmed_bert.data.readers.tables import SPLITS, Events, Table, TableReader, Tables
@@ -30,6 +31,8 @@ _SEPARATOR = "//"
 _PREFIXES = {
     "diagnosis//icd//9": "icd9cm",
     "diagnosis//icd//10": "icd10cm",
+    "icd//9": "icd9cm",
+    "icd//10": "icd10cm",
     "procedure//icd//10": "icd10pcs",
 }
 _BIRTH = {"meds_birth", "birth", "snomed/3950001", "snomed//3950001", "snomed/184099003", "snomed//184099003"}
@@ -76,20 +79,28 @@ class MedsReader(TableReader):
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Divide the rows into static facts and events by the distinct codes."""
         files = _data_files(reading.source)
+        for file in reading.source.of_kind(".parquet"):
+            if not column_names(file):
+                raise InputError(f"{file}: is no Parquet file, or is cut short")
         if not files:
             raise InputError(
                 f"{reading.source}: holds no .parquet with the columns subject_id, time, code, as MEDS has"
             )
         data = Table(db, "MEDS data", files)
-        subject = name(next(column for column in _SUBJECTS if data.has(column)))
+        subject = data.id(next(column for column in _SUBJECTS if data.has(column)))
         self._add_codes(db, data, reading)
-        rows = f"SELECT {subject} AS patient_id, time, m.* FROM {data.sql} d JOIN meds_codes m ON d.code = m.written"
+        rows = (
+            f"SELECT {subject} AS patient_id, {data.time('time')} AS local_time, m.* "
+            f"FROM {data.sql} d JOIN meds_codes m ON d.code = m.written"
+        )
         static = [column.name for column in reading.static_columns]
-        periods = ", ".join(f"CASE WHEN kind = {quoted(p)} THEN day_of_date(time::DATE) END AS {p}" for p in PERIODS)
+        periods = ", ".join(
+            f"CASE WHEN kind = {quoted(p)} THEN day_of_date(local_time::DATE) END AS {p}" for p in PERIODS
+        )
         values = ", ".join(f"CASE WHEN kind = {quoted(column)} THEN text END AS {name(column)}" for column in static)
         splits = _splits(db, reading.source)
         people = (
-            f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(time) END AS birth_year, {values}, "
+            f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(local_time) END AS birth_year, {values}, "
             f"{periods}, CASE WHEN kind = 'had_plos' THEN text = 'true' END AS had_plos "
             f"FROM ({rows}) WHERE kind NOT IN ('event', 'other') "
             f"UNION ALL BY NAME SELECT DISTINCT {subject} AS patient_id FROM {data.sql}"
@@ -100,10 +111,10 @@ class MedsReader(TableReader):
         if splits is not None:
             people = f"SELECT * FROM ({people}) LEFT JOIN ({splits}) USING (patient_id)"
         events = (
-            f"SELECT {subject} AS patient_id, day_of_date(time::DATE) AS day, system, text AS code, "
-            f"CASE WHEN kind = 'other' THEN {quoted(NO_SYSTEM)} END AS reason "
+            f"SELECT {subject} AS patient_id, {data.day('time')} AS day, m.system, m.text AS code, "
+            f"CASE WHEN m.kind = 'other' THEN {quoted(NO_SYSTEM)} END AS reason "
             f"FROM {data.sql} d LEFT JOIN meds_codes m ON d.code = m.written "
-            "WHERE kind IS NULL OR kind IN ('event', 'other')"
+            "WHERE m.kind IS NULL OR m.kind IN ('event', 'other')"
         )
         return Tables(people, [Events(data.label, events)])
 
@@ -226,13 +237,7 @@ def _data_files(source: Source) -> tuple[Path, ...]:
 
 
 def _is_data(file: Path) -> bool:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        columns = {column.lower() for column in pyarrow.parquet.read_schema(file).names}
-    except (pyarrow.ArrowException, OSError):
-        return False
+    columns = column_names(file)
     return {"time", "code"} <= columns and bool(columns & set(_SUBJECTS))
 
 
@@ -255,7 +260,7 @@ def _splits(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:
     if subject is None or not splits.has("split"):
         return None
     numbers = " ".join(f"WHEN {quoted(split)} THEN {number}" for split, number in SPLITS.items())
-    return f"SELECT {name(subject)} AS patient_id, CASE split {numbers} END AS split FROM {splits.sql}"
+    return f"SELECT {splits.id(subject)} AS patient_id, CASE split {numbers} END AS split FROM {splits.sql}"
 
 
 def _subject_ids(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:

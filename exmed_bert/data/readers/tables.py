@@ -19,7 +19,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.database import connect, file_list, name, quoted
 from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, PatientId
 from exmed_bert.data.readers.base import Origin, Reading
-from exmed_bert.data.readers.headers import UTF_8, text_header
+from exmed_bert.data.readers.headers import UTF_8, text_header, time_zone
 from exmed_bert.data.readers.source import TABLE_FORMATS, Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
@@ -73,6 +73,7 @@ class Table:
             InputError: a file is damaged, or no table, or stands there in two formats.
         """
         _refuse_twins(paths)
+        self._paths = tuple(paths)
         self.label = label if len(paths) == 1 else f"{label} ({len(paths)} files)"
         self.sql = scan(paths, encoding, **options)
         with explained(str(paths[0] if len(paths) == 1 else paths[0].parent)):
@@ -129,7 +130,7 @@ class Table:
     def _day(self, column: str, pattern: str | None) -> str:
         kind = self.columns[column.lower()]
         if kind.startswith(("DATE", "TIMESTAMP")):
-            return f"day_of_date({self.raw(column)}::DATE)"
+            return f"day_of_date({self._local(column)}::DATE)"
         if pattern is not None:
             return f"day_of_date(try_strptime({self.text(column)}, {quoted(pattern)})::DATE)"
         return f"day_of_text({self.text(column)})"
@@ -139,8 +140,20 @@ class Table:
         if not self.has(column):
             return "NULL::TIMESTAMP"
         if self.columns[column.lower()].startswith(("DATE", "TIMESTAMP")):
-            return f"{self.raw(column)}::TIMESTAMP"
+            return f"{self._local(column)}::TIMESTAMP"
         return f"time_of_text({self.text(column)})"
+
+    def _local(self, column: str) -> str:
+        """Return a date or time as it was written: Parquet keeps times with a zone in UTC, and names the zone."""
+        if not self.columns[column.lower()].startswith(("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")):
+            return self.raw(column)
+        time = f"{self.raw(column)}::TIMESTAMPTZ"
+        zone = time_zone(self._paths, column)
+        offset = re.fullmatch(r"([+-])(\d\d):?(\d\d)", zone)
+        if offset is None:
+            return f"timezone({quoted(zone)}, {time})"
+        minutes = int(f"{offset[1]}1") * (60 * int(offset[2]) + int(offset[3]))
+        return f"(timezone('UTC', {time}) + to_minutes({minutes}))"
 
     def timed(self, column: str) -> str:
         """Return whether the column has a time of day, not only a date."""
