@@ -311,6 +311,14 @@ def test_filler_dates_decide_neither_ages_nor_years() -> None:
     assert (histories.first_day, measures.last_day) == (day_number(date(2020, 1, 1)), day_number(date(2024, 12, 31)))
 
 
+def test_shifted_years_count() -> None:
+    dates = ["21610901", "21780301"]
+    patient = record(birth_year=2105, diagnoses=["I10"] * 2, diagnosis_dates=dates, drugs=[], prescription_dates=[])
+    measures, histories = counted([patient])
+    assert (histories.first_day, measures.last_day) == (day_number(date(2161, 9, 1)), day_number(date(2178, 3, 1)))
+    assert measures.last_year == 2177 and measures.ages[2105 - YEARS.start] == measures.reference_year - 2105
+
+
 # Verdicts ------------------------------------------------------------------------------------------------------------
 
 

@@ -54,11 +54,11 @@ class Histories:
         lengths: for each of `LONGEST` a histogram of the number per patient, or per visit.
         gaps: (D, `LONGEST_GAP` + 1) days between fills of the same drug by the same patient.
         gap_days: (D,) the sum of those days.
-        visits: (2, 251, 251, 3) distinct days with any code and with a diagnosis, by calendar year, birth year, sex.
-        months: (K, 251 * 12) events of each diagnosis by calendar month.
-        last_seen: (251, 251) patients by the calendar year of their last event and birth year.
+        visits: (2, 451, 451, 3) distinct days with any code and with a diagnosis, by calendar year, birth year, sex.
+        months: (K, 451 * 12) events of each diagnosis by calendar month.
+        last_seen: (451, 451) patients by the calendar year of their last event and birth year.
         broken: (3, K + D) events that break each of `RULES`, diagnoses first.
-        stays: (251, scores, 2) labeled patients by birth year, log odds and label.
+        stays: (451, scores, 2) labeled patients by birth year, log odds and label.
         first_day: the first day with an event within `YEARS`, days since 1970-01-01.
     """
 
@@ -183,12 +183,12 @@ class Histories:
         half. When a patient left is not on record: all other years count whole.
 
         Args:
-            people: (251, 3) patients by birth year and sex.
+            people: (451, 3) patients by birth year and sex.
             last_day: the last day of the file.
             first_age, last_age: years, both included.
         """
         years, share = self.covered(last_day)
-        age = years[:, None] - np.arange(len(YEARS))  # (Y, 251)
+        age = years[:, None] - np.arange(len(YEARS))  # (Y, 451)
         of_age = (age >= first_age) & (age <= last_age)
         person_years = (of_age * share[:, None] * np.where(age == 0, 0.5, 1)).sum(axis=0) @ people
         visits = np.tensordot(self.visits[:, years], of_age, axes=([1, 2], [0, 1]))  # (2, 3)
@@ -198,10 +198,10 @@ class Histories:
         """Compare the labels of prolonged stay with the log odds of the tables."""
         ages = (reference_year - np.array(YEARS)).clip(0)
         of_age = of_ages(self.tables.prolonged_stay, ages)
-        score = of_age[:, None] + np.arange(self.stays.shape[1]) * _SCORE_STEP - _SCORE_LIMIT  # (251, scores)
+        score = of_age[:, None] + np.arange(self.stays.shape[1]) * _SCORE_STEP - _SCORE_LIMIT  # (451, scores)
         probability = 1 / (1 + np.exp(-score))
         patients = self.stays.sum(axis=2)
-        member = age_bands(ages) == np.arange(len(BAND_STARTS))[:, None]  # (4, 251)
+        member = age_bands(ages) == np.arange(len(BAND_STARTS))[:, None]  # (4, 451)
         of_band, positive = member @ patients.sum(axis=1), member @ (patients * probability).sum(axis=1)
         return Discrimination(
             auroc=auroc(score, self.stays[:, :, 0], self.stays[:, :, 1]),

@@ -20,7 +20,7 @@ from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.people import age_bands
 
 SYSTEMS = (codes.ICD10CM, codes.ATC)  # diagnoses and drugs
-YEARS = range(1850, 2101)  # years of birth and of events; a year outside is counted as the nearest
+YEARS = range(1850, 2301)  # years of birth and of events, shifted ones too; a year outside counts as the nearest
 UNKNOWN_SEX = len(SEXES)  # index beside those of SEXES
 _SPELLINGS = {"M": 0, "MALE": 0, "F": 1, "W": 1, "FEMALE": 1}
 FIRST_DAY = day_number(date(YEARS.start, 1, 1))
@@ -211,12 +211,12 @@ class Measures:
 
     @property
     def ages(self) -> np.ndarray:
-        """(251,) age in the reference year for each birth year, at least 0."""
+        """(451,) age in the reference year for each birth year, at least 0."""
         return (self.reference_year - np.array(YEARS)).clip(0)
 
     def fold(self, by_birth_year: np.ndarray) -> np.ndarray:
-        """Return counts (251, ...) by birth year as counts (4, ...) by age band."""
-        member = (age_bands(self.ages) == np.arange(len(BAND_STARTS))[:, None]).astype(np.int64)  # (4, 251)
+        """Return counts (451, ...) by birth year as counts (4, ...) by age band."""
+        member = (age_bands(self.ages) == np.arange(len(BAND_STARTS))[:, None]).astype(np.int64)  # (4, 451)
         return np.tensordot(member, by_birth_year, axes=1)
 
     @property
