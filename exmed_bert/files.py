@@ -83,15 +83,13 @@ def staged_folder(folder: Path, check: Callable[[Path], None]) -> Iterator[Path]
 
     Args:
         folder: made with its parents, or replaced as a whole.
-        check: called with ``folder`` where it is not empty; raises an InputError if it may not be replaced.
+        check: called with ``folder`` where it is a file, or not empty; raises an InputError if it may not be replaced.
 
     Raises:
-        InputError: the folder is a file, cannot be written or may not be replaced.
+        InputError: the folder cannot be written or may not be replaced.
     """
     place = Path(os.path.realpath(folder))  # a link to a folder stays, and what it points to is replaced
-    if place.exists() and not place.is_dir():
-        raise InputError(f"{folder}: is a file, expected a folder")
-    if place.is_dir() and any(place.iterdir()):
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
         check(folder)
     make_folder(place.parent)
     staging = place.with_name(f".{place.name}.{os.getpid()}.part")
@@ -123,6 +121,8 @@ def _swap(place: Path, staging: Path, replaced: Path) -> None:
     except BaseException:
         os.replace(replaced, place)
         raise
+    if replaced.is_file():
+        replaced.unlink()
     shutil.rmtree(replaced, ignore_errors=True)
 
 

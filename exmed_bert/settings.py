@@ -205,6 +205,19 @@ class ConvertSettings(ReadingSettings):
     masked_lm_prob: float = Field(0.15, gt=0, lt=1, description="Share of the codes that are masked per patient.")
     max_masked: int = Field(20, ge=1, description="Most codes that are masked per patient.")
     age_unit: Literal["years", "months"] = Field("years", description="Unit of a patient's age at each code.")
+    min_code_count: int = Field(
+        1, ge=1, description="Codes that occur fewer times are rare: UNK, or rolled up (--rare-codes)."
+    )
+    rare_codes: Literal["unk", "roll-up"] = Field(
+        "unk", description="What stands for rare codes: UNK, or the nearest ancestor that is frequent enough."
+    )
+    shard_size: int = Field(250_000, ge=1, description="Patients per shard; datasets with more are folders of shards.")
+    workers: int = Field(1, ge=1, description="Processes that read files and write shards; the datasets are the same.")
+    scheduler: str | None = Field(
+        None,
+        description="Dask cluster that does the work: tcp://host:8786 of a running one, or local to start one with "
+        "--workers processes.",
+    )
     vocab_from: FilePath | None = Field(
         None,
         description="Take the vocabulary of this model's folder or dataset (.pt), so that ids agree; other codes are "

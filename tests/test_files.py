@@ -110,15 +110,18 @@ def test_a_staged_folder_that_cannot_be_moved_leaves_what_was_there(
     assert content(tmp_path) == {"old/a": "old"} and [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_staged_folder_replaces_no_file_and_nothing_that_is_refused(tmp_path: Path) -> None:
+def test_a_staged_folder_replaces_nothing_that_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "a").write_text("old")
-    with pytest.raises(InputError, match=r"file: is a file"), staged_folder(tmp_path / "file", replace_any):
+    with pytest.raises(InputError, match=r"file: holds something else"), staged_folder(tmp_path / "file", refuse):
         pass
     with pytest.raises(InputError, match=r"old: holds something else"), staged_folder(tmp_path / "old", refuse):
         pass
     assert content(tmp_path) == {"file": "old", "old/a": "old"}
+    with staged_folder(tmp_path / "file", replace_any) as staged:
+        (staged / "b").write_text("new")
+    assert content(tmp_path) == {"file/b": "new", "old/a": "old"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

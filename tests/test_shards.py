@@ -14,12 +14,11 @@ from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.formats import MANIFEST
 from exmed_bert.data.shards import (
-    CODE_COUNTS,
-    LENGTHS,
+    MadeShard,
     Shard,
     ShardedDataset,
+    fill_folder,
     open_dataset,
-    write_manifest,
     write_shard,
 )
 from exmed_bert.data.vocabulary_file import check_source, vocabulary_from
@@ -63,10 +62,9 @@ def in_shards(dataset: PatientDataset, folder: Path, sizes: Sequence[int]) -> Sh
         name = f"shard-{number:05}.pt"
         write_shard(folder / name, part.columns)
         known = int((part.columns["plos"] >= 0).sum())
-        shards.append(Shard(name, len(part), len(part.columns["codes"]), len(part.columns["visit_days"]), known, ""))
-    np.save(folder / LENGTHS, dataset.lengths.astype(np.uint16))
-    np.save(folder / CODE_COUNTS, dataset.code_counts)
-    write_manifest(folder / MANIFEST, dataset.info, shards)
+        shard = Shard(name, len(part), len(part.columns["codes"]), len(part.columns["visit_days"]), known, "")
+        shards.append(MadeShard(shard, part.lengths.astype(np.uint16), part.code_counts))
+    fill_folder(folder, dataset.info, folder, shards)
     found = open_dataset(folder)
     assert isinstance(found, ShardedDataset)
     return found
@@ -117,7 +115,9 @@ def test_shards_are_opened_when_they_are_used(sharded: ShardedDataset) -> None:
 
 def test_opening_looks_at_the_manifest_alone(whole: PatientDataset, tmp_path: Path) -> None:
     few = in_shards(whole, tmp_path / "few", [len(whole)])
-    write_manifest(few.folder / MANIFEST, whole.info, few.shards * 400)
+    path = few.folder / MANIFEST
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"shards": content["shards"] * 400}))
     (few.folder / few.shards[0].file).unlink()  # not even looked at
     assert len(open_dataset(few.folder)) == 400 * len(whole)
 

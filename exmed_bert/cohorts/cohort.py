@@ -14,7 +14,7 @@ from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
-from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
+from exmed_bert.data.assembly import ColumnKinds, join_pieces, refuse_duplicates, select_piece, settled
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
@@ -75,7 +75,11 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         attrition.append(("  with the outcome", int((label == 1).sum())))
 
     vocabulary, final = tokenizer.extended_vocabulary()
-    columns = join_pieces(pieces, final, model.max_length, model.age_unit, len(vocabulary))
+    kinds = ColumnKinds()
+    for piece in pieces:
+        kinds.note(piece)
+    pieces = [settled(piece, final) for piece in pieces]
+    columns = join_pieces(pieces, kinds, model.max_length, model.age_unit, len(vocabulary))
     info = DatasetInfo(
         split="all",
         max_length=model.max_length,

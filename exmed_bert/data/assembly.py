@@ -1,20 +1,47 @@
 """From chunks of encoded patients to the columns of a dataset."""
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import STATIC
-from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, PatientColumns
+from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, PatientColumns, PatientId
 from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.pieces import Piece
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.tokenizer import FinalIds, TokenColumns
 from exmed_bert.data.vocabulary import AgeUnit
 
 
-def select_piece(
-    patients: PatientColumns, tokens: TokenColumns, hashes: np.ndarray, chosen: np.ndarray
-) -> dict[str, np.ndarray]:
+@dataclass
+class ColumnKinds:
+    """What the columns of a dataset have to hold; all of its shards have the same.
+
+    Attributes:
+        far_days: pieces with a visit before 1880 or after 2059.
+        text_ids: pieces with an id that is no whole number of 64 bits.
+        periods: patients of whom each period field is known.
+    """
+
+    far_days: int = 0
+    text_ids: int = 0
+    periods: Counter[str] = field(default_factory=Counter)
+
+    def note(self, piece: Piece) -> None:
+        """Take a piece into account."""
+        days = piece["visit_days"]
+        self.far_days += int(len(days) > 0 and bool((np.abs(days) >= 2**15).any()))
+        self.text_ids += int(not are_numbers(piece["ids"].tolist()))
+        for name in PERIOD_FIELDS:
+            if known := int((piece[name] != NO_DAY).sum()):
+                self.periods[name] += known
+
+
+def select_piece(patients: PatientColumns, tokens: TokenColumns, hashes: np.ndarray, chosen: np.ndarray) -> Piece:
     """Return the columns of the chosen patients; lengths stand for offsets until all pieces are joined.
 
     Args:
@@ -44,14 +71,19 @@ def select_piece(
     }
 
 
+def settled(piece: Piece, final: FinalIds) -> Piece:
+    """Return a piece with the final ids of its provisional ones, as the tokenizer gives them."""
+    return piece | {"codes": final.codes[piece["codes"]], "entities": final.entities[piece["entities"]]}
+
+
 def join_pieces(
-    parts: list[dict[str, np.ndarray]], final: FinalIds, max_length: int, age_unit: AgeUnit, vocabulary_size: int
+    parts: list[Piece], kinds: ColumnKinds, max_length: int, age_unit: AgeUnit, vocabulary_size: int
 ) -> dict[str, torch.Tensor]:
     """Join pieces into the columns of a dataset, in the smallest types that hold them; the pieces are used up.
 
     Args:
-        parts: what `select_piece` returned.
-        final: the final ids of provisional ones, as `Tokenizer.vocabulary` returns them.
+        parts: what `select_piece` returned, with final ids.
+        kinds: what the columns have to hold.
         max_length: most tokens per patient.
         age_unit: of the ages.
         vocabulary_size: number of final ids.
@@ -64,27 +96,26 @@ def join_pieces(
     columns = {
         "offsets": np.concatenate(([0], np.cumsum(join("lengths")))),
         "visit_offsets": np.concatenate(([0], np.cumsum(join("visits")))),
-        "codes": final.codes[join("codes")].astype(np.int16 if vocabulary_size <= 2**15 else np.int32),
-        "entities": final.entities.astype(np.uint8)[join("entities")],
+        "codes": join("codes").astype(np.int16 if vocabulary_size <= 2**15 else np.int32),
+        "entities": join("entities").astype(np.uint8),
         "visit_ids": join("visit_ids").astype(np.uint8 if max_length < 2**8 else np.int16),
         "ages": join("ages").astype(np.uint8 if age_unit == "years" else np.int16),
-        "visit_days": _smallest(join("visit_days")),
+        "visit_days": join("visit_days").astype(np.int32 if kinds.far_days else np.int16),
         **{name: join(name) for name in ("patient_hashes", "birth_years", *static, "plos")},
-        **{name: days for name in PERIOD_FIELDS if ((days := join(name)) != NO_DAY).any()},
-        **_id_columns(join("ids").tolist()),
+        **{name: join(name) for name in PERIOD_FIELDS if kinds.periods[name]},
+        **_id_columns(join("ids").tolist(), bool(kinds.text_ids)),
     }
     return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
-def _smallest(days: np.ndarray) -> np.ndarray:
-    """Return days since 1970 as int16, which reaches from 1880 to 2059, or as they are."""
-    fits = len(days) == 0 or (np.abs(days) < 2**15).all()
-    return days.astype(np.int16) if fits else days
+def are_numbers(ids: Iterable[PatientId]) -> bool:
+    """Tell whether ids are whole numbers of 64 bits."""
+    return all(type(i) is int and -(2**63) <= i < 2**63 for i in ids)
 
 
-def _id_columns(ids: list[int | str]) -> dict[str, np.ndarray]:
-    """Return ids as one column of integers or, where any is a string, as UTF-8 bytes with offsets."""
-    if all(type(i) is int and -(2**63) <= i < 2**63 for i in ids):
+def _id_columns(ids: list[PatientId], as_text: bool) -> dict[str, np.ndarray]:
+    """Return ids as one column of integers, or as UTF-8 bytes with offsets."""
+    if not as_text:
         return {"id_numbers": np.array(ids, dtype=np.int64)}
     texts = [str(i).encode() for i in ids]
     return {

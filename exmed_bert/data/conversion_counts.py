@@ -2,12 +2,39 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from exmed_bert.codes import CodeKey
 from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.passes import PartCounts
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.tokenizer import TokenizerSummary
 from exmed_bert.reporting.small_cells import Count, MinCell
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion made of its input.
+
+    Attributes:
+        source: the patients.
+        datasets: by split.
+        paths: of the datasets: files, or folders of shards.
+        counts: what was met on the way.
+        rare: codes that were too rare, and what stands for them.
+    """
+
+    source: PatientInput
+    datasets: dict[str, PatientDataset]
+    paths: dict[str, Path]
+    counts: PartCounts
+    rare: Mapping[CodeKey, CodeKey | None]
+
+    @property
+    def summary(self) -> TokenizerSummary:
+        """The tokenizer's counts."""
+        return self.counts.tokens
 
 
 @dataclass(frozen=True)

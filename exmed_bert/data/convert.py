@@ -1,55 +1,60 @@
-"""Step 2: from a file of patients to the training and validation datasets."""
+"""Step 2: from patients to the training and validation datasets."""
 
+import json
+import shutil
 from collections import Counter
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from exmed_bert import console
+from exmed_bert.codes import CodeKey
+from exmed_bert.codes.rare_codes import stand_ins
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
-from exmed_bert.data.assembly import join_pieces, refuse_duplicates, select_piece
-from exmed_bert.data.coverage import no_known_codes, unknown_rows, warn_of_unknown
+from exmed_bert.data import counting
+from exmed_bert.data.assembly import ColumnKinds, refuse_duplicates
+from exmed_bert.data.conversion_counts import Conversion
+from exmed_bert.data.coverage import no_known_codes
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, Masking, mask_batch
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.masking import Masking
+from exmed_bert.data.passes import (
+    SPLITS,
+    Part,
+    PartCounts,
+    PartResult,
+    ShardTask,
+    encode,
+    piece_path,
+    read_part,
+    write_encoded,
+)
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.splits import FROM_INPUT, InputSplit, SplitRule, needed_splits
+from exmed_bert.data.shards import MadeShard, check_replaceable, fill_folder, open_dataset
 from exmed_bert.data.static_columns import declared
-from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
-from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
+from exmed_bert.data.tokenizer import FinalIds, final_ids
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary, in_order
 from exmed_bert.data.vocabulary_file import vocabulary_from
-from exmed_bert.files import atomic_write, make_folder, save_tensors
-from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.files import atomic_write, make_folder, save_tensors, staged_folder, write_json
+from exmed_bert.parallel import ordered_map
 from exmed_bert.settings import ConvertSettings
 
-_STATIC_EPOCH = 0
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What a conversion made of its input: the datasets by split, where they are, and what was met on the way."""
-
-    source: PatientInput
-    datasets: dict[str, PatientDataset]
-    paths: dict[str, Path]
-    summary: TokenizerSummary
-    excluded: Counter[str]  # patients that the reader read and the tokenizer did not, by reason
+# What changes nothing of the result: a conversion that was killed goes on when these change.
+_NOT_IDENTITY = {"workers", "scheduler"}
 
 
 def output_paths(output: Path, split: str) -> dict[str, Path]:
-    """Return the file of each split that is to be written.
+    """Return the file, or folder of shards, of each split that is to be written.
 
     >>> {split: path.name for split, path in output_paths(Path("synthetic.pt"), "all").items()}
     {'train': 'synthetic_train.pt', 'val': 'synthetic_val.pt'}
     """
     stem = output.with_suffix("") if output.suffix == ".pt" else output
-    return {name: stem.with_name(f"{stem.name}_{name}.pt") for name in ("train", "val") if split in ("all", name)}
+    return {name: stem.with_name(f"{stem.name}_{name}.pt") for name in SPLITS if split in ("all", name)}
 
 
 def convert(settings: ConvertSettings) -> Conversion:
@@ -61,88 +66,24 @@ def convert(settings: ConvertSettings) -> Conversion:
     paths = output_paths(settings.output, settings.split)
     for path in paths.values():
         make_folder(path.parent)
-
-    rule = FROM_INPUT if settings.split_from == "input" else SplitRule(settings.seed, settings.train_ratio)
-    static_columns = declared(settings.static_columns)
-    source = PatientInput(settings.input, settings, static_columns)
-    tokenizer = Tokenizer(
-        settings.max_length,
-        settings.min_observations,
-        settings.age_unit,
-        known=None if settings.vocab_from is None else vocabulary_from(settings.vocab_from),
-        static_columns=static_columns,
-        extend=settings.vocab_from is None or settings.extend_vocab,
-    )
-    pieces: dict[str, list[dict[str, np.ndarray]]] = {"train": [], "val": []}
-    hashes_seen: list[np.ndarray] = []
-    excluded: Counter[str] = Counter()
-    bar = console.progress(label="Converting", unit=" patients")
-    for patients in source.chunks():
-        hashes = hash_patient_ids(patients.patient_ids)
-        hashes_seen.append(hashes)
-        if rule.from_input:
-            patients, hashes = _in_a_split(patients, hashes, source, excluded)
-        tokens = tokenizer.encode(patients)
-        in_train = rule.trains_on(hashes, patients.splits)[tokens.rows]
-        for split, chosen in (("train", in_train), ("val", ~in_train)):
-            pieces[split].append(select_piece(patients, tokens, hashes, chosen))
-        bar.update(len(patients))
-    bar.close()
-    refuse_duplicates(source, np.concatenate(hashes_seen))
-
-    summary = tokenizer.summary
-    if summary.patients and summary.events.read == sum(summary.unknown_codes.values()):
-        raise no_known_codes(source, {}, summary.unknown_codes, source.summary.families)
-    kept = {split: sum(len(piece["patient_hashes"]) for piece in parts) for split, parts in pieces.items()}
-    for split in paths:
-        if kept[split] == 0:
-            found = [f"{count} patients {reason}" for reason, count in excluded.items()]
-            found.append(
-                f"{summary.patients} patients, {summary.too_short} of them with fewer than "
-                f"{settings.min_observations} codes"
-            )
-            raise InputError(
-                f"{source}: no patient is left for the {split} split: {', '.join(found)}; use more patients, or change "
-                f"{'--split-from' if rule.from_input else '--train-ratio'} or --min-observations"
-            )
-
-    used = np.concatenate([np.unique(piece["codes"]) for parts in pieces.values() for piece in parts])
-    if (used < len(SPECIAL_TOKENS)).all():
-        raise InputError(
-            f"{source}: of {summary.patients - summary.too_short:,} patients with at least "
-            f"{settings.min_observations} codes none has one that is known, of the latest {settings.max_length}"
-        )
-    vocabulary, final = tokenizer.vocabulary(used)
-    masking = Masking(
-        mode="dynamic" if settings.dynamic_masking else "static",
-        probability=settings.masked_lm_prob,
-        max_masked=settings.max_masked,
-        seed=settings.seed,
-    )
-    info: dict[str, Any] = {
-        "max_length": settings.max_length,
-        "age_unit": settings.age_unit,
-        "masking": masking,
-        "vocabulary": vocabulary,
-        "static_columns": static_columns,
-        "novel_codes": source.novel_codes,
-        "input_fingerprint": source.origin.fingerprint,
-        "split_seed": settings.seed,
-        "train_ratio": settings.train_ratio,
-        "split_from": settings.split_from,
-        "min_cell": None if source.generated else source.cells.limit,
-    }
-    datasets = {}
-    for split in paths:
-        columns = join_pieces(pieces.pop(split), final, settings.max_length, settings.age_unit, len(vocabulary))
-        dataset = PatientDataset(DatasetInfo(split=split, **info), columns)
-        if masking.mode == "static":
-            dataset = _with_static_masks(dataset, masking, VALIDATION_EPOCH if split == "val" else _STATIC_EPOCH)
-        datasets[split] = dataset
-    with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
-        for split, dataset in datasets.items():
-            save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
-    return Conversion(source, datasets, paths, summary, excluded)
+    source = PatientInput(settings.input, settings, declared(settings.static_columns))
+    source.announce()
+    with _work_folder(settings, source) as work:
+        results = _first_pass(settings, source, work)
+        counts = PartCounts()
+        for result in results:
+            counting.add(counts, result.counts)
+        read = np.array([result.read for result in results]).sum(axis=0)
+        source.take_counts(counts.reading, counts.translation, (int(read[0]), int(read[1])))
+        source.check_any()
+        refuse_duplicates(source, np.concatenate([np.load(work / f"part-{r.number:05}.npy") for r in results]))
+        _check_left(settings, source, counts, results, paths)
+        vocabulary, rare = _vocabulary(settings, results)
+        final = {result.number: final_ids(result.keys, result.entities, vocabulary, rare) for result in results}
+        info = _info(settings, source, vocabulary)
+        datasets = _second_pass(settings, work, paths, results, final, info, any(rare.values()))
+    source.warn()
+    return Conversion(source, datasets, paths, counts, rare)
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
@@ -153,76 +94,212 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
 
         export_patients(resolved, settings.export)
         return
+    from exmed_bert.data.conversion_report import report_conversion  # with plots, which take a second to import
+
     result = convert(settings)
     base = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
     resolved.save(base.with_name(f"{base.name}.settings.json"))
-
-    summary, cells = result.summary, result.source.cells
-    any_dataset = next(iter(result.datasets.values()))
-    excluded = result.source.summary.excluded + result.excluded
-    excluded[f"fewer than {settings.min_observations} codes"] = summary.too_short
-    left = [len(dataset) for dataset in result.datasets.values()]
-    left.append(summary.patients - summary.too_short - sum(left))  # of the split that is not written
-    rows: list[tuple[str, Any]] = [
-        ("patients read", cells.total([*excluded.values(), *left])),
-        *((f"excluded: {reason}", cells.count(count)) for reason, count in excluded.items()),
-        (f"cut to the latest {settings.max_length} codes", cells.count(summary.truncated)),
-        ("codes in the vocabulary", len(any_dataset.info.vocabulary) - len(SPECIAL_TOKENS)),
-        ("masking", "dynamic" if settings.dynamic_masking else "static"),
-        *((f"unknown {name}, kept as UNK", cells.count(count)) for name, count in summary.unknown_static.items()),
-        *unknown_rows(
-            summary,
-            settings.max_length,
-            sum(int(dataset.code_counts[UNK]) for dataset in result.datasets.values()),
-            cells,
-            settings.vocab_from,
-        ),
-    ]
-    if summary.before_birth:
-        name = f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)"
-        rows.append((name, cells.count(summary.before_birth)))
-    console.table(f"Converted {result.source}", rows)
-    warn_of_unknown(result.source, {}, summary, cells)
-    for split, dataset in result.datasets.items():
-        size = result.paths[split].stat().st_size
-        rows = [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))]
-        console.table(f"{result.paths[split]}", rows)
+    report_conversion(result, settings, base)
 
 
-def _shown(stats: dict[str, int | float | str], cells: MinCell) -> list[tuple[str, Any]]:
-    """Return the counts of a dataset as they may be told; the longest history is one patient's."""
-    told = {name: value for name, value in stats.items() if not (cells.limit and name.endswith("(max)"))}
-    return [
-        (name, cells.count(value) if isinstance(value, int) and name != "distinct codes" else value)
-        for name, value in told.items()
-    ]
+@contextmanager
+def _work_folder(settings: ConvertSettings, source: PatientInput) -> Iterator[Path]:
+    """Yield the folder of what the passes have made so far: that of a killed conversion of the same, or a new one.
 
-
-def _in_a_split(
-    patients: PatientColumns, hashes: np.ndarray, source: PatientInput, excluded: Counter[str]
-) -> tuple[PatientColumns, np.ndarray]:
-    """Return the patients that the input puts into one of the two splits, and their hashes; count the others."""
-    splits = needed_splits(source, patients.splits, "--split-from input")
-    for split, reason in ((InputSplit.HELD_OUT, "held out by the input"), (InputSplit.UNKNOWN, "in no split")):
-        if count := int((splits == split).sum()):
-            excluded[reason] += count
-    rows = np.flatnonzero((splits == InputSplit.TRAIN) | (splits == InputSplit.TUNING))
-    return patients.take(rows), hashes[rows]
-
-
-def _with_static_masks(dataset: PatientDataset, masking: Masking, epoch: int) -> PatientDataset:
-    """Draw the masks once and store what the model sees and where."""
-    shown, masked = [], []
-    for start in range(0, len(dataset), 4096):
-        batch = dataset.batch(range(start, min(start + 4096, len(dataset))))
-        inputs, labels = mask_batch(
-            batch.codes, batch.lengths, batch.patient_hashes, masking, epoch, len(dataset.info.vocabulary)
-        )
-        real = np.arange(batch.codes.shape[1]) < batch.lengths[:, None]
-        shown.append(inputs[real])
-        masked.append((labels != IGNORED)[real])
-    columns = {
-        "shown_codes": torch.from_numpy(np.concatenate(shown)).to(dataset.columns["codes"].dtype),
-        "masked": torch.from_numpy(np.concatenate(masked)),
+    It is removed with the end of the block; where that is interrupted, a file that was read stays read.
+    """
+    stem = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
+    folder = make_folder(stem.parent) / f".{stem.name}.converting"
+    identity = {
+        "settings": settings.model_dump(mode="json", exclude=_NOT_IDENTITY),
+        "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in source.source.files],
     }
-    return PatientDataset(dataset.info, dataset.columns | columns)
+    said = folder / "identity.json"
+    try:
+        same = json.loads(said.read_text(encoding="utf-8")) == identity
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+        write_json(said, identity)
+    try:
+        yield folder
+    except BaseException as error:
+        worth_keeping = isinstance(error, KeyboardInterrupt) and any(folder.glob("part-*.json"))
+        if not worth_keeping:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_pass(settings: ConvertSettings, source: PatientInput, work: Path) -> list[PartResult]:
+    """Read the parts of the input that were not read before."""
+    parts = [Part(number, part, settings, work) for number, part in enumerate(source.parts())]
+    done: dict[int, PartResult] = {}
+    for part in parts:
+        try:
+            done[part.number] = PartResult.load(part.result)
+        except (OSError, KeyError, TypeError, ValueError):
+            part.result.unlink(missing_ok=True)
+    missing = [part for part in parts if part.number not in done]
+    bar = console.progress(label="Converting", unit=" patients")
+    bar.update(sum(result.read[0] for result in done.values()))
+    slowest = 0.0
+    here = settings.workers == 1 and settings.scheduler is None  # so the bar can move with each chunk
+    read = partial(read_part, progress=bar.update) if here else partial(read_part)
+    for result in ordered_map(read, missing, settings.workers):
+        done[result.number] = result
+        if not here:
+            bar.update(result.read[0])
+        slowest = max(slowest, result.seconds)
+        if len(parts) > 1:
+            bar.set_postfix_str(f"{len(done)} of {len(parts)} files, slowest {slowest:.1f} s")
+    bar.close()
+    return [done[part.number] for part in parts]
+
+
+def _check_left(
+    settings: ConvertSettings,
+    source: PatientInput,
+    counts: PartCounts,
+    results: Sequence[PartResult],
+    paths: Mapping[str, Path],
+) -> None:
+    """Refuse an input of which nothing is left for a split, or none of whose codes is known."""
+    summary = counts.tokens
+    unmapped = counts.translation.unmapped
+    if (summary.patients or unmapped) and summary.events.read == summary.unknown_codes.total():
+        raise no_known_codes(source, unmapped, summary.unknown_codes, counts.reading.families)
+    for split in paths:
+        if not sum(sum(result.kept[split]) for result in results):
+            found = [f"{count} patients {reason}" for reason, count in counts.excluded.items()]
+            found.append(
+                f"{summary.patients} patients, {summary.too_short} of them with fewer than "
+                f"{settings.min_observations} codes"
+            )
+            from_input = settings.split_from == "input"
+            raise InputError(
+                f"{source}: no patient is left for the {split} split: {', '.join(found)}; use more patients, or change "
+                f"{'--split-from' if from_input else '--train-ratio'} or --min-observations"
+            )
+    if not any(any(result.code_counts) for result in results):
+        raise InputError(
+            f"{source}: of {summary.patients - summary.too_short:,} patients with at least "
+            f"{settings.min_observations} codes none has one that is known, of the latest {settings.max_length}"
+        )
+
+
+def _vocabulary(
+    settings: ConvertSettings, results: Sequence[PartResult]
+) -> tuple[CodeVocabulary, dict[CodeKey, CodeKey | None]]:
+    """Return the vocabulary, known codes and then others in use, and what stands for codes that are too rare."""
+    known = CodeVocabulary.build([]) if settings.vocab_from is None else vocabulary_from(settings.vocab_from)
+    counts: Counter[CodeKey] = Counter()
+    for result in results:
+        counts.update({key: count for key, count in zip(result.keys, result.code_counts, strict=True) if count})
+    known_keys = set(known.keys)
+    new = {key: count for key, count in counts.items() if key not in known_keys}
+    rare: dict[CodeKey, CodeKey | None] = {}
+    if settings.min_code_count > 1:
+        rare = stand_ins(new, settings.min_code_count, settings.rare_codes == "roll-up")
+    in_use = {key for key in new if key not in rare} | {key for key in rare.values() if key is not None}
+    vocabulary = known.extended(in_order(in_use - known_keys))
+    if len(vocabulary) == len(SPECIAL_TOKENS):
+        raise InputError(f"--min-code-count {settings.min_code_count}: no code occurs as often")
+    return vocabulary, rare
+
+
+def _info(settings: ConvertSettings, source: PatientInput, vocabulary: CodeVocabulary) -> DatasetInfo:
+    """Return the description of the datasets, but for the split."""
+    return DatasetInfo(
+        split="all",
+        max_length=settings.max_length,
+        age_unit=settings.age_unit,
+        masking=Masking(
+            mode="dynamic" if settings.dynamic_masking else "static",
+            probability=settings.masked_lm_prob,
+            max_masked=settings.max_masked,
+            seed=settings.seed,
+        ),
+        vocabulary=vocabulary,
+        static_columns=source.static_columns,
+        novel_codes=source.novel_codes,
+        input_fingerprint=source.origin.fingerprint,
+        split_seed=settings.seed,
+        train_ratio=settings.train_ratio,
+        split_from=settings.split_from,
+        min_cell=None if source.generated else source.cells.limit,
+    )
+
+
+def _second_pass(
+    settings: ConvertSettings,
+    work: Path,
+    paths: Mapping[str, Path],
+    results: Sequence[PartResult],
+    final: Mapping[int, FinalIds],
+    info: DatasetInfo,
+    repeats: bool,
+) -> dict[str, PatientDataset]:
+    """Write the datasets, one file each where a shard holds all patients; return them."""
+    tasks = {split: _shard_tasks(settings, work, split, results, final, info, repeats) for split in paths}
+    single = all(len(of_split) == 1 for of_split in tasks.values())
+    if single and not any(path.is_dir() for path in paths.values()):
+        datasets = {split: encode(of_split[0]) for split, of_split in tasks.items()}
+        with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
+            for split, dataset in datasets.items():
+                save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
+        return datasets
+    bar = console.progress(total=sum(map(len, tasks.values())), label="Encoding", unit=" shards")
+    slowest = 0.0
+    made: dict[str, list[MadeShard]] = {split: [] for split in tasks}
+    for split, of_split in tasks.items():
+        for shard in ordered_map(write_encoded, of_split, settings.workers):
+            made[split].append(shard)
+            slowest = max(slowest, shard.seconds)
+            bar.set_postfix_str(f"slowest {slowest:.1f} s")
+            bar.update(1)
+    bar.close()
+    with ExitStack() as folders:  # as with files
+        for split, shards in made.items():
+            staged = folders.enter_context(staged_folder(paths[split], check_replaceable))
+            fill_folder(staged, replace(info, split=split), work / split, shards)
+    return {split: open_dataset(path) for split, path in paths.items()}
+
+
+def _shard_tasks(
+    settings: ConvertSettings,
+    work: Path,
+    split: str,
+    results: Sequence[PartResult],
+    final: Mapping[int, FinalIds],
+    info: DatasetInfo,
+    repeats: bool,
+) -> list[ShardTask]:
+    """Divide the pieces of a split into shards, in their order: a shard is full with the piece that fills it."""
+    kinds = ColumnKinds()
+    for result in results:
+        counting.add(kinds, result.kinds[split])
+    folder = make_folder(work / split)
+    groups: list[list[tuple[int, Path]]] = []
+    room = 0
+    for result in results:
+        for chunk, kept in enumerate(result.kept[split]):
+            if room <= 0:
+                groups.append([])
+                room = settings.shard_size
+            groups[-1].append((result.number, piece_path(work, result.number, chunk, split)))
+            room -= kept
+    own = replace(info, split=split)
+    return [
+        ShardTask(
+            folder / f"shard-{number:05}.pt",
+            pieces,
+            {part: final[part] for part, _ in pieces},
+            repeats,
+            own,
+            kinds,
+        )
+        for number, pieces in enumerate(groups)
+    ]

@@ -14,6 +14,7 @@ from exmed_bert.data.readers.registry import reader_of
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import IMPLAUSIBLE_BIRTH_YEAR, NO_BIRTH_YEAR, ReadingSummary
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.data.translation import TranslationSummary, Translator
 from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
 from exmed_bert.settings import ReadingSettings
 from exmed_bert.startup import called
@@ -30,6 +31,7 @@ class PatientInput:
         settings: how to read them.
         static_columns: those that are read.
         summary: what the latest reading has read and left out so far.
+        read: patients and events that it has read.
     """
 
     def __init__(
@@ -48,12 +50,33 @@ class PatientInput:
         Raises:
             InputError: a path is missing, or the format is not known.
         """
-        self.settings = settings or ReadingSettings()
+        source = Source.at(paths, f"make it with: {called('generate')}")
+        self._set_up(source, settings or ReadingSettings(), static_columns)
+
+    def _set_up(self, source: Source, settings: ReadingSettings, static_columns: Sequence[StaticColumn]) -> None:
+        self.settings = settings
         self.static_columns = tuple(static_columns)
-        self.source = Source.at(paths, f"make it with: {called('generate')}")
-        self.reader, self._known_by = reader_of(self.source, self.settings)
+        self.source = source
+        self.reader, self._known_by = reader_of(source, settings)
         self.summary = ReadingSummary()
-        self._read = (0, 0)
+        self.read = (0, 0)
+        self._translator: Translator | None = None
+
+    @classmethod
+    def of(cls, source: Source, settings: ReadingSettings, static_columns: Sequence[StaticColumn]) -> "PatientInput":
+        """Return the patients of files that were found before."""
+        made = cls.__new__(cls)
+        made._set_up(source, settings, static_columns)
+        return made
+
+    def parts(self) -> list[Source]:
+        """Return parts of the files, in order, that can be read apart from each other: no patient is in two of them."""
+        return self.reader.divide(self.source)
+
+    def announce(self) -> None:
+        """Say what the files are taken for, where it is not our own record."""
+        if not self.reader.own_record:
+            console.echo(f"Reading {self} as {self.read_as}")
 
     def __str__(self) -> str:
         return str(self.source)
@@ -84,7 +107,7 @@ class PatientInput:
 
         Its meta file may stand beside another's patients, so they have to be as many as it says, and their events too.
         """
-        return self.origin.generated and self._read == self.origin.wrote
+        return self.origin.generated and self.read == self.origin.wrote
 
     @property
     def cells(self) -> MinCell:
@@ -94,16 +117,30 @@ class PatientInput:
         return MinCell(0 if self.generated else DEFAULT_LIMIT)
 
     def chunks(self, size: int = CHUNK) -> Iterator[PatientColumns]:
-        """Yield the patients as columns, at most ``size`` at a time.
-
-        Patients whose birth year is implausible are left out and counted.
+        """Yield the patients as columns, at most ``size`` at a time, and say what a user has to know of them.
 
         Raises:
             InputError: a file is damaged, a record is wrong, or there is no patient.
         """
+        self.announce()
+        yield from self.quiet_chunks(size)
+        self.check_any()
+        self.warn()
+
+    def quiet_chunks(self, size: int = CHUNK, translated: bool = True) -> Iterator[PatientColumns]:
+        """Yield the patients as columns, at most ``size`` at a time, without a word; there may be none.
+
+        Patients whose birth year is implausible are left out and counted.
+
+        Args:
+            size: of a chunk.
+            translated: whether codes are translated; if not, they stay as they are written.
+
+        Raises:
+            InputError: a file is damaged, or a record is wrong.
+        """
         self.summary = ReadingSummary(self.read_as)
-        if not self.reader.own_record:
-            console.echo(f"Reading {self} as {self.read_as}")
+        self._translator = None  # a reading of its own, with counts of its own
         read = events = 0
         for patients in self.raw_chunks(size):
             read += len(patients)
@@ -113,16 +150,45 @@ class PatientInput:
                 self.summary.excluded[IMPLAUSIBLE_BIRTH_YEAR] += int((~plausible).sum())
                 patients = patients.take(np.flatnonzero(plausible))
             if len(patients):
-                yield patients
-        self._read = read, events
+                yield self.translator.apply(patients) if translated else patients
+        self.read = read, events
+
+    @property
+    def translator(self) -> Translator:
+        """Translates the codes of the latest reading; its summary counts what became of them."""
+        if self._translator is None:
+            self._translator = Translator(self.settings, self.reader.own_record or self.origin.own_record)
+        return self._translator
+
+    @property
+    def translation(self) -> TranslationSummary:
+        """What became of the codes of the latest reading."""
+        return self.translator.summary
+
+    def take_counts(self, summary: ReadingSummary, translation: TranslationSummary, read: tuple[int, int]) -> None:
+        """Take the counts of a reading that was done in parts."""
+        self.summary, self.read = summary, read
+        self.translator.summary = translation
+
+    def check_any(self) -> None:
+        """Refuse an input of which no patient is left.
+
+        Raises:
+            InputError: so it is.
+        """
         excluded = self.summary.excluded.total()
-        if not read and not excluded:
+        if not self.read[0] and not excluded:
             raise InputError(f"{self}: holds no patients")
-        if excluded == read + self.summary.excluded[NO_BIRTH_YEAR]:
+        if excluded == self.read[0] + self.summary.excluded[NO_BIRTH_YEAR]:
             why = "; ".join(f"{count:,} {reason}" for reason, count in self.summary.excluded.items())
             raise InputError(
                 f"{self}: no patient is left: {why}; expected birth_year from {BIRTH_YEARS[0]} to {BIRTH_YEARS[1]}"
             )
+
+    def warn(self) -> None:
+        """Print a line on each thing that a user has to know of the codes."""
+        for warning in self.translator.warnings():
+            console.warn(f"{self}: {warning}")
 
     def raw_chunks(self, size: int = CHUNK) -> Iterator[PatientColumns]:
         """Yield all patients as the reader finds them, with codes as they are written."""
@@ -133,5 +199,11 @@ class PatientInput:
 def read_patients(
     path: Path, static_columns: Sequence[StaticColumn] = BUILT_IN, size: int = CHUNK
 ) -> Iterator[PatientColumns]:
-    """Yield the patients of a file or folder with the default settings; see `PatientInput.chunks`."""
-    return PatientInput([path], static_columns=static_columns).chunks(size)
+    """Yield the patients of a file or folder with the default settings, codes as they are written.
+
+    Raises:
+        InputError: as `PatientInput.chunks` does.
+    """
+    source = PatientInput([path], static_columns=static_columns)
+    yield from source.quiet_chunks(size, translated=False)
+    source.check_any()

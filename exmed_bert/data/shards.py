@@ -5,6 +5,7 @@ code occurs. So opening takes the same time for any number of patients.
 """
 
 import json
+import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -163,7 +164,7 @@ class ShardedDataset(PatientDataset):
         if number not in self._opened:
             shard = self.shards[number]
             path = self.folder / shard.file
-            columns = _read_shard(path)
+            columns = read_shard(path)
             try:
                 check_columns(columns, self.info)
                 held = (len(columns["offsets"]) - 1, len(columns["codes"]), len(columns["visit_days"]))
@@ -270,7 +271,12 @@ def _gather(groups: Sequence[tuple[np.ndarray, PatientDataset, np.ndarray]], siz
     )
 
 
-def _read_shard(path: Path) -> dict[str, torch.Tensor]:
+def read_shard(path: Path) -> dict[str, torch.Tensor]:
+    """Return the columns of a shard, mapped.
+
+    Raises:
+        InputError: it is missing, damaged, of another version, or would execute code.
+    """
     try:
         content = torch.load(existing_file(path), map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
@@ -282,11 +288,54 @@ def _read_shard(path: Path) -> dict[str, torch.Tensor]:
     return dict(content["columns"])
 
 
-def write_manifest(path: Path, info: DatasetInfo, shards: Sequence[Shard]) -> None:
-    """Write what `open_folder` reads, after the shards: where it stands, all of them do."""
+@dataclass(frozen=True)
+class MadeShard:
+    """A shard that was written, and what the dataset has to know of its patients.
+
+    Attributes:
+        shard: its entry in the manifest.
+        lengths: (patients,) uint16, tokens of each.
+        code_counts: (V,) int64, how often each code occurs.
+        seconds: how long it took.
+    """
+
+    shard: Shard
+    lengths: np.ndarray
+    code_counts: np.ndarray
+    seconds: float = 0.0
+
+
+def fill_folder(folder: Path, info: DatasetInfo, shards: Path, made: Sequence[MadeShard]) -> None:
+    """Move shards into the folder of a dataset, and write what belongs to them.
+
+    Args:
+        folder: of the dataset.
+        info: of the dataset.
+        shards: the folder where they are now, on the same disk.
+        made: what was made, in order.
+    """
+    for one in made:
+        os.replace(shards / one.shard.file, folder / one.shard.file)
+    np.save(folder / LENGTHS, np.concatenate([one.lengths for one in made]))
+    np.save(folder / CODE_COUNTS, np.sum([one.code_counts for one in made], axis=0))
     content = {"format": FORMAT, "version": VERSION, "layout": "shards", **info.to_dict()}
-    content["shards"] = [asdict(shard) for shard in shards]
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content["shards"] = [asdict(one.shard) for one in made]
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but a dataset, a file or a folder.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if folder.is_file():
+        PatientDataset.load(folder)
+        return
+    names = {path.name for path in folder.iterdir()}
+    others = sorted(name for name in names - {MANIFEST, LENGTHS, CODE_COUNTS} if not name.startswith("shard-"))
+    if MANIFEST not in names or others:
+        raise InputError(f"{folder}: is a folder of something else, expected a dataset to replace, or nothing")
 
 
 def open_folder(folder: Path) -> ShardedDataset:

@@ -1,7 +1,7 @@
 """From patients to tokens: visits in order, one token per code, the most recent visits that fit."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.data.patient import EventColumns, PatientColumns
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
-from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on, in_order
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on
 
 _DAY_SPAN = 2**23  # more than the days of the calendar, years 1 to 9999
 
@@ -117,10 +117,9 @@ class FinalIds:
 
 
 class Tokenizer:
-    """Tokenizes chunk after chunk of patients with provisional ids; `vocabulary` settles them at the end.
+    """Tokenizes chunk after chunk of patients with provisional ids; `final_ids` settles them at the end.
 
-    The vocabulary is complete only when the last patient has been read, so each new code takes the next free id, and
-    `vocabulary` returns the final one with the permutation that leads to it.
+    The vocabulary is complete only when the last patient has been read, so each new code takes the next free id.
     """
 
     def __init__(
@@ -198,32 +197,21 @@ class Tokenizer:
             rows=rows,
         )
 
-    def vocabulary(self, used: np.ndarray) -> tuple[CodeVocabulary, FinalIds]:
-        """Return the vocabulary, known codes and then others in use, and the final id of each provisional one.
+    @property
+    def keys(self) -> list[CodeKey]:
+        """The code of each provisional id, in their order, above the special tokens."""
+        return list(self._ids)
 
-        Args:
-            used: provisional ids that the tokenized patients hold.
-        """
-        in_use = set(used.tolist())
-        new = [key for key, i in self._ids.items() if i >= len(self._known) and i in in_use]
-        vocabulary = self._known.extended(in_order(new))
-        return vocabulary, self._final_ids(vocabulary)
+    @property
+    def entities(self) -> list[str]:
+        """The name of each provisional entity type, in their order."""
+        return list(self._entities)
 
     def extended_vocabulary(self) -> tuple[CodeVocabulary, FinalIds]:
         """Return the known vocabulary with all codes met at its end, and the final id of each provisional one."""
         new = list(self._ids)[len(self._known) - len(SPECIAL_TOKENS) :]
         vocabulary = self._known.extended(new)
-        return vocabulary, self._final_ids(vocabulary)
-
-    def _final_ids(self, vocabulary: CodeVocabulary) -> FinalIds:
-        codes = np.full(len(SPECIAL_TOKENS) + len(self._ids), UNK, dtype=np.int32)
-        codes[: len(SPECIAL_TOKENS)] = np.arange(len(SPECIAL_TOKENS))
-        for key, token in zip(vocabulary.keys, range(len(vocabulary)), strict=True):
-            if key is not None:
-                codes[self._ids[key]] = token
-        # Events of a system of which no code is known are UNK, of the default entity.
-        entities = [max(_index(vocabulary.entity_names, name), 0) for name in self._entities]
-        return FinalIds(codes, np.array(entities, dtype=np.int32))
+        return vocabulary, final_ids(self.keys, self.entities, vocabulary)
 
     def _code_table(self, events: EventColumns) -> _CodeTable:
         """Look up each code of the table that events have, once."""
@@ -277,6 +265,29 @@ class Tokenizer:
         ages = ages_on(day, birth_years, self.age_unit)
         self.summary.before_birth += int((ages == UNK).sum())
         return ages
+
+
+def final_ids(
+    keys: Sequence[CodeKey],
+    entities: Sequence[str],
+    vocabulary: CodeVocabulary,
+    stand_ins: Mapping[CodeKey, CodeKey | None] | None = None,
+) -> FinalIds:
+    """Return the final id of each provisional one.
+
+    Args:
+        keys: the code of each provisional id above the special tokens.
+        entities: the name of each provisional entity type.
+        vocabulary: gives the final ids; a code that is not in it becomes UNK.
+        stand_ins: what stands for a code that is not itself to be in the vocabulary, None for UNK.
+    """
+    stand_ins = stand_ins or {}
+    places = {key: token for token, key in enumerate(vocabulary.keys) if key is not None}
+    found = (places.get(stand_ins.get(key, key), UNK) for key in keys)  # type: ignore[arg-type]
+    codes = [*range(len(SPECIAL_TOKENS)), *found]
+    # Events of a system of which no code is known are UNK, of the default entity.
+    types = [max(_index(vocabulary.entity_names, name), 0) for name in entities]
+    return FinalIds(np.array(codes, dtype=np.int32), np.array(types, dtype=np.int32))
 
 
 def _index(names: Sequence[str], name: str) -> int:

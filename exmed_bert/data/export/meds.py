@@ -73,6 +73,8 @@ def export_meds(folder: Path, chunks: Iterable[PatientColumns], origin: Origin) 
 
 
 def _check_replaceable(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file, expected a folder")
     ours = written_files(folder)
     if ours is None:
         raise InputError(f"{folder}: is a folder with other files, expected a new folder or an earlier export")

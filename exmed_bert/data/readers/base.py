@@ -101,6 +101,10 @@ class Reader(Protocol):
         """
         ...
 
+    def divide(self, source: Source) -> list[Source]:
+        """Return parts of the files, in order, that can be read apart from each other: no patient is in two of them."""
+        ...
+
     def origin(self, source: Source) -> Origin:
         """Return what is known of where the patients come from."""
         ...

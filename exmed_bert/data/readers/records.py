@@ -43,6 +43,10 @@ class RecordReader(ABC):
         """Tell by the names of the files."""
         return f"file names {', '.join(self.extensions)}" if source.files == self._files(source) else None
 
+    def divide(self, source: Source) -> list[Source]:
+        """Return each file by itself."""
+        return [Source((path,), (path,)) for path in self._files(source)]
+
     def origin(self, source: Source) -> Origin:
         """Return the digest of the files' bytes, and what the generator wrote beside them."""
         files = self._files(source)

@@ -303,6 +303,10 @@ class TableReader(ABC):
     def check(self, summary: ReadingSummary) -> None:  # noqa: B027
         """Look at the counts of the rows before patients are read; to refuse what can only be a wrong option."""
 
+    def divide(self, source: Source) -> list[Source]:
+        """Return all files together: a table may have any patient in any file."""
+        return [source]
+
     def origin(self, source: Source) -> Origin:
         """Return what is known of where the patients come from: the digest of the files that are read."""
         used = [file for table in self.used for file in source.tables.get(table, ())]

@@ -1,0 +1,111 @@
+"""What a conversion tells its user: tables on the console, a page, and a file of the codes that were left out."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from exmed_bert import console
+from exmed_bert.codes import code_system
+from exmed_bert.data.conversion_counts import Conversion, ConversionCounts
+from exmed_bert.data.conversion_page import conversion_page
+from exmed_bert.data.conversion_plots import DRAWINGS
+from exmed_bert.data.coverage import unknown_rows, warn_of_unknown
+from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED
+from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
+from exmed_bert.files import atomic_write
+from exmed_bert.reporting.folder import PAGE, report_files
+from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.settings import ConvertSettings
+
+UNMAPPED = "unmapped_codes.csv"
+
+
+def report_conversion(result: Conversion, settings: ConvertSettings, base: Path) -> None:
+    """Print what was made and left out; write the page and the codes that nothing maps.
+
+    Args:
+        result: of the conversion.
+        settings: of the conversion.
+        base: path of the datasets without their ending; the page's folder gets its name.
+    """
+    cells = result.source.cells
+    counts = ConversionCounts(
+        str(result.source),
+        result.counts.reading,
+        result.counts.translation.events,
+        result.counts.translation.unmapped,
+        result.summary,
+        settings.min_observations,
+        result.datasets,
+    )
+    folder = base.with_name(f"{base.name}_conversion")
+    report = conversion_page(counts, cells)
+    with report_files(folder, report, DRAWINGS) as staged:
+        _write_unmapped(staged / UNMAPPED, result, cells)
+    console.table(f"Converted {result.source}", _rows(result, settings, cells))
+    warn_of_unknown(result.source, result.counts.translation.unmapped, result.summary, cells)
+    for split, dataset in result.datasets.items():
+        path = result.paths[split]
+        size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
+        console.table(f"{path}", [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))])
+    console.table("Written", [("datasets", ", ".join(map(str, result.paths.values()))), ("page", folder / PAGE)])
+
+
+def _rows(result: Conversion, settings: ConvertSettings, cells: MinCell) -> list[tuple[str, Any]]:
+    summary = result.summary
+    excluded = result.counts.reading.excluded + result.counts.excluded
+    excluded[f"fewer than {settings.min_observations} codes"] = summary.too_short
+    left = [len(dataset) for dataset in result.datasets.values()]
+    left.append(summary.patients - summary.too_short - sum(left))  # of the split that is not written
+    vocabulary = next(iter(result.datasets.values())).info.vocabulary
+    in_datasets = sum(int(dataset.code_counts[UNK]) for dataset in result.datasets.values())
+    rows: list[tuple[str, Any]] = [
+        ("patients read", cells.total([*excluded.values(), *left])),
+        *((f"excluded: {reason}", cells.count(count)) for reason, count in excluded.items()),
+        (f"cut to the latest {settings.max_length} codes", cells.count(summary.truncated)),
+        *_translated(result, cells),
+        ("codes in the vocabulary", len(vocabulary) - len(SPECIAL_TOKENS)),
+        *([(f"codes that occur fewer than {settings.min_code_count} times", len(result.rare))] if result.rare else []),
+        ("masking", "dynamic" if settings.dynamic_masking else "static"),
+        *((f"unknown {name}, kept as UNK", cells.count(count)) for name, count in summary.unknown_static.items()),
+        *unknown_rows(summary, settings.max_length, in_datasets, cells, settings.vocab_from),
+    ]
+    if summary.before_birth:
+        name = f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)"
+        rows.append((name, cells.count(summary.before_birth)))
+    return rows
+
+
+def _translated(result: Conversion, cells: MinCell) -> list[tuple[str, Any]]:
+    """Return rows on the events of other code systems: how many of each are translated, and how many left out."""
+    totals: dict[tuple[str, str], int] = {}
+    for (system, outcome, _), count in result.counts.translation.events.items():
+        totals[system, outcome] = totals.get((system, outcome), 0) + count
+    rows: list[tuple[str, Any]] = []
+    for system in dict.fromkeys(system for system, outcome in sorted(totals) if outcome in (MAPPED, LEFT_OUT)):
+        title = code_system(system).title
+        shown = [
+            (outcome, totals[system, outcome]) for outcome in (MAPPED, KEPT, LEFT_OUT) if (system, outcome) in totals
+        ]
+        rows.append((f"events of {title}", ", ".join(f"{cells.count(count)} {outcome}" for outcome, count in shown)))
+    return rows
+
+
+def _write_unmapped(path: Path, result: Conversion, cells: MinCell) -> None:
+    """Write the codes that no map translates and that are not kept, the most frequent first."""
+    with atomic_write(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["source_system", "source_code", "events"])
+        ranked = sorted(result.counts.translation.unmapped.items(), key=lambda item: (-item[1], item[0]))
+        for (system, code), count in ranked:
+            if count >= cells.limit:
+                table.writerow([system, code, count])
+
+
+def _shown(stats: dict[str, int | float | str], cells: MinCell) -> list[tuple[str, Any]]:
+    """Return the counts of a dataset as they may be told; the longest history is one patient's."""
+    told = {name: value for name, value in stats.items() if not (cells.limit and name.endswith("(max)"))}
+    return [
+        (name, cells.count(value) if isinstance(value, int) and name != "distinct codes" else value)
+        for name, value in told.items()
+    ]

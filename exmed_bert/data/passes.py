@@ -1,0 +1,301 @@
+"""The two passes of a conversion: parts of the input become pieces of tokens, and pieces become datasets or shards.
+
+A part of the input is a file, where patients are whole in each file, or all of it. Parts are independent of each other,
+and so are shards: processes work on several at once, and what they make is the same for any number of them. What a
+pass has made stays until the conversion is complete, so that one that was killed goes on with what is missing.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from exmed_bert.codes import CodeKey
+from exmed_bert.data.assembly import ColumnKinds, join_pieces, select_piece, settled
+from exmed_bert.data.counting import from_plain, to_plain
+from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.pieces import Piece, read_piece, write_piece
+from exmed_bert.data.randomness import hash_patient_ids
+from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.summary import ReadingSummary
+from exmed_bert.data.shards import MadeShard, Shard, read_shard, write_shard
+from exmed_bert.data.splits import FROM_INPUT, InputSplit, SplitRule, needed_splits
+from exmed_bert.data.static_columns import declared
+from exmed_bert.data.tokenizer import FinalIds, Tokenizer, TokenizerSummary
+from exmed_bert.data.translation import TranslationSummary
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
+from exmed_bert.data.vocabulary_file import vocabulary_from
+from exmed_bert.files import atomic_write, fingerprint
+from exmed_bert.settings import ConvertSettings
+
+SPLITS = ("train", "val")
+_STATIC_EPOCH = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the input, to be read.
+
+    Attributes:
+        number: its place in the input.
+        source: its files.
+        settings: of the conversion.
+        folder: for its pieces.
+    """
+
+    number: int
+    source: Source
+    settings: ConvertSettings
+    folder: Path
+
+    @property
+    def result(self) -> Path:
+        """The file that says what was read; it is written last."""
+        return self.folder / f"part-{self.number:05}.json"
+
+    @property
+    def hashes(self) -> Path:
+        """The file of the hashes of all patients read."""
+        return self.folder / f"part-{self.number:05}.npy"
+
+
+def piece_path(folder: Path, part: int, chunk: int, split: str) -> Path:
+    """Return the file of a piece: the patients of a split in a chunk of a part."""
+    return folder / f"part-{part:05}-{chunk:05}-{split}.npz"
+
+
+@dataclass
+class PartCounts:
+    """What was met in a part of the input.
+
+    Attributes:
+        reading, translation, tokens: the summaries of reader, translator and tokenizer.
+        excluded: patients that were read and belong to no split, by reason.
+    """
+
+    reading: ReadingSummary = field(default_factory=ReadingSummary)
+    translation: TranslationSummary = field(default_factory=TranslationSummary)
+    tokens: TokenizerSummary = field(default_factory=TokenizerSummary)
+    excluded: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class PartResult:
+    """What became of a part of the input.
+
+    Attributes:
+        number: its place in the input.
+        counts: what was met.
+        keys: the code of each provisional id above the special tokens.
+        entities: the name of each provisional entity type.
+        code_counts: tokens of each of `keys` in the pieces.
+        kept: patients of each piece, by split, chunk after chunk.
+        kinds: what the columns of each split have to hold.
+        read: patients and events read.
+        seconds: how long it took.
+    """
+
+    number: int
+    counts: PartCounts
+    keys: list[CodeKey]
+    entities: list[str]
+    code_counts: list[int]
+    kept: dict[str, list[int]]
+    kinds: dict[str, ColumnKinds]
+    read: tuple[int, int]
+    seconds: float
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        content = {
+            **vars(self),
+            "counts": to_plain(self.counts),
+            "kinds": {split: to_plain(kinds) for split, kinds in self.kinds.items()},
+        }
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(content), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "PartResult":
+        """Read what `save` wrote.
+
+        Raises:
+            OSError, KeyError, TypeError, ValueError: it is missing or damaged.
+        """
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["counts"] = from_plain(PartCounts, content["counts"])
+        content["kinds"] = {split: from_plain(ColumnKinds, kinds) for split, kinds in content["kinds"].items()}
+        content["keys"] = [(system, code) for system, code in content["keys"]]
+        content["read"] = tuple(content["read"])
+        return cls(**content)
+
+
+def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None) -> PartResult:
+    """Read, translate and tokenize a part of the input, and write its pieces; the first pass.
+
+    Args:
+        part: of the input.
+        progress: called with the number of patients of each chunk.
+
+    Raises:
+        InputError: the part cannot be read, or a record is wrong.
+    """
+    start, settings = time.perf_counter(), part.settings
+    patients_of = PatientInput.of(part.source, settings, declared(settings.static_columns))
+    tokenizer = Tokenizer(
+        settings.max_length,
+        settings.min_observations,
+        settings.age_unit,
+        known=None if settings.vocab_from is None else vocabulary_from(settings.vocab_from),
+        static_columns=patients_of.static_columns,
+        extend=settings.vocab_from is None or settings.extend_vocab,
+    )
+    rule = split_rule(settings)
+    hashes_seen: list[np.ndarray] = []
+    kept: dict[str, list[int]] = {split: [] for split in SPLITS}
+    counts, excluded = np.zeros(0, dtype=np.int64), Counter[str]()
+    kinds = {split: ColumnKinds() for split in SPLITS}
+    for chunk, patients in enumerate(patients_of.quiet_chunks()):
+        read = len(patients)
+        hashes = hash_patient_ids(patients.patient_ids)
+        hashes_seen.append(hashes)
+        if rule.from_input:
+            patients, hashes = _in_a_split(patients, hashes, patients_of, excluded)
+        tokens = tokenizer.encode(patients)
+        in_train = rule.trains_on(hashes, patients.splits)[tokens.rows]
+        for split, chosen in zip(SPLITS, (in_train, ~in_train), strict=True):
+            piece = select_piece(patients, tokens, hashes, chosen)
+            write_piece(piece_path(part.folder, part.number, chunk, split), piece)
+            kept[split].append(len(piece["patient_hashes"]))
+            kinds[split].note(piece)
+            found = np.bincount(piece["codes"], minlength=len(counts))
+            found[: len(counts)] += counts
+            counts = found
+        progress(read)
+    np.save(part.hashes, np.concatenate(hashes_seen))
+    counts = np.concatenate((counts, np.zeros(len(SPECIAL_TOKENS) + len(tokenizer.keys), dtype=np.int64)))
+    result = PartResult(
+        part.number,
+        PartCounts(patients_of.summary, patients_of.translation, tokenizer.summary, excluded),
+        tokenizer.keys,
+        tokenizer.entities,
+        counts[len(SPECIAL_TOKENS) : len(SPECIAL_TOKENS) + len(tokenizer.keys)].tolist(),
+        kept,
+        kinds,
+        patients_of.read,
+        time.perf_counter() - start,
+    )
+    result.save(part.result)
+    return result
+
+
+def split_rule(settings: ConvertSettings) -> SplitRule:
+    """Return what decides the split of a patient."""
+    return FROM_INPUT if settings.split_from == "input" else SplitRule(settings.seed, settings.train_ratio)
+
+
+def _in_a_split(
+    patients: PatientColumns, hashes: np.ndarray, source: PatientInput, excluded: Counter[str]
+) -> tuple[PatientColumns, np.ndarray]:
+    """Return the patients that the input puts into one of the two splits, and their hashes; count the others."""
+    splits = needed_splits(source, patients.splits, "--split-from input")
+    for split, reason in ((InputSplit.HELD_OUT, "held out by the input"), (InputSplit.UNKNOWN, "in no split")):
+        if count := int((splits == split).sum()):
+            excluded[reason] += count
+    rows = np.flatnonzero((splits == InputSplit.TRAIN) | (splits == InputSplit.TUNING))
+    return patients.take(rows), hashes[rows]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard, to be made of pieces.
+
+    Attributes:
+        path: the file.
+        pieces: each with the number of its part.
+        final: by number of a part the final ids of its provisional ones.
+        repeats: whether codes may have become others' repetitions, which go.
+        info: of the dataset.
+        kinds: what the columns have to hold.
+    """
+
+    path: Path
+    pieces: Sequence[tuple[int, Path]]
+    final: dict[int, FinalIds]
+    repeats: bool
+    info: DatasetInfo
+    kinds: ColumnKinds
+
+
+def encode(task: ShardTask) -> PatientDataset:
+    """Return the patients of some pieces with final ids; the second pass."""
+    parts: list[Piece] = []
+    for number, path in task.pieces:
+        piece = settled(read_piece(path), task.final[number])
+        parts.append(_without_repeats(piece) if task.repeats else piece)
+    info = task.info
+    columns = join_pieces(parts, task.kinds, info.max_length, info.age_unit, len(info.vocabulary))
+    return with_static_masks(PatientDataset(info, columns))
+
+
+def write_encoded(task: ShardTask) -> MadeShard:
+    """Encode a shard and write it, whole or not at all; one that stands there from before is looked at instead."""
+    start = time.perf_counter()
+    if task.path.is_file():
+        dataset = PatientDataset(task.info, read_shard(task.path))
+    else:
+        dataset = encode(task)
+        with atomic_write(task.path) as part:
+            write_shard(part, dataset.columns)
+    plos = int((dataset.columns["plos"] >= 0).sum())
+    sizes = (len(dataset), len(dataset.columns["codes"]), len(dataset.columns["visit_days"]), plos)
+    shard = Shard(task.path.name, *sizes, fingerprint(task.path))
+    lengths = dataset.lengths.astype(np.uint16)
+    return MadeShard(shard, lengths, dataset.code_counts, time.perf_counter() - start)
+
+
+def _without_repeats(piece: Piece) -> Piece:
+    """Return a piece without the tokens that repeat a code of their visit, UNK aside."""
+    codes, visits, lengths = piece["codes"], piece["visit_ids"], piece["lengths"]
+    patient = np.repeat(np.arange(len(lengths)), lengths)
+    visit = patient * (int(visits.max(initial=0)) + 1) + visits
+    key = visit * (int(codes.max(initial=0)) + 1) + codes
+    kept = np.zeros(len(codes), dtype=bool)
+    kept[np.unique(key, return_index=True)[1]] = True
+    kept |= codes < len(SPECIAL_TOKENS)
+    if kept.all():
+        return piece
+    names = ("codes", "entities", "ages", "visit_ids")
+    left = {name: piece[name][kept] for name in names}
+    return piece | left | {"lengths": np.bincount(patient[kept], minlength=len(lengths))}
+
+
+def with_static_masks(dataset: PatientDataset) -> PatientDataset:
+    """Return a dataset of static masking with its masks drawn, once and for all; another one as it is."""
+    masking = dataset.info.needed_masking
+    if masking.mode != "static":
+        return dataset
+    epoch = VALIDATION_EPOCH if dataset.info.split == "val" else _STATIC_EPOCH
+    shown, masked = [], []
+    for start in range(0, len(dataset), 4096):
+        batch = dataset.batch(range(start, min(start + 4096, len(dataset))))
+        inputs, labels = mask_batch(
+            batch.codes, batch.lengths, batch.patient_hashes, masking, epoch, len(dataset.info.vocabulary)
+        )
+        real = np.arange(batch.codes.shape[1]) < batch.lengths[:, None]
+        shown.append(inputs[real])
+        masked.append((labels != IGNORED)[real])
+    columns = {
+        "shown_codes": torch.from_numpy(np.concatenate(shown)).to(dataset.columns["codes"].dtype),
+        "masked": torch.from_numpy(np.concatenate(masked)),
+    }
+    return PatientDataset(dataset.info, dataset.columns | columns)
