@@ -266,3 +266,31 @@ def test_rows_of_a_patient_that_differ_are_noted(tmp_path: Path) -> None:
     assert summary.notes == [
         "Rows of the same patient differ in birth_year, sex: the first in order of the values is read."
     ]
+
+
+class Numbered(Claims):
+    """So many events, all on one day, that several threads would work on them."""
+
+    def tables(self, db: Any, reading: Reading) -> Tables:
+        db.execute("SET threads = 4")
+        db.execute("CREATE TABLE numbered AS SELECT range AS number FROM range(400000)")
+        return Tables(
+            people="SELECT range AS patient_id, 1960 AS birth_year FROM range(1000)",
+            events=[
+                Events(
+                    "numbered",
+                    "SELECT hash(number) % 1000 AS patient_id, 0 AS day, 'icd10cm' AS system, number::VARCHAR AS code "
+                    "FROM numbered",
+                )
+            ],
+        )
+
+
+def test_events_of_a_day_keep_the_order_of_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "any.csv").touch()
+    reading = Reading(Source.at([tmp_path]), ReadingSettings(), BUILT_IN, ReadingSummary())
+    (patients,) = Numbered().chunks(reading, 1000)
+    events = patients.events
+    numbers = np.array([int(code) for _, code in events.table])[events.codes]
+    assert len(numbers) == 400_000
+    assert ((np.diff(numbers) > 0) | (np.diff(events.patients()) > 0)).all()

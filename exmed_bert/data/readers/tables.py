@@ -7,6 +7,7 @@ a day, in the order of their files. Neither the joins nor the sort have to fit i
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -479,17 +480,29 @@ def _load_events(
         with explained(events.label):
             described = {str(row[0]): str(row[1]) for row in db.sql(f"DESCRIBE {events.sql}").fetchall()}
             why = "WHEN e.reason IS NOT NULL THEN e.reason" if "reason" in described else ""
-            db.execute(
-                f"INSERT INTO events SELECT p.row, e.day, e.system, e.code, {source}, CASE {why} "
-                f"WHEN p.key IS NULL THEN {quoted(ORPHANS)} WHEN e.day IS NULL THEN {quoted(NO_DATE)} "
-                f"WHEN e.code IS NULL THEN {quoted(NO_CODE)} WHEN e.system IS NULL THEN {quoted(NO_SYSTEM)} END "
-                f"FROM ({events.sql}) e LEFT JOIN patients p "
-                f"ON p.key = {people.key('e.patient_id', described['patient_id'])}"
-            )
+            with _one_thread(db):
+                db.execute(
+                    f"INSERT INTO events SELECT p.row, e.day, e.system, e.code, {source}, CASE {why} "
+                    f"WHEN p.key IS NULL THEN {quoted(ORPHANS)} WHEN e.day IS NULL THEN {quoted(NO_DATE)} "
+                    f"WHEN e.code IS NULL THEN {quoted(NO_CODE)} WHEN e.system IS NULL THEN {quoted(NO_SYSTEM)} END "
+                    f"FROM ({events.sql}) e LEFT JOIN patients p "
+                    f"ON p.key = {people.key('e.patient_id', described['patient_id'])}"
+                )
         counts = db.sql(f"SELECT reason, count(*) FROM events WHERE source = {source} GROUP BY reason").fetchall()
         of_file = summary.of(events.label)
         of_file[ROWS] += sum(count for _, count in counts) if events.rows is None else events.rows
         of_file.update({reason: count for reason, count in counts if reason is not None})
+
+
+@contextmanager
+def _one_thread(db: "duckdb.DuckDBPyConnection") -> Iterator[None]:
+    """Let joins leave the rows in their order: done by several threads, they mix it."""
+    threads = db.sql("SELECT current_setting('threads')").fetchall()[0][0]
+    db.execute("SET threads = 1")
+    try:
+        yield
+    finally:
+        db.execute(f"SET threads = {threads}")
 
 
 def _stream(db: "duckdb.DuckDBPyConnection", people: _People, reading: Reading, size: int) -> Iterator[PatientColumns]:
