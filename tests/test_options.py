@@ -53,6 +53,8 @@ RUNS = {
         "--input {w}/patients.json --output {o}/d --export meds",
         "--input {e}/mimic/data --input-format mimic --code-map {e}/mimic/code_map.csv --plos-days 4.5 "
         "--output {o}/d.pt",
+        "--input {e}/omop/data --input-format omop --source-vocabulary ICD10CM --athena {e}/omop/data/vocabulary "
+        "--output {o}/d.pt",
         "--input {e}/synthea/data --input-format synthea --code-map {e}/synthea/code_map.csv --output {o}/d.pt",
     ),
     "pretrain": (

@@ -185,6 +185,18 @@ def test_what_it_is_recognized_by(tmp_path: Path) -> None:
     assert PatientInput([EXTRACT]).read_as == f"OMOP ({by})"
 
 
+def test_the_example_has_the_patients_of_the_others() -> None:
+    examples = Path(__file__).resolve().parents[1] / "examples"
+    ours, theirs = read(examples / "omop" / "data")[0], read(examples / "meds" / "data")[0]
+    assert len(ours) == len(theirs) == 120
+    for key, mine in ours.items():
+        other = theirs[key - 1]
+        assert mine["birth_year"] == other["birth_year"] and mine["state"] == other["state"]
+        assert mine["sex"][0] == other["sex"][0] and sorted(mine["events"]) == sorted(other["events"])
+    assert sum(p["had_plos"] for p in ours.values()) == 7
+    assert {p["observation_start"] for p in ours.values()} == {"2021-01-01"}
+
+
 # --- the rules one by one ---
 
 PERSON = ["person_id", "gender_concept_id", "year_of_birth", "location_id", "gender_source_value"]
