@@ -35,6 +35,9 @@ PRETRAIN = "--training-data {w}/d_train.pt --validation-data {w}/d_val.pt --outp
 PRETRAIN += "--output-data-dir {o}/metrics --hidden-size 16 --num-hidden-layers 1 --train-batch-size 16 "
 CLINVEC = PRETRAIN + "--max-steps 1 --use-clinvec --resize-if-needed "
 FINETUNE = "--model-dir {w}/model --input {w}/patients.json --output-dir {o}/tuned --epochs 1 "
+CLAIMS = "--columns 'members*:patient=MEMBER,birth=YOB,sex=SEX[1:M|2:F],plos=LONG_STAY' "
+CLAIMS += "--columns claims.csv:patient=MEMBER,date=SVC_DT,code=DX1..DX4,system=icd10cm,date_format=%m/%d/%Y "
+CLAIMS += "--columns pharmacy.csv:patient=MEMBER,date=FILL_DT,code=ATC,system=atc,date_format=%m/%d/%Y"
 RUNS = {
     "generate": (
         "--num-patients 1500 --output {o}/p.jsonl.gz --novel-prob 0.5 --seed 3 --end-date 2020-06-30 "
@@ -49,7 +52,9 @@ RUNS = {
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
         "--no-extend-vocab",
         "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
-        "--input {e}/meds --output {o}/d.pt --split-from input",
+        "--input {e}/meds --output {o}/d.pt --split-from input --input-format meds",
+        "--input {e}/csv/data --input-format csv --output {o}/d.pt",
+        f"--input {{e}}/csv/claims {CLAIMS} --output {{o}}/d.pt",
         "--input {w}/patients.json --output {o}/d --export meds",
         "--input {e}/mimic/data --input-format mimic --code-map {e}/mimic/code_map.csv --plos-days 4.5 "
         "--output {o}/d.pt",
@@ -202,12 +207,14 @@ def check_saved(saved: dict[str, Any], name: str, words: list[str]) -> None:
     """Assert that a run saved the settings that it was given, and that options gave them."""
     cls = SETTINGS[name]
     shorts = {cls.extra(field).get("short"): field for field in cls.model_fields}
-    given: dict[str, Any] = {}
+    given: dict[str, list[Any]] = {}  # the values of each option, which may be there several times
     for word, value in zip_longest(words, words[1:]):
         field = shorts.get(word) or word.lstrip("-").removeprefix("no-").replace("-", "_")
         if word.startswith("-") and field in cls.model_fields:
-            given[field] = value if value is not None and not value.startswith("--") else not word.startswith("--no-")
+            has_value = value is not None and not value.startswith("--")
+            given.setdefault(field, []).append(value if has_value else not word.startswith("--no-"))
     assert {field for field, origin in saved["origin"].items() if origin == "flag"} == set(given)
     assert {field: str(saved["settings"][field]) for field in given} == {
-        field: str(type(saved["settings"][field])(value)) for field, value in given.items()
+        field: str(values if isinstance(saved["settings"][field], list) else type(saved["settings"][field])(*values))
+        for field, values in given.items()
     }
