@@ -47,7 +47,7 @@ RUNS = {
     "convert": (
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
         "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months "
-        "--split-from hash --min-cell 5",
+        "--split-from hash --min-cell 5 --input-format json",
         "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug",
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
         "--no-extend-vocab",
@@ -55,9 +55,15 @@ RUNS = {
         "--input {e}/meds --output {o}/d.pt --split-from input --input-format meds",
         "--input {e}/csv/data --input-format csv --output {o}/d.pt",
         f"--input {{e}}/csv/claims {CLAIMS} --output {{o}}/d.pt",
+        "--input {w}/patients.json --input-format auto --output {o}/d.pt --diagnosis-system by-date "
+        "--icd-level category --atc-level 3 --min-code-count 50 --rare-codes roll-up --shard-size 100 --workers 2",
+        "--input {w}/few.jsonl.gz --input-format jsonl --output {o}/d.pt --diagnosis-system icd9cm --on-multiple all "
+        "--keep-systems icd9cm",
+        "--input {w}/few.parquet --input-format parquet --output {o}/d.pt --diagnosis-system icd10cm "
+        "--on-multiple drop --icd-level full --min-code-count 2 --rare-codes unk",
         "--input {w}/patients.json --output {o}/d --export meds",
         "--input {e}/mimic/data --input-format mimic --code-map {e}/mimic/code_map.csv --plos-days 4.5 "
-        "--output {o}/d.pt",
+        "--on-multiple first --output {o}/d.pt",
         "--input {e}/omop/data --input-format omop --source-vocabulary ICD10CM --athena {e}/omop/data/vocabulary "
         "--output {o}/d.pt",
         "--input {e}/synthea/data --input-format synthea --code-map {e}/synthea/code_map.csv --output {o}/d.pt",
@@ -169,6 +175,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("options")
     (folder / "other.yaml").write_text("finetune: {endpoints: {respiratory: ['ICD:J*']}}\n")
     run("generate", "-n 900 -s 5 -o {w}/patients.json", w=folder)
+    for name in ("few.jsonl.gz", "few.parquet"):
+        run("generate", "-n 60 -o {w}/" + name, w=folder)
     for name, masking in (("d", "--dynamic-masking"), ("static", "--no-dynamic-masking")):
         convert = "--input {w}/patients.json --output {w}/" + f"{name}.pt --train-ratio 0.5 --max-length 40 {masking}"
         run("convert", convert, w=folder)
