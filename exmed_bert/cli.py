@@ -10,14 +10,14 @@ from itertools import zip_longest
 from pathlib import Path
 from pkgutil import resolve_name
 from textwrap import dedent
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
 
 import exmed_bert
 from exmed_bert import startup
-from exmed_bert.config import Resolved, resolve
+from exmed_bert.config import Resolved, resolve, section_of
 from exmed_bert.console import InputError, one_line_errors
 from exmed_bert.settings import StepSettings, flag
 from exmed_bert.startup import Command
@@ -89,16 +89,19 @@ class _StepCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write each option with its effective value."""
+        """Write each option with its effective value, those of a section that the step includes apart."""
         resolved, note = _effective(self.step, ctx.meta.get(__name__))
-        rows = []
+        groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 name = str(parameter.name)
                 shown = note if name == "config" else _value(resolved, name) if name in resolved.origin else ""
-                rows.append((record[0], f"{record[1]} {shown}".rstrip()))
-        with formatter.section("Options"):
-            formatter.write_dl(rows)
+                section = section_of(self.step, name) if name in resolved.origin else self.step.section
+                groups.setdefault(section, []).append((record[0], f"{record[1]} {shown}".rstrip()))
+        for section, rows in groups.items():
+            own = section == self.step.section
+            with formatter.section("Options" if own else f"Options in section {section} of config.yaml"):
+                formatter.write_dl(rows)
 
 
 def _effective(cls: type[StepSettings], config: Path | None) -> tuple[Resolved[Any], str]:
@@ -159,6 +162,8 @@ def _option(cls: type[StepSettings], field: str, name: str, hidden: bool = False
     if get_origin(annotation) is tuple:  # may be repeated
         part = _without_none(get_args(annotation)[0])
         annotation, how = (list[Path], {"metavar": "<path>"}) if part is Path else (list[str], {"metavar": "<str>"})
+    elif get_origin(annotation) is Literal:
+        annotation, how = str, {"metavar": "|".join(get_args(annotation))}
     elif annotation not in (int, float, bool, Path):
         annotation = str
     return _parameter(name, annotation, *spellings, help=cls.model_fields[field].description, hidden=hidden, **how)

@@ -27,10 +27,11 @@ COMMANDS = {
             "exmed_bert.settings:ConvertSettings",
             "exmed_bert.data.options:check",
             "exmed_bert.data.convert:run",
-            "Convert a file of patients to datasets for pretraining.",
+            "Convert patients to datasets for pretraining.",
             """
             {convert}
             {convert} --input data/patients.jsonl.gz --output pretrain_stuff/real.pt
+            {convert} --input omop/ --athena vocabularies/ --output pretrain_stuff/omop.pt
             {convert} --max-length 512 --age-unit months --no-dynamic-masking
             {convert} --export meds --output data/synthetic_meds
             """,
@@ -93,7 +94,7 @@ COMMANDS = {
             "exmed_bert.settings:ReportSettings",
             "exmed_bert.synthetic.report.report:check",
             "exmed_bert.synthetic.report.report:run",
-            "Compare a file of patients with published values: people, codes, prescriptions, visits, seasons.",
+            "Compare patients with published values: people, codes, prescriptions, visits, seasons.",
             """
             {report}
             {report} --input data/large.jsonl.gz --output-dir output/large_report

@@ -125,8 +125,8 @@ class ReadingSettings(StepSettings):
     input_format: InputFormat = Field("auto", description="Format of --input; auto: by its columns or file names.")
     columns: Texts = Field(
         (),
-        description="Columns of your own tables (csv, parquet): patient=PATID,date=SVC_DT,code=DX1..DX8,"
-        "system=icd10cm; once per kind of file, then with their names before it: 'rx*.csv:patient=PATID,...'.",
+        description="Columns of your own tables (csv, parquet), such as patient=ID,date=DAY,code=DX,system=icd10cm; "
+        "once per kind of file, then with its name before: 'rx*.csv:patient=ID,...'. docs/your_data/csv.md has all.",
     )
     keep_systems: str | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Compare a file of patients with published values.
+"""Compare patients with published values.
 
     python scripts/report_synthetic_data.py --input data/synthetic_patients.json --output-dir output/synthetic_report
 
