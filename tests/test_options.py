@@ -66,6 +66,9 @@ RUNS = {
         "--on-multiple first --output {o}/d.pt",
         "--input {e}/omop/data --input-format omop --source-vocabulary ICD10CM --athena {e}/omop/data/vocabulary "
         "--output {o}/d.pt",
+        "--input {e}/fhir/data --input-format fhir --code-map {e}/fhir/code_map.csv --fhir-date onset "
+        "--fhir-intents order,instance-order --output {o}/d.pt",
+        "--input {e}/fhir/data --fhir-date recorded --output {o}/d.pt --keep-systems rxnorm",
         "--input {e}/synthea/data --input-format synthea --code-map {e}/synthea/code_map.csv --output {o}/d.pt",
     ),
     "pretrain": (

@@ -15,6 +15,7 @@ from conftest import ROOT, write_records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exmed_bert.codes.icd10cm_list import billable
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
@@ -84,9 +85,9 @@ def write(folder: Path, *resources: Resource) -> Path:
 def read(
     *paths: Path, static: tuple[StaticColumn, ...] = BUILT_IN, **given: Any
 ) -> tuple[PatientColumns, PatientInput]:
-    """Return the patients, few enough for one chunk, and the input that they were read from."""
+    """Return the patients, few enough for one chunk, with codes as they are written; and the input."""
     source = PatientInput(paths, ReadingSettings(**given), static)
-    (patients,) = source.chunks()
+    (patients,) = source.quiet_chunks(translated=False)
     return patients, source
 
 
@@ -110,9 +111,9 @@ def counts(source: PatientInput, file: str) -> Counter[str]:
 # --- the extract ---
 
 
-def test_the_extract(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_extract() -> None:
     patients, source = read(EXTRACT)
-    assert "as FHIR (resources in Condition.ndjson.gz)" in capsys.readouterr().out
+    assert source.read_as == "FHIR (resources in Condition.ndjson.gz)"
     assert len(patients) == 7
     assert set(patients.static["state"]) == {"MA"} and set(patients.static["sex"]) <= {"female", "male"}
     assert patients.birth_years[patients.patient_ids.index("pt-bf7b538c773d")] == 1931
@@ -127,6 +128,15 @@ def test_the_extract(capsys: pytest.CaptureFixture[str]) -> None:
     assert counts(source, "Patient.ndjson") == {"rows": 7}
     # The first condition of the first patient, as it stands in the file.
     assert (date(2019, 6, 1), "icd10cm", "I10") in events_of(patients)["pt-bf7b538c773d"]
+
+
+def test_the_extract_without_a_map() -> None:
+    """No drug has an ATC code; 61 of the conditions have a code that a diagnosis is to be coded with."""
+    (patients,) = PatientInput([EXTRACT], ReadingSettings()).chunks()
+    found = [event for listed in events_of(patients).values() for event in listed]
+    assert Counter(system for _, system, _ in found) == {"icd10cm": 65}
+    assert sum(code.replace(".", "") in billable() for *_, code in found) == 61
+    assert {"O24.9", "S72.0"} <= {code for *_, code in found if code.replace(".", "") not in billable()}
 
 
 def test_the_extract_with_all_intents() -> None:

@@ -1,4 +1,4 @@
-"""Tables of text, plain or gzipped."""
+"""Files of text, plain or gzipped, and tables in them."""
 
 import csv
 import gzip
@@ -8,10 +8,15 @@ from typing import Any
 
 
 def write_table(path: Path, rows: list[list[Any]]) -> None:
-    """Write rows as .csv or .csv.gz; no time and no name of a file within, so that the same rows are the same bytes."""
+    """Write rows as .csv or .csv.gz."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    content = text.getvalue().encode()
+    write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, gzipped if it ends in .gz; no time and no name within, so that the same text is the same bytes."""
+    content = text.encode()
     if path.suffix == ".gz":
         with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=9, fileobj=raw, mtime=0) as file:
             file.write(content)

@@ -1,11 +1,10 @@
 """FHIR R4: a bulk export, NDJSON files per type of resource; drugs as RxNorm, some as ATC, by Medication resources."""
 
-import csv
-import gzip
-import io
 import json
 from datetime import date, timedelta
 from pathlib import Path
+
+from writers._tables import write_map, write_text
 
 ICD10, SNOMED = "http://hl7.org/fhir/sid/icd-10-cm", "http://snomed.info/sct"
 RXNORM, ATC = "http://www.nlm.nih.gov/research/umls/rxnorm", "http://www.whocc.no/atc"
@@ -37,11 +36,10 @@ def write(folder: Path, records: list[dict]) -> None:
         shards = SHARDS if kind == "Condition" else 1
         for shard in range(shards):
             name = f"{kind}.{shard:03d}.ndjson.gz" if shards > 1 else f"{kind}.ndjson.gz"
-            write_gzip(folder / name, found[len(found) * shard // shards : len(found) * (shard + 1) // shards])
-    with open(folder.parent / "code_map.csv", "w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["source_system", "source_code", "target_system", "target_code"])
-        table.writerows(["rxnorm", drug, "atc", code] for code, drug in rxnorm.items())
+            part = found[len(found) * shard // shards : len(found) * (shard + 1) // shards]
+            lines = (json.dumps(resource, separators=(",", ":")) + "\n" for resource in part)
+            write_text(folder / name, "".join(lines))
+    write_map(folder.parent, [["rxnorm", drug, "atc", code] for code, drug in rxnorm.items()])
 
 
 def concept(*codings: tuple[str, str]) -> dict:
@@ -114,11 +112,3 @@ def requests(own: str, number: int, drug: int, day: str, visit: str, i: int) -> 
         "authoredOn": f"{date.fromisoformat(day)}T09:40:00-05:00",
     }
     return [order, order | {"id": f"{own}d", "intent": "instance-order"}] if i % 9 == 0 else [order]
-
-
-def write_gzip(path: Path, resources: list[dict]) -> None:
-    """Write a resource per line; no time and no name of a file within, so that the same lines are the same bytes."""
-    text = io.StringIO()
-    text.writelines(json.dumps(resource, separators=(",", ":")) + "\n" for resource in resources)
-    with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=9, fileobj=raw, mtime=0) as file:
-        file.write(text.getvalue().encode())
