@@ -414,6 +414,11 @@ def test_rows_that_are_no_events_are_counted(tmp_path: Path, capsys: pytest.Capt
     assert "--source-vocabulary" not in capsys.readouterr().err
 
 
+def test_source_values_of_drugs_need_a_vocabulary_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drugs(tmp_path, [(0, 0, "0093-1016-01")]) == []
+    assert "vocabulary of these values, such as NDC" in capsys.readouterr().err
+
+
 def test_diagnoses_in_tables_of_other_domains(tmp_path: Path) -> None:
     tables = {
         name: [

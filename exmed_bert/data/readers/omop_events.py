@@ -161,7 +161,7 @@ class OmopEvents:
             if by_value and name not in self._declared:
                 self._warn(
                     f"{name}: rows with a source value and no concept are not read; --source-vocabulary names the "
-                    "vocabulary of these values, such as ICD10CM"
+                    f"vocabulary of these values, such as {'NDC' if name == DRUGS else 'ICD10CM'}"
                 )
             if not_listed:
                 self._warn(f"{name}: rows whose concepts are not in CONCEPT are not read; --athena names further ones")
