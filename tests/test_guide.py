@@ -25,6 +25,7 @@ import pytest
 import yaml
 from clinvec_files import write_clinvec_folder
 from conftest import ROOT
+from documents import Block, blocks, name_of, without_figures
 
 from exmed_bert import ExMedBertForMaskedLM, PatientDataset
 from exmed_bert.data.patient_input import read_patients
@@ -51,45 +52,6 @@ CUT = {
 WRAPPERS = {f"scripts/{name}" for name in ("train_on_synthetic_data", "run_tests", "setup_environment")}
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document."""
-
-    language: str
-    text: str
-    heading: str  # the nearest above
-    script: str  # the Python script named last above it, "" when there is none
-    line: int
-
-    @property
-    def commands(self) -> list[str]:
-        """The lines without comments, continued lines joined."""
-        joined = re.sub(r" *[\\^]\n\s*", " ", self.text)
-        lines = [re.sub(r"(^|\s+)(#|rem ).*", "", line).strip() for line in joined.splitlines()]
-        return [line for line in lines if line]
-
-
-def blocks(path: Path, *languages: str) -> list[Block]:
-    """Return the fenced blocks of a document in their order, indented ones included."""
-    found, heading, script, fence = [], "", "", None
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        stripped = line.strip()
-        if fence is not None:
-            if stripped == "```":
-                found.append(Block(fence[0], "\n".join(fence[2]), heading, script, fence[1]))
-                fence = None
-            else:
-                fence[2].append(line[fence[3] :])
-        elif stripped.startswith("```"):
-            fence = (stripped[3:], number, [], len(line) - len(line.lstrip()))
-        elif line.startswith("#"):
-            heading = line.lstrip("# ")
-        elif named := re.findall(r"scripts/[\w-]+\.py", line):
-            script = named[-1]
-    assert fence is None, f"{path.name}: the block at line {fence[1]} has no end"
-    return [block for block in found if block.language in languages]
-
-
 def kind(block: Block) -> str:
     """Tell what a block of commands is: ``options`` of a script, ``install``, ``server``, ``run``, or ``unknown``."""
     commands = block.commands
@@ -102,10 +64,6 @@ def kind(block: Block) -> str:
         if commands and all(re.match(pattern, command) for command in commands):
             return name
     return "unknown"
-
-
-def name_of(block: Block) -> str:
-    return f"line {block.line}: {block.heading}"
 
 
 def of_guide(wanted: str) -> list[Block]:
@@ -442,15 +400,6 @@ def test_the_readmes_table_of_errors_quotes_the_programs() -> None:
     said = [*shown_errors(), *(path.read_text(encoding="utf-8") for path in sources)]
     patterns = [".*".join(map(re.escape, row.split("..."))).rstrip(" ") for row in rows]
     assert rows and not [p for p in patterns if not any(re.search(p, text) for text in said)]
-
-
-def without_figures(line: str) -> str:
-    """Return a line with every number as #, since accuracies and times differ between machines.
-
-    >>> without_figures("step 206 of 4,120 (epoch 0.5): loss 4.801")
-    'step # of # (epoch #): loss #'
-    """
-    return " ".join(re.sub(r"\d[\d,.]*", "#", line).split())
 
 
 def output_lines(sessions: Sessions) -> Iterator[tuple[str, bool]]:

@@ -1,7 +1,6 @@
 """What a conversion tells its user: tables on the console, a page, and a file of the codes that were left out."""
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def report_conversion(result: Conversion, settings: ConvertSettings, base: Path)
     cells = result.source.cells
     counts = ConversionCounts(
         str(result.source),
-        replace(result.counts.reading, excluded=result.counts.reading.excluded + result.counts.excluded),
+        result.counts.reading,
         result.counts.translation.events,
         result.counts.translation.unmapped,
         result.summary,

@@ -1,0 +1,161 @@
+"""The examples: their READMEs' commands run as printed and print what is shown, and their files are what makes them.
+
+The commands run in this process, as their scripts would run them, from a copy of the examples.
+"""
+
+import contextlib
+import gzip
+import io
+import runpy
+import shlex
+import shutil
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+from conftest import ROOT
+from documents import Block, blocks, without_figures
+from typer.testing import CliRunner
+
+from exmed_bert import PatientDataset
+from exmed_bert.cli import script
+from exmed_bert.commands import COMMANDS
+from exmed_bert.startup import SCRIPTS
+from exmed_bert.training import tracking
+
+EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/README.md"))
+STEPS = ["convert", "report", "pretrain", "finetune"]
+OF_SCRIPT = {f"scripts/{file}": name for name, file in SCRIPTS.items()}
+SHIFTED = "mimic"  # its dates are moved by some years per patient
+
+
+class Project:
+    """A copy of the project's examples, and what the commands of each README print there."""
+
+    def __init__(self, root: Path) -> None:
+        shutil.copytree(ROOT / "examples", root / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "config.yaml", root)
+        self.root = root
+        self.follow = cache(self._follow)
+
+    def _follow(self, example: str) -> list[tuple[Block, str]]:
+        """Run the commands of a README in their order; return its blocks with what the commands before had printed."""
+        done, printed = [], ""
+        for block in blocks(self.root / "examples" / example / "README.md", "bash", "text", ""):
+            if block.language == "bash":
+                printed = "".join(map(self._run, block.commands))
+            done.append((block, printed))
+        return done
+
+    def _run(self, command: str) -> str:
+        python, name, *options = shlex.split(command)
+        assert python == "python"
+        with contextlib.chdir(self.root):
+            result = CliRunner().invoke(script(COMMANDS[OF_SCRIPT[name]]), options)
+        assert result.exit_code == 0, result.output + "".join(traceback.format_exception(*result.exc_info))
+        assert "Error" not in result.stderr and "Traceback" not in result.stderr, result.stderr
+        return result.stdout
+
+    def datasets(self, example: str) -> dict[str, list[PatientDataset]]:
+        """Return both datasets of each conversion of an example, by the name of the input."""
+        self.follow(example)
+        folder = self.root / "output" / "examples" / example
+        names = {path.name.removesuffix("_train.pt") for path in folder.glob("*_train.pt")}
+        return {
+            name: [PatientDataset.load(folder / f"{name}_{split}.pt") for split in ("train", "val")] for name in names
+        }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Return the copy; a process that only reads is in place of MLflow's writer, whose import takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+        yield Project(tmp_path_factory.mktemp("user") / "project")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_output_shown_is_the_real_one(example: str, project: Project) -> None:
+    """Of reading to the letter; figures of a trained model have decimals and depend on the machine."""
+    shown = 0
+    for block, printed in project.follow(example):
+        if block.language == "bash":
+            continue
+        exact = {" ".join(line.split()) for line in printed.splitlines()}
+        shapes = {without_figures(line) for line in exact if "." in line}
+        for line in map(str.strip, block.text.splitlines()):
+            if line in ("", "..."):
+                continue
+            shown += 1
+            real = " ".join(line.split()) in exact or ("." in line and without_figures(line) in shapes)
+            assert real, f"line {block.line} and below: {line!r} is not printed"
+    assert shown > 20
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_each_example_shows_every_step(example: str) -> None:
+    found = blocks(ROOT / "examples" / example / "README.md", "bash")
+    steps = [OF_SCRIPT[shlex.split(command)[1]] for block in found for command in block.commands]
+    assert list(dict.fromkeys(steps)) == STEPS
+
+
+@pytest.mark.slow
+def test_all_formats_give_the_same_patients(project: Project) -> None:
+    """Each holds the same 120, so that the datasets differ in nothing but ids and, by these, splits."""
+    expected = profiles(project.datasets("csv")["patients"])
+    assert expected.total() == 120
+    for example in EXAMPLES:
+        for name, datasets in project.datasets(example).items():
+            if example == SHIFTED:
+                assert profiles(datasets, shifted=True) == profiles(project.datasets("csv")["patients"], shifted=True)
+            elif "input" in {dataset.info.split_from for dataset in datasets}:  # those held out are in neither
+                assert not profiles(datasets) - expected
+            else:
+                assert profiles(datasets) == expected, (example, name)
+
+
+def profiles(datasets: list[PatientDataset], shifted: bool = False) -> Counter[Any]:
+    """Return all that the patients of datasets are told apart by, but for their ids; days count from the first one."""
+    found: Counter[Any] = Counter()
+    for dataset in datasets:
+        for patient in (dataset.patient(i) for i in range(len(dataset))):
+            first = min(event.day for event in patient.events) if shifted else date.min
+            events = sorted(((event.day - first).days, event.system, event.code) for event in patient.events)
+            known = (patient.birth_year, patient.static["state"])
+            found[patient.static["sex"], *(() if shifted else known), *events] += 1
+    return found
+
+
+@pytest.mark.slow
+def test_the_files_are_what_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed and Parquet files by their content, since a compressor's bytes depend on its release."""
+    for name in ("scripts", "exmed_bert", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    made = tmp_path / "examples"
+    files = {path.relative_to(made) for path in made.rglob("*") if path.is_file() and path.suffix not in (".py", ".md")}
+    assert len(files) > 30
+    for file in files:
+        (made / file).unlink()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["make_examples.py"])
+    for name in [name for name in sys.modules if name.split(".")[0] == "writers"]:
+        monkeypatch.delitem(sys.modules, name)
+    runpy.run_path(str(made / "make_examples.py"), run_name="__main__")
+    again = {path.relative_to(made) for path in made.rglob("*") if path.is_file() and path.suffix not in (".py", ".md")}
+    assert again - {path for path in again if "__pycache__" in path.parts} == files
+    assert not [file for file in sorted(files) if content(made / file) != content(ROOT / "examples" / file)]
+
+
+def content(path: Path) -> Any:
+    data = path.read_bytes()
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(io.BytesIO(data))
+    return gzip.decompress(data) if path.suffix == ".gz" else data
