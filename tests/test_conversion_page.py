@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from exmed_bert.data.conversion_counts import ConversionCounts, attrition
 from exmed_bert.data.conversion_page import conversion_page
+from exmed_bert.data.conversion_plots import by_length
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.tokenizer import EventCounts, TokenizerSummary
@@ -150,3 +152,10 @@ def test_nothing_but_own_records_needs_no_further_section(datasets: dict[str, Pa
     )
     assert [section.key for section in page.sections] == ["summary", "systems", "years", "patients", "datasets"]
     assert page.sections[0].statements[0].verdict.text == "good" and len(table(page, "systems").rows) == 1
+
+
+def test_bars_are_fewer_where_few_are_hidden() -> None:
+    lengths = np.arange(110) % 55
+    assert len(by_length(lengths, ALL)) > 15
+    bars = by_length(lengths, FEW_HIDDEN)
+    assert len(bars) == 5 and all(bars.values()), "none is left out"

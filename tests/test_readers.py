@@ -10,7 +10,7 @@ from exmed_bert.data.database import connect
 from exmed_bert.data.readers import READERS, reader_of
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.source import Source
-from exmed_bert.data.readers.tables import Table
+from exmed_bert.data.readers.table import Table
 from exmed_bert.settings import ReadingSettings
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

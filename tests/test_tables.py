@@ -20,7 +20,8 @@ from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
-from exmed_bert.data.readers.tables import Events, Table, TableReader, Tables, explained
+from exmed_bert.data.readers.table import Table, explained
+from exmed_bert.data.readers.tables import Events, TableReader, Tables
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.settings import ReadingSettings
 

@@ -50,7 +50,7 @@ def by_year(events: Mapping[tuple[str, int], int], names: Sequence[str], cells: 
 
 
 def by_length(lengths: np.ndarray, cells: MinCell) -> dict[tuple[int, int], int]:
-    """Return the patients by number of tokens, in bars of equal width.
+    """Return the patients by number of tokens, in bars of equal width: few bars where those of few are left out.
 
     >>> by_length(np.array([5, 5, 6, 50]), MinCell(0))[5, 6]
     3
@@ -58,7 +58,8 @@ def by_length(lengths: np.ndarray, cells: MinCell) -> dict[tuple[int, int], int]
     if not len(lengths):
         return {}
     low, high = int(lengths.min()), int(lengths.max())
-    width = -(-(high - low + 1) // _BARS)
+    bars = max(min(_BARS, len(lengths) // (2 * cells.limit)), 1) if cells.limit else _BARS
+    width = -(-(high - low + 1) // bars)
     counts = np.bincount((lengths - low) // width).tolist()
     ends = [(low + i * width, low + (i + 1) * width - 1) for i in range(len(counts))]
     return {end: cells.drawn(count) for end, count in zip(ends, counts, strict=True)}

@@ -1,6 +1,7 @@
 """What a conversion tells its user: tables on the console, a page, and a file of the codes that were left out."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def report_conversion(result: Conversion, settings: ConvertSettings, base: Path)
     cells = result.source.cells
     counts = ConversionCounts(
         str(result.source),
-        result.counts.reading,
+        replace(result.counts.reading, excluded=result.counts.reading.excluded + result.counts.excluded),
         result.counts.translation.events,
         result.counts.translation.unmapped,
         result.summary,

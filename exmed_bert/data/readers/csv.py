@@ -18,7 +18,8 @@ from exmed_bert.data.readers.columns import EVENT_ROLES, EXAMPLE, ROLES, Columns
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.source import TABLE_FORMATS, Source
 from exmed_bert.data.readers.summary import NO_DATE, ORPHANS, ROWS, ReadingSummary
-from exmed_bert.data.readers.tables import Events, Table, TableReader, Tables
+from exmed_bert.data.readers.table import Table
+from exmed_bert.data.readers.tables import Events, TableReader, Tables
 from exmed_bert.settings import ReadingSettings
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _assigned(source: Source, options: Sequence[Columns]) -> Iterator[tuple[list
     used = {number for _, _, numbers in groups for number in numbers}
     for number, option in enumerate(options):
         if number not in used and option.pattern is not None:
-            shown = ", ".join(file.name for files in source.tables.values() for file in files)
+            shown = ", ".join(file.name for paths in source.tables.values() for file in paths)
             raise OptionError(f"--columns {option.pattern}: no file is named so; expected one of {shown}")
     for (_, _, numbers), files in groups.items():
         yield files, [options[number] for number in numbers]

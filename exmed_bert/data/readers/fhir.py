@@ -18,7 +18,8 @@ from exmed_bert.data.readers.fhir_files import ResourceFiles, bad_line, recogniz
 from exmed_bert.data.readers.fhir_resources import ENCOUNTER, EVENTS, FIELDS, MEDICATION, PATIENT
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
-from exmed_bert.data.readers.tables import Events, TableReader, Tables, explained
+from exmed_bert.data.readers.table import explained
+from exmed_bert.data.readers.tables import Events, TableReader, Tables
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import ReadingSettings
 

@@ -141,6 +141,8 @@ def take_apart(files: ResourceFiles, fields: Mapping[str, Collection[str]], fold
     Raises:
         InputError: a file is damaged.
     """
+    if not files.mixed:
+        return {}
     sources: Counter[str] = Counter()
     with ExitStack() as stack, no_garbage_collection():
         written: dict[str, IO[bytes]] = {}

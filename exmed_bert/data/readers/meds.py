@@ -19,7 +19,8 @@ from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_SYSTEM
-from exmed_bert.data.readers.tables import SPLITS, Events, Table, TableReader, Tables
+from exmed_bert.data.readers.table import Table
+from exmed_bert.data.readers.tables import SPLITS, Events, TableReader, Tables
 from exmed_bert.settings import ReadingSettings
 
 if TYPE_CHECKING:

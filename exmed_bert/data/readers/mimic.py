@@ -10,7 +10,8 @@ from exmed_bert.data.database import name, quoted
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
-from exmed_bert.data.readers.tables import Events, Table, TableReader, Tables
+from exmed_bert.data.readers.table import Table
+from exmed_bert.data.readers.tables import Events, TableReader, Tables
 from exmed_bert.data.static_columns import SEX
 from exmed_bert.settings import ReadingSettings
 

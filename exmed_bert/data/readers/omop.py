@@ -8,7 +8,8 @@ from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.omop_concepts import ANCESTOR, CONCEPT, Concepts, concept_id
 from exmed_bert.data.readers.omop_events import CONDITIONS, DRUGS, ELSEWHERE, OmopEvents
 from exmed_bert.data.readers.source import Source
-from exmed_bert.data.readers.tables import Table, TableReader, Tables
+from exmed_bert.data.readers.table import Table
+from exmed_bert.data.readers.tables import TableReader, Tables
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.settings import ReadingSettings
 

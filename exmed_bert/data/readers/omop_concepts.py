@@ -12,7 +12,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.database import quoted
 from exmed_bert.data.readers.headers import text_header
 from exmed_bert.data.readers.source import Source
-from exmed_bert.data.readers.tables import Table
+from exmed_bert.data.readers.table import Table
 
 if TYPE_CHECKING:
     import duckdb

@@ -13,7 +13,8 @@ from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.database import quoted
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.omop_concepts import concept_id, system_of
-from exmed_bert.data.readers.tables import Events, Table, explained
+from exmed_bert.data.readers.table import Table, explained
+from exmed_bert.data.readers.tables import Events
 
 if TYPE_CHECKING:
     import duckdb
