@@ -93,14 +93,12 @@ def _translated(result: Conversion, cells: MinCell) -> list[tuple[str, Any]]:
 
 
 def _write_unmapped(path: Path, result: Conversion, cells: MinCell) -> None:
-    """Write the codes that no map translates and that are not kept, the most frequent first."""
+    """Write the codes that no map translates and that are not kept, the most frequent first, all of them."""
     with atomic_write(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["source_system", "source_code", "events"])
         ranked = sorted(result.counts.translation.unmapped.items(), key=lambda item: (-item[1], item[0]))
-        for (system, code), count in ranked:
-            if count >= cells.limit:
-                table.writerow([system, code, count])
+        table.writerows([system, code, cells.count(count).value] for (system, code), count in ranked)
 
 
 def _shown(stats: dict[str, int | float | str], cells: MinCell) -> list[tuple[str, Any]]:
