@@ -24,6 +24,16 @@ def test_examples_are_recognized_as_their_own_format_alone(folder: str) -> None:
     assert [reader.name for reader in foreign if reader.recognizes(source, ReadingSettings())] == [folder]
 
 
+def test_paths_of_two_formats_are_refused() -> None:
+    tables, meds = EXAMPLES / "csv" / "data", EXAMPLES / "meds" / "data"
+    for paths in ([tables, meds], [meds, tables], [meds, tables / "events.csv"]):
+        with pytest.raises(InputError, match="is read as your own tables, the rest of --input as MEDS; expected one"):
+            reader_of(Source.at(paths), ReadingSettings())
+    parts = sorted((EXAMPLES / "omop" / "data").iterdir())
+    assert reader_of(Source.at(parts), ReadingSettings())[0].name == "omop", "tables that mean little by themselves"
+    assert reader_of(Source.at(sorted(tables.iterdir())), ReadingSettings())[0].name == "csv"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "columns"),
     [

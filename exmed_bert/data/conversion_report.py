@@ -49,7 +49,10 @@ def report_conversion(result: Conversion, settings: ConvertSettings, base: Path)
         path = result.paths[split]
         size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
         console.table(f"{path}", [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))])
-    console.table("Written", [("datasets", ", ".join(map(str, result.paths.values()))), ("page", folder / PAGE)])
+    written = [("datasets", ", ".join(map(str, result.paths.values()))), ("page", folder / PAGE)]
+    if counts.unmapped:
+        written.append(("codes left out", folder / UNMAPPED))
+    console.table("Written", written)
 
 
 def _rows(result: Conversion, settings: ConvertSettings, cells: MinCell) -> list[tuple[str, Any]]:

@@ -36,12 +36,13 @@ def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:
         settings: how to read them, --input-format first.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the paths are of several formats.
     """
     if settings.input_format != "auto":
         return next(reader for reader in READERS if reader.name == settings.input_format), "--input-format"
     for reader in READERS:
         if by := reader.recognizes(source, settings):
+            _refuse_another_format(source, reader, settings)
             return reader, by
     shown = ", ".join(file.name for file in source.files[:5]) + (", ..." if len(source.files) > 5 else "")
     known = ", ".join(reader.name for reader in READERS)
@@ -49,3 +50,17 @@ def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:
         f"{source}: not recognized ({shown}); name the format with --input-format ({known}), or the "
         "columns of your own tables with --columns"
     )
+
+
+def _refuse_another_format(source: Source, reader: Reader, settings: ReadingSettings) -> None:
+    """Refuse paths of which one is of another format: its patients would be left out without a word."""
+    if len(source.paths) == 1:
+        return
+    for path in source.paths:
+        alone = Source.at([path])
+        known = (other for other in READERS if other.recognizes(alone, settings))
+        other = next(known, reader)
+        if other is not reader and not reader.recognizes(alone, settings):
+            raise InputError(
+                f"{path}: is read as {other.title}, the rest of --input as {reader.title}; expected one format"
+            )
