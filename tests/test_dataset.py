@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import tracemalloc
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +22,7 @@ from test_io import patient_records
 from exmed_bert import codes
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
+from exmed_bert.data import batches as batches_module
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
 from exmed_bert.data.convert import convert, run
 from exmed_bert.data.coverage import warn_of_unknown
@@ -388,6 +390,46 @@ def test_batches_hold_every_patient_once_and_little_padding() -> None:
     neighbors = [max(lengths[batch]) - min(lengths[batch]) for batch in orders[0]]
     assert np.corrcoef([lengths[b[0]] for b in orders[0][:-1]], [lengths[b[0]] for b in orders[0][1:]])[0, 1] < 0.2
     assert np.median(neighbors) < 30
+
+
+def sorted_as_a_whole(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return the batches of an epoch as one sort of all patients gives them."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    order = order[np.lexsort((lengths[order], np.arange(len(order)) // (batch_size * 64)))]
+    batches = rng.permutation(-(-len(lengths) // batch_size))
+    return [order[batch * batch_size : (batch + 1) * batch_size].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16])
+@pytest.mark.parametrize("at_once", [1, 1000, 2**18])
+def test_patients_are_sorted_pool_by_pool_as_if_at_once(
+    dtype: type, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "_WORKED_ON_AT_ONCE", at_once)
+    rng = np.random.default_rng(5)
+    for patients in (0, 1, 127, 128, 129, 1024, 5000):
+        lengths = rng.integers(2, 40, patients).astype(dtype)
+        for batch_size in (1, 2, 16):
+            for epoch in (0, 7):
+                sampler = LengthGroupedBatchSampler(lengths, batch_size, seed=3)
+                sampler.set_epoch(epoch)
+                expected = sorted_as_a_whole(lengths.astype(np.int64), batch_size, 3, epoch)
+                assert list(sampler) == expected
+                positions = sum(len(batch) * int(lengths[batch].max()) for batch in expected)
+                padding = 1 - int(lengths.sum()) / positions if positions else 0.0
+                assert sampler.padding_fraction() == pytest.approx(padding)
+
+
+def test_the_order_of_an_epoch_takes_four_bytes_per_patient() -> None:
+    lengths = np.full(1_000_000, 30, dtype=np.uint16)
+    sampler = LengthGroupedBatchSampler(lengths, 16, seed=0)
+    tracemalloc.start()
+    batches = iter(sampler)
+    next(batches)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 5 * len(lengths) and peak - kept < 20 * 2**18, "the order, and what is worked on at once"
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,18 @@ from exmed_bert.data.vocabulary import MASK
 # Patients are sorted by length within pools of this many batches: enough to leave little padding, few enough that
 # which patients meet in a batch stays random.
 _POOL_BATCHES = 64
+_WORKED_ON_AT_ONCE = 2**18  # patients, for the memory of what is computed of them
 
 
 class LengthGroupedBatchSampler(BatchSampler):
-    """Draws batches of patients of similar length, in an order that depends on the seed and the epoch alone."""
+    """Draws batches of patients of similar length, in an order that depends on the seed and the epoch alone.
+
+    An epoch's order takes four bytes per patient, and four per batch.
+    """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        """Take the tokens of each patient, (N,)."""
-        self.lengths = lengths
+        """Take the tokens of each patient, (N,) integers; those of two bytes are kept as they are."""
+        self.lengths = lengths if lengths.itemsize <= 2 else lengths.astype(np.int32)
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
@@ -37,24 +41,46 @@ class LengthGroupedBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         order, batches = self._arrangement()
-        for batch in batches.tolist():
+        for batch in map(int, batches):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
     def padding_fraction(self) -> float:
         """Return the share of padding among all positions of an epoch, 0 to 1."""
         order, _ = self._arrangement()
-        starts = np.arange(0, len(order), self.batch_size)
-        patients = np.diff(starts, append=len(order))
-        positions = int(np.maximum.reduceat(self.lengths[order], starts) @ patients) if len(order) else 0
-        return 1 - int(self.lengths.sum()) / positions if positions else 0.0
+        positions = tokens = 0
+        for start, end in self._blocks():
+            lengths = self.lengths[order[start:end]].astype(np.int64)
+            starts = np.arange(0, len(lengths), self.batch_size)
+            positions += int(np.maximum.reduceat(lengths, starts) @ np.diff(starts, append=len(lengths)))
+            tokens += int(lengths.sum())
+        return 1 - tokens / positions if positions else 0.0
 
     def _arrangement(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the patients, those of a batch next to each other, and the order in which the batches come."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
-        number_of_pool = np.arange(len(order)) // (self.batch_size * _POOL_BATCHES)
-        order = order[np.lexsort((self.lengths[order], number_of_pool))]
-        return order, rng.permutation(len(self))
+        order = _permutation(rng, len(self.lengths))
+        pool = self.batch_size * _POOL_BATCHES
+        for start, end in self._blocks():
+            block = order[start:end]
+            whole = len(block) // pool * pool
+            for pools in (block[:whole].reshape(-1, pool), block[None, whole:]):
+                by_length = np.argsort(self.lengths[pools], axis=1, kind="stable")
+                pools[...] = np.take_along_axis(pools, by_length, axis=1)
+        return order, _permutation(rng, len(self))
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield the first and the last place, exclusive, of so many pools as are worked on at once."""
+        pool = self.batch_size * _POOL_BATCHES
+        block = max(_WORKED_ON_AT_ONCE // pool, 1) * pool
+        for start in range(0, len(self.lengths), block):
+            yield start, min(start + block, len(self.lengths))
+
+
+def _permutation(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return what ``rng.permutation(count)`` returns, in the smallest type that holds it."""
+    order = np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
+    rng.shuffle(order)
+    return order
 
 
 class BatchedRows(torch.utils.data.Dataset):

@@ -32,12 +32,25 @@ from exmed_bert.training.optimizer import FusedAdamW
 from exmed_bert.training.unseen import UnseenCodes
 
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+_HASHED_AT_ONCE = 2**18  # patients
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
 def evaluation_sample(dataset: PatientDataset, most: int, seed: int) -> np.ndarray:
-    """Return the indices of at most ``most`` patients, drawn by the hash of their ids."""
-    return np.sort(np.argsort(mix(seed, dataset.columns["patient_hashes"].numpy()))[:most])
+    """Return the indices of at most ``most`` patients, drawn by the hash of their ids, in order."""
+    if len(dataset) <= most:
+        return np.arange(len(dataset))
+    rows, draws, first = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64), 0
+    for part in dataset.parts():
+        hashes = part.columns["patient_hashes"].numpy()
+        for start in range(0, len(part), _HASHED_AT_ONCE):
+            of_chunk = mix(seed, hashes[start : start + _HASHED_AT_ONCE])
+            rows = np.concatenate((rows, np.arange(first + start, first + start + len(of_chunk))))
+            draws = np.concatenate((draws, of_chunk))
+            smallest = np.argsort(draws, kind="stable")[:most]
+            rows, draws = rows[smallest], draws[smallest]
+        first += len(part)
+    return np.sort(rows)
 
 
 class _EpochCallback(TrainerCallback):
