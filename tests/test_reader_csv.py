@@ -161,6 +161,26 @@ def test_codes_stay_text(tmp_path: Path) -> None:
     assert [event.code for event in patients[0].events] == ["001", "0093101601", "250.0"]
 
 
+def test_what_programs_write_for_nothing(tmp_path: Path) -> None:
+    people = "patient_id,birth_year,sex\n1,1950,NA\nNA,1950,F\n2,NULL,M\n"
+    events = "patient_id,date,DX1,DX2\n1,2020-01-01,I10,NA\n1,NA,I10,\n1,2020-01-02,\\N,.\n1,2020-01-03,NULL,NaN\n"
+    write(tmp_path, people_csv=people, events_csv=events)
+    patients, summary = read(tmp_path, columns="code=DX1..DX2,system=icd10cm")
+    assert of(patients) == {1: [("2020-01-01", "icd10cm", "I10")]} and patients[0].sex is None
+    assert summary.files["events.csv"] == Counter({"rows": 4, "without a code": 2, "without a date": 1})
+    assert summary.excluded == {"no birth year": 1}
+
+
+def test_static_columns_that_a_step_does_not_read(tmp_path: Path) -> None:
+    write(tmp_path, people_csv="patient_id,birth_year,plan,place\n1,1950,HMO,x\n", events_csv="patient_id,date,code\n")
+    columns = ("people.csv:insurance=plan,birth=birth_year", "events.csv:system=icd10cm")
+    patients, summary = read(tmp_path, columns=columns)
+    assert patients[0].static == {"sex": None, "state": None}
+    assert summary.notes == ["insurance: --columns names a column for it, but here it is no static column."]
+    patients, summary = read(tmp_path, columns=columns, static={"insurance": ["HMO"], "place": ["X"]})
+    assert patients[0].static == {"sex": None, "state": None, "insurance": "HMO", "place": "x"} and not summary.notes
+
+
 # --- wide tables ---
 
 
@@ -433,7 +453,9 @@ NO_DX3 = "claims.csv: has no column DX3, which --columns code=DX1..DX8 names; it
         ("patient=PATID,date=SVC_DT", "neither dates and codes nor people's columns"),
         ("rx*.csv:patient=PATID", "--columns rx*.csv: no file is named so; expected one of claims.csv"),
         ("patient=PATID,dat=SVC_DT", "'dat' is unknown, did you mean 'date'?"),
-        ("patient=PATID,zzz=SVC_DT", "or a static column that config.yaml declares"),
+        ("patient=PATID,z-z=SVC_DT", "'z-z' is unknown, expected patient, date, code"),
+        (f"{WIDE}+DX2..DX1,system=icd10cm", "has no column DX2..DX1"),
+        (f"{WIDE}..DX999999999,system=icd10cm", "has no column DX3"),
         ("PATID", "'PATID': expected a key and a column"),
         ("patient=", "expected a key and a column"),
         ("code=DX1,code=DX2", "code is there twice; join the columns with +"),
@@ -521,7 +543,9 @@ def test_the_example_says_the_same_tidy_and_as_claims() -> None:
 
 # --- the contract ---
 
-CODE = st.text("ABCDEFGH0123456789.", min_size=1, max_size=6)
+CODE = st.text("ABCDEFGH0123456789.", min_size=1, max_size=6).filter(
+    lambda code: code != "."
+)  # SAS writes it for nothing
 ROW = st.tuples(st.integers(1, 4), st.integers(0, 400), st.lists(st.one_of(st.just(""), CODE), min_size=3, max_size=3))
 
 

@@ -113,6 +113,11 @@ BUILT_IN = (SEX, STATE)  # the original model's
 _RESERVED = {"input", "entity", "age", "visit", "position", "code"}  # the model's other inputs
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a static column can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def declared(further: Mapping[str, Sequence[str]]) -> tuple[StaticColumn, ...]:
     """Return sex, state, and the columns that config.yaml declares; a further column's field has its name.
 
@@ -125,7 +130,7 @@ def declared(further: Mapping[str, Sequence[str]]) -> tuple[StaticColumn, ...]:
     columns = list(BUILT_IN)
     for name, values in further.items():
         where = f"config.yaml: static_columns.{name}"
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise InputError(f"{where}: expected a name of lower-case letters, digits and _")
         if name in _RESERVED or any(name in (column.name, column.field) for column in columns):
             raise InputError(f"{where}: the name is taken, expected another one")

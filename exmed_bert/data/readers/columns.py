@@ -9,6 +9,7 @@ from pathlib import Path
 
 from exmed_bert.console import OptionError
 from exmed_bert.data.readers.headers import UTF_8
+from exmed_bert.data.static_columns import is_name
 
 # What a column can hold, and how it is called where --columns does not say so.
 EVENT_ROLES: dict[str, tuple[str, ...]] = {"date": ("date",), "code": ("code",), "system": ("system",)}
@@ -44,6 +45,7 @@ class Columns:
         separator: of several codes in a cell, None where a cell holds one.
         date_format: of all dates, as for strptime; None: ISO dates and times, and YYYYMMDD.
         encoding: of text files.
+        undeclared: keys that are no static columns of this step.
     """
 
     pattern: str | None = None
@@ -52,6 +54,7 @@ class Columns:
     separator: str | None = None
     date_format: str | None = None
     encoding: str = UTF_8
+    undeclared: tuple[str, ...] = ()
 
     @property
     def is_of_events(self) -> bool:
@@ -85,7 +88,7 @@ def parse(text: str, static: Iterable[str] = ()) -> Columns:
 
     Args:
         text: ``key=column`` pairs separated by commas; before them, if need be, file names and a colon.
-        static: names of static columns besides sex and state.
+        static: names of static columns besides sex and state; a step may not read all that config.yaml declares.
 
     Raises:
         OptionError: a key or a value is unknown, or something is missing.
@@ -104,6 +107,7 @@ def parse(text: str, static: Iterable[str] = ()) -> Columns:
     of_role: dict[str, tuple[str, ...]] = {}
     values: dict[str, Mapping[str, str]] = {}
     options: dict[str, str] = {}
+    undeclared: list[str] = []
     roles = [*ROLES, *(name for name in static if name not in ROLES)]
     for pair in _split(text[pattern.end() :] if pattern else text, ","):
         key, equals, value = (part.strip() for part in pair.partition("="))
@@ -121,9 +125,15 @@ def parse(text: str, static: Iterable[str] = ()) -> Columns:
             of_role[key] = tuple(_unquoted(part.strip()) if _is_quoted(part) else part for part in _split(value, "+"))
             if len(of_role[key]) > 1 and key != "code":
                 raise OptionError(f"{where}: {key}={value}: expected one column; only code takes several")
+        elif close := difflib.get_close_matches(key, [*roles, *_OPTIONS], n=1):
+            raise OptionError(f"{where}: {key!r} is unknown, did you mean {close[0]!r}?")
+        elif not is_name(key):
+            raise OptionError(f"{where}: {key!r} is unknown, expected {', '.join([*roles, *_OPTIONS])}")
         else:
-            raise OptionError(f"{where}: {key!r} is unknown, {_known(key, [*roles, *_OPTIONS])}")
-    return Columns(None if pattern is None else pattern[1].strip(), of_role, values, **options)
+            undeclared.append(key)
+    return Columns(
+        None if pattern is None else pattern[1].strip(), of_role, values, undeclared=tuple(undeclared), **options
+    )
 
 
 def expand(columns: Sequence[str], of_table: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -136,28 +146,27 @@ def expand(columns: Sequence[str], of_table: Iterable[str]) -> tuple[list[str], 
     >>> expand(["DX1..DX3", "Main"], ["id", "dx01", "dx03", "dx02", "main"])
     (['dx01', 'dx02', 'dx03', 'main'], [])
     >>> expand(["DX9..DX11"], ["dx9", "dx10"])
-    (['dx9', 'dx10'], ['DX11'])
+    ([], ['DX11'])
     """
     names = list(of_table)
     found: list[str] = []
     missing: list[str] = []
     for column in columns:
-        span = _range(column)
         if column.lower() in names:
             found.append(column.lower())
-        elif span is None:
-            missing.append(column)
-        else:
+        elif span := _range(column):
             prefix, numbers = span
-            numbered = [
-                (int(parts[2]), parts[0])
-                for parts in map(_NUMBERED.fullmatch, names)
-                if parts and parts[1] == prefix.lower()
-            ]
-            for number in numbers:
-                of_number = [name for known, name in numbered if known == number]
-                found += of_number
-                missing += [] if of_number else [f"{prefix}{number}"]
+            by_number: dict[int, list[str]] = {}
+            for parts in map(_NUMBERED.fullmatch, names):
+                if parts and parts[1] == prefix.lower():
+                    by_number.setdefault(int(parts[2]), []).append(parts[0])
+            lacking = next((number for number in numbers if number not in by_number), None)
+            if lacking is None:
+                found += [name for number in numbers for name in by_number[number]]
+            else:
+                missing.append(f"{prefix}{lacking}")
+        else:
+            missing.append(column)
     return found, missing
 
 
@@ -166,7 +175,8 @@ def _range(column: str) -> tuple[str, range] | None:
     ends = [_NUMBERED.fullmatch(end.strip()) for end in column.split("..")]
     if len(ends) != 2 or not ends[0] or not ends[1] or ends[0][1].lower() != ends[1][1].lower():
         return None
-    return ends[0][1], range(int(ends[0][2]), int(ends[1][2]) + 1)
+    first, last = int(ends[0][2]), int(ends[1][2])
+    return (ends[0][1], range(first, last + 1)) if first <= last else None
 
 
 def _option(where: str, key: str, value: str) -> str:
@@ -206,9 +216,3 @@ def _is_quoted(text: str) -> bool:
 
 def _unquoted(text: str) -> str:
     return text.strip()[1:-1] if _is_quoted(text) else text.strip()
-
-
-def _known(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(known)}"
-    return hint if close else f"{hint}, or a static column that config.yaml declares"

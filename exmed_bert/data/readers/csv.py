@@ -37,6 +37,7 @@ _OTHER_FORMATS = {
     ".rds": "an R object",
     ".zip": "a ZIP archive",
 }
+_MISSING = "['', 'NA', 'N/A', '#N/A', 'NULL', 'null', 'NaN', 'nan', '\\N', '.']"  # as R, SQL, pandas and SAS write it
 _SHOWN = 40  # names of columns in an error
 _DIGITS_ONLY = ("rxnorm", "snomedct", "ndc")  # 313782.0 is what is left of a code in a column of numbers with gaps
 _TRUE, _FALSE = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
@@ -153,8 +154,8 @@ class Part:
             return f"SELECT {listed} FROM {self.table.sql}"
         columns = ", ".join(map(name, found))  # the same with each of a patient's events
         return (
-            f"SELECT {columns} FROM (SELECT row_number() OVER () AS place, {listed} FROM {self.table.sql}) "
-            f"GROUP BY {columns} ORDER BY min(place)"
+            f"SELECT {columns} FROM (SELECT row_number() OVER () AS _row, {listed} FROM {self.table.sql}) "
+            f"GROUP BY {columns} ORDER BY min(_row)"
         )
 
     def events(self) -> str:
@@ -228,6 +229,8 @@ def _parts(db: "duckdb.DuckDBPyConnection", reading: Reading) -> list[Part]:
     options = [parse(text, static) for text in reading.settings.columns]
     for option, text in zip(options, reading.settings.columns, strict=True):
         _check(db, option, text)
+        for key in option.undeclared:
+            reading.summary.notes.append(f"{key}: --columns names a column for it, but here it is no static column.")
     for file in source.files:
         if kind := _OTHER_FORMATS.get(file.suffix.lower()):
             reading.summary.notes.append(f"{file.name} is {kind}, which is not read")
@@ -237,7 +240,7 @@ def _parts(db: "duckdb.DuckDBPyConnection", reading: Reading) -> list[Part]:
             label = (
                 files[0].name if len(files) == 1 else next(key for key, of in source.tables.items() if files[0] in of)
             )
-            part = _part(Table(db, label, files, option.encoding), option, static)
+            part = _part(Table(db, label, files, option.encoding, nullstr=_MISSING), option, static)
             if option.of_role or part.has_events or part.has_people:
                 found.append(part)
             else:

@@ -144,7 +144,7 @@ class _People:
 
     def __init__(self, db: "duckdb.DuckDBPyConnection", tables: Tables, reading: Reading) -> None:
         self.db = db
-        db.execute(f"CREATE TABLE people AS SELECT row_number() OVER () AS place, * FROM ({tables.people})")
+        db.execute(f"CREATE TABLE people AS SELECT row_number() OVER () AS _place, * FROM ({tables.people})")
         known = {str(row[0]): str(row[1]) for row in db.sql("DESCRIBE people").fetchall()}
         self.numbers = _are_numbers(db, known["patient_id"])
         self.static = [column for column in reading.static_columns if column.name in known]
@@ -158,7 +158,7 @@ class _People:
         differ = [f"coalesce(min({name(column)}) <> max({name(column)}), false)" for column in single]
         db.execute(
             f"CREATE TABLE grouped AS SELECT {self.key('patient_id', known['patient_id'])} AS key, "
-            f"min(place) AS place, {', '.join(columns)}, [{', '.join(differ)}] AS differ FROM people GROUP BY ALL"
+            f"min(_place) AS _place, {', '.join(columns)}, [{', '.join(differ)}] AS differ FROM people GROUP BY ALL"
         )
         db.execute("DROP TABLE people")
         found = self._one(f"SELECT {', '.join(f'bool_or(differ[{i + 1}])' for i in range(len(single)))} FROM grouped")
@@ -172,9 +172,9 @@ class _People:
             stays = "stays.had_plos"
         db.execute(
             "CREATE TABLE patients AS SELECT CASE WHEN birth_year IS NOT NULL THEN "
-            "(sum((birth_year IS NOT NULL)::INTEGER) OVER (ORDER BY place) - 1)::INTEGER END AS row, "
+            "(sum((birth_year IS NOT NULL)::INTEGER) OVER (ORDER BY _place) - 1)::INTEGER END AS row, "
             f"grouped.* EXCLUDE (differ), {stays} AS stayed FROM grouped "
-            f"{'LEFT JOIN stays USING (key)' if tables.stays else ''} WHERE key IS NOT NULL ORDER BY place"
+            f"{'LEFT JOIN stays USING (key)' if tables.stays else ''} WHERE key IS NOT NULL ORDER BY _place"
         )
         self.count, excluded = self._one("SELECT count(row), count(*) - count(row) FROM patients")
         if excluded:
