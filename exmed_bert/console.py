@@ -47,11 +47,22 @@ def table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
         echo(f"  {name.ljust(width)}  {value}")
 
 
-def progress(items: Iterable[T] | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> Any:
-    """Return a tqdm bar on standard error, silent where that is no terminal."""
+def progress(
+    items: Iterable[T] | None = None, *, total: int | None = None, label: str = "", unit: str = "it", initial: int = 0
+) -> Any:
+    """Return a tqdm bar on standard error, silent where that is no terminal; what was done before has no rate."""
     from tqdm import tqdm
 
-    bar = tqdm(items, total=total, desc=label, unit=unit, unit_scale=True, dynamic_ncols=True, disable=None)
+    bar = tqdm(
+        items,
+        total=total,
+        desc=label,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=None,
+        initial=initial,
+    )
     _BARS.add(bar)
     return bar
 

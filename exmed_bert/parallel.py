@@ -1,24 +1,47 @@
-"""An ordered map over processes: results come in the order of their tasks, and few of them are in memory at once.
+"""Maps over processes: results in the order of their tasks, few of them in memory at once, or small ones as they come.
 
-The processes are joblib's. Inside ``with joblib.parallel_config("dask")`` those of a Dask cluster take their place.
+The processes are joblib's. Inside ``with engine("tcp://host:8786", 1)`` the workers of a Dask cluster take their place.
 """
 
 import os
-import signal
-import threading
-import time
-from collections import deque
+import socket
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from itertools import chain, islice, repeat
-from typing import TypeVar
+from itertools import chain, islice, repeat, takewhile
+from typing import Any, Generic, TypeVar
 
-from exmed_bert.console import InputError
+from exmed_bert.cluster import Cluster, WorkersLost, connected
+from exmed_bert.processes import end_with, ignoring_interrupts
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 RESULTS_PER_WORKER = 4
+
+_cluster: Cluster | None = None  # that of `engine`
+
+
+@contextmanager
+def engine(scheduler: str | None, workers: int) -> Iterator[None]:
+    """Let a Dask cluster do the tasks of the maps inside the block; nothing changes without a scheduler.
+
+    Args:
+        scheduler: address of a running one, such as ``tcp://host:8786``, or ``local`` for a new one on this machine.
+        workers: processes of a new one.
+
+    Raises:
+        InputError: as `cluster.connected` does.
+    """
+    global _cluster
+    if scheduler is None:
+        yield
+        return
+    with connected(scheduler, workers) as _cluster:
+        try:
+            yield
+        finally:
+            _cluster = None
 
 
 def ordered_map(
@@ -26,23 +49,26 @@ def ordered_map(
 ) -> Iterator[R]:
     """Yield the function's result for each task, in order.
 
-    With one worker or one task all happens in this process, each result when it is needed. An iterator that is closed
-    early waits for the tasks that have begun.
+    With one worker or one task all happens in this process, each result when it is needed, unless there is a cluster.
+    An iterator that is closed early waits for the tasks that processes of this machine have begun.
 
     Args:
         function: called with one task; function, tasks and results can be pickled.
         tasks: read a round at a time, by this process.
-        workers: number of processes; a Dask cluster takes as many as it has.
+        workers: number of processes; a cluster takes as many tasks as it has workers for.
         in_flight: most tasks that have begun and whose results are not used yet, two or more;
             `RESULTS_PER_WORKER` for each worker if not given.
 
     Raises:
-        InputError: a worker process was killed.
+        WorkersLost: a worker process was killed.
         Exception: what the function raises.
 
     >>> list(ordered_map(abs, [-1, 2, -3], workers=1))
     [1, 2, 3]
     """
+    if _cluster is not None:
+        yield from _cluster.ordered(function, tasks, in_flight)
+        return
     tasks = iter(tasks)
     first = list(islice(tasks, workers))
     tasks = chain(first, tasks)
@@ -50,33 +76,90 @@ def ordered_map(
         yield from map(function, tasks)
         return
 
-    from concurrent.futures.process import BrokenProcessPool
-
     import joblib
 
     call = joblib.delayed(function)
     size = max((in_flight or RESULTS_PER_WORKER * workers) // 2, 1)
     # All workers start with the first round.
-    starting: Iterator[AbstractContextManager[None]] = chain([_ignoring_interrupts()], repeat(nullcontext()))
+    starting: Iterator[AbstractContextManager[None]] = chain([ignoring_interrupts()], repeat(nullcontext()))
+    with _processes(len(first), "generator") as pool:
+
+        def start(tasks: list[T]) -> Iterable[R]:
+            with next(starting):
+                return pool(map(call, tasks))
+
+        yield from _in_rounds(start, tasks, size)
+
+
+def unordered_map(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[int, R]]:
+    """Yield the number of each task and the function's result, as soon as it is there.
+
+    For results so small that all may wait in memory; no process ever waits for another, then. Otherwise as
+    `ordered_map`.
+
+    Raises:
+        WorkersLost: a worker process was killed.
+        Exception: what the function raises.
+
+    >>> sorted(unordered_map(abs, [-1, 2, -3], workers=1))
+    [(0, 1), (1, 2), (2, 3)]
+    """
+    numbered, tasks = _Numbered(function), enumerate(tasks)
+    if _cluster is not None:
+        yield from _cluster.unordered(numbered, tasks)
+        return
+    first = list(islice(tasks, workers))
+    tasks = chain(first, tasks)
+    if len(first) < 2:
+        yield from map(numbered, tasks)
+        return
+
+    import joblib
+
+    wanted = True
+    with _processes(len(first), "generator_unordered") as pool:
+        with ignoring_interrupts():
+            results = pool(joblib.delayed(numbered)(task) for task in takewhile(lambda _: wanted, tasks))
+        try:
+            yield from results
+        except GeneratorExit:  # as in `_in_rounds`
+            wanted = False
+            with suppress(Exception):
+                deque(results, maxlen=0)
+            raise
+
+
+class _Numbered(Generic[T, R]):
+    """A function of one task as one of its number and the task, which returns the number and the result."""
+
+    def __init__(self, function: Callable[[T], R]) -> None:
+        self.function = function
+
+    def __call__(self, numbered: tuple[int, T]) -> tuple[int, R]:
+        return numbered[0], self.function(numbered[1])
+
+
+@contextmanager
+def _processes(workers: int, return_as: str) -> Iterator[Any]:
+    """Yield joblib's pool; a worker that is killed is one clear error."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    import joblib
+
     try:
         # max_nbytes=None: arrays go through pipes, so that no folder of shared memory is left when a run is killed.
-        # initializer: joblib's own processes call it; a Dask cluster, whose workers are not ours to end, does not.
+        # initializer: joblib's own processes call it; those of another backend, which are not ours to end, do not.
         with joblib.Parallel(
-            len(first),
-            return_as="generator",
+            workers,
+            return_as=return_as,
             batch_size=1,
             max_nbytes=None,
-            initializer=_end_with,
+            initializer=end_with,
             initargs=(os.getpid(),),
         ) as pool:
-
-            def start(tasks: list[T]) -> Iterable[R]:
-                with next(starting):
-                    return pool(map(call, tasks))
-
-            yield from _in_rounds(start, tasks, size)
+            yield pool
     except BrokenProcessPool:
-        raise InputError(
+        raise WorkersLost(
             "a worker process was killed, most often because memory ran out; use fewer --workers or a smaller "
             "--chunk-size"
         ) from None
@@ -104,28 +187,26 @@ def _in_rounds(start: Callable[[list[T]], Iterable[R]], tasks: Iterator[T], size
         raise
 
 
-@contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Let processes that start now ignore Ctrl-C: a terminal sends it to all, and this process ends the others."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that may set this
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def worker_name() -> str:
+    """Return what tells this process from others, those on other machines included."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _end_with(parent: int) -> None:
-    """End this process soon after ``parent``: one that is killed cannot stop its workers, and they would wait on.
+class Pace:
+    """How fast workers are, for progress bars."""
 
-    It is called as a worker starts, not with its first task: that never comes where the parent is killed before.
-    """
+    def __init__(self) -> None:
+        self._patients: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
+    def note(self, worker: str, patients: int, seconds: float) -> None:
+        """Count in what a worker has done."""
+        self._patients[worker] += patients
+        self._seconds[worker] = self._seconds.get(worker, 0.0) + seconds
 
-    threading.Thread(target=watch, daemon=True).start()
+    def __str__(self) -> str:
+        """Return the pace of the slowest of several workers."""
+        if len(self._patients) < 2:
+            return ""
+        slowest = min(done / max(self._seconds[worker], 1e-9) for worker, done in self._patients.items())
+        return f", slowest of {len(self._patients)} workers {slowest:,.0f} patients/s"

@@ -6,7 +6,7 @@ limits and descriptions all come from the fields here. `exmed_bert.config` combi
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeGuard, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -61,6 +61,17 @@ class StepSettings(BaseModel):
         """Return what ``json_schema_extra`` of a field says."""
         said = cls.model_fields[name].json_schema_extra
         return said if isinstance(said, dict) else {}
+
+    def with_absolute_paths(self) -> Self:
+        """Return the same settings with paths that hold in any process."""
+        paths: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                paths[name] = value.absolute()
+            elif isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
+                paths[name] = tuple(one.absolute() for one in value)
+        return self.model_copy(update=paths)
 
     @classmethod
     def former_names(cls) -> dict[str, str]:

@@ -12,7 +12,19 @@ from conftest import ROOT
 PACKAGE = ROOT / "exmed_bert"
 
 FLOORS = (  # a unit imports from its own floor and from those before it
-    {"codes", "settings", "config", "console", "files", "reporting", "parallel", "startup", "cli"},
+    {
+        "codes",
+        "settings",
+        "config",
+        "console",
+        "files",
+        "reporting",
+        "cluster",
+        "parallel",
+        "processes",
+        "startup",
+        "cli",
+    },
     {"reference", "data"},
     {"cohorts", "synthetic", "clinvec"},
     {"models"},

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ from exmed_bert.data.tokenizer import FinalIds, final_ids
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary, in_order
 from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.files import atomic_write, make_folder, save_tensors, staged_folder, write_json
-from exmed_bert.parallel import ordered_map
+from exmed_bert.parallel import Pace, WorkersLost, engine, unordered_map
 from exmed_bert.settings import ConvertSettings
 
 # What changes nothing of the result: a conversion that was killed goes on when these change.
@@ -68,7 +69,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         make_folder(path.parent)
     source = PatientInput(settings.input, settings, declared(settings.static_columns))
     source.announce()
-    with _work_folder(settings, source) as work:
+    with engine(settings.scheduler, settings.workers), _work_folder(settings, source) as work:
         results = _first_pass(settings, source, work)
         counts = PartCounts()
         for result in results:
@@ -109,7 +110,7 @@ def _work_folder(settings: ConvertSettings, source: PatientInput) -> Iterator[Pa
     It is removed with the end of the block; where that is interrupted, a file that was read stays read.
     """
     stem = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
-    folder = make_folder(stem.parent) / f".{stem.name}.converting"
+    folder = make_folder(stem.parent).absolute() / f".{stem.name}.converting"
     identity = {
         "settings": settings.model_dump(mode="json", exclude=_NOT_IDENTITY),
         "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in source.source.files],
@@ -126,7 +127,7 @@ def _work_folder(settings: ConvertSettings, source: PatientInput) -> Iterator[Pa
     try:
         yield folder
     except BaseException as error:
-        worth_keeping = isinstance(error, KeyboardInterrupt) and any(folder.glob("part-*.json"))
+        worth_keeping = isinstance(error, KeyboardInterrupt | WorkersLost) and any(folder.glob("part-*.json"))
         if not worth_keeping:
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -135,7 +136,10 @@ def _work_folder(settings: ConvertSettings, source: PatientInput) -> Iterator[Pa
 
 def _first_pass(settings: ConvertSettings, source: PatientInput, work: Path) -> list[PartResult]:
     """Read the parts of the input that were not read before."""
-    parts = [Part(number, part, settings, work) for number, part in enumerate(source.parts())]
+    sources = source.parts()
+    if settings.scheduler is not None:  # whose workers may stand in other folders
+        settings, sources = settings.with_absolute_paths(), [part.absolute() for part in sources]
+    parts = [Part(number, part, settings, work) for number, part in enumerate(sources)]
     done: dict[int, PartResult] = {}
     for part in parts:
         try:
@@ -143,18 +147,18 @@ def _first_pass(settings: ConvertSettings, source: PatientInput, work: Path) -> 
         except (OSError, KeyError, TypeError, ValueError):
             part.result.unlink(missing_ok=True)
     missing = [part for part in parts if part.number not in done]
-    bar = console.progress(label="Converting", unit=" patients")
-    bar.update(sum(result.read[0] for result in done.values()))
-    slowest = 0.0
+    before = sum(result.read[0] for result in done.values())
+    bar = console.progress(label="Converting", unit=" patients", initial=before)
+    pace = Pace()
     here = settings.workers == 1 and settings.scheduler is None  # so the bar can move with each chunk
-    read = partial(read_part, progress=bar.update) if here else partial(read_part)
-    for result in ordered_map(read, missing, settings.workers):
+    read = partial(read_part, progress=bar.update) if here else read_part
+    for _, result in unordered_map(read, missing, settings.workers):
         done[result.number] = result
         if not here:
             bar.update(result.read[0])
-        slowest = max(slowest, result.seconds)
+        pace.note(result.worker, result.read[0], result.seconds)
         if len(parts) > 1:
-            bar.set_postfix_str(f"{len(done)} of {len(parts)} files, slowest {slowest:.1f} s")
+            bar.set_postfix_str(f"{len(done)} of {len(parts)} files{pace}")
     bar.close()
     return [done[part.number] for part in parts]
 
@@ -251,18 +255,24 @@ def _second_pass(
             for split, dataset in datasets.items():
                 save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
         return datasets
-    bar = console.progress(total=sum(map(len, tasks.values())), label="Encoding", unit=" shards")
-    slowest = 0.0
-    made: dict[str, list[MadeShard]] = {split: [] for split in tasks}
-    for split, of_split in tasks.items():
-        for shard in ordered_map(write_encoded, of_split, settings.workers):
-            made[split].append(shard)
-            slowest = max(slowest, shard.seconds)
-            bar.set_postfix_str(f"slowest {slowest:.1f} s")
-            bar.update(1)
+    every = [task for of_split in tasks.values() for task in of_split]
+    made: dict[int, MadeShard] = {}
+    pace = Pace()
+    bar = console.progress(
+        total=sum(sum(sum(result.kept[split]) for result in results) for split in tasks),
+        label="Encoding",
+        unit=" patients",
+    )
+    for number, shard in unordered_map(write_encoded, every, settings.workers):
+        made[number] = shard
+        pace.note(shard.worker, shard.shard.patients, shard.seconds)
+        bar.set_postfix_str(f"{len(made)} of {len(every)} shards{pace}")
+        bar.update(shard.shard.patients)
     bar.close()
     with ExitStack() as folders:  # as with files
-        for split, shards in made.items():
+        in_order = (made[number] for number in range(len(every)))
+        for split, of_split in tasks.items():
+            shards = list(islice(in_order, len(of_split)))
             staged = folders.enter_context(staged_folder(paths[split], check_replaceable))
             fill_folder(staged, replace(info, split=split), work / split, shards)
     return {split: open_dataset(path) for split, path in paths.items()}

@@ -1,5 +1,6 @@
 """The options of the conversion that can be checked before torch is imported."""
 
+from exmed_bert import cluster
 from exmed_bert.console import OptionError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary_file import check_source
@@ -18,5 +19,6 @@ def check(settings: ConvertSettings) -> None:
         check_source(settings.vocab_from)
     elif settings.extend_vocab:
         raise OptionError("--extend-vocab: extends the vocabulary of --vocab-from, which is not given")
+    cluster.check(settings.scheduler)
     PatientInput(settings.input, settings)
     check_writable(settings.output.parent)

@@ -35,6 +35,7 @@ from exmed_bert.data.translation import TranslationSummary
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.files import atomic_write, fingerprint
+from exmed_bert.parallel import worker_name
 from exmed_bert.settings import ConvertSettings
 
 SPLITS = ("train", "val")
@@ -102,6 +103,7 @@ class PartResult:
         kinds: what the columns of each split have to hold.
         read: patients and events read.
         seconds: how long it took.
+        worker: the process that did it.
     """
 
     number: int
@@ -113,6 +115,7 @@ class PartResult:
     kinds: dict[str, ColumnKinds]
     read: tuple[int, int]
     seconds: float
+    worker: str
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -193,6 +196,7 @@ def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None
         kinds,
         patients_of.read,
         time.perf_counter() - start,
+        worker_name(),
     )
     result.save(part.result)
     return result
@@ -260,7 +264,7 @@ def write_encoded(task: ShardTask) -> MadeShard:
     sizes = (len(dataset), len(dataset.columns["codes"]), len(dataset.columns["visit_days"]), plos)
     shard = Shard(task.path.name, *sizes, fingerprint(task.path))
     lengths = dataset.lengths.astype(np.uint16)
-    return MadeShard(shard, lengths, dataset.code_counts, time.perf_counter() - start)
+    return MadeShard(shard, lengths, dataset.code_counts, time.perf_counter() - start, worker_name())
 
 
 def _without_repeats(piece: Piece) -> Piece:

@@ -297,12 +297,14 @@ class MadeShard:
         lengths: (patients,) uint16, tokens of each.
         code_counts: (V,) int64, how often each code occurs.
         seconds: how long it took.
+        worker: the process that did it.
     """
 
     shard: Shard
     lengths: np.ndarray
     code_counts: np.ndarray
     seconds: float = 0.0
+    worker: str = ""
 
 
 def fill_folder(folder: Path, info: DatasetInfo, shards: Path, made: Sequence[MadeShard]) -> None:

@@ -49,6 +49,10 @@ class Source:
             found.update(dict.fromkeys(files.existing_file(file) for file in inside))
         return cls(tuple(map(Path, paths)), tuple(found))
 
+    def absolute(self) -> "Source":
+        """Return the same files by paths that hold in any process."""
+        return Source(tuple(path.absolute() for path in self.paths), tuple(file.absolute() for file in self.files))
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.paths))
 

@@ -1,0 +1,370 @@
+"""Conversion and generation on a Dask cluster, and what goes on after it was killed: the bytes of one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_one_line_error, run_script
+
+from exmed_bert import cluster, codes
+from exmed_bert.cluster import WorkersLost, connected
+from exmed_bert.console import InputError, OptionError
+from exmed_bert.data import convert as conversion
+from exmed_bert.data import passes
+from exmed_bert.data.convert import convert
+from exmed_bert.parallel import engine, ordered_map, unordered_map
+from exmed_bert.settings import ConvertSettings
+
+pytest.importorskip("distributed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="signals as on Linux and macOS"),
+]
+
+PARTS, PATIENTS, SHARD = 6, 200, 150
+GENERATE, CONVERT = "generate_synthetic_patients.py", "convert_synthetic_to_dataset.py"
+
+# What workers run before their first task. The first that is about to write what a marker names dies instead.
+PRELOAD = """
+import os, signal
+from pathlib import Path
+from exmed_bert.data import passes
+
+def dying(write):
+    def wrapper(path, *content):
+        for marker in Path(os.environ["DEATHS"]).glob("*"):
+            if marker.name == Path(path).name.removeprefix(".").split(".", 1)[0]:
+                try:
+                    marker.unlink()
+                except FileNotFoundError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+        return write(path, *content)
+    return wrapper
+
+passes.write_piece = dying(passes.write_piece)
+passes.write_shard = dying(passes.write_shard)
+"""
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with files of our own records."""
+    folder = tmp_path_factory.mktemp("records")
+    done = run_script(GENERATE, "-n", PARTS * PATIENTS, "-p", 0.05, "-o", "all.jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "all.jsonl").read_text().splitlines(keepends=True)
+    (folder / "parts").mkdir()
+    for number in range(PARTS):
+        part = lines[number * PATIENTS : (number + 1) * PATIENTS]
+        (folder / "parts" / f"part-{number}.jsonl").write_text("".join(part))
+    return folder / "parts"
+
+
+def settings_for(records: Path, output: Path, **changes: object) -> ConvertSettings:
+    return ConvertSettings(**({"input": records, "output": output / "d.pt", "shard_size": SHARD} | changes))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files of the datasets in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("d_*.pt/*"))}
+
+
+@pytest.fixture(scope="module")
+def expected(records: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return the datasets that one process makes."""
+    folder = tmp_path_factory.mktemp("expected")
+    convert(settings_for(records, folder))
+    found = content(folder)
+    assert len([name for name in found if "_train.pt/shard-" in name]) > 3
+    return found
+
+
+def launch(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def deaths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of markers: a file name there is one at which a worker dies."""
+    return tmp_path_factory.mktemp("deaths")
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory, deaths: Path) -> Iterator[str]:
+    """Start a scheduler and two workers, processes of their own that know each other over TCP; return its address."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "preload.py").write_text(PRELOAD)
+    said = folder / "scheduler.json"
+    environment = {"PYTHONPATH": str(ROOT), "DEATHS": str(deaths), "DASK_DISTRIBUTED__WORKER__DAEMON": "false"}
+    started = [
+        launch(
+            "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", said,
+            cwd=folder, **environment,
+        )
+    ]  # fmt: skip
+    started += [
+        launch(
+            "-m", "dask", "worker", "--scheduler-file", said, "--nthreads", 1, "--nworkers", 1, "--no-dashboard",
+            "--memory-limit", 0, "--preload", folder / "preload.py", "--local-directory", folder,
+            cwd=folder, **environment,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not said.is_file() or not said.read_text().strip():
+            assert time.monotonic() < deadline and started[0].poll() is None
+            time.sleep(0.05)
+        address = json.loads(said.read_text())["address"]
+        with connected(address, 1) as found:
+            found._client.wait_for_workers(2, timeout=60)
+        yield address
+    finally:
+        for process in reversed(started):
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def process_id(_: object) -> int:
+    return os.getpid()
+
+
+def slow_square(number: int) -> int:
+    time.sleep(0.05 if number % 3 == 0 else 0)
+    return number * number
+
+
+def refuse_five(number: int) -> int:
+    if number == 5:
+        raise InputError(f"record {number} is wrong")
+    return number
+
+
+def always_die(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# The engine ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_running_cluster_does_the_tasks(scheduler: str) -> None:
+    def here(text: str) -> object:  # functions of this file are none that the workers could import
+        return eval(text)
+
+    with engine(scheduler, 1):
+        processes = set(ordered_map(here, ["__import__('os').getpid()"] * 12, 1))
+        assert os.getpid() not in processes and len(processes) == 2, "as many as the cluster has, not --workers"
+        assert list(ordered_map(abs, range(-40, 0), 1)) == list(range(40, 0, -1))
+        assert sorted(unordered_map(abs, range(-40, 0), 1)) == [(i, 40 - i) for i in range(40)]
+    assert set(ordered_map(process_id, range(3), 1)) == {os.getpid()}
+
+
+def test_a_cluster_of_its_own() -> None:
+    with engine("local", 2):
+        assert os.getpid() not in set(ordered_map(process_id, range(8), 1))
+        assert list(ordered_map(slow_square, range(30), 1)) == [i * i for i in range(30)]
+        assert sorted(unordered_map(slow_square, range(30), 1)) == [(i, i * i) for i in range(30)]
+        for several in (ordered_map, unordered_map):
+            with pytest.raises(InputError, match="record 5 is wrong"):
+                list(several(refuse_five, range(40), 1))
+            closed = several(slow_square, range(1000), 1)
+            next(closed)
+            closed.close()
+        with pytest.raises(WorkersLost, match="a task ended 4 workers"):
+            list(ordered_map(always_die, range(1), 1))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "part"),
+    [("tcp://127.0.0.1:1", "nothing answers there"), ("127.0.0.1", "expected local or tcp://host:8786")],
+)
+def test_a_scheduler_that_is_not_there(scheduler: str, part: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(OptionError, match=part), engine(scheduler, 1):
+        pass
+    assert time.monotonic() - start < 10
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="pip install distributed"), engine("local", 1):
+        pass
+
+
+def test_workers_that_cannot_do_the_work_are_refused(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.exmed_bert, "__version__", "99.0")
+    problem = r"worker tcp://.* has exmed_bert .*; install exmed-bert 99.0"
+    with pytest.raises(InputError, match=problem), engine(scheduler, 1):
+        pass
+
+
+def test_a_cluster_without_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.5)
+    with (
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as empty,
+        pytest.raises(InputError, match="has no worker after"),
+        engine(empty.scheduler_address, 1),
+    ):
+        pass
+
+
+# Conversion ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_make_the_same(records: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    convert(settings_for(records, tmp_path, workers=2))
+    assert content(tmp_path) == expected
+
+
+def test_a_cluster_makes_the_same_though_workers_die(
+    records: Path, expected: dict[str, bytes], scheduler: str, deaths: Path, tmp_path: Path
+) -> None:
+    """One dies amid a file, with half of its pieces written, one amid a shard; the paths are relative."""
+    (deaths / "part-00003-00000-val").touch()
+    (deaths / "shard-00001").touch()
+    options = ["--input", os.path.relpath(records, tmp_path), "--output", "d.pt", "--shard-size", SHARD]
+    done = run_script(CONVERT, *options, "--scheduler", scheduler, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert content(tmp_path) == expected
+    assert not list(deaths.iterdir()), "both have died"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_error_on_a_cluster_is_one_line(scheduler: str, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text('{"patient_id": 1}\n')
+    done = run_script(CONVERT, "--input", tmp_path, "--output", "d.pt", "--scheduler", scheduler, cwd=tmp_path)
+    assert_one_line_error(done, 1, ".jsonl", "birth_year")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from exmed_bert.data import convert, passes
+from exmed_bert.settings import ConvertSettings
+write, count = passes.{write}, 0
+def dying(*given):
+    global count
+    count += 1
+    if count == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(*given)
+passes.{write} = dying
+convert.convert(ConvertSettings(input=Path(sys.argv[1]), output=Path(sys.argv[2]), shard_size={shard}))
+"""
+
+
+def kill_at(write: str, at: int, records: Path, output: Path) -> None:
+    """Convert with one process that is killed when it has written some times."""
+    work = KILLED.format(write=write, at=at, shard=SHARD)
+    done = subprocess.run([sys.executable, "-c", work, records, output / "d.pt"], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not list(output.glob("d_*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_conversion_goes_on_with_the_missing_files(
+    records: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    kill_at("write_piece", 2 * 3, records, tmp_path)  # amid the third file
+    done = sorted((tmp_path / ".d.converting").glob("part-*.json"))
+    assert [path.name for path in done] == ["part-00000.json", "part-00001.json"]
+    times = [path.stat().st_mtime_ns for path in (tmp_path / ".d.converting").glob("part-0000[01]*")]
+    begun = []
+
+    def noted(function, tasks, workers):  # type: ignore[no-untyped-def]
+        if tasks and isinstance(tasks[0], passes.Part):
+            begun.extend(part.number for part in tasks)
+            assert times == [path.stat().st_mtime_ns for path in (tmp_path / ".d.converting").glob("part-0000[01]*")]
+        return unordered_map(function, tasks, workers)
+
+    monkeypatch.setattr(conversion, "unordered_map", noted)
+    convert(settings_for(records, tmp_path, workers=workers))
+    assert begun == [2, 3, 4, 5]
+    assert content(tmp_path) == expected and not list(tmp_path.glob(".*"))
+
+
+def test_a_killed_conversion_goes_on_with_the_missing_shards(
+    records: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_at("write_shard", 3, records, tmp_path)
+    assert len(list((tmp_path / ".d.converting" / "train").glob("shard-*.pt"))) == 2
+    encoded = []
+    encode = passes.encode
+    monkeypatch.setattr(passes, "encode", lambda task: encoded.append(task.path.name) or encode(task))
+    monkeypatch.setattr(conversion, "read_part", lambda part, progress=None: pytest.fail("was read before"))
+    convert(settings_for(records, tmp_path))
+    shards = [name for name in expected if "/shard-" in name]
+    assert len(encoded) == len(shards) - 2
+    assert content(tmp_path) == expected
+
+
+def test_other_settings_start_anew(records: Path, tmp_path: Path) -> None:
+    kill_at("write_shard", 3, records, tmp_path)
+    convert(settings_for(records, tmp_path, max_length=20))
+    (tmp_path / "other").mkdir()
+    convert(settings_for(records, tmp_path / "other", max_length=20))
+    assert content(tmp_path) == content(tmp_path / "other")
+
+
+# Rare codes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("least", [5, 40])
+@pytest.mark.parametrize("rare_codes", ["unk", "roll-up"])
+def test_rare_codes_are_not_in_the_vocabulary(records: Path, tmp_path: Path, least: int, rare_codes: str) -> None:
+    def counted(output: Path, **changes: object) -> tuple[Counter[codes.CodeKey], int]:
+        """Return the tokens of each code in both splits, and of UNK."""
+        output.mkdir()
+        # Long enough that no history is cut, so that events are the tokens.
+        made = convert(settings_for(records, output, max_length=2000, workers=2, **changes)).datasets
+        vocabulary = made["train"].info.vocabulary
+        counts = sum(part.code_counts for part in made.values())
+        named = {key: int(n) for key, n in zip(vocabulary.keys, counts, strict=True) if key is not None}
+        return Counter(named), int(counts[vocabulary.ids["UNK"]])
+
+    every, unknown = counted(tmp_path / "all")
+    assert not unknown
+    found, unknown = counted(tmp_path / "rare", min_code_count=least, rare_codes=rare_codes)
+    rare = {key for key, count in every.items() if count < least}
+    assert rare and set(found) >= set(every) - rare
+    if rare_codes == "unk":
+        assert set(found) == set(every) - rare and min(found.values()) >= least
+        assert found == Counter({key: count for key, count in every.items() if key not in rare})
+        assert unknown == sum(every[key] for key in rare)
+        return
+    for key in rare:
+        above = [(key[0], code) for code in codes.ancestors(key[1], key[0])]
+        assert key not in found or found[key] >= least, "an ancestor of others may be frequent enough with them"
+        assert key in found or not found.keys().isdisjoint(above) or unknown
+    # Repetitions within a visit go when two codes become one, so a code may have fewer tokens than events.
+    for key in found:
+        below = [
+            k for k in every if k == key or (k in rare and key in [(k[0], c) for c in codes.ancestors(k[1], k[0])])
+        ]
+        assert sum(every[k] for k in below) >= least and found[key] <= sum(every[k] for k in below)
+    assert every.total() - (found.total() + unknown) >= 0
+    assert unknown < sum(every[key] for key in rare), "some have an ancestor"
+    assert np.isclose((found.total() + unknown) / every.total(), 1, atol=0.05), "hardly a repetition"
