@@ -77,13 +77,13 @@ def convert(settings: ConvertSettings) -> Conversion:
         read = np.array([result.read for result in results]).sum(axis=0)
         source.take_counts(counts.reading, counts.translation, (int(read[0]), int(read[1])))
         source.check_any()
+        source.warn()
         refuse_duplicates(source, np.concatenate([np.load(work / f"part-{r.number:05}.npy") for r in results]))
         _check_left(settings, source, counts, results, paths)
         vocabulary, rare = _vocabulary(settings, results)
         final = {result.number: final_ids(result.keys, result.entities, vocabulary, rare) for result in results}
         info = _info(settings, source, vocabulary)
         datasets = _second_pass(settings, work, paths, results, final, info, any(rare.values()))
-    source.warn()
     return Conversion(source, datasets, paths, counts, rare)
 
 

@@ -186,7 +186,9 @@ class PatientInput:
             )
 
     def warn(self) -> None:
-        """Print a line on each thing that a user has to know of the codes."""
+        """Print a line on each thing that a user has to know of what was read, and of the codes."""
+        for note in self.summary.notes:
+            console.echo(f"Note: {note}")
         for warning in self.translator.warnings():
             console.warn(f"{self}: {warning}")
 

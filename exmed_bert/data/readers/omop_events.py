@@ -7,7 +7,6 @@ ICD-10-CM: several of its codes lead to one of them. A drug is the ATC codes tha
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from exmed_bert import console
 from exmed_bert.codes import ATC, ICD10CM, code_system
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.database import quoted
@@ -160,23 +159,22 @@ class OmopEvents:
             by_value, not_listed, no_atc, foreign_sources = found[0]
             foreign |= set(foreign_sources or ())
             if by_value and name not in self._declared:
-                self._warn(
+                self._say(
                     f"{name}: rows with a source value and no concept are not read; --source-vocabulary names the "
                     f"vocabulary of these values, such as {'NDC' if name == DRUGS else 'ICD10CM'}"
                 )
             if not_listed:
-                self._warn(f"{name}: rows whose concepts are not in CONCEPT are not read; --athena names further ones")
+                self._say(f"{name}: rows whose concepts are not in CONCEPT are not read; --athena names further ones")
             if name == DRUGS and no_atc and missing_for_atc:
-                self._warn(f"{name}: drugs are not mapped to ATC, since {missing_for_atc}; {_TO_TICK}")
+                self._say(f"{name}: drugs are not mapped to ATC, since {missing_for_atc}; {_TO_TICK}")
         if foreign:
             self._notes.append(
                 "Source concepts of these vocabularies are codes of no system that is known; their rows are read by "
                 f"their standard concepts: {', '.join(sorted(foreign))}."
             )
 
-    def _warn(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         self._notes.append(f"{text[0].upper()}{text[1:]}.")
-        console.warn(text)
 
 
 def _day(table: Table, name: str) -> str:
