@@ -6,6 +6,7 @@ The commands run in this process, as their scripts would run them, from a copy o
 import contextlib
 import gzip
 import io
+import json
 import runpy
 import shlex
 import shutil
@@ -31,9 +32,20 @@ from exmed_bert.startup import SCRIPTS
 from exmed_bert.training import tracking
 
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/README.md"))
-STEPS = ["convert", "report", "pretrain", "finetune"]
-OF_SCRIPT = {f"scripts/{file}": name for name, file in SCRIPTS.items()}
+YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
+STEPS = ("convert", "report", "pretrain", "finetune")
 SHIFTED = "mimic"  # its dates are moved by some years per patient
+
+
+def readme(example: str) -> Path:
+    return ROOT / "examples" / example / "README.md"
+
+
+def step_of(command: str) -> str:
+    """Return the step whose script a command runs."""
+    python, name, *_ = shlex.split(command)
+    assert python == "python"
+    return next(step for step, file in SCRIPTS.items() if f"scripts/{file}" == name)
 
 
 class Project:
@@ -45,27 +57,26 @@ class Project:
         self.root = root
         self.follow = cache(self._follow)
 
-    def _follow(self, example: str) -> list[tuple[Block, str]]:
-        """Run the commands of a README in their order; return its blocks with what the commands before had printed."""
+    def _follow(self, document: Path, steps: tuple[str, ...] = STEPS) -> list[tuple[Block, str]]:
+        """Run a document's commands in their order; return its blocks with what the commands before had printed."""
         done, printed = [], ""
-        for block in blocks(self.root / "examples" / example / "README.md", "bash", "text", ""):
+        for block in blocks(document, "bash", "text", ""):
             if block.language == "bash":
-                printed = "".join(map(self._run, block.commands))
+                commands = [command for command in block.commands if step_of(command) in steps]
+                printed = "".join(map(self._run, commands))
             done.append((block, printed))
         return done
 
     def _run(self, command: str) -> str:
-        python, name, *options = shlex.split(command)
-        assert python == "python"
         with contextlib.chdir(self.root):
-            result = CliRunner().invoke(script(COMMANDS[OF_SCRIPT[name]]), options)
+            result = CliRunner().invoke(script(COMMANDS[step_of(command)]), shlex.split(command)[2:])
         assert result.exit_code == 0, result.output + "".join(traceback.format_exception(*result.exc_info))
         assert "Error" not in result.stderr and "Traceback" not in result.stderr, result.stderr
-        return result.stdout
+        return result.output
 
     def datasets(self, example: str) -> dict[str, list[PatientDataset]]:
         """Return both datasets of each conversion of an example, by the name of the input."""
-        self.follow(example)
+        self.follow(readme(example))
         folder = self.root / "output" / "examples" / example
         names = {path.name.removesuffix("_train.pt") for path in folder.glob("*_train.pt")}
         return {
@@ -83,28 +94,48 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_output_shown_is_the_real_one(example: str, project: Project) -> None:
-    """Of reading to the letter; figures of a trained model have decimals and depend on the machine."""
-    shown = 0
-    for block, printed in project.follow(example):
+def test_an_example_prints_what_it_shows(example: str, project: Project) -> None:
+    assert check_shown(project.follow(readme(example))) > 20
+
+
+@pytest.mark.slow
+def test_the_page_of_own_data_shows_what_is_printed(project: Project) -> None:
+    """But for training, which has the original's sizes; the page's two patients are thirty of each."""
+    (shown,) = blocks(YOUR_DATA, "json")
+    patients = [
+        patient | {"patient_id": f"{patient['patient_id']}-{i}"}
+        for patient in json.loads(shown.text)
+        for i in range(30)
+    ]
+    (project.root / "data").mkdir()
+    (project.root / "data" / "my_patients.json").write_text(json.dumps(patients))
+    assert check_shown(project.follow(YOUR_DATA, STEPS[:2])) > 8
+
+
+def check_shown(done: list[tuple[Block, str]]) -> int:
+    """Check each line of output that a document shows; return how many there are.
+
+    What is read is shown to the letter; figures of a trained model have decimals and depend on the machine.
+    """
+    number = 0
+    for block, printed in done:
         if block.language == "bash":
             continue
         exact = {" ".join(line.split()) for line in printed.splitlines()}
         shapes = {without_figures(line) for line in exact if "." in line}
         for line in map(str.strip, block.text.splitlines()):
-            if line in ("", "..."):
+            if line in ("", "...") or line.startswith("Error: "):  # tests/test_guide.py has these
                 continue
-            shown += 1
+            number += 1
             real = " ".join(line.split()) in exact or ("." in line and without_figures(line) in shapes)
             assert real, f"line {block.line} and below: {line!r} is not printed"
-    assert shown > 20
+    return number
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_each_example_shows_every_step(example: str) -> None:
-    found = blocks(ROOT / "examples" / example / "README.md", "bash")
-    steps = [OF_SCRIPT[shlex.split(command)[1]] for block in found for command in block.commands]
-    assert list(dict.fromkeys(steps)) == STEPS
+    steps = [step_of(command) for block in blocks(readme(example), "bash") for command in block.commands]
+    assert tuple(dict.fromkeys(steps)) == STEPS
 
 
 @pytest.mark.slow

@@ -33,10 +33,13 @@ from exmed_bert.reporting.plotting import draw_plots
 from exmed_bert.startup import SCRIPTS
 
 GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
+YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "HOW_TO_RUN.md", "SYNTHETIC_DATA_README.md")),
     *(ROOT / "docs" / name for name in ("CLINVEC.md", "FINETUNING.md", "NOVEL_CODES.md")),
-    GUIDE,
+    *(GUIDE, YOUR_DATA),
+    *sorted((ROOT / "docs" / "your_data").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 
 CONVERT = "scripts/convert_synthetic_to_dataset.py"
@@ -97,7 +100,7 @@ class Session:
     def start(cls, root: Path) -> "Session":
         """Copy the project to ``root``."""
         root.mkdir(parents=True)
-        for name in ("scripts", "exmed_bert"):
+        for name in ("scripts", "exmed_bert", "examples"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("config.yaml", "requirements.txt", "environment.yaml"):
             shutil.copy(ROOT / name, root)
@@ -338,6 +341,7 @@ ERRORS = {
     "ClinVec: folder not found": (PRETRAIN, "--use-clinvec --clinvec-dir ../ClinVec"),
     "file not found": (CONVERT, ""),
     "is no date": (CONVERT, "--input data/my_patients.json"),
+    "no event has a known code": (CONVERT, "--input examples/synthea/data"),
     "unknown key": ("scripts/generate_synthetic_patients.py", ""),
 }
 IN_OWN = ("file not found", "is no date", "unknown key")  # run in own/, the last with a config.yaml there
@@ -360,7 +364,7 @@ def own(sessions: Sessions) -> Path:
     """A folder with patients of which one has a wrong date."""
     folder = sessions.examples.root.parent / "own"
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    (example,) = blocks(ROOT / "README.md", "json")
+    (example,) = blocks(YOUR_DATA, "json")
     (folder / "data" / "my_patients.json").write_text(example.text.replace("2023-12-15", "2023-15-12"))
     return folder
 
@@ -417,7 +421,7 @@ def output_lines(sessions: Sessions) -> Iterator[tuple[str, bool]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [ROOT / "README.md", GUIDE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [ROOT / "README.md", GUIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_output_shown_is_the_real_one(path: Path, sessions: Sessions) -> None:
     """Of generating and converting to the letter, of training but for the figures."""
     printed = list(output_lines(sessions))
@@ -476,7 +480,7 @@ def commands_of(path: Path) -> list[str]:
     return [re.sub(r" \.\.\.$", "", command) for command in commands if command != "python scripts/..."]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_names_scripts_and_flags_that_exist(path: Path) -> None:
     commands = commands_of(path)
     assert commands
@@ -498,7 +502,7 @@ def anchors(path: Path) -> set[str]:
     return {*named, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
     local = [link for link in links if not link.startswith("https://")]
@@ -510,7 +514,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-# --- the README's pictures and examples ---
+# --- pictures and examples ---
 
 
 def test_the_pictures_are_small_and_the_pipeline_is_drawn() -> None:
@@ -522,8 +526,8 @@ def test_the_pictures_are_small_and_the_pipeline_is_drawn() -> None:
     assert len(drawn["pipeline"].png) > 10_000
 
 
-def test_the_readmes_patients_are_valid(tmp_path: Path) -> None:
-    (example,) = blocks(ROOT / "README.md", "json")
+def test_the_patients_shown_are_valid(tmp_path: Path) -> None:
+    (example,) = blocks(YOUR_DATA, "json")
     path = tmp_path / "my_patients.json"
     path.write_text(example.text)
     (patients,) = read_patients(path)
@@ -531,8 +535,8 @@ def test_the_readmes_patients_are_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"), ids=name_of)
-def test_the_readmes_python_runs(
+@pytest.mark.parametrize("block", [*blocks(ROOT / "README.md", "python"), *blocks(YOUR_DATA, "python")], ids=name_of)
+def test_the_python_shown_runs(
     block: Block, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(session.root)
