@@ -1,5 +1,6 @@
 """Two processes train one model: under torchrun and accelerate launch, on the CPU with gloo."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from conftest import ROOT
+from conftest import ROOT, run_script, write_records
 from safetensors.torch import load_file
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
@@ -39,24 +40,53 @@ if "RANK" in os.environ:
     sys.addaudithook(witness)
 """
 
+# Runs the script of step 3, notes the patients of each batch, and kills a rank at one of them.
+_NOTING = """
+import json, os, runpy, signal, sys
+scripts, script = sys.argv[1], sys.argv.pop(2)
+sys.path[:0] = [scripts, os.path.dirname(scripts)]
+del sys.argv[1]
+from exmed_bert.data.batches import BatchedRows
 
-def launch(launcher: list[str], datasets: Path, output: Path, epochs: int) -> subprocess.CompletedProcess[str]:
-    (output / "python").mkdir(exist_ok=True)
+notes = os.open(os.environ["NOTES"] + "_rows" + os.environ["RANK"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+fetch, calls = BatchedRows.__getitems__, []
+
+def noting(self, rows):
+    calls.append(rows)
+    if os.environ.get("DIES") == f"{os.environ['RANK']} {len(calls)}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.write(notes, (json.dumps(list(map(int, rows))) + "\\n").encode())
+    return fetch(self, rows)
+
+BatchedRows.__getitems__ = noting
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def launch(
+    launcher: list[str], datasets: Path, output: Path, epochs: int, *more: Any, noting: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    (output / "python").mkdir(exist_ok=True, parents=True)
     (output / "python" / "sitecustomize.py").write_text(_WITNESS)
+    (output / "python" / "noting.py").write_text(_NOTING)
+    script = [ROOT / "scripts/pretrain-exmed-bert-clinvec.py"]
+    if noting:
+        script = [output / "python" / "noting.py", ROOT / "scripts", *script]
     flags: list[Any] = [
         *("--training-data", datasets / "small_train.pt", "--validation-data", datasets / "small_val.pt"),
         *("--output-dir", output / "model", "--output-data-dir", output / "data"),
         *("--hidden-size", 16, "--num-hidden-layers", 1, "--train-batch-size", BATCH, "--epochs", epochs),
         *("--eval-steps", 10, "--save-steps", 10, "--warmup-steps", 2),
+        *more,
     ]
-    environment = {
+    environment |= {
         "PYTHONPATH": str(output / "python"),
         "NOTES": str(output / "notes"),
         "OUTPUT": str(output),
         "HF_HOME": str(output / "home"),
     }
     return subprocess.run(
-        [sys.executable, "-m", *launcher, str(ROOT / "scripts/pretrain-exmed-bert-clinvec.py"), *map(str, flags)],
+        [sys.executable, "-m", *launcher, *map(str, script), *map(str, flags)],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -116,6 +146,45 @@ def test_two_processes_go_on_from_their_checkpoint(small_datasets: Path, under_t
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"Going on from {moved / 'model' / last}") == 1
     assert eval_results(moved)["train_epochs"] == 3
+
+
+@pytest.fixture(scope="module")
+def in_shards(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the datasets of `small_datasets` in shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    records = json.loads((small_datasets / "patients.json").read_text())
+    for number in range(4):
+        write_records(folder / "patients" / f"{number}.json", records[number * 50 : number * 50 + 50])
+    arguments = ("--input", "patients", "--output", "small.pt", "--max-length", 30, "--shard-size", 30)
+    result = run_script("convert_synthetic_to_dataset.py", *arguments, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert len(list((folder / "small_train.pt").glob("shard-*.pt"))) == 4
+    return folder
+
+
+def test_shards_are_shared_and_the_run_goes_on_after_a_process_was_killed(
+    small_datasets: Path, in_shards: Path, under_torchrun: Path, tmp_path: Path
+) -> None:
+    """Killed in its second epoch, resumed with data workers: the weights of a run over one file that nothing befell."""
+    killed = launch(TORCHRUN, in_shards, tmp_path, 2, noting=True, DIES="1 15")
+    lines = [line for line in killed.stderr.splitlines() if line.startswith("Error: ")]
+    assert killed.returncode != 0 and len(lines) == 1, killed.stderr
+    assert "run the same command again: it goes on from the last checkpoint" in lines[0]
+
+    sampler = LengthGroupedBatchSampler(PatientDataset.load(small_datasets / "small_train.pt").lengths, BATCH, seed=42)
+    shares = [list(BatchSamplerShard(sampler, 2, rank)) for rank in (0, 1)]
+    for rank, share in enumerate(shares):
+        rows = [json.loads(line) for line in (tmp_path / f"notes_rows{rank}").read_text().splitlines()]
+        assert rows[: len(share)] == share, "the first epoch, in the order of the one file"
+    seen = [patient for share in shares for batch in share for patient in batch]
+    assert set(seen) == set(range(len(sampler.lengths))) and len(seen) - len(sampler.lengths) < 2 * BATCH
+
+    resumed = launch(TORCHRUN, in_shards, tmp_path, 2, "--num-workers", 1)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Going on from") == 1
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (under_torchrun, tmp_path))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert eval_results(tmp_path)["eval_loss"] == eval_results(under_torchrun)["eval_loss"]
 
 
 @pytest.mark.parametrize("patients", [96, 97, 104, 111])
