@@ -10,7 +10,7 @@ from exmed_bert.codes import CodeKey, CodeSystem, code_system
 from exmed_bert.data.conversion_counts import ConversionCounts, attrition
 from exmed_bert.data.conversion_plots import DRAWINGS, Drawn, by_length, by_year
 from exmed_bert.data.tokenizer import EventCounts
-from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED, OUTCOMES, UNKNOWN
+from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED, OUTCOMES, UNKNOWN, as_written
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
 from exmed_bert.reporting.content import Cell, Report, ReportSection, Statement, Style, Table, Verdict, capital
 from exmed_bert.reporting.plotting import draw_plots
@@ -180,7 +180,7 @@ def _frequent(key: str, heading: str, text: str, events: Mapping[CodeKey, int], 
     rows: list[list[Cell]] = []
     for (system, code), count in listed:
         name = [description(system, code)] if named else []
-        rows.append([code, title(system), *name, f"{count:,}", percent(count, total)])
+        rows.append([as_written(code), title(system), *name, f"{count:,}", percent(count, total)])
     notes = []
     if hidden := len(events) - len(rows):
         notes.append(f"{hidden:,} of {len(events):,} codes have fewer than {cells.limit} events each: not listed here.")

@@ -14,6 +14,7 @@ from exmed_bert import console
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.tokenizer import TokenizerSummary
+from exmed_bert.data.translation import as_written
 from exmed_bert.reporting.small_cells import MinCell
 
 _MOST_UNKNOWN = 0.2  # share of the events; above it, a model would learn from a remnant of the histories
@@ -105,7 +106,7 @@ def unknown_rows(
     ):
         if codes:
             frequent = [(key, n) for key, n in codes.most_common(_EXAMPLES) if not cells.hides(n)]
-            most = ", ".join(f"{code_system(name).title} {code!r} ({n:,})" for (name, code), n in frequent)
+            most = ", ".join(f"{code_system(name).title} {as_written(code)!r} ({n:,})" for (name, code), n in frequent)
             rows += [(what, cells.total(codes.values())), ("  most frequent of them", most or "–")]
     ways = {
         "left out: repeated within a visit": count.repeated,
@@ -128,7 +129,7 @@ def _by_system(codes: Mapping[CodeKey, int]) -> list[tuple[str, int]]:
 
 
 def _examples(codes: Mapping[CodeKey, int]) -> str:
-    return ", ".join(f"{code!r}" for (_, code), _ in Counter(codes).most_common(_EXAMPLES))
+    return ", ".join(f"{as_written(code)!r}" for (_, code), _ in Counter(codes).most_common(_EXAMPLES))
 
 
 def _mapped(system: str) -> str:

@@ -45,6 +45,10 @@ def marked(text: str) -> CodeKey:
     return ICD10CM, _MARK + text
 
 
-def unmarked(text: str) -> str:
-    """Return the code that `marked` was given."""
+def as_written(text: str) -> str:
+    """Return the code that `marked` was given, and other codes as they are.
+
+    >>> as_written(marked("V58.61")[1]), as_written("E11.9")
+    ('V58.61', 'E11.9')
+    """
     return text.removeprefix(_MARK)

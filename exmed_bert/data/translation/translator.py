@@ -7,7 +7,7 @@ import numpy as np
 
 from exmed_bert.codes import ICD10CM, CodeKey
 from exmed_bert.data.patient import EventColumns, PatientColumns
-from exmed_bert.data.translation.lookalikes import ICD9CM, ICD10CM_BEGINS, Reading, marked, reading, unmarked
+from exmed_bert.data.translation.lookalikes import ICD9CM, ICD10CM_BEGINS, Reading, as_written, marked, reading
 from exmed_bert.data.translation.summary import LEFT_OUT, TranslationSummary
 from exmed_bert.data.translation.targets import Fate, TargetCodes
 from exmed_bert.settings import ReadingSettings
@@ -103,7 +103,7 @@ class Translator:
         found = np.bincount(split.codes, minlength=len(split.table))
         self.summary.read_as_icd9.update(numeric)
         for i in range(len(events.table), len(split.table)):
-            self.summary.read_as_icd9[unmarked(split.table[i][1])] += int(found[i])
+            self.summary.read_as_icd9[as_written(split.table[i][1])] += int(found[i])
         return split
 
     def _count(self, events: EventColumns, fates: Sequence[Fate]) -> None:
