@@ -152,7 +152,7 @@ def _options(cls: type[StepSettings]) -> list[inspect.Parameter]:
 
 def _option(cls: type[StepSettings], field: str, name: str, hidden: bool = False) -> inspect.Parameter:
     """Return an optional parameter for a field, whose value is None when the option is not given."""
-    annotation = _without_none(cls.model_fields[field].annotation)
+    annotation: Any = _plain(cls.model_fields[field].annotation)
     spellings = [flag(name)]
     if annotation is bool:
         spellings = [f"{flag(name)}/{flag(name, False)}"]
@@ -160,11 +160,13 @@ def _option(cls: type[StepSettings], field: str, name: str, hidden: bool = False
         spellings.append(cls.extra(field)["short"])
     how: dict[str, Any] = {}
     if get_origin(annotation) is tuple:  # may be repeated
-        part = _without_none(get_args(annotation)[0])
-        annotation, how = (list[Path], {"metavar": "<path>"}) if part is Path else (list[str], {"metavar": "<str>"})
+        is_path = _plain(get_args(annotation)[0]) is Path
+        annotation, how = list[str], {"metavar": "<path>" if is_path else "<str>"}
     elif get_origin(annotation) is Literal:
         annotation, how = str, {"metavar": "|".join(get_args(annotation))}
-    elif annotation not in (int, float, bool, Path):
+    elif annotation is Path:  # that may be a URL, which stays as it is written
+        annotation, how = str, {"metavar": "<path>"}
+    elif annotation not in (int, float, bool):
         annotation = str
     return _parameter(name, annotation, *spellings, help=cls.model_fields[field].description, hidden=hidden, **how)
 
@@ -174,11 +176,11 @@ def _parameter(name: str, annotation: Any, *spellings: str, **how: Any) -> inspe
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation | None)
 
 
-def _without_none(annotation: Any) -> Any:
-    """Strip ``| None`` and ``Annotated`` from a type."""
-    if get_origin(annotation) in (Union, types.UnionType):
+def _plain(annotation: Any) -> Any:
+    """Strip ``Annotated`` from a type, and all but the first of alternatives: ``| None``, or a URL for a path."""
+    while hasattr(annotation, "__metadata__") or get_origin(annotation) in (Union, types.UnionType):
         annotation = next(part for part in get_args(annotation) if part is not type(None))
-    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    return annotation
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,13 +4,27 @@ The classes are the single source: the commands' flags (`exmed_bert.cli`), the k
 limits and descriptions all come from the fields here. `exmed_bert.config` combines command line, file and defaults.
 """
 
+from collections.abc import Callable
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer
 
-FilePath = Annotated[Path, Field(strict=False)]
+from exmed_bert import stores
+from exmed_bert.stores import StorePath
+
+
+def _checked(place: Callable[[str | Path], Any]) -> Callable[[Any], Any]:
+    """Return a validator that applies a function to paths and leaves what is none to pydantic."""
+    return lambda value: place(value) if isinstance(value, str | Path) else value
+
+
+FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_checked(stores.local))]
+# What may also be in an object store.
+Location = Annotated[
+    Path | InstanceOf[StorePath], BeforeValidator(_checked(stores.location)), PlainSerializer(str, when_used="json")
+]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -28,6 +42,9 @@ def _one_or_list(values: tuple[Any, ...]) -> Any:
 # An option that may be repeated; in config.yaml one value, or a list of them.
 FilePaths = Annotated[
     tuple[FilePath, ...], Field(strict=False, min_length=1), BeforeValidator(_as_tuple), PlainSerializer(_one_or_list)
+]
+Locations = Annotated[
+    tuple[Location, ...], Field(strict=False, min_length=1), BeforeValidator(_as_tuple), PlainSerializer(_one_or_list)
 ]
 Texts = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_tuple)]
 
@@ -70,7 +87,7 @@ class StepSettings(BaseModel):
             if isinstance(value, Path):
                 paths[name] = value.absolute()
             elif isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
-                paths[name] = tuple(one.absolute() for one in value)
+                paths[name] = tuple(one.absolute() if isinstance(one, Path) else one for one in value)
         return self.model_copy(update=paths)
 
     @classmethod
@@ -192,10 +209,14 @@ class ConvertSettings(ReadingSettings):
         "static_columns": "static_columns",
     }
 
-    input: FilePaths = Field((Path("data/synthetic_patients.json"),), description=_INPUT)
-    output: FilePath = Field(
+    input: Locations = Field(
+        (Path("data/synthetic_patients.json"),),
+        description=f"{_INPUT} May be in an object store: s3://bucket/folder/, gs://, abfss://.",
+    )
+    output: Location = Field(
         Path("pretrain_stuff/synthetic.pt"),
-        description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt.",
+        description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt. May be in an "
+        "object store, as --input.",
     )
     export: Literal["meds"] | None = Field(
         None, description="Write --input as a MEDS dataset in the folder --output instead of converting it."
@@ -489,7 +510,7 @@ class AnalyzeSettings(StepSettings):
     seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
 
 
-def listed(paths: tuple[Path, ...]) -> str:
+def listed(paths: tuple[PurePath, ...]) -> str:
     """Return paths as messages name them.
 
     >>> listed((Path("a.json"), Path("b.json")))

@@ -23,6 +23,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
         "parallel",
         "processes",
         "startup",
+        "stores",
         "cli",
     },
     {"reference", "data"},

@@ -2,7 +2,7 @@
 
 import csv
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from exmed_bert import console
@@ -21,8 +21,8 @@ from exmed_bert.settings import ConvertSettings
 UNMAPPED = "unmapped_codes.csv"
 
 
-def report_conversion(result: Conversion, settings: ConvertSettings, base: Path) -> None:
-    """Print what was made and left out; write the page and the codes that nothing maps.
+def write_page(result: Conversion, settings: ConvertSettings, base: Path) -> Path:
+    """Write the page and the codes that nothing maps; return the page.
 
     Args:
         result: of the conversion.
@@ -43,15 +43,31 @@ def report_conversion(result: Conversion, settings: ConvertSettings, base: Path)
     report = conversion_page(counts, cells)
     with report_files(folder, report, DRAWINGS) as staged:
         _write_unmapped(staged / UNMAPPED, result, cells)
+    return folder / PAGE
+
+
+def print_conversion(result: Conversion, settings: ConvertSettings, page: Path, folder: PurePath) -> None:
+    """Print what was made and left out.
+
+    Args:
+        result: of the conversion.
+        settings: of the conversion.
+        page: that `write_page` has written.
+        folder: where the datasets are for the user.
+    """
+    cells = result.source.cells
     console.table(f"Converted {result.source}", _rows(result, settings, cells))
     warn_of_unknown(result.source, result.counts.translation.unmapped, result.summary, cells)
     for split, dataset in result.datasets.items():
         path = result.paths[split]
         size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
-        console.table(f"{path}", [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))])
-    written = [("datasets", ", ".join(map(str, result.paths.values()))), ("page", folder / PAGE)]
-    if counts.unmapped:
-        written.append(("codes left out", folder / UNMAPPED))
+        shown = [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))]
+        console.table(f"{folder / path.name}", shown)
+    pages = folder / page.parent.name
+    datasets = ", ".join(str(folder / path.name) for path in result.paths.values())
+    written: list[tuple[str, Any]] = [("datasets", datasets), ("page", pages / page.name)]
+    if result.counts.translation.unmapped:
+        written.append(("codes left out", pages / UNMAPPED))
     console.table("Written", written)
 
 

@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 import numpy as np
 
-from exmed_bert import console
+from exmed_bert import console, stores
 from exmed_bert.codes import CodeKey
 from exmed_bert.codes.rare_codes import stand_ins
 from exmed_bert.config import Resolved
@@ -23,6 +24,7 @@ from exmed_bert.data.conversion_counts import Conversion
 from exmed_bert.data.coverage import no_known_codes
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.masking import Masking
+from exmed_bert.data.output_place import place_of
 from exmed_bert.data.passes import (
     SPLITS,
     Part,
@@ -47,14 +49,16 @@ from exmed_bert.settings import ConvertSettings
 # What changes nothing of the result: a conversion that was killed goes on when these change.
 _NOT_IDENTITY = {"workers", "scheduler"}
 
+P = TypeVar("P", bound=PurePath)
 
-def output_paths(output: Path, split: str) -> dict[str, Path]:
+
+def output_paths(output: P, split: str) -> dict[str, P]:
     """Return the file, or folder of shards, of each split that is to be written.
 
     >>> {split: path.name for split, path in output_paths(Path("synthetic.pt"), "all").items()}
     {'train': 'synthetic_train.pt', 'val': 'synthetic_val.pt'}
     """
-    stem = output.with_suffix("") if output.suffix == ".pt" else output
+    stem = _stem(output)
     return {name: stem.with_name(f"{stem.name}_{name}.pt") for name in SPLITS if split in ("all", name)}
 
 
@@ -62,15 +66,17 @@ def convert(settings: ConvertSettings) -> Conversion:
     """Read, validate, encode and split the patients; write the datasets, each whole or not at all.
 
     Raises:
-        InputError: the input is wrong, or a split would be empty.
+        InputError: the input is wrong, a split would be empty, or the output is in a store; `run` takes it there.
     """
-    paths = output_paths(settings.output, settings.split)
+    output = stores.local(settings.output)
+    paths = output_paths(output, settings.split)
     for path in paths.values():
         make_folder(path.parent)
     source = PatientInput(settings.input, settings, declared(settings.static_columns))
     source.announce()
-    with engine(settings.scheduler, settings.workers), _work_folder(settings, source) as work:
+    with engine(settings.scheduler, settings.workers), _work_folder(output, settings, source) as work:
         results = _first_pass(settings, source, work)
+        source.take_digests([result.digests for result in results])
         counts = PartCounts()
         for result in results:
             counting.add(counts, result.counts)
@@ -95,25 +101,34 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
 
         export_patients(resolved, settings.export)
         return
-    from exmed_bert.data.conversion_report import report_conversion  # with plots, which take a second to import
+    from exmed_bert.data.conversion_report import print_conversion, write_page  # with slow plots
 
-    result = convert(settings)
-    base = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
-    resolved.save(base.with_name(f"{base.name}.settings.json"))
-    report_conversion(result, settings, base)
+    datasets = output_paths(settings.output, settings.split).values()
+    with place_of(settings.output, list(datasets)) as place:
+        here = settings.model_copy(update={"output": place.output})
+        result = convert(here)
+        base = _stem(place.output)
+        resolved.save(base.with_name(f"{base.name}.settings.json"))
+        page = write_page(result, here, base)
+        place.publish()
+        print_conversion(result, here, page, place.target.parent)
+
+
+def _stem(output: P) -> P:
+    return output.with_suffix("") if output.suffix == ".pt" else output
 
 
 @contextmanager
-def _work_folder(settings: ConvertSettings, source: PatientInput) -> Iterator[Path]:
+def _work_folder(output: Path, settings: ConvertSettings, source: PatientInput) -> Iterator[Path]:
     """Yield the folder of what the passes have made so far: that of a killed conversion of the same, or a new one.
 
     It is removed with the end of the block; where that is interrupted, a file that was read stays read.
     """
-    stem = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
+    stem = _stem(output)
     folder = make_folder(stem.parent).absolute() / f".{stem.name}.converting"
     identity = {
         "settings": settings.model_dump(mode="json", exclude=_NOT_IDENTITY),
-        "files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in source.source.files],
+        "files": source.source.identity(),
     }
     said = folder / "identity.json"
     try:

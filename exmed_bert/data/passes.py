@@ -102,8 +102,9 @@ class PartResult:
         kept: patients of each piece, by split, chunk after chunk.
         kinds: what the columns of each split have to hold.
         read: patients and events read.
-        seconds: how long it took.
         worker: the process that did it.
+        seconds: how long it took.
+        digests: of the bytes of each file, where they were in an object store.
     """
 
     number: int
@@ -114,8 +115,9 @@ class PartResult:
     kept: dict[str, list[int]]
     kinds: dict[str, ColumnKinds]
     read: tuple[int, int]
-    seconds: float
     worker: str
+    seconds: float = 0.0
+    digests: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -145,6 +147,8 @@ class PartResult:
 def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None) -> PartResult:
     """Read, translate and tokenize a part of the input, and write its pieces; the first pass.
 
+    Of what is in an object store there is a copy on this machine for that time.
+
     Args:
         part: of the input.
         progress: called with the number of patients of each chunk.
@@ -152,8 +156,19 @@ def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None
     Raises:
         InputError: the part cannot be read, or a record is wrong.
     """
-    start, settings = time.perf_counter(), part.settings
-    patients_of = PatientInput.of(part.source, settings, declared(settings.static_columns))
+    start = time.perf_counter()
+    with part.source.copied() as source:
+        result = _read(part, source, progress)
+        if part.source.stored is not None:
+            result.digests = [source.digest(file) for file in source.files]
+    result.seconds = time.perf_counter() - start
+    result.save(part.result)
+    return result
+
+
+def _read(part: Part, source: Source, progress: Callable[[int], Any]) -> PartResult:
+    settings = part.settings
+    patients_of = PatientInput.of(source, settings, declared(settings.static_columns))
     tokenizer = Tokenizer(
         settings.max_length,
         settings.min_observations,
@@ -186,7 +201,7 @@ def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None
         progress(read)
     np.save(part.hashes, np.concatenate(hashes_seen))
     counts = np.concatenate((counts, np.zeros(len(SPECIAL_TOKENS) + len(tokenizer.keys), dtype=np.int64)))
-    result = PartResult(
+    return PartResult(
         part.number,
         PartCounts(patients_of.summary, patients_of.translation, tokenizer.summary, excluded),
         tokenizer.keys,
@@ -195,11 +210,8 @@ def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None
         kept,
         kinds,
         patients_of.read,
-        time.perf_counter() - start,
         worker_name(),
     )
-    result.save(part.result)
-    return result
 
 
 def split_rule(settings: ConvertSettings) -> SplitRule:

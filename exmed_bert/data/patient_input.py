@@ -1,8 +1,10 @@
 """The patients behind ``--input``, in whatever format, with codes in the systems that the settings ask for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -12,12 +14,14 @@ from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers.base import CHUNK, Origin, Reading
 from exmed_bert.data.readers.registry import reader_of
 from exmed_bert.data.readers.source import Source
+from exmed_bert.data.readers.stored import called_by_url
 from exmed_bert.data.readers.summary import IMPLAUSIBLE_BIRTH_YEAR, NO_BIRTH_YEAR, ReadingSummary
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
 from exmed_bert.data.translation import TranslationSummary, Translator
 from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
 from exmed_bert.settings import ReadingSettings
 from exmed_bert.startup import called
+from exmed_bert.stores import StorePath
 
 BIRTH_YEARS = (1800, 2300)  # the years that data with shifted dates, such as MIMIC's, lie in are plausible
 
@@ -36,22 +40,29 @@ class PatientInput:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[Path | StorePath],
         settings: ReadingSettings | None = None,
         static_columns: Sequence[StaticColumn] = BUILT_IN,
     ) -> None:
         """Find the files and recognize their format.
 
         Args:
-            paths: files and folders.
+            paths: files and folders, on this machine or, for a conversion, in object stores.
             settings: how to read them; not given: the defaults.
             static_columns: those that are read.
 
         Raises:
             InputError: a path is missing, or the format is not known.
         """
-        source = Source.at(paths, f"make it with: {called('generate')}")
-        self._set_up(source, settings or ReadingSettings(), static_columns)
+        settings, hint = settings or ReadingSettings(), f"make it with: {called('generate')}"
+        here = [path for path in paths if not isinstance(path, StorePath)]
+        if len(here) == len(paths):
+            self._set_up(Source.at(here, hint), settings, static_columns)
+            return
+        self._outlines = TemporaryDirectory(prefix="exmed_bert_")  # they stay as long as this object
+        folder = Path(self._outlines.name)
+        with called_by_url(folder):
+            self._set_up(Source.outlined(paths, folder, hint), settings, static_columns)
 
     def _set_up(self, source: Source, settings: ReadingSettings, static_columns: Sequence[StaticColumn]) -> None:
         self.settings = settings
@@ -71,7 +82,8 @@ class PatientInput:
 
     def parts(self) -> list[Source]:
         """Return parts of the files, in order, that can be read apart from each other: no patient is in two of them."""
-        return self.reader.divide(self.source)
+        parts, stored = self.reader.divide(self.source), self.source.stored
+        return parts if stored is None else [replace(part, stored=stored.of(part.files)) for part in parts]
 
     def announce(self) -> None:
         """Say what the files are taken for, where it is not our own record."""
@@ -169,6 +181,12 @@ class PatientInput:
         """Take the counts of a reading that was done in parts."""
         self.summary, self.read = summary, read
         self.translator.summary = translation
+
+    def take_digests(self, digests: Iterable[Sequence[str]]) -> None:
+        """Take the digests of the files of each part, known once they have been read, where any is in a store."""
+        if self.source.stored is not None:
+            for part, of_part in zip(self.parts(), digests, strict=True):
+                self.source.stored.digests.update(zip(part.files, of_part, strict=True))
 
     def check_any(self) -> None:
         """Refuse an input of which no patient is left.

@@ -7,7 +7,7 @@ code occurs. So opening takes the same time for any number of patients.
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -334,10 +334,14 @@ def check_replaceable(folder: Path) -> None:
     if folder.is_file():
         PatientDataset.load(folder)
         return
-    names = {path.name for path in folder.iterdir()}
-    others = sorted(name for name in names - {MANIFEST, LENGTHS, CODE_COUNTS} if not name.startswith("shard-"))
-    if MANIFEST not in names or others:
+    if not is_dataset({path.name for path in folder.iterdir()}):
         raise InputError(f"{folder}: is a folder of something else, expected a dataset to replace, or nothing")
+
+
+def is_dataset(names: Set[str]) -> bool:
+    """Tell by the names of all files in a folder whether it is a dataset."""
+    others = [name for name in names - {MANIFEST, LENGTHS, CODE_COUNTS} if not name.startswith("shard-")]
+    return MANIFEST in names and not others
 
 
 def open_folder(folder: Path) -> ShardedDataset:

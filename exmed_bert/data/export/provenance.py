@@ -3,6 +3,7 @@
 That is known only as long as the patients are those that were exported: their files are compared with digests.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,14 @@ def write_provenance(folder: Path, origin: Origin) -> None:
     write_json(folder / FILE, content)
 
 
-def read_provenance(folder: Path) -> Origin | None:
+def read_provenance(folder: Path, digest: Callable[[Path], str] = fingerprint) -> Origin | None:
     """Return where the patients of an export come from; None for other folders, and where the patients were changed.
 
     Every file that holds patients is read, to compare its digest.
+
+    Args:
+        folder: of the export.
+        digest: of a file's bytes.
 
     Raises:
         InputError: the file that holds the provenance is not JSON.
@@ -53,7 +58,7 @@ def read_provenance(folder: Path) -> Origin | None:
     files = {path.relative_to(folder).as_posix(): path for path in _patient_files(folder)}
     if files.keys() != content["patients"].keys():
         return None
-    if any(fingerprint(path) != content["patients"][name] for name, path in files.items()):
+    if any(digest(path) != content["patients"][name] for name, path in files.items()):
         return None
     return Origin(content["fingerprint"], content["generated"], content["meta"], content["own_record"])
 

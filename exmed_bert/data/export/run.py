@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from exmed_bert import console
+from exmed_bert import console, stores
 from exmed_bert.config import Resolved
 from exmed_bert.data.export.registry import EXPORTERS
 from exmed_bert.data.patient import PatientColumns
@@ -19,7 +19,8 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
         name: of the format.
     """
     settings = resolved.settings
-    folder = settings.output.with_suffix("") if settings.output.suffix == ".pt" else settings.output
+    folder = stores.local(settings.output)
+    folder = folder.with_suffix("") if folder.suffix == ".pt" else folder
     source = PatientInput(settings.input, settings, declared(settings.static_columns))
     counts = EXPORTERS[name](folder, _with_progress(source), source.origin)
     resolved.save(folder.with_name(f"{folder.name}.settings.json"))

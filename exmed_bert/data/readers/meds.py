@@ -74,7 +74,7 @@ class MedsReader(TableReader):
         """Return what is known of where the patients come from; for an export of ours that is what it was made of."""
         folder = source.paths[0]
         if len(source.paths) == 1 and all(file.is_relative_to(folder / "data") for file in _data_files(source)):
-            return read_provenance(folder) or super().origin(source)
+            return read_provenance(folder, source.digest) or super().origin(source)
         return super().origin(source)
 
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
