@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers import reader_of
@@ -395,6 +396,15 @@ def test_the_synthetic_dataset_of_femr() -> None:
     systems = Counter(patients.events.table[code][0] for code in patients.events.codes.tolist())
     assert set(systems) == {"icd9cm", "rxnorm"} and systems.total() + summary.repeats == 1989
     assert not summary.excluded and patients.splits is None
+
+
+def test_femr_converts_where_its_systems_are_kept(tmp_path: Path) -> None:
+    options = ("--input", REAL / "meds_femr", "--output", "d.pt", "--keep-systems", "icd9cm,rxnorm", "--min-cell", 0)
+    result = run_script("convert_synthetic_to_dataset.py", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    datasets = [PatientDataset.load(tmp_path / f"d_{split}.pt") for split in ("train", "val")]
+    assert sum(map(len, datasets)) == 146  # with five codes or more
+    assert set(datasets[0].info.vocabulary.entity_names) - {"default", "atc", "icd"} == {"icd9cm", "rxnorm"}
 
 
 def test_the_sample_of_meds_testing_helpers() -> None:

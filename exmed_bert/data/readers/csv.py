@@ -4,18 +4,17 @@ A table with date and code is one of events, in a row one code or several; one w
 of birth, says who they are; a table may be both. In which system codes are is declared, never guessed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exmed_bert.codes import code_system, code_systems
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.database import name, quoted
-from exmed_bert.data.patient import PERIOD_FIELDS
+from exmed_bert.data.database import quoted
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.columns import EVENT_ROLES, EXAMPLE, ROLES, Columns, expand, parse
 from exmed_bert.data.readers.headers import column_names
+from exmed_bert.data.readers.own_table import OwnTable
 from exmed_bert.data.readers.source import TABLE_FORMATS, Source
 from exmed_bert.data.readers.summary import NO_DATE, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.readers.table import Table
@@ -39,8 +38,6 @@ _OTHER_FORMATS = {
 }
 _MISSING = "['', 'NA', 'N/A', '#N/A', 'NULL', 'null', 'NaN', 'nan', '\\N', '.']"  # as R, SQL, pandas and SAS write it
 _SHOWN = 40  # names of columns in an error
-_DIGITS_ONLY = ("rxnorm", "snomedct", "ndc")  # 313782.0 is what is left of a code in a column of numbers with gaps
-_TRUE, _FALSE = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 _FORMAT_HINT = "expected YYYY-MM-DD or YYYYMMDD, or the format in --columns as date_format=%m/%d/%Y"
 
 
@@ -107,114 +104,7 @@ class CsvReader(TableReader):
                 raise InputError(f"{table}: no row has a date that can be read; {_FORMAT_HINT}")
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one ``--columns`` finds in a table.
-
-    Attributes:
-        table: the table.
-        named: the option.
-        columns: the table's columns by what they hold.
-        missing: those that are named and that it lacks.
-        static: names of the static columns that are read.
-        system: the code system of all codes, None where a column says it.
-    """
-
-    table: Table
-    named: Columns
-    columns: Mapping[str, Sequence[str]]
-    missing: Mapping[str, Sequence[str]]
-    static: Sequence[str]
-    system: str | None
-
-    @property
-    def has_events(self) -> bool:
-        """Whether there are dates and codes."""
-        return {"patient", "date", "code"} <= set(self.columns)
-
-    @property
-    def has_people(self) -> bool:
-        """Whether something is said of the patients themselves."""
-        return "patient" in self.columns and bool(set(self.columns) - {"patient", *EVENT_ROLES})
-
-    def people(self) -> str:
-        """Return SQL of people as the engine takes it."""
-        found = {"patient_id": self.table.id(self._only("patient"))}
-        if "birth" in self.columns:
-            found["birth_year"] = self._birth_year()
-        found |= {column: self._value(column) for column in self.static if column in self.columns}
-        for role, column in zip(("observation_start", "observation_end", "death"), PERIOD_FIELDS, strict=True):
-            if role in self.columns:
-                found[column] = self._day(role)
-        if "plos" in self.columns:
-            text = f"lower({self._value('plos')})"
-            found["had_plos"] = f"CASE WHEN {text} IN {_TRUE} THEN true WHEN {text} IN {_FALSE} THEN false END"
-        listed = ", ".join(f"{sql} AS {name(column)}" for column, sql in found.items())
-        if not self.has_events:
-            return f"SELECT {listed} FROM {self.table.sql}"
-        columns = ", ".join(map(name, found))  # the same with each of a patient's events
-        return (
-            f"SELECT {columns} FROM (SELECT row_number() OVER () AS _row, {listed} FROM {self.table.sql}) "
-            f"GROUP BY {columns} ORDER BY min(_row)"
-        )
-
-    def events(self) -> str:
-        """Return SQL of events: of a row with several codes one each, of a row without any one without a code."""
-        system = quoted(self.system) if self.system else self._value("system")
-        row = f"{self.table.id(self._only('patient'))} AS patient_id, {self._day('date')} AS day, {system} AS system"
-        columns, separator = self.columns["code"], self.named.separator
-        one_each = not separator and not any(self.table.is_list(column) for column in columns)
-        if one_each and len(columns) == 1:
-            return f"SELECT {row}, {self._code(self.table.text(columns[0]))} AS code FROM {self.table.sql}"
-        if one_each:
-            codes = f"[{', '.join(map(self.table.text, columns))}]"
-        else:
-            cells = ", ".join(self._cell(column, separator) for column in columns)
-            codes = f"list_transform(flatten([{cells}]), lambda code: nullif(trim(code), ''))"
-        codes = f"list_filter({codes}, lambda code: code IS NOT NULL)"
-        return (
-            f"SELECT patient_id, day, system, {self._code('code')} AS code FROM (SELECT patient_id, day, system, "
-            f"unnest(CASE WHEN coalesce(len(codes), 0) = 0 THEN [NULL] ELSE codes END) AS code "
-            f"FROM (SELECT {row}, {codes} AS codes FROM {self.table.sql}))"
-        )
-
-    def _cell(self, column: str, separator: str | None) -> str:
-        """Return the codes of a cell as a list."""
-        if self.table.is_list(column):
-            return f"{self.table.raw(column)}::VARCHAR[]"
-        text = self.table.text(column)
-        return f"string_split({text}, {quoted(separator)})" if separator else f"[{text}]"
-
-    def _code(self, text: str) -> str:
-        return f"regexp_replace({text}, '[.]0+$', '')" if self.system in _DIGITS_ONLY else text
-
-    def _only(self, role: str) -> str:
-        return self.columns[role][0]
-
-    def _day(self, role: str) -> str:
-        return self.table.day(self._only(role), pattern=self.named.date_format)
-
-    def _birth_year(self) -> str:
-        """Return the year of a year, a date in the table's format or an ISO date."""
-        column = self._only("birth")
-        number = f"TRY_CAST({self.table.text(column)} AS DOUBLE)"
-        day = f"coalesce({self._day('birth')}, {self.table.day(column)})"
-        return (
-            f"CASE WHEN {number} BETWEEN -9999 AND 9999 THEN {number}::INTEGER "
-            f"ELSE year(DATE '1970-01-01' + {day})::INTEGER END"
-        )
-
-    def _value(self, role: str) -> str:
-        """Return text, its values exchanged for what they mean."""
-        text = self.table.text(self._only(role))
-        meanings = self.named.values.get(role, {})
-        if not meanings:
-            return text
-        cases = " ".join(f"WHEN {quoted(value)} THEN {quoted(meaning)}" for value, meaning in meanings.items())
-        return f"CASE regexp_replace({text}, '[.]0+$', '') {cases} ELSE {text} END"
-
-
-def _parts(db: "duckdb.DuckDBPyConnection", reading: Reading) -> list[Part]:
+def _parts(db: "duckdb.DuckDBPyConnection", reading: Reading) -> list[OwnTable]:
     """Return what each ``--columns`` finds in each table that it is for.
 
     Raises:
@@ -269,11 +159,11 @@ def _assigned(source: Source, options: Sequence[Columns]) -> Iterator[tuple[list
         if number not in used and option.pattern is not None:
             shown = ", ".join(file.name for paths in source.tables.values() for file in paths)
             raise OptionError(f"--columns {option.pattern}: no file is named so; expected one of {shown}")
-    for (_, _, numbers), files in groups.items():
-        yield files, [options[number] for number in numbers]
+    for (_, _, numbers), of_group in groups.items():
+        yield of_group, [options[number] for number in numbers]
 
 
-def _part(table: Table, named: Columns, static: Sequence[str]) -> Part:
+def _part(table: Table, named: Columns, static: Sequence[str]) -> OwnTable:
     system = None
     columns: dict[str, Sequence[str]] = {}
     missing: dict[str, Sequence[str]] = {}
@@ -289,10 +179,10 @@ def _part(table: Table, named: Columns, static: Sequence[str]) -> Part:
         if role not in named.of_role and (named.is_of_events or role not in EVENT_ROLES):
             known = [column for column in ROLES.get(role, (role,)) if table.has(column)]
             columns |= {role: known[:1]} if known else {}
-    return Part(table, named, columns, missing, static, system)
+    return OwnTable(table, named, columns, missing, static, system)
 
 
-def _refuse_missing(parts: Sequence[Part]) -> None:
+def _refuse_missing(parts: Sequence[OwnTable]) -> None:
     """Refuse tables that lack what their option names.
 
     An option without file names may be for several tables, each of which has a part of what is named; but nothing may

@@ -11,6 +11,7 @@ from exmed_bert.console import InputError
 
 _SEPARATORS = (",", ";", "\t", "|")  # of columns; the first is that of a single column
 UTF_8 = "utf-8-sig"  # without the mark that Excel puts before it
+SAVE_AS_UTF_8 = "save it as UTF-8, or, if it is a table of your own, say encoding=latin-1 in --columns"
 _LONGEST = 1_000_000  # characters of a header
 
 
@@ -32,7 +33,7 @@ def text_header(path: Path, encoding: str = UTF_8) -> tuple[str, ...]:
         line.encode()
     except UnicodeError:
         expected = "UTF-8" if encoding == UTF_8 else encoding
-        raise InputError(f"{path}: is not {expected} text; save it as UTF-8") from None
+        raise InputError(f"{path}: is not {expected} text; {SAVE_AS_UTF_8}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is no whole gzip file, or cannot be read: {error}") from None
     separator = max(_SEPARATORS, key=line.count)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exmed_bert.console import InputError
 from exmed_bert.data.database import file_list, name, quoted
-from exmed_bert.data.readers.headers import UTF_8, text_header, time_zone
+from exmed_bert.data.readers.headers import SAVE_AS_UTF_8, UTF_8, text_header, time_zone
 from exmed_bert.data.readers.source import TABLE_FORMATS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _TEXT = "VARCHAR"
 _QUOTED = r"\"[^\"]*\"|'[^']*'"
 _PROBLEMS = {  # signs of what is wrong in the errors of DuckDB
     "unterminated quote": "a quotation mark is not closed",
-    "is not utf-8 encoded": "is not UTF-8 text; save it as UTF-8",
+    "is not utf-8 encoded": f"is not UTF-8 text; {SAVE_AS_UTF_8}",
     "Maximum line size": "is longer than a line can be; is a quotation mark not closed?",
     "invalid state": "mixes ends of lines (LF and CRLF), or has text behind a closing quotation mark",
 }
