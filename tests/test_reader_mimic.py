@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -33,12 +34,10 @@ EXTRACT = Path(__file__).parent / "fixtures" / "real" / "mimic4_pyhealth"
 def test_right_values_of_the_extract() -> None:
     patients, summary = read(EXTRACT)
     assert summary.files == {
-        "patients": {"rows": 13},
-        "admissions": {"rows": 24},
         "diagnoses_icd": {"rows": 53, "without a code": 7},
         "prescriptions": {"rows": 30, "without a date": 3},
     }
-    assert list(patients) == list(range(10001, 10011)) and summary.excluded == {"no birth year": 3}
+    assert list(patients) == list(range(10001, 10011)) and summary.excluded == {"no birth year": 3}  # 13 in all
     assert systems_of(patients) == {"icd10cm": 35, "icd9cm": 11, "ndc": 24}  # 27 NDC, 3 of them of those left out
     assert patients[10001]["birth_year"] == 2105
     assert sum(patient["birth_year"] > 2100 for patient in patients.values()) == 5
@@ -82,6 +81,16 @@ def test_stays_longer_than_the_given_days(days: float) -> None:
     assert [key for key, patient in patients.items() if patient["had_plos"]] == [
         key for key, length in lengths.items() if length > days
     ]
+
+
+def test_stays_by_dates_where_there_are_no_times(tmp_path: Path) -> None:
+    shutil.copytree(EXTRACT, tmp_path / "dates")
+    path = tmp_path / "dates" / "hosp" / "admissions.csv"
+    content = path.read_text()
+    assert content.count("\n") == 1 + 24
+    path.write_text(re.sub(" [0-9]{2}:[0-9]{2}:[0-9]{2}", "", content))
+    patients, _ = read(tmp_path / "dates")
+    assert [key for key, patient in patients.items() if patient["had_plos"]] == [10002, 10008]
 
 
 @pytest.mark.parametrize("how", ["gz", "parquet", "upper", "flat", "shards"])
@@ -263,9 +272,13 @@ def test_prolonged_stay(tmp_path: Path, kind: str, start: str, stop: str, had_pl
 
 
 def test_hidden_ages_of_version_iv(tmp_path: Path) -> None:
-    patients, summary = read(mimic4(tmp_path, patients=[[1, "F", 91, 2150, ""], [2, "M", 89, 2150, ""]]))
+    folder = mimic4(tmp_path, patients=[[1, "F", 91, 2150, ""], [2, "M", 89, 2150, ""]])
+    patients, summary = read(folder)
     assert [patient["birth_year"] for patient in patients.values()] == [2059, 2061]
-    assert summary.notes == ["1 patients are older than 89, an age that MIMIC hides: read as 91."]
+    assert summary.notes == ["Patients older than 89, whose ages MIMIC hides: <11, read as 91 years old."]
+    assert read(folder, min_cell=0)[1].notes == [
+        "Patients older than 89, whose ages MIMIC hides: 1, read as 91 years old."
+    ]
 
 
 def test_sex_may_be_missing(tmp_path: Path) -> None:
@@ -338,7 +351,7 @@ def test_version_iii(tmp_path: Path) -> None:
             "events": [("2130-02-02", "icd9cm", "E8500"), ("2131-02-02", "icd9cm", "V5861")],
         },
     }
-    assert summary.notes == ["1 patients are older than 89, an age that MIMIC hides: read as 91."]
+    assert summary.notes == ["Patients older than 89, whose ages MIMIC hides: <11, read as 91 years old."]
     assert reader_of(Source.at([tmp_path]), ReadingSettings())[1] == "version III: patients with dob"
 
 

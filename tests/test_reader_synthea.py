@@ -104,7 +104,7 @@ def test_patients_and_events(tmp_path: Path) -> None:
         },
     }
     assert STATE.value(int(STATE.ids(["Massachusetts"])[0])) == "MA"
-    assert summary.files == {"patients": {"rows": 2}, "conditions": {"rows": 3}, "medications": {"rows": 2}}
+    assert summary.files == {"conditions": {"rows": 3}, "medications": {"rows": 2}}
     assert summary.repeats == 1 and not summary.notes
 
 

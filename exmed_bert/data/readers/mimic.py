@@ -9,10 +9,10 @@ from exmed_bert.console import InputError
 from exmed_bert.data.database import name, quoted
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
-from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.table import Table
 from exmed_bert.data.readers.tables import Events, TableReader, Tables
 from exmed_bert.data.static_columns import SEX
+from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
 from exmed_bert.settings import ReadingSettings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class MimicReader(TableReader):
 
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Join admissions to patients and diagnoses."""
-        source, summary = reading.source, reading.summary
+        source = reading.source
         patients = self.table(db, source, "patients", "subject_id")
         if _version(patients.columns) is None:
             raise InputError(
@@ -56,8 +56,6 @@ class MimicReader(TableReader):
         of_patient = [column for column in static if patients.has(column)]
         of_admission = [column for column in static if admissions.has(column) and column not in of_patient]
         _add_admissions(db, admissions, of_admission)
-        for table in (patients, admissions):
-            summary.of(table.label)[ROWS] += db.sql(f"SELECT count(*) FROM {table.sql}").fetchall()[0][0]
 
         born = f"coalesce({patients.year('anchor_year')} - {patients.year('anchor_age')}, year({patients.time('dob')}))"
         values = [f"{patients.text('gender')} AS sex"]
@@ -75,8 +73,10 @@ class MimicReader(TableReader):
             f"WHERE {patients.year('anchor_age')} > {_MASKED} OR f.year - ({born}) > {_OLDEST}"
         ).fetchall()[0][0]
         if hidden:
-            summary.notes.append(
-                f"{hidden:,} patients are older than {_MASKED}, an age that MIMIC hides: read as {_AGE_SHOWN}."
+            least = reading.settings.min_cell
+            shown = MinCell(DEFAULT_LIMIT if least is None else least).show(hidden)
+            reading.summary.notes.append(
+                f"Patients older than {_MASKED}, whose ages MIMIC hides: {shown}, read as {_AGE_SHOWN} years old."
             )
         stays = (
             "SELECT subject AS patient_id, admitted AS started, discharged AS ended, timed FROM admissions "

@@ -9,7 +9,6 @@ from exmed_bert.console import InputError
 from exmed_bert.data.database import name, quoted
 from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
-from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.table import Table
 from exmed_bert.data.readers.tables import Events, TableReader, Tables
 from exmed_bert.data.static_columns import SEX
@@ -40,7 +39,6 @@ class SyntheaReader(TableReader):
         """Take each table as it is: all of them name the patient."""
         source, summary = reading.source, reading.summary
         patients = self.table(db, source, "patients", "id", "birthdate")
-        summary.of(patients.label)[ROWS] += db.sql(f"SELECT count(*) FROM {patients.sql}").fetchall()[0][0]
         static = [column.name for column in reading.static_columns if column != SEX and patients.has(column.name)]
         values = [f"{patients.text('gender')} AS sex", *(f"{patients.text(of)} AS {name(of)}" for of in static)]
         people = (
