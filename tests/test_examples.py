@@ -31,7 +31,7 @@ from exmed_bert.commands import COMMANDS
 from exmed_bert.startup import SCRIPTS
 from exmed_bert.training import tracking
 
-EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/README.md"))
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples" / "writers").glob("[a-z]*.py"))
 YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
 STEPS = ("convert", "report", "pretrain", "finetune")
 SHIFTED = "mimic"  # its dates are moved by some years per patient
@@ -145,7 +145,9 @@ def test_all_formats_give_the_same_patients(project: Project) -> None:
     assert expected.total() == 120
     for example in EXAMPLES:
         for name, datasets in project.datasets(example).items():
-            if example == SHIFTED:
+            if {key[0] for key in datasets[0].info.vocabulary.keys if key} != {"icd10cm", "atc"}:
+                assert "--keep-systems" in readme(example).read_text()
+            elif example == SHIFTED:
                 assert profiles(datasets, shifted=True) == profiles(project.datasets("csv")["patients"], shifted=True)
             elif "input" in {dataset.info.split_from for dataset in datasets}:  # those held out are in neither
                 assert not profiles(datasets) - expected
