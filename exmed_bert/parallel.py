@@ -104,14 +104,14 @@ def unordered_map(function: Callable[[T], R], tasks: Iterable[T], workers: int) 
     >>> sorted(unordered_map(abs, [-1, 2, -3], workers=1))
     [(0, 1), (1, 2), (2, 3)]
     """
-    numbered, tasks = _Numbered(function), enumerate(tasks)
+    numbered, numbers = _Numbered(function), enumerate(tasks)
     if _cluster is not None:
-        yield from _cluster.unordered(numbered, tasks)
+        yield from _cluster.unordered(numbered, numbers)
         return
-    first = list(islice(tasks, workers))
-    tasks = chain(first, tasks)
+    first = list(islice(numbers, workers))
+    every = chain(first, numbers)
     if len(first) < 2:
-        yield from map(numbered, tasks)
+        yield from map(numbered, every)
         return
 
     import joblib
@@ -119,7 +119,7 @@ def unordered_map(function: Callable[[T], R], tasks: Iterable[T], workers: int) 
     wanted = True
     with _processes(len(first), "generator_unordered") as pool:
         with ignoring_interrupts():
-            results = pool(joblib.delayed(numbered)(task) for task in takewhile(lambda _: wanted, tasks))
+            results = pool(joblib.delayed(numbered)(task) for task in takewhile(lambda _: wanted, every))
         try:
             yield from results
         except GeneratorExit:  # as in `_in_rounds`

@@ -104,7 +104,7 @@ class GenerateSettings(StepSettings):
     num_patients: int = Field(1000, ge=1, description="Number of patients.", json_schema_extra={"short": "-n"})
     output: FilePath = Field(
         Path("data/synthetic_patients.json"),
-        description="File to write; .json, .jsonl, .jsonl.gz or .parquet decides the format.",
+        description="File to write; .json, .jsonl, .jsonl.gz or .parquet decides the format. With --shards a folder.",
         json_schema_extra={"short": "-o"},
     )
     novel_prob: Probability = Field(
@@ -126,6 +126,18 @@ class GenerateSettings(StepSettings):
     workers: int = Field(1, ge=1, description="Processes that generate patients in parallel; the file is the same.")
     chunk_size: int = Field(
         2000, ge=1, description="Patients per chunk of work, rounded up to thousands; the file is the same."
+    )
+    shards: int | None = Field(
+        None,
+        ge=1,
+        description="Write so many files, part-00000 and on, into the folder --output; a run that is killed goes on "
+        "with those that are missing.",
+    )
+    shard_format: Literal["parquet", "jsonl", "jsonl.gz"] = Field("parquet", description="Format of --shards.")
+    scheduler: str | None = Field(
+        None,
+        description="Dask cluster that does the work: tcp://host:8786 of a running one, or local to start one with "
+        "--workers processes.",
     )
 
 

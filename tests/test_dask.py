@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, run_script
+from typer.testing import CliRunner
 
 from exmed_bert import cluster, codes
+from exmed_bert.cli import script
 from exmed_bert.cluster import WorkersLost, connected
+from exmed_bert.commands import COMMANDS
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data import convert as conversion
 from exmed_bert.data import passes
 from exmed_bert.data.convert import convert
+from exmed_bert.data.formats import POPULATION_META
+from exmed_bert.data.patient_input import PatientInput, read_patients
 from exmed_bert.parallel import engine, ordered_map, unordered_map
 from exmed_bert.settings import ConvertSettings
+from exmed_bert.synthetic import shards
 
 pytest.importorskip("distributed")
 pytestmark = [
@@ -327,6 +334,116 @@ def test_other_settings_start_anew(records: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     convert(settings_for(records, tmp_path / "other", max_length=20))
     assert content(tmp_path) == content(tmp_path / "other")
+
+
+# Generation ----------------------------------------------------------------------------------------------------------
+
+POPULATION = ["-n", 5300, "-p", 0.05, "--shards", 4, "-o", "population"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if "settings" not in path.name}
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a population in shards, and the same patients in one file."""
+    folder = tmp_path_factory.mktemp("population")
+    for arguments in (POPULATION, ["-n", 5300, "-p", 0.05, "-o", "single.parquet"]):
+        done = run_script(GENERATE, *arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("shard_format", ["parquet", "jsonl", "jsonl.gz"])
+def test_shards_hold_the_patients_of_the_file(population: Path, tmp_path: Path, shard_format: str) -> None:
+    folder = population / "population"
+    if shard_format != "parquet":
+        done = run_script(GENERATE, *POPULATION, "--shard-format", shard_format, "--workers", 2, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / "population"
+    shards = sorted(folder.glob("part-*"))
+    assert [path.name for path in shards] == [f"part-{number:05}.{shard_format}" for number in range(4)]
+    found = [one for path in shards for part in read_patients(path) for one in part.records()]
+    single = [one for part in read_patients(population / "single.parquet") for one in part.records()]
+    assert found == single and len(found) == 5300
+    meta = json.loads((folder / POPULATION_META).read_text())
+    assert meta.pop("shards") == [path.name for path in shards]
+    assert meta == json.loads((population / "single.meta.json").read_text())
+
+
+def test_who_generated_the_shards_is_known(population: Path, tmp_path: Path) -> None:
+    made = convert(settings_for(population / "population", tmp_path, workers=2))
+    single = convert(ConvertSettings(input=population / "single.parquet", output=tmp_path / "single.pt"))
+    assert made.source.generated and made.source.cells.limit == 0
+    assert made.source.novel_codes == single.source.novel_codes != ()
+    assert made.datasets["val"].info.novel_codes == single.datasets["val"].info.novel_codes
+    others = tmp_path / "others"
+    shutil.copytree(population / "population", others)
+    (others / "part-00001.parquet").rename(others / "own.parquet")
+    assert not PatientInput([others]).origin.generated, "another file is among them"
+    some = PatientInput([others / "part-00000.parquet", others / "part-00002.parquet"])
+    assert some.novel_codes and not some.generated
+
+
+def test_a_cluster_and_processes_make_the_same_shards(population: Path, scheduler: str, tmp_path: Path) -> None:
+    for number, options in enumerate((["--workers", 2], ["--scheduler", scheduler])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        done = run_script(GENERATE, *POPULATION, *options, cwd=folder)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        assert files_of(folder / "population") == files_of(population / "population")
+        assert not list(folder.glob(".*"))
+
+
+KILLED_GENERATION = """
+import os, signal, sys
+from exmed_bert.commands import COMMANDS
+from exmed_bert.cli import script
+from exmed_bert.synthetic import shards
+write, count = shards.write_pieces, 0
+def dying(*given):
+    global count
+    count += 1
+    if count == 3:
+        next(given[1])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(*given)
+shards.write_pieces = dying
+script(COMMANDS["generate"])(sys.argv[1:])
+"""
+
+
+def test_a_killed_generation_goes_on_with_the_missing_shards(
+    population: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*map(str, POPULATION[:-1]), str(tmp_path / "population")]
+    done = subprocess.run([sys.executable, "-c", KILLED_GENERATION, *options], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL and not (tmp_path / "population").exists()
+    written = []
+    write = shards.write_pieces
+    monkeypatch.setattr(shards, "write_pieces", lambda path, pieces: written.append(path.name) or write(path, pieces))
+    result = CliRunner().invoke(script(COMMANDS["generate"]), options)
+    assert result.exit_code == 0, result.output
+    assert written == ["part-00002.parquet", "part-00003.parquet"]
+    assert files_of(tmp_path / "population") == files_of(population / "population")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["-n", "3000", "--shards", "4", "-o", "p"], "expected at most 3"),
+        (["--shards", "1", "-o", "p.jsonl"], "expected a folder such as"),
+        (["--shards", "1", "-o", "{taken}"], "something else than a population"),
+        (["--scheduler", "host", "-o", "p.jsonl"], "expected local or tcp://host:8786"),
+    ],
+)
+def test_shards_that_cannot_be_made(options: list[str], part: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").touch()
+    result = CliRunner().invoke(script(COMMANDS["generate"]), [o.format(taken=tmp_path / "taken") for o in options])
+    assert result.exit_code in (1, 2) and part in result.stderr and result.stderr.count("Error") == 1
 
 
 # Rare codes ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
         "startup",
         "stores",
         "cli",
+        "work_folder",
     },
     {"reference", "data"},
     {"cohorts", "synthetic", "clinvec"},

@@ -43,6 +43,9 @@ RUNS = {
         "--num-patients 1500 --output {o}/p.jsonl.gz --novel-prob 0.5 --seed 3 --end-date 2020-06-30 "
         "--novel-kind recent --workers 2 --chunk-size 1000",
         "-n 20 -o {o}/p.parquet -p 0.3 -s 4 --novel-kind invented --config {w}/other.yaml --debug",
+        "-n 2000 -o {o}/p --shards 2 --shard-format jsonl --scheduler local",
+        "-n 1000 -o {o}/p --shards 1 --shard-format jsonl.gz",
+        "-n 1000 -o {o}/p --shards 1 --shard-format parquet",
     ),
     "convert": (
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
@@ -56,7 +59,8 @@ RUNS = {
         "--input {e}/csv/data --input-format csv --output {o}/d.pt",
         f"--input {{e}}/csv/claims {CLAIMS} --output {{o}}/d.pt",
         "--input {w}/patients.json --input-format auto --output {o}/d.pt --diagnosis-system by-date "
-        "--icd-level category --atc-level 3 --min-code-count 50 --rare-codes roll-up --shard-size 100 --workers 2",
+        "--icd-level category --atc-level 3 --min-code-count 50 --rare-codes roll-up --shard-size 100 --workers 2 "
+        "--scheduler local",
         "--input {w}/few.jsonl.gz --input-format jsonl --output {o}/d.pt --diagnosis-system icd9cm --on-multiple all "
         "--keep-systems icd9cm",
         "--input {w}/few.parquet --input-format parquet --output {o}/d.pt --diagnosis-system icd10cm "
@@ -208,7 +212,11 @@ def test_a_run(name: str, text: str, world: Path, tmp_path: Path, monkeypatch: p
     before = set(world.rglob("*"))
     run(name, text, w=world, o=tmp_path, e=EXAMPLES)
     assert set(world.rglob("*")) == before
-    leaves = ("d/data/train/0.parquet", "d/metadata/codes.parquet") if "--export" in text else LEAVES.get(name, ())
+    leaves = LEAVES.get(name, ())
+    if "--export" in text:
+        leaves = ("d/data/train/0.parquet", "d/metadata/codes.parquet")
+    elif "--shards" in text:
+        leaves = ("p/part-00000.*", "p/population.meta.json")
     assert all(list(tmp_path.glob(left)) for left in leaves), list(tmp_path.rglob("*"))
     if saved := list(tmp_path.rglob("*settings.json")):
         check_saved(json.loads(saved[0].read_text()), name, shlex.split(text.format(w=world, o=tmp_path, e=EXAMPLES)))

@@ -1,10 +1,8 @@
 """Step 2: from patients to the training and validation datasets."""
 
-import json
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -13,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from exmed_bert import console, stores
+from exmed_bert import __version__, console, stores
 from exmed_bert.codes import CodeKey
 from exmed_bert.codes.rare_codes import stand_ins
 from exmed_bert.config import Resolved
@@ -42,9 +40,10 @@ from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import FinalIds, final_ids
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary, in_order
 from exmed_bert.data.vocabulary_file import vocabulary_from
-from exmed_bert.files import atomic_write, make_folder, save_tensors, staged_folder, write_json
-from exmed_bert.parallel import Pace, WorkersLost, engine, unordered_map
+from exmed_bert.files import atomic_write, make_folder, save_tensors, staged_folder
+from exmed_bert.parallel import Pace, engine, unordered_map
 from exmed_bert.settings import ConvertSettings
+from exmed_bert.work_folder import work_folder
 
 # What changes nothing of the result: a conversion that was killed goes on when these change.
 _NOT_IDENTITY = {"workers", "scheduler"}
@@ -118,35 +117,15 @@ def _stem(output: P) -> P:
     return output.with_suffix("") if output.suffix == ".pt" else output
 
 
-@contextmanager
-def _work_folder(output: Path, settings: ConvertSettings, source: PatientInput) -> Iterator[Path]:
-    """Yield the folder of what the passes have made so far: that of a killed conversion of the same, or a new one.
-
-    It is removed with the end of the block; where that is interrupted, a file that was read stays read.
-    """
+def _work_folder(output: Path, settings: ConvertSettings, source: PatientInput) -> AbstractContextManager[Path]:
+    """Return the folder of what the passes have made so far: that of a killed conversion of the same, or a new one."""
     stem = _stem(output)
-    folder = make_folder(stem.parent).absolute() / f".{stem.name}.converting"
     identity = {
+        "version": __version__,
         "settings": settings.model_dump(mode="json", exclude=_NOT_IDENTITY),
         "files": source.source.identity(),
     }
-    said = folder / "identity.json"
-    try:
-        same = json.loads(said.read_text(encoding="utf-8")) == identity
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        shutil.rmtree(folder, ignore_errors=True)
-        make_folder(folder)
-        write_json(said, identity)
-    try:
-        yield folder
-    except BaseException as error:
-        worth_keeping = isinstance(error, KeyboardInterrupt | WorkersLost) and any(folder.glob("part-*.json"))
-        if not worth_keeping:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    return work_folder(make_folder(stem.parent).absolute() / f".{stem.name}.converting", identity, done="part-*.json")
 
 
 def _first_pass(settings: ConvertSettings, source: PatientInput, work: Path) -> list[PartResult]:

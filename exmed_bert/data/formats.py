@@ -6,6 +6,8 @@ from exmed_bert.console import InputError
 from exmed_bert.files import existing_file
 
 MANIFEST = "manifest.json"  # of a dataset that is a folder of shards
+POPULATION_META = "population.meta.json"  # of generated patients that are a folder of shards
+POPULATION_SETTINGS = "population.settings.json"
 FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 
 

@@ -1,6 +1,7 @@
 """Summary of a generated population: counted block by block, for the printed table and the meta file."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,15 @@ import numpy as np
 from exmed_bert import codes
 from exmed_bert.data.patient import EventColumns
 from exmed_bert.data.static_columns import SEX, STATE
-from exmed_bert.reference.tables import SEXES
+from exmed_bert.reference.tables import SEXES, load
+from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.novel import NovelCodes
-from exmed_bert.synthetic.population import BOUNDS, Block
+from exmed_bert.synthetic.population import BLOCK, BOUNDS, Block
 
+FORMAT, VERSION = "exmed-bert-synthetic-patients", 1  # of the meta file
 _TOP = 5
+_NUMBERS = ("patients", "birth_years", "female", "plos", "guessed")
 
 
 class Summary:
@@ -49,7 +53,7 @@ class Summary:
 
     def merge(self, other: "Summary") -> None:
         """Count in what ``other`` has counted."""
-        for name in ("patients", "birth_years", "female", "plos", "guessed"):
+        for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.states |= other.states
         self.bound += other.bound
@@ -57,6 +61,30 @@ class Summary:
             self.codes[system].update(counts)
         for name, length in other.lengths.items():
             self.lengths[name].merge(length)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the totals as JSON."""
+        own = {name: getattr(self, name) for name in _NUMBERS}
+        lengths = {name: vars(length) for name, length in self.lengths.items()}
+        return own | {
+            "states": sorted(self.states),
+            "bound": self.bound.tolist(),
+            "codes": self.codes,
+            "lengths": lengths,
+        }
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> "Summary":
+        """Return what `to_plain` was made of."""
+        summary = cls()
+        for name in _NUMBERS:
+            setattr(summary, name, content[name])
+        summary.states = set(content["states"])
+        summary.bound = np.array(content["bound"], dtype=np.int64)
+        summary.codes = {system: Counter(counts) for system, counts in content["codes"].items()}
+        for name, length in content["lengths"].items():
+            vars(summary.lengths[name]).update(length)
+        return summary
 
     def novel(self, novel_codes: dict[str, NovelCodes]) -> dict[str, dict[str, Any]]:
         """Return every novel code that occurs: its system, the code that it comes from, its parent and its count."""
@@ -92,11 +120,34 @@ class Summary:
         return rows
 
 
+def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of the meta file: seed and options, every code's count, every novel code."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": settings.seed,
+        "options": settings.model_dump(mode="json", include={"num_patients", "novel_prob", "novel_kind", "end_date"}),
+        "tables": load().digest,
+        "block": BLOCK,
+        "counts": {
+            "patients": summary.patients,
+            "diagnoses": summary.codes[codes.ICD10CM].total(),
+            "prescriptions": summary.codes[codes.ATC].total(),
+            "codes": {
+                codes.code_system(system).entity: dict(sorted(counts.items()))
+                for system, counts in summary.codes.items()
+            },
+        },
+        "bounds": dict(zip(BOUNDS, summary.bound.tolist(), strict=True)),
+        "novel_codes": novel,
+    }
+
+
 class _Range:
     """Sum, minimum and maximum of a number per patient."""
 
     def __init__(self) -> None:
-        self.total, self.least, self.most = 0, np.iinfo(np.int64).max, 0
+        self.total, self.least, self.most = 0, int(np.iinfo(np.int64).max), 0
 
     def add(self, values: np.ndarray) -> None:
         self.total += int(values.sum())

@@ -6,13 +6,13 @@ unusual about them is looked at as records, to read it with care or to name it.
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from exmed_bert.console import InputError, warn
-from exmed_bert.data.formats import file_format
+from exmed_bert.data.formats import POPULATION_META, file_format
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers import arrow
 from exmed_bert.data.readers.base import Origin, Reading
@@ -50,7 +50,7 @@ class RecordReader(ABC):
     def origin(self, source: Source) -> Origin:
         """Return the digest of the files' bytes, and what the generator wrote beside them."""
         files = self._files(source)
-        meta = generator_meta(files[0]) if len(files) == 1 else {}
+        meta = generator_meta(files)
         return Origin(source.fingerprint(files), meta.get("format") == _GENERATED, meta, own_record=True)
 
     @abstractmethod
@@ -86,17 +86,22 @@ class RecordReader(ABC):
         return source.of_kind(*self.extensions)
 
 
-def generator_meta(path: Path) -> dict[str, Any]:
-    """Return what our generator wrote beside its file, {} where it wrote nothing.
+def generator_meta(files: Sequence[Path]) -> dict[str, Any]:
+    """Return what our generator wrote beside its file, or beside the shards that the files are; {} if nothing.
 
     Raises:
         InputError: the meta file is damaged.
     """
-    beside = path.with_name(path.name.removesuffix(file_format(path)) + ".meta.json")
+    if not files:
+        return {}
+    beside = files[0].with_name(files[0].name.removesuffix(file_format(files[0])) + ".meta.json")
+    in_shards = len(files) > 1 or not beside.is_file()
+    if in_shards:
+        beside = files[0].with_name(POPULATION_META)
     if not beside.is_file():
         return {}
     meta = read_json(beside)
-    if not isinstance(meta, dict):
+    if not isinstance(meta, dict) or (in_shards and not _are_shards(files, beside.parent, meta.get("shards"))):
         return {}
     novel = meta.get("novel_codes", {})
     if not isinstance(novel, dict) or not all(
@@ -104,6 +109,11 @@ def generator_meta(path: Path) -> dict[str, Any]:
     ):
         raise InputError(f"{beside}: novel_codes: expected codes with the 'source' of each")
     return meta
+
+
+def _are_shards(files: Sequence[Path], folder: Path, shards: Any) -> bool:
+    """Return whether files are shards of a population, some of them or all, and nothing else."""
+    return isinstance(shards, list) and all(file.parent == folder and file.name in shards for file in files)
 
 
 def from_table(table: Any | None, fields: RecordFields) -> PatientColumns | None:
