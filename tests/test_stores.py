@@ -202,8 +202,13 @@ def test_outlines_show_the_columns(memory: str, tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "p.parquet").stat().st_size == len(whole) and (tmp_path / "p.parquet").read_bytes() != whole
 
 
-def test_errors_name_the_file_in_the_store(memory: str, tmp_path: Path) -> None:
+def test_messages_name_the_file_in_the_store(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parts = write_parts(tmp_path / "parts")
+    with open(parts / "p-3.jsonl", "a") as file:
+        file.write(json.dumps(record(1000, shoe_size=43)) + "\n")
+    put(parts, f"{memory}/in")
+    run(input=f"{memory}/in", output=f"{memory}/other/d.pt")
+    assert f"{memory}/in/p-3.jsonl: fields that are not used: shoe_size" in capsys.readouterr().err
     with open(parts / "p-2.jsonl", "a") as file:
         file.write("{")
     put(parts, f"{memory}/in")

@@ -67,7 +67,8 @@ class RecordReader(ABC):
                 yield patients
             reading.summary.of(path.name)[ROWS] += count
             if fields.unused:
-                warn(f"{path}: fields that are not used: {', '.join(sorted(fields.unused))}")
+                unused = ", ".join(sorted(fields.unused))
+                warn(f"{reading.source.place(path)}: fields that are not used: {unused}")
 
     def _of_file(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns]:
         parts = self.parts(path, fields, size)

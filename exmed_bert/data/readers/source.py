@@ -1,7 +1,7 @@
 """What stands behind ``--input``: files and folders, and the tables that they hold."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,11 +31,13 @@ class Source:
         files: those at the paths and in their folders, in order of their names; hidden ones and ``__MACOSX`` are left
             out.
         stored: what is in object stores; paths and files are those of outlines then, to be read by `copied`.
+        urls: of files that are copies.
     """
 
     paths: tuple[Path, ...]
     files: tuple[Path, ...]
     stored: Stored | None = field(default=None, compare=False)
+    urls: Mapping[Path, StorePath] = field(default_factory=dict, compare=False)
 
     @classmethod
     def at(cls, paths: Sequence[Path], hint: str = "") -> "Source":
@@ -105,7 +107,8 @@ class Source:
         with TemporaryDirectory(prefix="exmed_bert_") as name, called_by_url(Path(name)):
             folder = Path(name)
             copies = tuple(self.stored.copy(file, folder) for file in self.files)
-            yield Source(tuple(self.stored.moved(path, folder) for path in self.paths), copies)
+            urls = {self.stored.moved(file, folder): found.path for file, found in self.stored.files.items()}
+            yield Source(tuple(self.stored.moved(path, folder) for path in self.paths), copies, urls=urls)
 
     def identity(self) -> list[list[str | int]]:
         """Return what changes with the content of a file, without reading it: its size, and its time or mark."""
@@ -116,6 +119,10 @@ class Source:
             else [str(path), path.stat().st_size, path.stat().st_mtime_ns]
             for path in self.files
         ]
+
+    def place(self, file: Path) -> Path | StorePath:
+        """Return where a file is for people: of a copy, where the file is in the store."""
+        return self.urls.get(file, file)
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.paths if self.stored is None else self.stored.given))
