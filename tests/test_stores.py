@@ -243,11 +243,13 @@ def test_a_failed_upload_leaves_what_stood_there(memory: str, tmp_path: Path, mo
     message = str(error.value)
     assert message.startswith(f"{memory}/out: the store refuses access: AccessDenied") and "SECRET" not in message
     kept = Path(message.rsplit(" ", 1)[1])
+    (kept / "d_other.pt").write_text("what does not belong to the next conversion")
     assert (kept / "d_train.pt" / "manifest.json").is_file()
     assert len(written) == 6 and contents(f"{memory}/out") == before
     run(input=f"{memory}/in", output=f"{memory}/out/d.pt", seed=7)
     run(input=parts, output=tmp_path / "out" / "d.pt", seed=7)
-    assert datasets(contents(f"{memory}/out")) == datasets(below(tmp_path / "out")) and not kept.exists()
+    assert contents(f"{memory}/out").keys() == below(tmp_path / "out").keys() and not kept.exists()
+    assert datasets(contents(f"{memory}/out")) == datasets(below(tmp_path / "out"))
 
 
 def test_the_manifest_is_the_last_to_come_and_the_first_to_go(

@@ -64,6 +64,8 @@ def place_of(target: Path | StorePath, datasets: Sequence[PurePath]) -> Iterator
         if there - {""} and not is_dataset(there - {""}):
             raise InputError(f"{path}: is a folder of something else, expected a dataset to replace, or nothing")
     folder = Path(f".{target.name}-{digest(str(target).encode())[:8]}")
+    for path in [path for path in folder.glob("*") if not path.name.startswith(".")]:  # what a store has refused before
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     place = Place(folder / target.name, target, names)
     try:
         yield place
