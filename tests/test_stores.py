@@ -23,8 +23,10 @@ from exmed_bert.data import convert, options
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.headers import column_names
-from exmed_bert.settings import ConvertSettings, PretrainSettings
+from exmed_bert.data.shards import open_dataset
+from exmed_bert.settings import ConvertSettings, GenerateSettings, PretrainSettings
 from exmed_bert.stores import StorePath, location
+from exmed_bert.synthetic import generate
 
 CODES = ("I10", "E11.9", "J45.909", "M54.5", "F41.9", "K21.9", "N18.3", "R51.9")
 
@@ -174,6 +176,16 @@ def test_what_the_generator_says_beside_its_file_is_read(memory: str, tmp_path: 
     assert datasets(below(tmp_path / "from_store")) == datasets(below(tmp_path / "out"))
     info = PatientDataset.load(tmp_path / "from_store" / "d_train.pt").info
     assert info.novel_codes == ("NOVEL_1",) and info.min_cell is None
+
+
+def test_generated_shards(memory: str, tmp_path: Path) -> None:
+    generate.run(Resolved(GenerateSettings(num_patients=2000, output=tmp_path / "population", shards=2), {}))
+    put(tmp_path / "population", f"{memory}/in")
+    run(input=tmp_path / "population", output=tmp_path / "out" / "d.pt")
+    assert open_dataset(tmp_path / "out" / "d_train.pt").info.min_cell is None
+    for pattern in ("", "/*.parquet"):
+        run(input=f"{memory}/in{pattern}", output=f"{memory}/out/d.pt")
+        assert datasets(contents(f"{memory}/out")) == datasets(below(tmp_path / "out"))
 
 
 def test_joined_tables_are_copied_together(memory: str, tmp_path: Path) -> None:

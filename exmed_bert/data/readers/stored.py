@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exmed_bert.console import InputError
-from exmed_bert.data.formats import FORMATS
+from exmed_bert.data.formats import FORMATS, POPULATION_META
 from exmed_bert.stores import StoredFile, StorePath, fetch, fetch_outlines, listing
 
 META = ".meta.json"  # what our generator writes beside its file
@@ -46,9 +46,8 @@ class Stored:
         found = {self.root / file.path.inner: file for file in listing(place)}
         single = [outline for outline, file in found.items() if file.path == place or _is_pattern(place)]
         self.files.update(found)
-        for outline in single:
-            beside = [file for ending in FORMATS for file in _beside(found[outline].path, ending)]
-            self.files.update({self.root / file.path.inner: file for file in beside})
+        beside = {meta for outline in single for meta in _metas(found[outline].path)}
+        self.files.update({self.root / file.path.inner: file for meta in beside for file in listing(meta)})
         return single or [self.root / place.inner], sorted(found)
 
     def outline(self) -> None:
@@ -81,10 +80,11 @@ def called_by_url(folder: Path) -> Iterator[None]:
         raise type(error)(place.sub(r"\1://", str(error))) from None
 
 
-def _beside(path: StorePath, ending: str) -> list[StoredFile]:
-    if not path.name.endswith(ending) or path.name.endswith(META):
-        return []
-    return listing(path.with_name(path.name.removesuffix(ending) + META))
+def _metas(path: StorePath) -> list[StorePath]:
+    """Return what our generator may have written beside a file, or beside shards."""
+    endings = [ending for ending in FORMATS if path.name.endswith(ending)]
+    names = [path.name.removesuffix(ending) + META for ending in endings]
+    return [path.with_name(name) for name in (*names, POPULATION_META)]
 
 
 def _is_pattern(place: StorePath) -> bool:
