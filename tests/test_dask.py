@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -485,3 +485,59 @@ def test_rare_codes_are_not_in_the_vocabulary(records: Path, tmp_path: Path, lea
     assert every.total() - (found.total() + unknown) >= 0
     assert unknown < sum(every[key] for key in rare), "some have an ancestor"
     assert np.isclose((found.total() + unknown) / every.total(), 1, atol=0.05), "hardly a repetition"
+
+
+# Ends ----------------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_a_cluster_of_its_own(tmp_path: Path) -> None:
+    """A terminal sends it to all processes, and one of them says so."""
+    command = [sys.executable, ROOT / "scripts" / GENERATE, "-n", "500000", "--shards", "500", "-o", "population"]
+    run = subprocess.Popen(
+        [*map(str, command), "--scheduler", "local", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: any(tmp_path.glob(".population.generating/summaries/*.json")), run)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130 and errors.startswith("Error: stopped by the keyboard") and errors.count("\n") == 1
+    wait_for(lambda: is_gone(run.pid))
+    assert any(tmp_path.glob(".population.generating/shards/part-*.parquet")), "the same command goes on with these"
+
+
+def test_a_lost_scheduler_is_one_line(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    command = [sys.executable, ROOT / "scripts" / GENERATE, "-n", "500000", "--shards", "500", "-o", "population"]
+    with LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50) as lost:
+        run = subprocess.Popen(
+            [*map(str, command), "--scheduler", lost.scheduler_address],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: any(tmp_path.glob(".population.generating/summaries/*.json")), run)
+    _, errors = run.communicate(timeout=90)
+    assert run.returncode == 1 and "the connection is lost" in errors and errors.count("\n") == 1, errors
+    assert any(tmp_path.glob(".population.generating/shards/part-*.parquet"))
+
+
+def wait_for(condition: Callable[[], bool], run: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline and (run is None or run.poll() is None)
+        time.sleep(0.02)
+
+
+def is_gone(group: int) -> bool:
+    """Tell whether no process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
