@@ -1,6 +1,7 @@
 """Which reader is for which files, and what all readers of tables share."""
 
 import gzip
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,24 @@ def test_examples_are_recognized_as_their_own_format_alone(folder: str) -> None:
     assert [reader.name for reader in foreign if reader.recognizes(source, ReadingSettings())] == [folder]
 
 
-def test_paths_of_two_formats_are_refused() -> None:
+def test_files_of_two_formats_are_refused(tmp_path: Path) -> None:
     tables, meds = EXAMPLES / "csv" / "data", EXAMPLES / "meds" / "data"
-    for paths in ([tables, meds], [meds, tables], [meds, tables / "events.csv"]):
-        with pytest.raises(InputError, match="is read as your own tables, the rest of --input as MEDS; expected one"):
+    shutil.copytree(tables, tmp_path / "tables")
+    shutil.copytree(meds, tmp_path / "meds")
+    for paths in ([tables, meds], [meds, tables], [meds, tables / "events.csv"], [tmp_path]):
+        with pytest.raises(InputError, match="is recognized as MEDS and as your own tables; give the files of one"):
             reader_of(Source.at(paths), ReadingSettings())
-    parts = sorted((EXAMPLES / "omop" / "data").iterdir())
-    assert reader_of(Source.at(parts), ReadingSettings())[0].name == "omop", "tables that mean little by themselves"
-    assert reader_of(Source.at(sorted(tables.iterdir())), ReadingSettings())[0].name == "csv"
+    assert reader_of(Source.at([tmp_path]), ReadingSettings(input_format="csv"))[0].name == "csv"
+    (tmp_path / "more.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match=r"more\.jsonl is recognized as .*, the rest as MEDS; expected one format"):
+        reader_of(Source.at([meds, tmp_path / "more.jsonl"]), ReadingSettings())
+
+
+def test_tables_that_mean_little_by_themselves_belong_together() -> None:
+    for folder in ("omop", "csv", "fhir", "mimic/data/hosp"):
+        parts = sorted((EXAMPLES / (folder if "/" in folder else f"{folder}/data")).iterdir())
+        assert len(parts) > 1
+        assert reader_of(Source.at(parts), ReadingSettings())[0].name == folder.split("/")[0]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:
         settings: how to read them, --input-format first.
 
     Raises:
-        InputError: there is none, or the paths are of several formats.
+        InputError: there is none, or the files are of several formats.
     """
     if settings.input_format != "auto":
         return next(reader for reader in READERS if reader.name == settings.input_format), "--input-format"
@@ -53,14 +53,18 @@ def reader_of(source: Source, settings: ReadingSettings) -> tuple[Reader, str]:
 
 
 def _refuse_another_format(source: Source, reader: Reader, settings: ReadingSettings) -> None:
-    """Refuse paths of which one is of another format: its patients would be left out without a word."""
-    if len(source.paths) == 1:
-        return
-    for path in source.paths:
-        alone = Source.at([path])
-        known = (other for other in READERS if other.recognizes(alone, settings))
-        other = next(known, reader)
-        if other is not reader and not reader.recognizes(alone, settings):
+    """Refuse files of which some are of another format: their patients would be left out without a word."""
+    unaided = settings.model_copy(update={"columns": ()})  # which may stand in config.yaml for other files
+    for other in READERS[READERS.index(reader) + 1 :]:
+        if not other.own_record and other.recognizes(source, unaided):
             raise InputError(
-                f"{path}: is read as {other.title}, the rest of --input as {reader.title}; expected one format"
+                f"{source}: is recognized as {reader.title} and as {other.title}; give the files of one format, or "
+                "name it with --input-format"
+            )
+    for path in source.paths if len(source.paths) > 1 else ():
+        alone = Source((path,), tuple(file for file in source.files if path in (file, *file.parents)))
+        others = (other for other in READERS if other is not reader and other.recognizes(alone, settings))
+        if not reader.recognizes(alone, settings) and (found := next(others, None)):
+            raise InputError(
+                f"{source}: {path.name} is recognized as {found.title}, the rest as {reader.title}; expected one format"
             )
