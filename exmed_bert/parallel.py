@@ -8,7 +8,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from itertools import chain, islice, repeat, takewhile
+from itertools import chain, count, islice, repeat, takewhile
 from typing import Any, Generic, TypeVar
 
 from exmed_bert.cluster import Cluster, WorkersLost, connected
@@ -18,6 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RESULTS_PER_WORKER = 4
+MOST_LOSSES = 3  # of processes that were killed, as on a Dask cluster
 
 _cluster: Cluster | None = None  # that of `engine`
 
@@ -94,11 +95,11 @@ def ordered_map(
 def unordered_map(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[int, R]]:
     """Yield the number of each task and the function's result, as soon as it is there.
 
-    For results so small that all may wait in memory; no process ever waits for another, then. Otherwise as
-    `ordered_map`.
+    For results so small that all may wait in memory; no process ever waits for another, then. A process that is killed
+    is replaced, and what was not done is done again. Otherwise as `ordered_map`.
 
     Raises:
-        WorkersLost: a worker process was killed.
+        WorkersLost: processes were killed again and again.
         Exception: what the function raises.
 
     >>> sorted(unordered_map(abs, [-1, 2, -3], workers=1))
@@ -109,19 +110,32 @@ def unordered_map(function: Callable[[T], R], tasks: Iterable[T], workers: int) 
         yield from _cluster.unordered(numbered, numbers)
         return
     first = list(islice(numbers, workers))
-    every = chain(first, numbers)
     if len(first) < 2:
-        yield from map(numbered, every)
+        yield from map(numbered, chain(first, numbers))
         return
+    missing = dict(chain(first, numbers))
+    for losses in count():
+        try:
+            for number, result in _in_processes(numbered, list(missing.items()), len(first)):
+                del missing[number]
+                yield number, result
+            return
+        except WorkersLost:
+            if losses == MOST_LOSSES:
+                raise
 
+
+def _in_processes(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield the results of tasks as they come."""
     import joblib
 
     wanted = True
-    with _processes(len(first), "generator_unordered") as pool:
+    with _processes(workers, "generator_unordered") as pool:
         with ignoring_interrupts():
-            results = pool(joblib.delayed(numbered)(task) for task in takewhile(lambda _: wanted, every))
+            results = pool(joblib.delayed(function)(task) for task in takewhile(lambda _: wanted, tasks))
         try:
-            yield from results
+            for result in results:  # noqa: UP028 - `yield from` would close them before they are used up
+                yield result
         except GeneratorExit:  # as in `_in_rounds`
             wanted = False
             with suppress(Exception):

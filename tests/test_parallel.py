@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError
-from exmed_bert.parallel import _in_rounds, ordered_map
+from exmed_bert.parallel import _in_rounds, ordered_map, unordered_map
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals as on Linux and macOS")
 
@@ -151,6 +151,37 @@ def test_a_killed_worker_is_one_clear_error() -> None:
     with pytest.raises(InputError, match=r"worker process was killed.*--workers"):
         list(ordered_map(die_at_five, range(40), 2))
     assert list(ordered_map(slow_square, range(4), 2)) == [0, 1, 4, 9]
+
+
+@posix
+def test_a_killed_worker_is_replaced_where_results_come_in_any_order(tmp_path: Path) -> None:
+    def die_once(number: int) -> int:
+        if number == 5 and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    assert sorted(unordered_map(die_once, range(40), 2)) == [(number, number) for number in range(40)]
+    assert (tmp_path / "died").exists()
+    with pytest.raises(InputError, match=r"worker process was killed.*--workers"):
+        list(unordered_map(die_at_five, range(40), 2))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_in_any_order_have_the_numbers_of_their_tasks(workers: int) -> None:
+    found = unordered_map(slow_square, range(17), workers)
+    assert sorted(found) == [(number, number * number) for number in range(17)]
+    assert list(unordered_map(process, [], workers)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_is_raised_here_in_any_order_too(workers: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="record 5 is wrong"):
+        list(unordered_map(refuse_five, range(40), workers))
+    closed = unordered_map(slow_square, range(1000), workers)
+    next(closed)
+    closed.close()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("workers", [1, 2])
