@@ -89,7 +89,7 @@ def test_inpatient_stays_of_the_extract() -> None:
 def test_the_extract_says_what_its_vocabularies_lack() -> None:
     _, summary = read(EXTRACT)
     no_table, no_atc = summary.notes
-    assert no_table == "There is no table observation_period."
+    assert no_table == "There is no table OBSERVATION_PERIOD."
     assert "drugs are not mapped to ATC, since CONCEPT has no concepts of ATC's fifth level" in no_atc
     assert all(word in no_atc for word in ("ATC, RxNorm and RxNorm Extension", "CONCEPT_ANCESTOR", "--athena"))
 
@@ -134,7 +134,7 @@ def test_drugs_of_the_extract_by_the_ancestors(tmp_path: Path) -> None:
     }
     assert systems_of(patients)["rxnorm"] == len(kept)
     assert summary.files["drug_exposure"] == {"rows": 883}
-    assert summary.notes == ["There is no table observation_period."]
+    assert summary.notes == ["There is no table OBSERVATION_PERIOD."]
 
 
 @pytest.mark.parametrize("how", ["lower", "gz", "parquet", "shards", "tabs", "crlf"])
@@ -404,8 +404,8 @@ def test_rows_that_are_no_events_are_counted(tmp_path: Path) -> None:
         "ICD10 (WHO)": 1,
     }
     said = "\n".join(summary.notes)
-    assert "Condition_occurrence: rows with a source value and no concept are not read; --source-vocabulary" in said
-    assert "Condition_occurrence: rows whose concepts are not in CONCEPT are not read; --athena" in said
+    assert "CONDITION_OCCURRENCE: rows with a source value and no concept are not read; --source-vocabulary" in said
+    assert "CONDITION_OCCURRENCE: rows whose concepts are not in CONCEPT are not read; --athena" in said
     assert any("codes of no system that is known" in note and "CVX" in note for note in summary.notes)
     assert "diabetes" not in said + str(summary)
     named = read(folder, source_vocabulary="ICD10CM")[1]

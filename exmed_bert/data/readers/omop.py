@@ -64,7 +64,7 @@ class OmopReader(TableReader):
             if table not in source.tables
         ]
         if absent:
-            reading.summary.notes.append(f"There is no table {' and no table '.join(absent)}.")
+            reading.summary.notes.append(f"There is no table {' and no table '.join(map(str.upper, absent))}.")
         return Tables(
             self._people(db, person, reading),
             events.all(concepts.missing_for_atc()),

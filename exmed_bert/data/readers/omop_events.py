@@ -160,21 +160,22 @@ class OmopEvents:
             foreign |= set(foreign_sources or ())
             if by_value and name not in self._declared:
                 self._say(
-                    f"{name}: rows with a source value and no concept are not read; --source-vocabulary names the "
-                    f"vocabulary of these values, such as {'NDC' if name == DRUGS else 'ICD10CM'}"
+                    name,
+                    "rows with a source value and no concept are not read; --source-vocabulary names the "
+                    f"vocabulary of these values, such as {'NDC' if name == DRUGS else 'ICD10CM'}",
                 )
             if not_listed:
-                self._say(f"{name}: rows whose concepts are not in CONCEPT are not read; --athena names further ones")
+                self._say(name, "rows whose concepts are not in CONCEPT are not read; --athena names further ones")
             if name == DRUGS and no_atc and missing_for_atc:
-                self._say(f"{name}: drugs are not mapped to ATC, since {missing_for_atc}; {_TO_TICK}")
+                self._say(name, f"drugs are not mapped to ATC, since {missing_for_atc}; {_TO_TICK}")
         if foreign:
             self._notes.append(
                 "Source concepts of these vocabularies are codes of no system that is known; their rows are read by "
                 f"their standard concepts: {', '.join(sorted(foreign))}."
             )
 
-    def _say(self, text: str) -> None:
-        self._notes.append(f"{text[0].upper()}{text[1:]}.")
+    def _say(self, table: str, text: str) -> None:
+        self._notes.append(f"{table.upper()}: {text}.")
 
 
 def _day(table: Table, name: str) -> str:
