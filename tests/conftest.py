@@ -82,6 +82,19 @@ def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *
         assert part in errors[0], (part, errors[0])
 
 
+@pytest.fixture(autouse=True)
+def on_test_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the models of their own tests on the device that EXMED_BERT_TEST_DEVICE names; benchmarks/gpu.sh does so."""
+    device = os.environ.get("EXMED_BERT_TEST_DEVICE")
+    if device is None or request.path.stem not in ("test_model", "test_optimizer"):
+        yield
+        return
+    import torch
+
+    with torch.device(device):
+        yield
+
+
 @pytest.fixture
 def with_splits(monkeypatch: pytest.MonkeyPatch) -> WithSplits:
     """Function that lets every input put its patients into splits: a patient's id to `InputSplit`."""

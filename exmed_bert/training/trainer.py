@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from exmed_bert.evaluation import masked_codes
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training import checkpoints
 from exmed_bert.training.optimizer import FusedAdamW
-from exmed_bert.training.unseen import UnseenCodes
+
+if TYPE_CHECKING:  # what it imports, the trainer does without
+    from exmed_bert.training.unseen import UnseenCodes
 
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _HASHED_AT_ONCE = 2**18  # patients
@@ -190,7 +192,7 @@ class PretrainingTrainer(PatientTrainer):
         train_dataset: PatientDataset,
         eval_dataset: PatientDataset,
         eval_max_patients: int,
-        unseen: UnseenCodes | None = None,
+        unseen: "UnseenCodes | None" = None,
         forecast_prob: float = 0.0,
     ) -> None:
         """Take what a Trainer takes.
