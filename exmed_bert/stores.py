@@ -62,8 +62,8 @@ class StoredFile:
 def location(value: str | Path | StorePath) -> Path | StorePath:
     """Return a place on this machine or in a store; ``file:`` URLs are places on this machine.
 
-    >>> location("file:///data/p.json"), str(location("s3://bucket/p.json"))
-    (PosixPath('/data/p.json'), 's3://bucket/p.json')
+    >>> location("file:///data/p.json").as_posix(), str(location("s3://bucket/p.json"))
+    ('/data/p.json', 's3://bucket/p.json')
 
     Raises:
         InputError: the URL holds a password, or its scheme is not known.
@@ -78,13 +78,14 @@ def location(value: str | Path | StorePath) -> Path | StorePath:
     known = scheme in (*PACKAGES, *_OTHERS)
     if not found or not (known or len(found[2]) > 1):
         return Path(value)
+    text = f"{scheme}://{text[found.end() :]}"
     if _USER.search(text):
         raise InputError(f"{safe(text)}: holds a user and a password, expected credentials in the environment alone")
     if not known:
         raise InputError(
             f"{safe(text.partition('?')[0])}: unknown kind of store '{scheme}', expected {', '.join(PACKAGES)}"
         )
-    return StorePath(f"{scheme}://{text[found.end() :]}")
+    return StorePath(text)
 
 
 def local(value: str | Path | StorePath) -> Path:

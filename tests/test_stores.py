@@ -113,10 +113,11 @@ def test_places_are_told_apart(tmp_path: Path) -> None:
     assert ConvertSettings(**{name: plain[name] for name in ("input", "output")}) == settings
 
 
-@pytest.mark.parametrize("name", ["input", "output"])
-def test_passwords_are_refused_and_not_shown(name: str) -> None:
+@pytest.mark.parametrize("name", ["input", "output", "vocab_from"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_passwords_are_refused_and_not_shown(name: str, kind: type) -> None:
     with pytest.raises(InputError, match="a user and a password") as error:
-        ConvertSettings(**{name: "s3://me:SECRET@bucket/x"})
+        ConvertSettings(**{name: kind("s3://me:SECRET@bucket/x")})
     assert "SECRET" not in str(error.value) and "me:" not in str(error.value)
 
 

@@ -46,7 +46,9 @@ class Stored:
         found = {self.root / file.path.inner: file for file in listing(place)}
         single = [outline for outline, file in found.items() if file.path == place or _is_pattern(place)]
         self.files.update(found)
-        beside = {meta for outline in single for meta in _metas(found[outline].path)}
+        beside = {found[outline].path.with_name(POPULATION_META) for outline in single}
+        if len(single) == 1:
+            beside |= _metas(found[single[0]].path)
         self.files.update({self.root / file.path.inner: file for meta in beside for file in listing(meta)})
         return single or [self.root / place.inner], sorted(found)
 
@@ -80,11 +82,9 @@ def called_by_url(folder: Path) -> Iterator[None]:
         raise type(error)(place.sub(r"\1://", str(error))) from None
 
 
-def _metas(path: StorePath) -> list[StorePath]:
-    """Return what our generator may have written beside a file, or beside shards."""
-    endings = [ending for ending in FORMATS if path.name.endswith(ending)]
-    names = [path.name.removesuffix(ending) + META for ending in endings]
-    return [path.with_name(name) for name in (*names, POPULATION_META)]
+def _metas(path: StorePath) -> set[StorePath]:
+    """Return what our generator may have written beside a file."""
+    return {path.with_name(path.name.removesuffix(end) + META) for end in FORMATS if path.name.endswith(end)}
 
 
 def _is_pattern(place: StorePath) -> bool:
