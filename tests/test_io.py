@@ -123,7 +123,7 @@ def test_a_wrong_record_is_named(wrong: Any, parts: list[str], tmp_path: Path) -
         ("p.json", b"\xff\xfe\x00", ["not JSON"]),
         ("p.jsonl", json.dumps(record(1)).encode() + b'\n{"patient', ["record 2", "not JSON"]),
         ("p.jsonl", json.dumps(record(1)).encode() + b"," + json.dumps(record(2)).encode(), ["record 1", "not JSON"]),
-        ("p.jsonl.gz", gzip.compress(json.dumps(record(1)).encode())[:-9], ["gzip"]),
+        ("p.jsonl.gz", gzip.compress(json.dumps(record(1)).encode(), mtime=0)[:-9], ["gzip"]),
         ("p.jsonl.gz", b"plain text", ["gzip"]),
         ("p.parquet", b"PAR1 no more", ["Parquet"]),
         ("p.csv", b"a,b", ["not recognized", "--input-format", "--columns"]),

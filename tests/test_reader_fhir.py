@@ -237,7 +237,7 @@ def test_shards_and_gzip(tmp_path: Path) -> None:
         write(tmp_path, patient(f"p{shard}"), condition(f"I1{shard}", subject={"reference": f"Patient/p{shard}"}))
         for kind in ("Patient", "Condition"):
             content = (tmp_path / f"{kind}.ndjson").read_bytes()
-            (tmp_path / f"{kind}.{shard:03}.ndjson.gz").write_bytes(gzip.compress(content))
+            (tmp_path / f"{kind}.{shard:03}.ndjson.gz").write_bytes(gzip.compress(content, mtime=0))
             (tmp_path / f"{kind}.ndjson").unlink()
     (tmp_path / "._Patient.000.ndjson").write_bytes(b"\x00\x05")
     (tmp_path / "MedicationRequest.000.ndjson").touch()  # bulk exports have empty files too
@@ -320,8 +320,8 @@ def test_damaged_lines(tmp_path: Path, content: bytes, problem: str) -> None:
 def test_damaged_gzip(tmp_path: Path, cut: int) -> None:
     write(tmp_path, patient())
     lines = b"".join(orjson.dumps(condition(id=os.urandom(9).hex())) + b"\n" for _ in range(500))
-    (tmp_path / "Condition.000.ndjson.gz").write_bytes(gzip.compress(lines))
-    (tmp_path / "Condition.001.ndjson.gz").write_bytes(gzip.compress(lines)[:cut])
+    (tmp_path / "Condition.000.ndjson.gz").write_bytes(gzip.compress(lines, mtime=0))
+    (tmp_path / "Condition.001.ndjson.gz").write_bytes(gzip.compress(lines, mtime=0)[:cut])
     with pytest.raises(InputError, match=r"Condition\.001\.ndjson\.gz: is no whole gzip file"):
         read(tmp_path)
 
@@ -332,7 +332,11 @@ def test_damaged_gzip(tmp_path: Path, cut: int) -> None:
         ("b.json", b'{"resourceType": "Bundle",\n "entry": [', r"b\.json: is no JSON, or is cut short: line 2"),
         ("b.json", b'{"resourceType": "Bundle"}\n{"resourceType":', r"b\.json: line 2: is no JSON"),
         ("b.json", b'{"resourceType": "Bundle", "entry": [{"resource": {"id": "1"}}]}', r"b\.json: expected FHIR"),
-        ("b.json.gz", gzip.compress(b'{"resourceType": "Patient"}\n' * 9)[:-3], r"b\.json\.gz: is no whole gzip file"),
+        (
+            "b.json.gz",
+            gzip.compress(b'{"resourceType": "Patient"}\n' * 9, mtime=0)[:-3],
+            r"b\.json\.gz: is no whole gzip file",
+        ),
     ],
 )
 def test_damaged_bundles(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
