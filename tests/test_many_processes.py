@@ -62,16 +62,45 @@ BatchedRows.__getitems__ = noting
 runpy.run_path(script, run_name="__main__")
 """
 
+# Runs the script of step 3 with FSDP2 over gloo: accelerate takes FSDP for accelerators alone, torch for CPUs, too.
+_ON_CPU_WITH_FSDP = """
+import os, runpy, sys
+scripts, script = sys.argv[1], sys.argv.pop(2)
+sys.path[:0] = [scripts, os.path.dirname(scripts)]
+del sys.argv[1]
+from accelerate import state
+from accelerate.utils import DistributedType
+
+plain = state.AcceleratorState.__init__
+
+def with_fsdp(self, *args, **options):
+    plain(self, *args, **options)
+    if options.get("fsdp_plugin") is not None:
+        self.fsdp_plugin = options["fsdp_plugin"]
+    if self.__dict__.get("fsdp_plugin") is not None:
+        self.distributed_type = DistributedType.FSDP
+
+state.AcceleratorState.__init__ = with_fsdp
+runpy.run_path(script, run_name="__main__")
+"""
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "EncoderLayer",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+
 
 def launch(
-    launcher: list[str], datasets: Path, output: Path, epochs: int, *more: Any, noting: bool = False, **environment: str
+    launcher: list[str], datasets: Path, output: Path, epochs: int, *more: Any, runner: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     (output / "python").mkdir(exist_ok=True, parents=True)
     (output / "python" / "sitecustomize.py").write_text(_WITNESS)
-    (output / "python" / "noting.py").write_text(_NOTING)
     script = [ROOT / "scripts/pretrain-exmed-bert-clinvec.py"]
-    if noting:
-        script = [output / "python" / "noting.py", ROOT / "scripts", *script]
+    if runner:
+        (output / "python" / "runner.py").write_text(runner)
+        script = [output / "python" / "runner.py", ROOT / "scripts", *script]
     flags: list[Any] = [
         *("--training-data", datasets / "small_train.pt", "--validation-data", datasets / "small_val.pt"),
         *("--output-dir", output / "model", "--output-data-dir", output / "data"),
@@ -148,6 +177,21 @@ def test_two_processes_go_on_from_their_checkpoint(small_datasets: Path, under_t
     assert eval_results(moved)["train_epochs"] == 3
 
 
+def test_a_model_that_is_spread_over_the_processes(under_torchrun: Path, small_datasets: Path, tmp_path: Path) -> None:
+    """FSDP: the same training but for rounding, whole files, and a resume."""
+    result = launch(TORCHRUN, small_datasets, tmp_path, 2, runner=_ON_CPU_WITH_FSDP, **FSDP)
+    assert result.returncode == 0, result.stderr
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (under_torchrun, tmp_path))
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=0.01, atol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+    assert eval_results(tmp_path)["eval_loss"] == pytest.approx(eval_results(under_torchrun)["eval_loss"], rel=1e-3)
+
+    resumed = launch(TORCHRUN, small_datasets, tmp_path, 3, runner=_ON_CPU_WITH_FSDP, **FSDP)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Going on from") == 1 and eval_results(tmp_path)["train_epochs"] == 3
+
+
 @pytest.fixture(scope="module")
 def in_shards(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the datasets of `small_datasets` in shards."""
@@ -166,7 +210,7 @@ def test_shards_are_shared_and_the_run_goes_on_after_a_process_was_killed(
     small_datasets: Path, in_shards: Path, under_torchrun: Path, tmp_path: Path
 ) -> None:
     """Killed in its second epoch, resumed with data workers: the weights of a run over one file that nothing befell."""
-    killed = launch(TORCHRUN, in_shards, tmp_path, 2, noting=True, DIES="1 15")
+    killed = launch(TORCHRUN, in_shards, tmp_path, 2, runner=_NOTING, DIES="1 15")
     lines = [line for line in killed.stderr.splitlines() if line.startswith("Error: ")]
     assert killed.returncode != 0 and len(lines) == 1, killed.stderr
     assert "run the same command again: it goes on from the last checkpoint" in lines[0]
