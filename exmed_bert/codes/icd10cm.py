@@ -76,7 +76,8 @@ def _is_whole(code: str) -> bool:
 def _parent(code: str) -> str | None:
     if len(code) <= _CATEGORY:
         return None
-    return code[:-1].rstrip("X.") if len(code) == _LONGEST else code[:-1].rstrip(".")
+    above = code[:-1].rstrip("X.") if len(code) == _LONGEST else code[:-1].rstrip(".")
+    return above if _is_whole(above) else _parent(above)  # a letter of certainty amid a code that nobody lists
 
 
 def _chapter(code: str) -> str:
