@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,3 +122,20 @@ def small_datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = run_script(script, *arguments, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
+
+
+def wait_for(condition: Callable[[], bool], run: subprocess.Popen[str] | None = None) -> None:
+    """Wait until a condition holds; fail after a minute, or where the run that should bring it about has ended."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline and (run is None or run.poll() is None)
+        time.sleep(0.02)
+
+
+def is_gone(group: int) -> bool:
+    """Tell whether no process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, run_script
+from conftest import ROOT, assert_one_line_error, is_gone, run_script, wait_for
 from typer.testing import CliRunner
 
 from exmed_bert import cluster, codes
@@ -525,19 +525,3 @@ def test_a_lost_scheduler_is_one_line(tmp_path: Path) -> None:
     _, errors = run.communicate(timeout=90)
     assert run.returncode == 1 and "the connection is lost" in errors and errors.count("\n") == 1, errors
     assert any(tmp_path.glob(".population.generating/shards/part-*.parquet"))
-
-
-def wait_for(condition: Callable[[], bool], run: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline and (run is None or run.poll() is None)
-        time.sleep(0.02)
-
-
-def is_gone(group: int) -> bool:
-    """Tell whether no process of a group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False

@@ -13,7 +13,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, is_gone, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,19 +218,3 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, end: sig
     _, errors = run.communicate(timeout=60)
     assert errors.count("Traceback") == (0 if end == signal.SIGKILL else 1)
     wait_for(lambda: is_gone(run.pid))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_gone(group: int) -> bool:
-    """Tell whether no process of a group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False

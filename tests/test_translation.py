@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from exmed_bert.codes import CodeSystem, normalize, registered
 from exmed_bert.codes.gem import alternatives
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.counting import add
 from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns, day_number
 from exmed_bert.data.translation import LEFT_OUT, MAPPED, UNKNOWN, TranslationSummary, Translator
 from exmed_bert.data.translation.athena import Vocabularies
@@ -616,7 +617,7 @@ def test_summaries_of_parts_add_up():
         summary.events["ndc", LEFT_OUT, 2020] += 1
         summary.unmapped["ndc", code] += 1
         summary.read_as_icd9[code] += 1
-    first.add(second)
+    add(first, second)
     assert first.events == {("ndc", LEFT_OUT, 2020): 3}
     assert first.unmapped == {("ndc", "1"): 2, ("ndc", "2"): 1} and first.read_as_icd9 == {"1": 2, "2": 1}
 

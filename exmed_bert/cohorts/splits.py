@@ -21,7 +21,7 @@ def assign_splits(
 
     A pretraining has seen the whole histories of its patients, the outcomes included. So they are all training
     patients; validation and test patients are drawn from the others or, where a pretraining took the splits of its
-    input, are those whom the cohort's input tunes with and holds out.
+    input, are those in the tuning and held-out splits of the cohort's input.
 
     Args:
         hashes: (N,) `randomness.hash_patient_ids`; the rows of one patient come into one split.

@@ -24,7 +24,7 @@ class ColumnKinds:
     Attributes:
         far_days: pieces with a visit before 1880 or after 2059.
         text_ids: pieces with an id that is no whole number of 64 bits.
-        periods: patients of whom each period field is known.
+        periods: patients with a known day, by period field.
     """
 
     far_days: int = 0

@@ -30,6 +30,7 @@ from exmed_bert.data.passes import (
     PartResult,
     ShardTask,
     encode,
+    hashes_path,
     piece_path,
     read_part,
     write_encoded,
@@ -83,7 +84,7 @@ def convert(settings: ConvertSettings) -> Conversion:
         source.take_counts(counts.reading, counts.translation, (int(read[0]), int(read[1])))
         source.check_any()
         source.warn()
-        refuse_duplicates(source, np.concatenate([np.load(work / f"part-{r.number:05}.npy") for r in results]))
+        refuse_duplicates(source, np.concatenate([np.load(hashes_path(work, r.number)) for r in results]))
         _check_left(settings, source, counts, results, paths)
         vocabulary, rare = _vocabulary(settings, results)
         final = {result.number: final_ids(result.keys, result.entities, vocabulary, rare) for result in results}

@@ -66,7 +66,12 @@ class Part:
     @property
     def hashes(self) -> Path:
         """The file of the hashes of all patients read."""
-        return self.folder / f"part-{self.number:05}.npy"
+        return hashes_path(self.folder, self.number)
+
+
+def hashes_path(folder: Path, part: int) -> Path:
+    """Return the file of the hashes of all patients in a part."""
+    return folder / f"part-{part:05}.npy"
 
 
 def piece_path(folder: Path, part: int, chunk: int, split: str) -> Path:

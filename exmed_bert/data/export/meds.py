@@ -281,7 +281,7 @@ def _rows(patients: PatientColumns, subjects: np.ndarray, codes: _Codes) -> _Row
     kinds: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(days: np.ndarray, numbers: np.ndarray) -> None:
-        """Add a row of each patient of whom a code is known."""
+        """Add a row for each patient with a known code."""
         known = numbers >= 0
         kinds.append((everybody[known], days[known], numbers[known]))
 

@@ -87,25 +87,17 @@ class OmopReader(TableReader):
             start, end = "observation_period_start_date", "observation_period_end_date"
             table = self.table(db, source, _OBSERVATION, "person_id", start, end)
             values += ["o.observation_start", "o.observation_end"]
-            joins += (
-                f" LEFT JOIN (SELECT {table.key('person_id')} AS id, min({table.day(start)}) AS observation_start, "
-                f"max({table.day(end)}) AS observation_end FROM {table.sql} GROUP BY ALL) o "
-                f"ON o.id = {person.key('person_id')}"
-            )
+            period = f"min({table.day(start)}) AS observation_start, max({table.day(end)}) AS observation_end"
+            joins += _join("o", table, person, "person_id", period)
         if _DEATH in source.tables:
             table = self.table(db, source, _DEATH, "person_id")
             values += ["d.death_date"]
-            joins += (
-                f" LEFT JOIN (SELECT {table.key('person_id')} AS id, min({table.day('death_date', 'death_datetime')}) "
-                f"AS death_date FROM {table.sql} GROUP BY ALL) d ON d.id = {person.key('person_id')}"
-            )
+            death = f"min({table.day('death_date', 'death_datetime')}) AS death_date"
+            joins += _join("d", table, person, "person_id", death)
         if _LOCATION in source.tables:
             table = self.table(db, source, _LOCATION, "location_id")
             values += ["l.state"]
-            joins += (
-                f" LEFT JOIN (SELECT {table.key('location_id')} AS id, min({table.text('state')}) AS state "
-                f"FROM {table.sql} GROUP BY ALL) l ON l.id = {person.key('location_id')}"
-            )
+            joins += _join("l", table, person, "location_id", f"min({table.text('state')}) AS state")
         return f"SELECT {person.raw('person_id')} AS patient_id, {', '.join(values)} FROM {person.sql} p{joins}"
 
     def _stays(self, db: "duckdb.DuckDBPyConnection", source: Source) -> str:
@@ -123,3 +115,9 @@ class OmopReader(TableReader):
             f"WHERE {concept_id(visits, 'visit_concept_id')} IN (SELECT unnest({[*_INPATIENT, *_INPATIENT_SITES]}) "
             f"UNION ALL SELECT concept_id FROM omop_descendants WHERE ancestor IN {_INPATIENT})))"
         )
+
+
+def _join(alias: str, table: Table, person: Table, column: str, values: str) -> str:
+    """Return the join of people with what a table says of each, by a column that both have."""
+    grouped = f"SELECT {table.key(column)} AS id, {values} FROM {table.sql} GROUP BY ALL"
+    return f" LEFT JOIN ({grouped}) {alias} ON {alias}.id = {person.key(column)}"

@@ -21,13 +21,14 @@ from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.readers.table import INTEGERS, Table, add_macros, as_text, explained
+from exmed_bert.data.splits import InputSplit
 from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.settings import ReadingSettings
 
 if TYPE_CHECKING:
     import duckdb
 
-SPLITS = {"train": 0, "tuning": 1, "held_out": 2}  # names of MEDS, and the numbers of `PatientColumns.splits`
+SPLITS = {split.name.lower(): int(split) for split in InputSplit if split >= 0}  # the names are those of MEDS
 _BATCH = 500_000  # events in a batch of the stream
 _WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})([.]0+)?"  # 1.0 is what is left of 1 in a column with gaps
 _YEAR_RANGE = (-9999, 9999)

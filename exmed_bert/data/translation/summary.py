@@ -21,9 +21,3 @@ class TranslationSummary:
     events: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     unmapped: Counter[CodeKey] = field(default_factory=Counter)
     read_as_icd9: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "TranslationSummary") -> None:
-        """Add the counts of other patients."""
-        self.events.update(other.events)
-        self.unmapped.update(other.unmapped)
-        self.read_as_icd9.update(other.read_as_icd9)
