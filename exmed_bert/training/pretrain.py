@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from transformers import TrainingArguments
 from transformers import logging as transformers_logging
 
@@ -118,6 +119,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     if folder.state == "finished":
         if args.should_save:
             print_already_finished(settings, plan)
+        _leave_group()
         return
     trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob)
     with cpu_settings(shape, precision.name) as hardware_notes:
@@ -128,6 +130,13 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
             trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
             trainer.predict_masked_codes()
             trainer.full_state_dict()
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """End the connections to the other processes: gloo's threads can abort a process that exits with them open."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _write_initial_codes(
