@@ -22,7 +22,7 @@ from exmed_bert.cluster import WorkersLost, connected
 from exmed_bert.commands import COMMANDS
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data import convert as conversion
-from exmed_bert.data import passes
+from exmed_bert.data import first_pass, second_pass
 from exmed_bert.data.convert import convert
 from exmed_bert.data.formats import POPULATION_META
 from exmed_bert.data.patient_input import PatientInput, read_patients
@@ -43,7 +43,7 @@ GENERATE, CONVERT = "generate_synthetic_patients.py", "convert_synthetic_to_data
 PRELOAD = """
 import os, signal
 from pathlib import Path
-from exmed_bert.data import passes
+from exmed_bert.data import first_pass, second_pass
 
 def dying(write):
     def wrapper(path, *content):
@@ -57,8 +57,8 @@ def dying(write):
         return write(path, *content)
     return wrapper
 
-passes.write_piece = dying(passes.write_piece)
-passes.write_shard = dying(passes.write_shard)
+first_pass.write_piece = dying(first_pass.write_piece)
+second_pass.write_shard = dying(second_pass.write_shard)
 """
 
 
@@ -269,23 +269,23 @@ def test_an_error_on_a_cluster_is_one_line(scheduler: str, tmp_path: Path) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exmed_bert.data import convert, passes
+from exmed_bert.data import convert, first_pass, second_pass
 from exmed_bert.settings import ConvertSettings
-write, count = passes.{write}, 0
+write, count = {writer}, 0
 def dying(*given):
     global count
     count += 1
     if count == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
     return write(*given)
-passes.{write} = dying
+{writer} = dying
 convert.convert(ConvertSettings(input=Path(sys.argv[1]), output=Path(sys.argv[2]), shard_size={shard}))
 """
 
 
-def kill_at(write: str, at: int, records: Path, output: Path) -> None:
+def kill_at(writer: str, at: int, records: Path, output: Path) -> None:
     """Convert with one process that is killed when it has written some times."""
-    work = KILLED.format(write=write, at=at, shard=SHARD)
+    work = KILLED.format(writer=writer, at=at, shard=SHARD)
     done = subprocess.run([sys.executable, "-c", work, records, output / "d.pt"], cwd=ROOT, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not list(output.glob("d_*"))
@@ -295,14 +295,14 @@ def kill_at(write: str, at: int, records: Path, output: Path) -> None:
 def test_a_killed_conversion_goes_on_with_the_missing_files(
     records: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    kill_at("write_piece", 2 * 3, records, tmp_path)  # amid the third file
+    kill_at("first_pass.write_piece", 2 * 3, records, tmp_path)  # amid the third file
     done = sorted((tmp_path / ".d.converting").glob("part-*.json"))
     assert [path.name for path in done] == ["part-00000.json", "part-00001.json"]
     times = [path.stat().st_mtime_ns for path in (tmp_path / ".d.converting").glob("part-0000[01]*")]
     begun = []
 
     def noted(function, tasks, workers):  # type: ignore[no-untyped-def]
-        if tasks and isinstance(tasks[0], passes.Part):
+        if tasks and isinstance(tasks[0], first_pass.Part):
             begun.extend(part.number for part in tasks)
             assert times == [path.stat().st_mtime_ns for path in (tmp_path / ".d.converting").glob("part-0000[01]*")]
         return unordered_map(function, tasks, workers)
@@ -316,11 +316,11 @@ def test_a_killed_conversion_goes_on_with_the_missing_files(
 def test_a_killed_conversion_goes_on_with_the_missing_shards(
     records: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill_at("write_shard", 3, records, tmp_path)
+    kill_at("second_pass.write_shard", 3, records, tmp_path)
     assert len(list((tmp_path / ".d.converting" / "train").glob("shard-*.pt"))) == 2
     encoded = []
-    encode = passes.encode
-    monkeypatch.setattr(passes, "encode", lambda task: encoded.append(task.path.name) or encode(task))
+    encode = second_pass.encode
+    monkeypatch.setattr(second_pass, "encode", lambda task: encoded.append(task.path.name) or encode(task))
     monkeypatch.setattr(conversion, "read_part", lambda part, progress=None: pytest.fail("was read before"))
     convert(settings_for(records, tmp_path))
     shards = [name for name in expected if "/shard-" in name]
@@ -329,7 +329,7 @@ def test_a_killed_conversion_goes_on_with_the_missing_shards(
 
 
 def test_other_settings_start_anew(records: Path, tmp_path: Path) -> None:
-    kill_at("write_shard", 3, records, tmp_path)
+    kill_at("second_pass.write_shard", 3, records, tmp_path)
     convert(settings_for(records, tmp_path, max_length=20))
     (tmp_path / "other").mkdir()
     convert(settings_for(records, tmp_path / "other", max_length=20))

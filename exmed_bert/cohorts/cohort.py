@@ -14,10 +14,11 @@ from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
-from exmed_bert.data.assembly import ColumnKinds, join_pieces, refuse_duplicates, select_piece, settled
+from exmed_bert.data.assembly import join_pieces, refuse_duplicates, settled
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.pieces import ColumnKinds, select_piece
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import InputSplit, needed_splits
 from exmed_bert.data.tokenizer import Tokenizer

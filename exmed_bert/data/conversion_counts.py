@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exmed_bert.codes import CodeKey
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.passes import PartCounts
+from exmed_bert.data.first_pass import PartCounts
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.tokenizer import TokenizerSummary

@@ -17,25 +17,24 @@ from exmed_bert.codes.rare_codes import stand_ins
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data import counting
-from exmed_bert.data.assembly import ColumnKinds, refuse_duplicates
+from exmed_bert.data.assembly import refuse_duplicates
 from exmed_bert.data.conversion_counts import Conversion
 from exmed_bert.data.coverage import no_known_codes
 from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.masking import Masking
-from exmed_bert.data.output_place import place_of
-from exmed_bert.data.passes import (
+from exmed_bert.data.first_pass import (
     SPLITS,
     Part,
     PartCounts,
     PartResult,
-    ShardTask,
-    encode,
     hashes_path,
     piece_path,
     read_part,
-    write_encoded,
 )
+from exmed_bert.data.masking import Masking
+from exmed_bert.data.output_place import place_of
 from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.pieces import ColumnKinds
+from exmed_bert.data.second_pass import ShardTask, encode, write_encoded
 from exmed_bert.data.shards import MadeShard, check_replaceable, fill_folder, open_dataset
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import FinalIds, final_ids

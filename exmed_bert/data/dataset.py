@@ -21,7 +21,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.masking import IGNORED, Masking
 from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient, PatientId
 from exmed_bert.data.splits import FROM_INPUT, SplitRule
-from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.data.static_columns import BUILT_IN, STATIC, StaticColumn
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.files import existing_file, write_tensors
 from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
@@ -31,7 +31,6 @@ FORMAT = "exmed_bert.PatientDataset"
 VERSION = 2
 
 # Columns of a file: one value per token, visit or patient, or the start of each patient (patients + 1 values).
-STATIC = "static_"  # what the name of a static column's ids begins with
 TOKEN_COLUMNS = ("codes", "entities", "ages", "visit_ids")
 MASK_COLUMNS = ("shown_codes", "masked")  # of a dataset with static masks
 PATIENT_COLUMNS = ("patient_hashes", "birth_years", "plos")

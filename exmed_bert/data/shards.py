@@ -21,7 +21,6 @@ from exmed_bert.data.dataset import (
     FORMAT,
     MASK_COLUMNS,
     START_COLUMNS,
-    STATIC,
     TOKEN_COLUMNS,
     VERSION,
     DatasetInfo,
@@ -31,6 +30,7 @@ from exmed_bert.data.dataset import (
 )
 from exmed_bert.data.formats import MANIFEST
 from exmed_bert.data.patient import Patient, PatientId
+from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.files import existing_file, read_json, save_tensors
 from exmed_bert.startup import called

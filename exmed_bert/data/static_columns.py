@@ -16,6 +16,7 @@ import numpy as np
 from exmed_bert.console import InputError
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
 
+STATIC = "static_"  # what the name of a static column's ids begins with in datasets
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MOST_GROUPS = 12  # values of a column that evaluations show as subgroups
 

@@ -1,45 +1,39 @@
-"""The two passes of a conversion: parts of the input become pieces of tokens, and pieces become datasets or shards.
+"""The first pass of a conversion: parts of the input become pieces of tokens, and codes are counted.
 
-A part of the input is a file, where patients are whole in each file, or all of it. Parts are independent of each other,
-and so are shards: processes work on several at once, and what they make is the same for any number of them. What a
-pass has made stays until the conversion is complete, so that one that was killed goes on with what is missing.
+A part of the input is a file, where patients are whole in each file, or all of it. Parts are independent of each other:
+processes work on several at once, and what they make is the same for any number of them. What the pass has made stays
+until the conversion is complete, so that one that was killed goes on with what is missing. Workers load no torch here.
 """
 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from exmed_bert.codes import CodeKey
-from exmed_bert.data.assembly import ColumnKinds, join_pieces, select_piece, settled
 from exmed_bert.data.counting import from_plain, to_plain
-from exmed_bert.data.dataset import DatasetInfo, PatientDataset
-from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.data.pieces import Piece, read_piece, write_piece
+from exmed_bert.data.pieces import ColumnKinds, select_piece, write_piece
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
-from exmed_bert.data.shards import MadeShard, Shard, read_shard, write_shard
 from exmed_bert.data.splits import FROM_INPUT, InputSplit, SplitRule, needed_splits
 from exmed_bert.data.static_columns import declared
-from exmed_bert.data.tokenizer import FinalIds, Tokenizer, TokenizerSummary
+from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.translation import TranslationSummary
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.data.vocabulary_file import vocabulary_from
-from exmed_bert.files import atomic_write, fingerprint
+from exmed_bert.files import atomic_write
 from exmed_bert.parallel import worker_name
 from exmed_bert.settings import ConvertSettings
 
 SPLITS = ("train", "val")
-_STATIC_EPOCH = 0
 
 
 @dataclass(frozen=True)
@@ -234,89 +228,3 @@ def _in_a_split(
             excluded[reason] += count
     rows = np.flatnonzero((splits == InputSplit.TRAIN) | (splits == InputSplit.TUNING))
     return patients.take(rows), hashes[rows]
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard, to be made of pieces.
-
-    Attributes:
-        path: the file.
-        pieces: each with the number of its part.
-        final: by number of a part the final ids of its provisional ones.
-        repeats: whether codes may have become others' repetitions, which go.
-        info: of the dataset.
-        kinds: what the columns have to hold.
-    """
-
-    path: Path
-    pieces: Sequence[tuple[int, Path]]
-    final: dict[int, FinalIds]
-    repeats: bool
-    info: DatasetInfo
-    kinds: ColumnKinds
-
-
-def encode(task: ShardTask) -> PatientDataset:
-    """Return the patients of some pieces with final ids; the second pass."""
-    parts: list[Piece] = []
-    for number, path in task.pieces:
-        piece = settled(read_piece(path), task.final[number])
-        parts.append(_without_repeats(piece) if task.repeats else piece)
-    info = task.info
-    columns = join_pieces(parts, task.kinds, info.max_length, info.age_unit, len(info.vocabulary))
-    return with_static_masks(PatientDataset(info, columns))
-
-
-def write_encoded(task: ShardTask) -> MadeShard:
-    """Encode a shard and write it, whole or not at all; one that stands there from before is looked at instead."""
-    start = time.perf_counter()
-    if task.path.is_file():
-        dataset = PatientDataset(task.info, read_shard(task.path))
-    else:
-        dataset = encode(task)
-        with atomic_write(task.path) as part:
-            write_shard(part, dataset.columns)
-    plos = int((dataset.columns["plos"] >= 0).sum())
-    sizes = (len(dataset), len(dataset.columns["codes"]), len(dataset.columns["visit_days"]), plos)
-    shard = Shard(task.path.name, *sizes, fingerprint(task.path))
-    lengths = dataset.lengths.astype(np.uint16)
-    return MadeShard(shard, lengths, dataset.code_counts, time.perf_counter() - start, worker_name())
-
-
-def _without_repeats(piece: Piece) -> Piece:
-    """Return a piece without the tokens that repeat a code of their visit, UNK aside."""
-    codes, visits, lengths = piece["codes"], piece["visit_ids"], piece["lengths"]
-    patient = np.repeat(np.arange(len(lengths)), lengths)
-    visit = patient * (int(visits.max(initial=0)) + 1) + visits
-    key = visit * (int(codes.max(initial=0)) + 1) + codes
-    kept = np.zeros(len(codes), dtype=bool)
-    kept[np.unique(key, return_index=True)[1]] = True
-    kept |= codes < len(SPECIAL_TOKENS)
-    if kept.all():
-        return piece
-    names = ("codes", "entities", "ages", "visit_ids")
-    left = {name: piece[name][kept] for name in names}
-    return piece | left | {"lengths": np.bincount(patient[kept], minlength=len(lengths))}
-
-
-def with_static_masks(dataset: PatientDataset) -> PatientDataset:
-    """Return a dataset of static masking with its masks drawn, once and for all; another one as it is."""
-    masking = dataset.info.needed_masking
-    if masking.mode != "static":
-        return dataset
-    epoch = VALIDATION_EPOCH if dataset.info.split == "val" else _STATIC_EPOCH
-    shown, masked = [], []
-    for start in range(0, len(dataset), 4096):
-        batch = dataset.batch(range(start, min(start + 4096, len(dataset))))
-        inputs, labels = mask_batch(
-            batch.codes, batch.lengths, batch.patient_hashes, masking, epoch, len(dataset.info.vocabulary)
-        )
-        real = np.arange(batch.codes.shape[1]) < batch.lengths[:, None]
-        shown.append(inputs[real])
-        masked.append((labels != IGNORED)[real])
-    columns = {
-        "shown_codes": torch.from_numpy(np.concatenate(shown)).to(dataset.columns["codes"].dtype),
-        "masked": torch.from_numpy(np.concatenate(masked)),
-    }
-    return PatientDataset(dataset.info, dataset.columns | columns)
