@@ -17,6 +17,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
         "settings",
         "config",
         "console",
+        "contents",
         "files",
         "reporting",
         "cluster",

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from clinvec_files import write_clinvec_folder
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from exmed_bert.console import OptionError
 from exmed_bert.data.batches import MaskedCodeCollator
@@ -46,21 +48,49 @@ def test_published_checkpoints_are_whole_and_old_ones_go(tmp_path: Path) -> None
     assert checkpoints.last_whole(tmp_path) == (tmp_path / "checkpoint-100", [])
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "no contents", "empty contents"])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda f: (f / "optimizer.pt").write_text("mom"), "optimizer.pt has 3 bytes, expected 7"),
+        (lambda f: (f / "optimizer.pt").write_text("Moments"), "optimizer.pt does not match its digest"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "contents.json").unlink(), "contents.json is missing"),
+        (lambda f: (f / "contents.json").write_text(""), "contents.json is damaged"),
+        (lambda f: (f / "contents.json").write_text("[" * 100_000), "contents.json is damaged"),
+        (lambda f: (f / "contents.json").write_text('{"version": 2, "files": {}}'), "contents.json is damaged"),
+        (lambda f: (f / "contents.json").write_text('{"version": 2, "files": {"a": 1}}'), "contents.json is damaged"),
+        (lambda f: (f / "contents.json").write_bytes(b"\xff\xfe"), "contents.json is damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(change: Callable[[Path], Any], problem: str, tmp_path: Path) -> None:
     for step in (5, 10):
         stage(tmp_path, f"checkpoint-{step}")
         checkpoints.publish(tmp_path, f"checkpoint-{step}", keep=2)
     last = tmp_path / "checkpoint-10"
-    if damage == "truncate":
-        (last / "optimizer.pt").write_text("mom")
-    elif damage == "delete":
-        (last / "model.safetensors").unlink()
-    elif damage == "no contents":
-        (last / "contents.json").unlink()
-    else:
-        (last / "contents.json").write_text("")
-    assert checkpoints.last_whole(tmp_path) == (tmp_path / "checkpoint-5", [last])
+    change(last)
+    line = f"{last}: is damaged and passed over: {problem}"
+    assert checkpoints.last_whole(tmp_path) == (tmp_path / "checkpoint-5", [line])
+    stage(tmp_path, "checkpoint-7")
+    checkpoints.publish(tmp_path, "checkpoint-7", keep=2)
+    assert [folder.name for folder in checkpoints.checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-7"]
+
+
+def test_a_checkpoint_of_an_earlier_release_is_checked_by_sizes_and_by_opening_it(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoint-5"
+    last.mkdir()
+    torch.save({"moments": torch.arange(1000)}, last / "optimizer.pt")
+    save_file({"weights": torch.arange(1000)}, last / "model.safetensors")
+    (last / "config.json").write_text('{"a": 1}')
+    (last / "contents.json").write_text(json.dumps({file.name: file.stat().st_size for file in last.iterdir()}))
+    assert checkpoints.last_whole(tmp_path) == (last, [])
+    for name, at in (("optimizer.pt", 5000), ("model.safetensors", 8), ("config.json", 0)):
+        whole = (last / name).read_bytes()
+        (last / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        line = f"{last}: is damaged and passed over: {name} cannot be opened"
+        assert checkpoints.last_whole(tmp_path) == (None, [line])
+        (last / name).write_bytes(whole)
+    (last / "optimizer.pt").write_text("mom")
+    assert checkpoints.last_whole(tmp_path)[0] is None
 
 
 def test_a_checkpoint_being_written_is_none(tmp_path: Path) -> None:

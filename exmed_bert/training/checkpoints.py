@@ -1,31 +1,13 @@
 """Checkpoints that are whole: written under another name, renamed when complete, and checked before they are used."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
+from exmed_bert.contents import damage, write_contents
+
 PREFIX = "checkpoint-"
 STAGING = ".checkpoint-being-written"
-_CONTENTS = "contents.json"  # name and size of each file, written last
-
-
-def seal(folder: Path) -> None:
-    """Record the files of a finished checkpoint, so that a damaged one is recognized later."""
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
-    with open(folder / _CONTENTS, "w", encoding="utf-8") as file:
-        json.dump(sizes, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def is_whole(folder: Path) -> bool:
-    """Tell whether every file that `seal` recorded is there at its full size."""
-    try:
-        sizes = json.loads((folder / _CONTENTS).read_text(encoding="utf-8"))
-        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def step_of(folder: Path) -> int:
@@ -44,21 +26,32 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def last_whole(run: Path) -> tuple[Path | None, list[Path]]:
-    """Return the latest whole checkpoint, and the damaged ones that were passed over to reach it."""
-    damaged: list[Path] = []
+def last_whole(run: Path) -> tuple[Path | None, list[str]]:
+    """Return the latest whole checkpoint, and a line for each damaged one that was passed over to reach it."""
+    damaged: list[str] = []
     for folder in reversed(checkpoints(run)):
-        if is_whole(folder):
+        problem = damage(folder)
+        if problem is None:
             return folder, damaged
-        damaged.append(folder)
+        damaged.append(f"{folder}: is damaged and passed over: {problem}")
     return None, damaged
 
 
 def publish(run: Path, name: str, keep: int) -> None:
-    """Move the staged checkpoint ``name`` into place and delete all but the latest ``keep``."""
+    """Move the staged checkpoint ``name`` into place and delete all but the latest ``keep``.
+
+    Later ones are deleted, too: a run that wrote them went on from ``name`` or before, so they are damaged.
+    """
     staged, final = run / STAGING / name, run / name
-    seal(staged)
+    write_contents(staged)
     shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
     os.replace(staged, final)
-    for folder in checkpoints(run)[:-keep]:
+    found = checkpoints(run)
+    done = found.index(final) + 1
+    for folder in found[: max(done - keep, 0)] + found[done:]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete what a process that was killed while it wrote a checkpoint has left."""
+    shutil.rmtree(run / STAGING, ignore_errors=True)

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 
 from exmed_bert.console import InputError
 
-# How the libraries word a write that failed: the system, torch's zip writer, safetensors, SQLite.
-_DISK = ("No space left", "inline_container", "PytorchStreamWriter", "I/O error", "disk is full")
+# How the libraries word a write that failed: the system, torch's zip writer, safetensors.
+_DISK = ("No space left", "PytorchStreamWriter", "unexpected pos", "I/O error", "disk is full")
 _MEMORY = ("can't allocate memory", "out of memory")
 _CONNECTION = ("gloo", "NCCL")
 _OTHER_PROCESS = (

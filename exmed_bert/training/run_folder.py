@@ -85,21 +85,25 @@ def open_run(
         InputError: a folder cannot be made, written or moved.
     """
     manifest = _read_manifest(model_dir)
-    same = manifest is not None and manifest.get("identity") == identity
-    done = int(manifest.get("finished_steps", 0)) if manifest else 0
+    same = manifest is not None and manifest["identity"] == identity
+    done = manifest.get("finished_steps", 0) if manifest else 0
     reached = max((checkpoints.step_of(folder) for folder in checkpoints.checkpoints(model_dir)), default=0)
     if manifest and same and not overwrite and max(done, reached) <= total_steps:
         if done == total_steps:
             return RunFolder(model_dir, data_dir, "finished", None, manifest)
         make_folder(data_dir)
         checkpoint, damaged = checkpoints.last_whole(model_dir)
-        for folder in damaged:
-            console.warn(f"{folder}: is damaged and passed over")
+        if may_write:
+            checkpoints.remove_leftovers(model_dir)
+            for line in damaged:
+                console.warn(line)
         return RunFolder(model_dir, data_dir, "resumed" if checkpoint else "new", checkpoint, manifest)
 
     fresh = RunFolder(model_dir, data_dir, "new", None, {"identity": identity})
     if may_write:
         reason = "starting anew as asked" if same and overwrite else "it holds another run"
+        if manifest is None and (model_dir / MANIFEST).exists():
+            reason = f"its {MANIFEST} is damaged"
         _archive([(model_dir, _MODEL_FILES), (data_dir, _DATA_FILES)], reason)
         make_folder(model_dir)
         make_folder(data_dir)
@@ -108,11 +112,13 @@ def open_run(
 
 
 def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
+    """Return what run.json says, None where it is missing or damaged."""
     try:
         content = json.loads((model_dir / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    whole = isinstance(content, dict) and "identity" in content and type(content.get("finished_steps", 0)) is int
+    return content if whole else None
 
 
 def _archive(folders: list[tuple[Path, tuple[str, ...]]], reason: str) -> None:
