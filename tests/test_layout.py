@@ -19,6 +19,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
         "console",
         "contents",
         "files",
+        "locks",
         "reporting",
         "cluster",
         "parallel",
