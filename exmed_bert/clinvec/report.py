@@ -1,6 +1,5 @@
 """What the codes of a model start from, told as a table and as files."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -12,6 +11,7 @@ from exmed_bert.clinvec.initialization import CodeInitialization
 from exmed_bert.clinvec.relatives import How
 from exmed_bert.codes import CodeKey
 from exmed_bert.files import atomic_write, write_json
+from exmed_bert.reporting.spreadsheet import write_csv
 
 REPORT, CODES = "clinvec_report.json", "clinvec_codes.csv"
 _WORDS: dict[str, str] = {
@@ -61,9 +61,7 @@ def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: Ab
         },
     )
     with atomic_write(folder / CODES) as part, open(part, "w", encoding="utf-8", newline="") as file:
-        rows = csv.DictWriter(file, _HEADER)
-        rows.writeheader()
-        rows.writerows(codes)
+        write_csv(file, _HEADER, (list(code.values()) for code in codes))
 
 
 def _by_how(start: CodeInitialization, events: np.ndarray) -> dict[How, tuple[int, float]]:

@@ -1,6 +1,5 @@
 """What a conversion tells its user: tables on the console, a page, and a file of the codes that were left out."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,6 +15,7 @@ from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
 from exmed_bert.files import atomic_write
 from exmed_bert.reporting.folder import PAGE, report_files
 from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.reporting.spreadsheet import write_csv
 from exmed_bert.settings import ConvertSettings
 
 UNMAPPED = "unmapped_codes.csv"
@@ -114,10 +114,9 @@ def _translated(result: Conversion, cells: MinCell) -> list[tuple[str, Any]]:
 def _write_unmapped(path: Path, result: Conversion, cells: MinCell) -> None:
     """Write the codes that no map translates and that are not kept, the most frequent first, all of them."""
     with atomic_write(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["source_system", "source_code", "events"])
         ranked = sorted(result.counts.translation.unmapped.items(), key=lambda item: (-item[1], item[0]))
-        table.writerows([system, code, cells.count(count).value] for (system, code), count in ranked)
+        rows = ([system, code, cells.count(count).value] for (system, code), count in ranked)
+        write_csv(file, ["source_system", "source_code", "events"], rows)
 
 
 def _shown(stats: dict[str, int | float | str], cells: MinCell) -> list[tuple[str, Any]]:

@@ -1,7 +1,6 @@
 """Tables of an analysis of novel codes as CSV."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
 from exmed_bert.analysis.novel_codes.results import NovelResults
 from exmed_bert.evaluation.bootstrap import Estimate
+from exmed_bert.reporting.spreadsheet import write_csv
 
 Rows = tuple[list[str], list[list[Any]]]
 """Header and rows."""
@@ -25,15 +25,8 @@ def write_tables(folder: Path, results: NovelResults) -> None:
         "structure.csv": _structure(results),
     }
     for name, rows in tables.items():
-        write_csv(folder / name, *rows)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; numbers that are not there are empty cells."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+        with open(folder / name, "w", encoding="utf-8", newline="") as file:
+            write_csv(file, *rows)
 
 
 def codes_table(results: NovelResults, rows: np.ndarray) -> Rows:

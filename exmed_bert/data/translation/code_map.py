@@ -12,6 +12,7 @@ from exmed_bert.codes import CodeKey, CodeSystem, code_system
 from exmed_bert.codes.flat import ndc_forms
 from exmed_bert.console import InputError
 from exmed_bert.files import existing_file
+from exmed_bert.reporting.spreadsheet import original
 
 COLUMNS = ("source_system", "source_code", "target_system", "target_code")
 
@@ -82,7 +83,10 @@ def read_code_map(path: Path) -> CodeMap:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of each line and its fields of `COLUMNS`, without blanks around them."""
+    """Yield the number of each line and its fields of `COLUMNS`, without blanks around them.
+
+    Codes may come from our own unmapped_codes.csv.
+    """
     try:
         with _open(path) as lines:
             rows = csv.reader(lines, strict=True)
@@ -93,7 +97,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             places = [header.index(column) for column in COLUMNS]
             for row in rows:
                 if len(row) == len(header):
-                    yield rows.line_num, [row[place].strip() for place in places]
+                    yield rows.line_num, [original(row[place].strip()) for place in places]
                 elif row:
                     raise InputError(
                         f"{path}: line {rows.line_num}: has {len(row)} fields, expected {len(header)} as in its header"
