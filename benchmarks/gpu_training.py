@@ -16,10 +16,11 @@ from runs import DEMO, PRODUCTION
 from transformers import TrainerCallback
 from transformers import logging as transformers_logging
 
-from exmed_bert.data.dataset import STATIC, DatasetInfo, PatientDataset
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.masking import Masking
 from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.static_columns import BUILT_IN
+from exmed_bert.data.static_columns import BUILT_IN, STATIC
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.training.arguments import training_arguments

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.console import InputError
-from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation import baselines, calibration

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from exmed_bert.console import InputError
-from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.splits import FROM_INPUT
 from exmed_bert.data.static_columns import BUILT_IN, declared
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS

@@ -15,7 +15,8 @@ from exmed_bert.cohorts.splits import assign_splits
 from exmed_bert.cohorts.tasks.base import UNLABELED, Task
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, settled
-from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.pieces import ColumnKinds, select_piece

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler
 
-from exmed_bert.data.dataset import DatasetInfo, PaddedBatch
+from exmed_bert.data.dataset import PaddedBatch
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.forecast import Forecasts, draw_forecasts
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
 from exmed_bert.data.vocabulary import MASK

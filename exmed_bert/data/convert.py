@@ -20,7 +20,8 @@ from exmed_bert.data import counting
 from exmed_bert.data.assembly import refuse_duplicates
 from exmed_bert.data.conversion_counts import Conversion
 from exmed_bert.data.coverage import no_known_codes
-from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.first_pass import (
     SPLITS,
     Part,

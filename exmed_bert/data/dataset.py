@@ -5,129 +5,26 @@ at once whatever its size (the columns are mapped, not read), processes share it
 look-ups. The file is a plain dict of tensors, strings and numbers; opening it executes nothing.
 """
 
-import json
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 
 from exmed_bert.console import InputError
-from exmed_bert.data.masking import IGNORED, Masking
+from exmed_bert.data.dataset_columns import MASK_COLUMNS, START_COLUMNS, TOKEN_COLUMNS, check_columns
+from exmed_bert.data.dataset_info import FORMAT, VERSION, DatasetInfo, is_format, is_version
+from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient, PatientId
-from exmed_bert.data.splits import FROM_INPUT, SplitRule
-from exmed_bert.data.static_columns import BUILT_IN, STATIC, StaticColumn
-from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, age_vocabulary_size
+from exmed_bert.data.static_columns import STATIC
+from exmed_bert.data.tensor_file import open_tensors
+from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK
 from exmed_bert.files import existing_file, write_tensors
-from exmed_bert.reporting.small_cells import DEFAULT_LIMIT, MinCell
 from exmed_bert.startup import called
-
-FORMAT = "exmed_bert.PatientDataset"
-VERSION = 2
-
-# Columns of a file: one value per token, visit or patient, or the start of each patient (patients + 1 values).
-TOKEN_COLUMNS = ("codes", "entities", "ages", "visit_ids")
-MASK_COLUMNS = ("shown_codes", "masked")  # of a dataset with static masks
-PATIENT_COLUMNS = ("patient_hashes", "birth_years", "plos")
-START_COLUMNS = ("offsets", "visit_offsets")
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What a dataset says of itself besides its columns.
-
-    Attributes:
-        split: ``train``, ``val`` or ``all``.
-        max_length: most tokens per patient.
-        age_unit: unit of the ages.
-        masking: how codes are masked in pretraining; None for a dataset that is not for it.
-        vocabulary: the codes; both splits share it.
-        static_columns: sex, state and others that were declared.
-        novel_codes: tokens of the codes that the generator made.
-        input_fingerprint: digest of the file of patients.
-        split_seed, train_ratio: with a patient's id they decide its split, unless ``split_from`` says otherwise.
-        min_cell: counts of patients below it are hidden in reports; None for patients that our generator made.
-    """
-
-    split: str
-    max_length: int
-    age_unit: AgeUnit
-    masking: Masking | None
-    vocabulary: CodeVocabulary
-    novel_codes: tuple[str, ...]
-    input_fingerprint: str
-    split_seed: int
-    train_ratio: float
-    static_columns: tuple[StaticColumn, ...] = BUILT_IN
-    split_from: Literal["hash", "input"] = "hash"
-    min_cell: int | None = None
-
-    @property
-    def split_rule(self) -> SplitRule:
-        """Which patients are in the training split."""
-        return FROM_INPUT if self.split_from == "input" else SplitRule(self.split_seed, self.train_ratio)
-
-    def cells(self, min_cell: int | None = None) -> MinCell:
-        """Return which counts of these patients reports hide; ``min_cell`` is what the user asks for.
-
-        A file that does not say it is one of generated patients or of an earlier release: the novel codes tell.
-        """
-        limits = (min_cell, self.min_cell, 0 if self.novel_codes else DEFAULT_LIMIT)
-        return MinCell(next(limit for limit in limits if limit is not None))
-
-    @property
-    def needed_masking(self) -> Masking:
-        """How codes are masked; a ValueError where the dataset is not for masked-code prediction."""
-        if self.masking is None:
-            raise ValueError("this dataset is not for masked-code prediction")
-        return self.masking
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a file or a manifest holds, as strings, numbers and dicts of these."""
-        return {
-            "split": self.split,
-            "max_length": self.max_length,
-            "age_unit": self.age_unit,
-            "masking": None if self.masking is None else self.masking.to_dict(),
-            "vocabulary": self.vocabulary.to_json(),
-            "static_columns": json.dumps([column.to_dict() for column in self.static_columns]),
-            "novel_codes": json.dumps(list(self.novel_codes)),
-            "input_fingerprint": self.input_fingerprint,
-            "split_seed": self.split_seed,
-            "train_ratio": self.train_ratio,
-            **({} if self.split_from == "hash" else {"split_from": self.split_from}),
-            **({} if self.min_cell is None else {"min_cell": self.min_cell}),
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "DatasetInfo":
-        """Return what `to_dict` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: something is missing, or is no such thing.
-        """
-        info = cls(
-            **{name: content[name] for name in ("split", "max_length", "age_unit")},
-            **{name: content[name] for name in ("input_fingerprint", "split_seed", "train_ratio")},
-            masking=None if content["masking"] is None else Masking(**content["masking"]),
-            vocabulary=CodeVocabulary.from_json(content["vocabulary"]),
-            static_columns=tuple(map(StaticColumn.from_dict, json.loads(content["static_columns"]))),
-            novel_codes=tuple(json.loads(content["novel_codes"])),
-            split_from=content.get("split_from", "hash"),
-            min_cell=content.get("min_cell"),
-        )
-        info.vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
-        return info
-
-    @property
-    def age_vocabulary_size(self) -> int:
-        """Number of age ids."""
-        return age_vocabulary_size(self.age_unit)
 
 
 @dataclass(frozen=True)
@@ -356,17 +253,10 @@ class PatientDataset(torch.utils.data.Dataset):
         """
         path = existing_file(Path(path), f"make it with: {called('convert')}")
         expected = f"expected a dataset made by {called('convert')}"
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError:
-            raise InputError(
-                f"{path}: is refused because it holds Python objects that opening it would run; {expected}"
-            ) from None
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            raise InputError(f"{path}: is damaged or no dataset ({str(error).splitlines()[0]}); {expected}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = open_tensors(path, expected)
+        if not isinstance(content, dict) or not is_format(content.get("format")):
             raise InputError(f"{path}: is no dataset; {expected}")
-        if content.get("version") != VERSION:
+        if not is_version(content.get("version")):
             raise InputError(
                 f"{path}: has dataset version {content.get('version')!r}, this release reads {VERSION}; convert again"
             )
@@ -374,7 +264,9 @@ class PatientDataset(torch.utils.data.Dataset):
             info = DatasetInfo.from_dict(content)
             columns = content["columns"]
             check_columns(columns, info)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise InputError(f"{path}: is damaged: it holds no {error}; convert again") from None
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged: {error}; convert again") from None
         return cls(info, columns)
 
@@ -389,19 +281,3 @@ class PatientDataset(torch.utils.data.Dataset):
     def with_info(self, info: DatasetInfo) -> "PatientDataset":
         """Return the same patients with another description."""
         return PatientDataset(info, self.columns)
-
-
-def check_columns(columns: Mapping[str, torch.Tensor], info: DatasetInfo) -> None:
-    """Raise ValueError when the columns do not fit together; reads only their ends, so it is quick."""
-    patients = len(columns["offsets"]) - 1
-    ends = {"token": int(columns["offsets"][-1]), "visit": int(columns["visit_offsets"][-1])}
-    wanted = dict.fromkeys((*TOKEN_COLUMNS, *(n for n in MASK_COLUMNS if n in columns)), ends["token"])
-    wanted |= dict.fromkeys(PATIENT_COLUMNS, patients) | {"visit_offsets": patients + 1}
-    wanted |= {f"{STATIC}{column.name}": patients for column in info.static_columns}
-    wanted |= {name: patients for name in PERIOD_FIELDS if name in columns}
-    wanted |= {"visit_days": ends["visit"]}
-    for name, length in wanted.items():
-        if len(columns[name]) != length:
-            raise ValueError(f"column {name} has {len(columns[name])} values, expected {length}")
-    if "id_numbers" not in columns and len(columns["id_offsets"]) != patients + 1:
-        raise ValueError("patient ids are missing")

@@ -4,6 +4,7 @@ Masks are a pure function of (seed, epoch, patient, position): the batch a patie
 a resume change nothing. All of it is computed for a whole batch at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,6 +40,26 @@ class Masking:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dict."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Masking":
+        """Return what `to_dict` wrote.
+
+        Raises:
+            TypeError, ValueError: something is missing, or is no such thing.
+        """
+        masking = cls(**content)
+        numbers = (masking.max_masked, masking.seed)
+        if (
+            masking.mode not in ("dynamic", "static")
+            or type(masking.probability) is not float
+            or not 0 < masking.probability <= 1
+            or any(type(number) is not int for number in numbers)
+            or masking.max_masked < 1
+            or not -(2**63) <= masking.seed < 2**63
+        ):
+            raise ValueError(f"masking: {content!r} is none")
+        return masking
 
 
 def count_to_mask(candidates: np.ndarray, lengths: np.ndarray, probability: float, max_masked: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from exmed_bert.data.assembly import join_pieces, settled
-from exmed_bert.data.dataset import DatasetInfo, PatientDataset
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
 from exmed_bert.data.pieces import ColumnKinds, Piece, read_piece
 from exmed_bert.data.shards import MadeShard, Shard, read_shard, write_shard

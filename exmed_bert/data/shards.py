@@ -6,7 +6,6 @@ code occurs. So opening takes the same time for any number of patients.
 
 import json
 import os
-import pickle
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,26 +16,26 @@ import numpy as np
 import torch
 
 from exmed_bert.console import InputError
-from exmed_bert.data.dataset import (
-    FORMAT,
+from exmed_bert.data.dataset import PaddedBatch, PatientDataset
+from exmed_bert.data.dataset_columns import (
     MASK_COLUMNS,
     START_COLUMNS,
     TOKEN_COLUMNS,
-    VERSION,
-    DatasetInfo,
-    PaddedBatch,
-    PatientDataset,
     check_columns,
+    check_values,
 )
+from exmed_bert.data.dataset_info import FORMAT, VERSION, DatasetInfo, is_format, is_version
 from exmed_bert.data.formats import MANIFEST
 from exmed_bert.data.patient import Patient, PatientId
 from exmed_bert.data.static_columns import STATIC
+from exmed_bert.data.tensor_file import check_checksums, open_tensors
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.files import existing_file, read_json, save_tensors
 from exmed_bert.startup import called
 
 LENGTHS = "lengths.npy"
 CODE_COUNTS = "code_counts.npy"
+_MOST = 2**40  # patients, tokens or visits of a shard
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,21 @@ class Shard:
     visits: int
     plos_known: int
     digest: str
+
+    @classmethod
+    def from_dict(cls, content: Any) -> "Shard":
+        """Return an entry of a manifest.
+
+        Raises:
+            TypeError, ValueError: something is missing, or is no such thing.
+        """
+        shard = cls(**content)
+        counts = (shard.patients, shard.tokens, shard.visits, shard.plos_known)
+        if type(shard.file) is not str or Path(shard.file).name != shard.file:
+            raise ValueError(f"shard {shard.file!r} lies outside the folder")
+        if any(type(count) is not int or not 0 <= count <= _MOST for count in counts):
+            raise ValueError(f"shard {shard.file}: holds {counts}, expected counts")
+        return shard
 
 
 def write_shard(path: Path, columns: Mapping[str, torch.Tensor]) -> None:
@@ -75,14 +89,7 @@ class ShardedDataset(PatientDataset):
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each patient, (N,) uint16, mapped."""
-        path = self.folder / LENGTHS
-        try:
-            lengths = np.load(existing_file(path), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: is damaged: {error}; convert again") from None
-        if lengths.shape != (len(self),) or lengths.dtype != np.uint16:
-            raise InputError(f"{path}: is damaged: expected {len(self):,} lengths; convert again")
-        return lengths
+        return self._beside(LENGTHS, len(self), np.uint16)
 
     @property
     def has_plos(self) -> bool:
@@ -92,11 +99,7 @@ class ShardedDataset(PatientDataset):
     @cached_property
     def code_counts(self) -> np.ndarray:
         """How often each id of the vocabulary occurs, (V,) int64."""
-        path = self.folder / CODE_COUNTS
-        try:
-            return np.load(existing_file(path), allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: is damaged: {error}; convert again") from None
+        return self._beside(CODE_COUNTS, len(self.info.vocabulary), np.int64)
 
     def parts(self) -> Iterator[PatientDataset]:
         """Yield the shards, each as a dataset of its own, in order."""
@@ -155,6 +158,25 @@ class ShardedDataset(PatientDataset):
         """Return the same patients with another description."""
         return ShardedDataset(info, self.folder, self.shards)
 
+    def files(self) -> Iterator[tuple[Path, PatientDataset]]:
+        """Yield the path of each shard, and the shard as a dataset of its own."""
+        for number, shard in enumerate(self.shards):
+            yield self.folder / shard.file, self._part(number)
+
+    def _beside(self, name: str, length: int, kind: type) -> np.ndarray:
+        """Return an array that stands beside the shards, mapped."""
+        path = self.folder / name
+        try:
+            array = np.load(existing_file(path), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: is damaged: {error}; convert again") from None
+        if array.shape != (length,) or array.dtype != kind:
+            raise InputError(
+                f"{path}: is damaged: it holds {array.dtype} of shape {list(array.shape)}, expected {length:,} "
+                f"values of {np.dtype(kind)}; convert again"
+            )
+        return array
+
     def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the shard of each row, and the row within it."""
         of_shard = np.searchsorted(self._firsts, rows, side="right") - 1
@@ -170,7 +192,7 @@ class ShardedDataset(PatientDataset):
                 held = (len(columns["offsets"]) - 1, len(columns["codes"]), len(columns["visit_days"]))
                 if held != (shard.patients, shard.tokens, shard.visits):
                     raise ValueError(f"holds {held[0]:,} patients, the manifest says {shard.patients:,}")
-            except (KeyError, TypeError, ValueError) as error:
+            except (TypeError, ValueError) as error:
                 raise InputError(f"{path}: is damaged: {error}; convert again") from None
             self._opened[number] = PatientDataset(self.info, columns)
         return self._opened[number]
@@ -277,15 +299,11 @@ def read_shard(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: it is missing, damaged, of another version, or would execute code.
     """
-    try:
-        content = torch.load(existing_file(path), map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"{path}: is refused because it holds Python objects that opening it would run") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: is damaged ({str(error).splitlines()[0]}); convert again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != VERSION:
+    content = open_tensors(path, "convert again")
+    ours = isinstance(content, dict) and is_format(content.get("format")) and is_version(content.get("version"))
+    if not ours or type(content.get("columns")) is not dict:
         raise InputError(f"{path}: is no shard of this release; convert again")
-    return dict(content["columns"])
+    return content["columns"]
 
 
 @dataclass(frozen=True)
@@ -354,19 +372,49 @@ def open_folder(folder: Path) -> ShardedDataset:
     if not path.is_file():
         raise InputError(f"{folder}: holds no {MANIFEST}, expected a dataset made by {called('convert')}")
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("layout") != "shards":
+    if not isinstance(content, dict) or not is_format(content.get("format")) or content.get("layout") != "shards":
         raise InputError(f"{path}: is no manifest of a dataset; expected one made by {called('convert')}")
-    if content.get("version") != VERSION:
+    if not is_version(content.get("version")):
         raise InputError(
             f"{path}: has dataset version {content.get('version')!r}, this release reads {VERSION}; convert again"
         )
     try:
-        shards = [Shard(**shard) for shard in content["shards"]]
-        if any(Path(shard.file).name != shard.file for shard in shards):
-            raise ValueError("a shard lies outside the folder")
+        shards = list(map(Shard.from_dict, content["shards"]))
+        if not shards:
+            raise ValueError("it names no shard")
         return ShardedDataset(DatasetInfo.from_dict(content), folder, shards)
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: is damaged: it holds no {error}; convert again") from None
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is damaged: {error}; convert again") from None
+
+
+def verify(path: Path, dataset: PatientDataset) -> None:
+    """Look through a dataset as a whole, once a run and before anything is written: checksums, and ranges of values.
+
+    Args:
+        path: where it was opened.
+        dataset: what `open_dataset` returned.
+
+    Raises:
+        InputError: something is damaged; names file and column.
+    """
+    sharded = isinstance(dataset, ShardedDataset)
+    first = 0
+    counts = np.zeros(len(dataset.info.vocabulary), dtype=np.int64)
+    for file, part in dataset.files() if isinstance(dataset, ShardedDataset) else [(path, dataset)]:
+        check_checksums(file)
+        try:
+            check_values(part.columns, dataset.info)
+        except ValueError as error:
+            raise InputError(f"{file}: is damaged: {error}; convert again") from None
+        if sharded:
+            if not np.array_equal(dataset.lengths[first : first + len(part)], part.lengths):
+                raise InputError(f"{path / LENGTHS}: is damaged: it is not of {file.name}; convert again")
+            first += len(part)
+            counts += part.code_counts
+    if sharded and not np.array_equal(dataset.code_counts, counts):
+        raise InputError(f"{path / CODE_COUNTS}: is damaged: it is not of these shards; convert again")
 
 
 def patients_in_both(one: PatientDataset, other: PatientDataset) -> int:

@@ -76,8 +76,17 @@ class StaticColumn:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "StaticColumn":
-        """Return the column that a file declares, one of ours where it is the same."""
+        """Return the column that a file declares, one of ours where it is the same.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, or is no such thing.
+        """
         column = cls(content["name"], content["field"], tuple(content["values"]))
+        texts = (column.name, column.field, *column.values)
+        if any(type(text) is not str for text in texts) or not is_name(column.name):
+            raise ValueError(f"static column {column.name!r}: expected name, field and values as text")
+        if len(set(column.tokens)) < len(column.tokens):
+            raise ValueError(f"static column {column.name!r}: a value stands there twice")
         return next((known for known in BUILT_IN if known == column), column)
 
     @cached_property

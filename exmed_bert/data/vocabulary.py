@@ -139,8 +139,25 @@ class CodeVocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> "CodeVocabulary":
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            TypeError, ValueError: it is something else.
+        """
         tokens, entities, names = json.loads(text)
+        if any(set(map(type, texts)) != {str} or len(set(texts)) < len(texts) for texts in (tokens, names)):
+            raise ValueError("vocabulary: expected distinct texts")
+        special = len(SPECIAL_TOKENS)
+        if tuple(tokens[:special]) != SPECIAL_TOKENS or tuple(names[: len(ORIGINAL_ENTITIES)]) != ORIGINAL_ENTITIES:
+            raise ValueError(f"vocabulary: expected the ids 0 to {special - 1} to be {' '.join(SPECIAL_TOKENS)}")
+        if set(map(type, entities)) != {int} or len(entities) != len(tokens):
+            raise ValueError("vocabulary: expected an entity type for each token")
+        if (
+            any(entities[:special])
+            or (len(tokens) > special and min(entities[special:]) < 1)
+            or max(entities) >= len(names)
+        ):
+            raise ValueError(f"vocabulary: an entity type is none of {', '.join(names)}")
         return cls(tuple(tokens), np.array(entities, dtype=np.uint8), tuple(names))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from exmed_bert import console
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.console import InputError
-from exmed_bert.data.dataset import DatasetInfo
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import StaticColumn, declared
 from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary, age_vocabulary_size

@@ -12,7 +12,7 @@ import torch
 from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
 from exmed_bert.codes import CodeKey
-from exmed_bert.data.dataset import DatasetInfo
+from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM

@@ -1,5 +1,6 @@
 """Step 3: pretrain ExMed-BERT on the datasets of step 2."""
 
+import os
 import time
 import uuid
 from pathlib import Path
@@ -17,7 +18,7 @@ from exmed_bert.clinvec.reader import clinvec_folder
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.shards import deciding_file, open_dataset, patients_in_both
+from exmed_bert.data.shards import deciding_file, open_dataset, patients_in_both, verify
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.folder import weight_files, write_start_embeddings
 from exmed_bert.settings import PretrainSettings, flag
@@ -182,6 +183,9 @@ def load_datasets(resolved: Resolved[PretrainSettings]) -> tuple[PatientDataset,
     """
     settings = resolved.settings
     train, val = open_dataset(settings.training_data), open_dataset(settings.validation_data)
+    if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun starts looks, and ends them all
+        verify(settings.training_data, train)
+        verify(settings.validation_data, val)
     for what, in_train, in_val in (
         ("vocabularies", train.info.vocabulary.tokens, val.info.vocabulary.tokens),
         ("max_length", train.info.max_length, val.info.max_length),

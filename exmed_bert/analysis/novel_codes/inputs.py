@@ -13,7 +13,7 @@ from exmed_bert.analysis.novel_codes.families import CodeFamilies
 from exmed_bert.codes import CodeKey, ancestors, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.shards import open_dataset, patients_in_both
+from exmed_bert.data.shards import open_dataset, patients_in_both, verify
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import START_EMBEDDINGS, check_fit, read_pretrained, read_start_embeddings
@@ -77,6 +77,7 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     model, form = read_pretrained(settings.model_dir)
     vocabulary = form.vocabulary
     original = open_dataset(settings.dataset)
+    verify(settings.dataset, original)
     visit_ids, info = original.columns["visit_ids"], original.info
     visits = int(visit_ids.max()) if len(visit_ids) else 0
     otherwise = "give another --dataset"
@@ -171,6 +172,7 @@ def _training_data(
         )
         return None, None
     train = open_dataset(path)
+    verify(path, train)
     if both := patients_in_both(train, dataset):
         note = f"{both:,} patients of the dataset are in the training data: the model has seen what it predicts here."
         console.warn(note)
