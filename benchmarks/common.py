@@ -46,8 +46,8 @@ class Measurement:
     def met(self) -> bool | None:
         """Whether the median meets the target; None where there is none."""
         if self.at_least is not None:
-            return self.median >= self.at_least
-        return None if self.at_most is None else self.median <= self.at_most
+            return bool(self.median >= self.at_least)
+        return None if self.at_most is None else bool(self.median <= self.at_most)
 
     def row(self) -> tuple[str, str, str, str, str, str]:
         """Return the cells of the figure under `HEADER`."""

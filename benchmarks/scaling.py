@@ -1,77 +1,53 @@
-"""Measure how an epoch and its memory grow with patients, length and vocabulary.
+"""Measure how time and memory grow.
 
-    python benchmarks/scaling.py
+Of generation, conversion and opening with patients, workers and shards; of training with patients, length, vocabulary.
 
-Each figure is the second of three epochs with the demonstration's model, in batches of 16, through the real pipeline,
-in a process of its own. Peak memory is that of the process: some 500 MiB of libraries, then data and model.
+    python benchmarks/scaling.py                                # a quarter of an hour
+    python benchmarks/scaling.py --patients 10000000            # half an hour, 10 GB of disk
+    python benchmarks/scaling.py --population data/population   # made by generate --shards; it is not generated again
+
+`scaling_population` and `scaling_epoch` say what a figure is.
 """
 
-import multiprocessing
-import resource
+import argparse
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from common import Measurement, load_average, options, report
-from runs import DEMO, Model, make_datasets, pretrain, save, with_vocabulary
+from common import Measurement, at_least_one, load_average, report
+from scaling_epoch import figures_of_epochs
+from scaling_population import BLOCK, WORKERS, figures_of_conversions, figures_of_shards, figures_of_training, generated
 
-BASE = {"patients": 2000, "max_length": 128, "vocabulary": None}
-VARIED = {"patients": (500, 2000, 8000), "max_length": (32, 128, 512), "vocabulary": (None, 3000, 30_000)}
-
-
-def epoch(paths: dict[str, Path]) -> tuple[float, float]:
-    """Return the seconds of the second epoch and the peak memory of this process in MiB."""
-    from transformers import TrainerCallback, trainer
-
-    times = []
-
-    class Clock(TrainerCallback):
-        def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
-
-    trainer.DEFAULT_CALLBACKS.append(Clock)
-    with tempfile.TemporaryDirectory() as folder:
-        pretrain(Model(**(vars(DEMO) | {"batch": 16})), Path(folder), **paths, epochs=3, eval_max_patients=1)
-    return times[1] - times[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+FILES = 40
 
 
-def measure(folder: Path, repeats: int, patients: int, max_length: int, vocabulary: int | None) -> list[Measurement]:
-    """Measure one point, each repetition in a new process."""
-    train, val = make_datasets(folder, round(patients / 0.75), max_length)
-    train, val = train.subset(range(min(patients, len(train)))), val.subset(range(20))
-    if vocabulary:
-        train, val = (with_vocabulary(dataset, vocabulary) for dataset in (train, val))
-    paths = save(folder, train, val)
-    samples = []
-    for _ in range(repeats):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            samples.append(process.submit(epoch, paths).result())
-    seconds, peaks = zip(*samples, strict=True)
-    tokens = int(train.lengths.sum())
-    name = f"{len(train):,} patients, length {max_length}, {len(train.info.vocabulary):,} codes"
-    return [
-        Measurement(f"{name}: epoch", seconds, "s"),
-        Measurement(f"{name}: a token", [second / tokens * 1e6 for second in seconds], "µs"),
-        Measurement(f"{name}: peak memory", peaks, "MiB"),
-    ]
+def given() -> argparse.Namespace:
+    """Parse the options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=at_least_one, default=1_000_000, help="to convert [default: 1000000]")
+    parser.add_argument("--small", type=at_least_one, default=400_000, help="of the shards [default: 400000]")
+    parser.add_argument("--repeats", type=at_least_one, default=3, help="of short measurements [default: 3]")
+    parser.add_argument("--population", type=Path, help="folder of --patients in shards that are there already")
+    parser.add_argument("--folder", type=Path, help="where to write and remove again [default: a temporary one]")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Vary one thing at a time."""
-    given = options(__doc__, repeats=3)
+    options = given()
     load = load_average()
-    figures = []
-    with tempfile.TemporaryDirectory() as name:
-        done = []
-        for what, values in VARIED.items():
-            for value in values:
-                point = BASE | {what: value}
-                if point not in done:
-                    done.append(point)
-                    figures += measure(Path(name), given.repeats, **point)
-    report("scaling", given, load, figures)
+    figures: list[Measurement] = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        population = options.population or folder / "population"
+        if options.population is None:
+            figures += generated(population, options.patients, min(FILES, options.patients // BLOCK), WORKERS[-1])
+        files = sorted(population.glob("part-*"))
+        figures += figures_of_conversions(files, options.patients, folder / "dataset.pt")
+        figures += figures_of_training(folder / "dataset.pt", folder)
+        figures += figures_of_shards(folder, options.small, options.repeats)
+        figures += figures_of_epochs(folder, options.repeats)
+    del options.population, options.folder  # they say nothing of the figures
+    report("scaling", options, load, figures)
 
 
 if __name__ == "__main__":

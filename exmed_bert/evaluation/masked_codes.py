@@ -19,8 +19,8 @@ class MaskedCodePredictions:
     """What a model said at the masked positions of a dataset.
 
     Attributes:
-        labels: (n,) int64, the code that was masked.
-        ranks: (n,) int64, how many codes scored higher than it; 0 is a hit at 1.
+        labels: (n,) int32, the code that was masked.
+        ranks: (n,) int32, how many codes scored higher than it; 0 is a hit at 1.
         losses: (n,) float64, its negative log-likelihood in nats.
         plos_labels, plos_logits: (p,) 0/1 and (p, 2), of the patients whose length of stay is known.
     """
@@ -37,8 +37,8 @@ def predict(
     model: ExMedBertForMaskedLM, batches: Iterable[dict[str, torch.Tensor]], device: torch.device
 ) -> MaskedCodePredictions:
     """Run the model over batches and keep a few numbers for each masked position, never the logits."""
-    labels, ranks, losses = [], [], []
-    plos_labels, plos_logits = [], []
+    labels, ranks, losses = _Column(np.int32), _Column(np.int32), _Column(np.float64)
+    plos_labels, plos_logits = _Column(np.int64), _Column(np.float32, 2)
     was_training = model.training
     model.eval()
     for batch in batches:
@@ -46,24 +46,15 @@ def predict(
         label = batch["code_labels"][batch["code_labels"] != IGNORED].to(device)
         logits = output.masked_logits.float()
         own = logits.gather(1, label[:, None])
-        labels.append(label.cpu())
-        ranks.append((logits > own).sum(dim=1).cpu())
-        losses.append(F.cross_entropy(logits, label, reduction="none").double().cpu())
+        labels.extend(label)
+        ranks.extend((logits > own).sum(dim=1))
+        losses.extend(F.cross_entropy(logits, label, reduction="none"))
         if output.plos_logits is not None and "plos_label" in batch:
-            plos_labels.append(batch["plos_label"])
-            plos_logits.append(output.plos_logits.float().cpu())
+            known = batch["plos_label"] != IGNORED
+            plos_labels.extend(batch["plos_label"][known])
+            plos_logits.extend(output.plos_logits.float().cpu()[known.cpu()])
     model.train(was_training)
-
-    label = torch.cat([torch.empty(0, dtype=torch.long), *plos_labels])
-    logits = torch.cat([torch.empty(0, 2), *plos_logits])
-    known = label != IGNORED
-    return MaskedCodePredictions(
-        labels=_joined(labels, np.int64),
-        ranks=_joined(ranks, np.int64),
-        losses=_joined(losses, np.float64),
-        plos_labels=label[known].numpy(),
-        plos_logits=logits[known].numpy(),
-    )
+    return MaskedCodePredictions(labels.values, ranks.values, losses.values, plos_labels.values, plos_logits.values)
 
 
 def merge(parts: list[MaskedCodePredictions]) -> MaskedCodePredictions:
@@ -145,5 +136,28 @@ def most_frequent_code_accuracy(train: PatientDataset, labels: np.ndarray) -> di
     }
 
 
-def _joined(parts: list[torch.Tensor], kind: type) -> np.ndarray:
-    return torch.cat(parts).numpy() if parts else np.empty(0, dtype=kind)
+class _Column:
+    """Values that are added batch by batch.
+
+    A list of small tensors would keep the heap from shrinking between the large ones of a batch: of two million
+    patients 20 GB.
+    """
+
+    def __init__(self, kind: type, *shape: int) -> None:
+        self._room = np.empty((1024, *shape), dtype=kind)
+        self._length = 0
+
+    def extend(self, values: torch.Tensor) -> None:
+        """Add the values of a batch."""
+        end = self._length + len(values)
+        if end > len(self._room):
+            larger = np.empty((max(end, 2 * len(self._room)), *self._room.shape[1:]), dtype=self._room.dtype)
+            larger[: self._length] = self.values
+            self._room = larger
+        self._room[self._length : end] = values.cpu().numpy()
+        self._length = end
+
+    @property
+    def values(self) -> np.ndarray:
+        """All that were added."""
+        return self._room[: self._length]
