@@ -1,8 +1,8 @@
 """The part of `scaling` that works on a population in files: generating, converting, opening, beginning an epoch.
 
 One thing varies at a time: patients, worker processes, shards. Each step is a process of its own, start of Python
-included. Memory is sampled: the peak of the largest of a step's processes, libraries included, and for training also
-what it has allocated, without the pages of mapped files that the system can take back.
+included. Memory is sampled, of the largest of a step's processes: what it has allocated, libraries included, and the
+peak with the pages of mapped files, which the system takes back when it needs room.
 """
 
 import shutil
@@ -56,12 +56,17 @@ def run_once(command: list[str]) -> tuple[float, float, float]:
 
 def step(name: str, patients: int, command: list[str], limit: float | None = None) -> tuple[float, list[Measurement]]:
     """Run a step; return its seconds and its figures."""
-    seconds, peak, _ = run_once(command)
-    print(f"{name}: {seconds:.1f} s, {patients / seconds:,.0f} patients/s, {peak:,.0f} MiB", flush=True)
+    seconds, peak, allocated = run_once(command)
+    rate = patients / seconds
+    print(
+        f"{name}: {seconds:.1f} s, {rate:,.0f} patients/s, {allocated:,.0f} MiB, {peak:,.0f} with mapped files",
+        flush=True,
+    )
     return seconds, [
         Measurement(name, [seconds], "s"),
-        Measurement("  the same", [patients / seconds], "patients/s"),
-        Measurement("  peak memory of its largest process", [peak], "MiB", at_most=limit),
+        Measurement("  the same", [rate], "patients/s"),
+        Measurement("  most memory allocated by a process", [allocated], "MiB", at_most=limit),
+        Measurement("  peak, with pages of mapped files", [peak], "MiB"),
     ]
 
 
@@ -110,12 +115,12 @@ def figures_of_training(output: Path, folder: Path) -> list[Measurement]:
     flags = ["--training-data", train, "--validation-data", val, "--max-steps", STEPS, "--eval-max-patients", 1000]
     flags += ["--output-dir", folder / "model", "--output-data-dir", folder / "model_data", "--warmup-steps", 10]
     seconds, peak, allocated = run_once(script("pretrain-exmed-bert-clinvec.py", *flags))
-    name = f"training, {STEPS} steps of the demonstration's model, all patients"
-    print(f"{name}: {seconds:.1f} s, peak {peak:,.0f} MiB, {allocated:,.0f} of them allocated", flush=True)
+    name = f"{STEPS} steps of the demonstration's model on all of them, and the evaluation"
+    print(f"{name}: {seconds:.1f} s, {allocated:,.0f} MiB, {peak:,.0f} with mapped files", flush=True)
     return [
         Measurement(name, [seconds], "s"),
-        Measurement("  peak memory, pages of mapped files included", [peak], "MiB"),
-        Measurement("  most memory allocated", [allocated], "MiB", at_most=TRAINING_LIMIT),
+        Measurement("  most memory allocated by a process", [allocated], "MiB", at_most=TRAINING_LIMIT),
+        Measurement("  peak, with pages of mapped files", [peak], "MiB"),
     ]
 
 

@@ -5,6 +5,7 @@ The processes are joblib's. Inside ``with engine("tcp://host:8786", 1)`` the wor
 
 import os
 import socket
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -160,6 +161,8 @@ def _processes(workers: int, return_as: str) -> Iterator[Any]:
 
     import joblib
 
+    # joblib replaces a process that has grown: that is its business, and nothing is lost.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     try:
         # max_nbytes=None: arrays go through pipes, so that no folder of shared memory is left when a run is killed.
         # initializer: joblib's own processes call it; those of another backend, which are not ours to end, do not.
