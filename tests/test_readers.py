@@ -4,6 +4,7 @@ import gzip
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from exmed_bert.console import InputError
@@ -67,15 +68,15 @@ def test_one_table_in_two_formats_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n", mtime=0))
     with pytest.raises(InputError, match=r"t\.csv\.gz: stands beside t\.csv, expected one of them"):
-        Table(connect(), "t", Source.at([tmp_path]).tables["t"])
+        Table(connect([]), "t", Source.at([tmp_path]).tables["t"])
 
 
 def test_a_time_of_day(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n2020-01-02,2020-01-02 10:00:00\n,2020-01-02T10:00:00Z\n")
-    db = connect()
-    db.execute(
+    duckdb.execute(
         f"COPY (SELECT DATE '2020-01-02' AS a, TIMESTAMP '2020-01-02 10:00:00' AS b) TO '{tmp_path / 'u.parquet'}'"
     )
+    db = connect(tmp_path.iterdir())
     for path in (tmp_path / "t.csv", tmp_path / "u.parquet"):
         table = Table(db, "t", [path])
         found = db.sql(f"SELECT {table.timed('A')}, {table.timed('b')}, {table.timed('c')} FROM {table.sql}").fetchall()

@@ -5,11 +5,15 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import duckdb
 import pytest
 from conftest import ROOT
 
+from exmed_bert.data.database import connect, file_list
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.translation.code_map import COLUMNS, read_code_map
 from exmed_bert.reporting.spreadsheet import write_csv
+from exmed_bert.settings import ReadingSettings
 
 
 def ci_audit() -> ModuleType:
@@ -43,3 +47,44 @@ def test_a_code_that_reads_as_a_formula_is_text_in_our_tables_and_itself_in_our_
     with open(path, newline="") as file:
         assert list(csv.reader(file))[1][1] == f"'{code}"
     assert read_code_map(path).get("snomedct", code) == (("icd10cm", "I10"),)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('{other}')",
+        "SELECT * FROM read_text('{other}')",
+        "SELECT * FROM glob('{folder}/*')",
+        "COPY (SELECT 1) TO '{folder}/written.csv'",
+        "ATTACH '{folder}/a.duckdb'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET allowed_paths = ['{other}']",
+        "SELECT * FROM here",
+    ],
+)
+def test_sql_reaches_no_file_but_those_that_are_read(sql: str, tmp_path: Path) -> None:
+    here = tmp_path / "here [1]*.csv"
+    other = tmp_path / "here 1.csv"
+    for path in (here, other):
+        path.write_text("a\n1\n")
+    db = connect([here])
+    assert db.sql(f"SELECT * FROM read_csv({file_list([here])})").fetchall() == [(1,)]
+    with pytest.raises(duckdb.Error):
+        db.sql(sql.format(other=other, folder=tmp_path)).fetchall()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_in_tables_are_names_and_no_sql(tmp_path: Path) -> None:
+    folder = tmp_path / "it's; DROP TABLE patients --"
+    folder.mkdir()
+    patient, day, code = """x" FROM (SELECT 1) --""", "')) UNION ALL SELECT 1 --", 'a "b" (c)'
+    with open(folder / "claims' OR 1=1 --.csv", "w", newline="") as file:
+        rows = [[f"P{i}", "1960", "2020-01-0" + str(i), "I10') --" if i == 3 else "I10"] for i in (1, 2, 3)]
+        csv.writer(file).writerows([[patient, "birth_year", day, code], *rows])
+    columns = (f"""patient='{patient}',date="{day}",code='{code}',system=icd10cm""",)
+    source = PatientInput([folder], ReadingSettings(columns=columns))
+    found = {found for chunk in source.quiet_chunks(translated=False) for _, found in chunk.events.table}
+    assert found == {"I10", "I10') --"} and source.read == (3, 3)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["claims' OR 1=1 --.csv"]

@@ -232,7 +232,7 @@ def test_a_damaged_table_is_one_line(content: bytes, parts: list[str], tmp_path:
 )
 def test_a_damaged_line_is_named_and_not_shown(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "t.csv").write_bytes(content)
-    db = connect()
+    db = connect([tmp_path / "t.csv"])
     table = Table(db, "t", [tmp_path / "t.csv"])
     with pytest.raises(InputError) as refused, explained("the source"):
         db.sql(f"SELECT {table.text('code')} FROM {table.sql}").fetchall()
@@ -243,7 +243,7 @@ def test_a_damaged_line_is_named_and_not_shown(tmp_path: Path, content: bytes, p
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
 def test_text_in_a_named_encoding(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "t.csv").write_bytes("id;größe\r\n1;Müller\r\n".encode(encoding))
-    db = connect()
+    db = connect([tmp_path / "t.csv"])
     table = Table(db, "t", [tmp_path / "t.csv"], encoding)
     assert db.sql(f"SELECT {table.text('Größe')} FROM {table.sql}").fetchall() == [("Müller",)]
 
@@ -252,7 +252,7 @@ def test_a_header_in_another_encoding_is_refused(tmp_path: Path) -> None:
     for encoding, named in (("utf-16", {}), ("latin-1", {}), ("utf-8", {"encoding": "utf-16"})):
         (tmp_path / "t.csv").write_bytes("id,größe\n1,2\n".encode(encoding))
         with pytest.raises(InputError, match=r"t\.csv: is not (UTF-8|utf-16) text; save it as UTF-8"):
-            Table(connect(), "t", [tmp_path / "t.csv"], **named)
+            Table(connect([]), "t", [tmp_path / "t.csv"], **named)
 
 
 def test_rows_of_a_patient_that_differ_are_noted(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""DuckDB as the readers of tables and of vocabularies use it: within a gigabyte of memory, without a network."""
+"""DuckDB as the readers of tables and of vocabularies use it: within a gigabyte of memory, and shut in.
+
+It reaches for no network, and for no file but those that it is opened for.
+"""
 
 import os
 import tempfile
@@ -14,13 +17,15 @@ if TYPE_CHECKING:
 MEMORY = "1GB"  # beyond it DuckDB goes on in temporary files
 
 
-def connect(threads: int | None = None) -> "duckdb.DuckDBPyConnection":
-    """Return a connection to an empty database in memory.
+def connect(files: Iterable[Path], threads: int | None = None) -> "duckdb.DuckDBPyConnection":
+    """Return a connection to an empty database in memory, which can read the given files and no others.
 
-    Extensions are neither installed nor loaded, times stand in UTC, and rows keep the order of their files. What does
+    Whatever stands in a file or in the name of a column, SQL can neither reach another file, nor install or load an
+    extension, nor give itself these rights again. Times stand in UTC, and rows keep the order of their files. What does
     not fit into the memory goes to a temporary folder that only the user may read; it is removed with the connection.
 
     Args:
+        files: what may be read, beside the temporary folder.
         threads: number of threads; not given: one per core that this process may use.
     """
     import duckdb
@@ -35,11 +40,22 @@ def connect(threads: int | None = None) -> "duckdb.DuckDBPyConnection":
             "preserve_insertion_order": True,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            "python_enable_replacements": False,
         },
     )
     weakref.finalize(connection, rmtree, folder, ignore_errors=True)
     connection.execute("SET TimeZone = 'UTC'")
+    places = list(files)
+    # Both as they are and as `file_list` spells them: DuckDB looks at the pattern, and then at what it has found.
+    allowed = ", ".join(map(quoted, dict.fromkeys((*map(str, places), *map(_pattern, places)))))
+    connection.execute(f"SET allowed_paths = [{allowed}]")
+    connection.execute("SET enable_external_access = false")
     return connection
+
+
+def temporary_folder(connection: "duckdb.DuckDBPyConnection") -> Path:
+    """Return the connection's folder for temporary files, which it can also read."""
+    return Path(connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0])
 
 
 def quoted(value: object) -> str:
@@ -66,8 +82,12 @@ def file_list(paths: Iterable[Path | str]) -> str:
     >>> file_list(["a[1].csv", "b.csv"])
     "['a[[]1].csv', 'b.csv']"
     """
-    escaped = ("".join(f"[{c}]" if c in "*?[" else c for c in str(path)) for path in paths)
-    return f"[{', '.join(map(quoted, escaped))}]"
+    return f"[{', '.join(quoted(_pattern(path)) for path in paths)}]"
+
+
+def _pattern(path: Path | str) -> str:
+    """Return the pattern that matches a path and nothing else."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in str(path))
 
 
 def _cores() -> int:

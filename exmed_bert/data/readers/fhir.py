@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from exmed_bert import console
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.database import file_list, quoted
+from exmed_bert.data.database import file_list, quoted, temporary_folder
 from exmed_bert.data.readers import fhir_resources as resources
 from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.fhir_files import ResourceFiles, bad_line, recognized, take_apart
@@ -48,7 +48,7 @@ class FhirReader(TableReader):
         """Read each type of resource into a table, and say how they belong together."""
         intents = _intents(reading.settings.fhir_intents)
         files = ResourceFiles.of(reading.source, FIELDS)
-        with TemporaryDirectory(prefix="exmed_bert_") as folder:
+        with TemporaryDirectory(dir=temporary_folder(db)) as folder:
             parts = take_apart(files, FIELDS, Path(folder))
             every = (_Kind.of(kind, files.by_type.get(kind, ()), parts.get(kind, 0), Path(folder)) for kind in FIELDS)
             kinds = {kind.type: kind for kind in every if kind.paths}

@@ -1,5 +1,6 @@
 """Patients from the OMOP Common Data Model (https://ohdsi.github.io/CommonDataModel), versions 5.3 and 5.4."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exmed_bert.console import InputError
@@ -47,6 +48,10 @@ class OmopReader(TableReader):
         used = (_PERSON, CONDITIONS, DRUGS, *ELSEWHERE, _VISITS, _OBSERVATION, _DEATH, _LOCATION, CONCEPT, ANCESTOR)
         return Origin(source.fingerprint([file for table in used for file in source.tables.get(table, ())]))
 
+    def files(self, reading: Reading) -> tuple[Path, ...]:
+        """Return what SQL may read: the files of the input, and those of --athena."""
+        return tuple(file for source in (reading.source, *_athena(reading)) for file in source.files)
+
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Load the events, look up their concepts, and say where the rest stands."""
         source = reading.source
@@ -55,8 +60,7 @@ class OmopReader(TableReader):
         if not {CONDITIONS, DRUGS} & set(loaded):
             raise InputError(f"{source}: holds neither of the tables {CONDITIONS} and {DRUGS}, which OMOP has")
         events = OmopEvents(db, {table: self.table(db, source, table, "person_id") for table in loaded}, reading)
-        athena = reading.settings.athena
-        concepts = Concepts(db, [source, *([] if athena is None else [Source.at([athena])])])
+        concepts = Concepts(db, [source, *_athena(reading)])
         concepts.add(events.used, _INPATIENT)
         absent = [
             table
@@ -121,3 +125,8 @@ def _join(alias: str, table: Table, person: Table, column: str, values: str) -> 
     """Return the join of people with what a table says of each, by a column that both have."""
     grouped = f"SELECT {table.key(column)} AS id, {values} FROM {table.sql} GROUP BY ALL"
     return f" LEFT JOIN ({grouped}) {alias} ON {alias}.id = {person.key(column)}"
+
+
+def _athena(reading: Reading) -> list[Source]:
+    folder = reading.settings.athena
+    return [] if folder is None else [Source.at([folder])]

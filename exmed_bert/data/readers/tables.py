@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +96,10 @@ class TableReader(ABC):
             InputError: a table or a column is missing.
         """
 
+    def files(self, reading: Reading) -> tuple[Path, ...]:
+        """Return what SQL may read: the files of the input."""
+        return reading.source.files
+
     def table(self, db: "duckdb.DuckDBPyConnection", source: Source, name: str, *columns: str) -> Table:
         """Return the table of a name in lower case.
 
@@ -125,7 +130,7 @@ class TableReader(ABC):
 
     def chunks(self, reading: Reading, size: int) -> Iterator[PatientColumns]:
         """Yield the patients as columns; see `base.Reader.chunks`."""
-        db = connect()
+        db = connect(self.files(reading))
         try:
             # Small tables are built into hash tables, events run past them in their order.
             db.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")

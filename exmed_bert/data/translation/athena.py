@@ -67,6 +67,7 @@ class Vocabularies:
                 f"{folder}: has no {' and no '.join(missing)}, expected an unpacked download from athena.ohdsi.org"
             )
         self._folder = folder
+        self._files = list(files.values())
         self._tables = {table: _relation(path) for table, path in files.items()}
         self._connection: duckdb.DuckDBPyConnection | None = None
 
@@ -102,7 +103,7 @@ class Vocabularies:
     def _codes(self) -> "duckdb.DuckDBPyConnection":
         """Return the database, with the table ``codes``: a row per code and ATC code of a drug."""
         if self._connection is None:
-            connection = database.connect()
+            connection = database.connect(self._files)
             self._add_concepts(connection.execute)
             self._add_codes(connection.execute)
             self._connection = connection
