@@ -154,7 +154,7 @@ def report(name: str, given: argparse.Namespace, load: float | list[float], figu
         load: `load_average` before the measurements.
         figures: what was measured.
     """
-    from exmed_bert.files import write_json
+    from exmed_bert.staging import write_json
 
     print_figures(figures)
     content = {

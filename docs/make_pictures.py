@@ -23,8 +23,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from exmed_bert.files import atomic_write  # noqa: E402
 from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, draw_plots  # noqa: E402
+from exmed_bert.staging import atomic_write  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

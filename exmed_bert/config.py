@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from exmed_bert import console, startup
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.files import existing_file, write_json
+from exmed_bert.files import existing_file
 from exmed_bert.settings import SECTIONS, ConvertSettings, StepSettings, flag
+from exmed_bert.staging import write_json
 
 PACKAGE = Path(__file__).resolve().parent
 CONFIG = "config.yaml"

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from exmed_bert.files import fingerprint, write_json
+from exmed_bert.files import fingerprint
+from exmed_bert.staging import write_json
 
 CONTENTS = "contents.json"
 VERSION = 2

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exmed_bert.cluster import WorkersLost
-from exmed_bert.files import make_folder, write_json
+from exmed_bert.files import make_folder
+from exmed_bert.staging import write_json
 
 _SAID = "identity.json"
 

@@ -15,6 +15,8 @@ FLOORS = (  # a unit imports from its own floor and from those before it
     {
         "codes",
         "settings",
+        "staging",
+        "swap",
         "config",
         "console",
         "contents",

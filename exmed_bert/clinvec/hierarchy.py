@@ -22,9 +22,11 @@ from exmed_bert.clinvec.reader import NODES_FILE
 from exmed_bert.codes import ATC, ICD10CM, CodeKey, ancestors, code_system, normalize
 from exmed_bert.codes.icd10cm_list import official_list
 from exmed_bert.config import Resolved
-from exmed_bert.files import atomic_write, check_writable, make_folder
+from exmed_bert.files import check_writable
+from exmed_bert.locks import held
 from exmed_bert.reference.names import code_names, drug_names, indications
 from exmed_bert.settings import HierarchySettings
+from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 
 HELD_OUT = "held_out"
@@ -166,11 +168,15 @@ def make(dimension: int, held_out: float, seed: int) -> HierarchyEmbeddings:
 
 
 def write(made: HierarchyEmbeddings, folder: Path, chosen: np.ndarray) -> dict[str, int]:
-    """Write the chosen codes, (n,) bool, in ClinVec's format; return how many there are of each vocabulary."""
-    make_folder(folder)
+    """Write the chosen codes, (n,) bool, in ClinVec's format; return how many there are of each vocabulary.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     vocabularies = {system: code_system(system).name for system in (ICD10CM, ATC)}
     indices = np.flatnonzero(chosen)
-    with atomic_write(folder / NODES_FILE) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with open(folder / NODES_FILE, "w", encoding="utf-8", newline="") as file:
         file.write("node_id\tnode_name\tntype\tnode_index\n")
         for row, index in enumerate(indices.tolist()):
             system, code = made.keys[index]
@@ -190,8 +196,7 @@ def _write_vectors(path: Path, indices: Iterable[int], vectors: np.ndarray) -> N
 
     columns = [pa.array(indices, pa.int64()), *(pa.array(column) for column in vectors.round(4).T)]
     names = ["", *(f"hierarchy_{i}" for i in range(vectors.shape[1]))]
-    with atomic_write(path) as part:
-        csv.write_csv(pa.table(columns, names=names), part)
+    csv.write_csv(pa.table(columns, names=names), path)
 
 
 def check(settings: HierarchySettings) -> None:
@@ -204,27 +209,29 @@ def check(settings: HierarchySettings) -> None:
 
 
 def run(resolved: Resolved[HierarchySettings]) -> None:
-    """Make the embeddings and write them, those held out apart."""
+    """Make the embeddings and write them, those held out apart, all files or none.
+
+    Raises:
+        InputError: the folder cannot be written, or another process is writing it.
+    """
     settings = resolved.settings
-    console.echo("Embedding the code trees")
-    made = make(settings.dimension, settings.held_out, settings.seed)
-    counts = write(made, settings.output_dir, ~made.held_out)
-    held = write(made, settings.output_dir / HELD_OUT, made.held_out)
-    described = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
     options = f"--dimension {settings.dimension} --held-out {settings.held_out} --seed {settings.seed}"
-    with atomic_write(settings.output_dir / "README.txt") as part:
-        part.write_text(
-            _README.format(
+    with held(settings.output_dir, called("hierarchy")):
+        console.echo("Embedding the code trees")
+        made = make(settings.dimension, settings.held_out, settings.seed)
+        with staged_files(settings.output_dir) as staged:
+            counts = write(made, staged, ~made.held_out)
+            left_out = write(made, staged / HELD_OUT, made.held_out)
+            readme = _README.format(
                 command=f"{called('hierarchy')} {options}",
-                counts=described,
+                counts=", ".join(f"{count:,} of {name}" for name, count in counts.items()),
                 dimension=settings.dimension,
                 held_out=settings.held_out,
-            ),
-            encoding="utf-8",
-        )
-    resolved.save(settings.output_dir / "settings.json")
+            )
+            (staged / "README.txt").write_text(readme, encoding="utf-8")
+            resolved.save(staged / "settings.json")
     console.table("Hierarchy embeddings (not ClinVec)", [(name, f"{n:,} codes") for name, n in counts.items()])
-    console.table("Held out", [(name, f"{n:,} codes") for name, n in held.items()])
+    console.table("Held out", [(name, f"{n:,} codes") for name, n in left_out.items()])
     console.table(
         "Written",
         [

@@ -10,8 +10,8 @@ import numpy as np
 from exmed_bert.clinvec.initialization import CodeInitialization
 from exmed_bert.clinvec.relatives import How
 from exmed_bert.codes import CodeKey
-from exmed_bert.files import atomic_write, write_json
 from exmed_bert.reporting.spreadsheet import write_csv
+from exmed_bert.staging import staged_files, write_json
 
 REPORT, CODES = "clinvec_report.json", "clinvec_codes.csv"
 _WORDS: dict[str, str] = {
@@ -50,18 +50,17 @@ def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: Ab
     for system in sorted({code["system"] for code in codes}):
         of_system = np.array([key is not None and key[0] == system for key in start.keys])
         systems[system] = _shares(start, np.where(of_system, events, 0), of_system)
-    write_json(
-        folder / REPORT,
-        {
-            "vectors": start.vocabularies,
-            "start": _shares(start, events, np.array([key is not None for key in start.keys])),
-            "by_system": systems,
-            "novel_codes": [code for code in codes if code["novel"]],
-            "notes": [*start.notes, *start.warnings],
-        },
-    )
-    with atomic_write(folder / CODES) as part, open(part, "w", encoding="utf-8", newline="") as file:
-        write_csv(file, _HEADER, (list(code.values()) for code in codes))
+    content = {
+        "vectors": start.vocabularies,
+        "start": _shares(start, events, np.array([key is not None for key in start.keys])),
+        "by_system": systems,
+        "novel_codes": [code for code in codes if code["novel"]],
+        "notes": [*start.notes, *start.warnings],
+    }
+    with staged_files(folder) as staged:
+        write_json(staged / REPORT, content)
+        with open(staged / CODES, "w", encoding="utf-8", newline="") as file:
+            write_csv(file, _HEADER, (list(code.values()) for code in codes))
 
 
 def _by_how(start: CodeInitialization, events: np.ndarray) -> dict[How, tuple[int, float]]:

@@ -12,8 +12,8 @@ from exmed_bert.data.conversion_plots import DRAWINGS
 from exmed_bert.data.coverage import unknown_rows, warn_of_unknown
 from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
-from exmed_bert.files import atomic_write
-from exmed_bert.reporting.folder import PAGE, report_files
+from exmed_bert.reporting import folder as report_folder
+from exmed_bert.reporting.folder import PAGE, plot_files
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.reporting.spreadsheet import write_csv
 from exmed_bert.settings import ConvertSettings
@@ -21,13 +21,17 @@ from exmed_bert.settings import ConvertSettings
 UNMAPPED = "unmapped_codes.csv"
 
 
-def write_page(result: Conversion, settings: ConvertSettings, base: Path) -> Path:
-    """Write the page and the codes that nothing maps; return the page.
+def write_page(result: Conversion, settings: ConvertSettings, folder: Path, name: str) -> list[str]:
+    """Write the page and the codes that nothing maps into a folder whose files are put in place later.
 
     Args:
         result: of the conversion.
         settings: of the conversion.
-        base: path of the datasets without their ending; the page's folder gets its name.
+        folder: for the folder of the page.
+        name: of the datasets without their ending.
+
+    Returns:
+        All plots that a page may have, by their paths in ``folder``.
     """
     cells = result.source.cells
     counts = ConversionCounts(
@@ -39,21 +43,21 @@ def write_page(result: Conversion, settings: ConvertSettings, base: Path) -> Pat
         settings.min_observations,
         result.datasets,
     )
-    folder = base.with_name(f"{base.name}_conversion")
-    report = conversion_page(counts, cells)
-    with report_files(folder, report, DRAWINGS) as staged:
-        _write_unmapped(staged / UNMAPPED, result, cells)
-    return folder / PAGE
+    pages = _page_folder(name)
+    (folder / pages).mkdir()
+    report_folder.write_page(folder / pages, conversion_page(counts, cells))
+    _write_unmapped(folder / pages / UNMAPPED, result, cells)
+    return [(pages / plot).as_posix() for plot in plot_files(DRAWINGS)]
 
 
-def print_conversion(result: Conversion, settings: ConvertSettings, page: Path, folder: PurePath) -> None:
+def print_conversion(result: Conversion, settings: ConvertSettings, folder: PurePath, name: str) -> None:
     """Print what was made and left out.
 
     Args:
         result: of the conversion.
         settings: of the conversion.
-        page: that `write_page` has written.
         folder: where the datasets are for the user.
+        name: of the datasets without their ending.
     """
     cells = result.source.cells
     console.table(f"Converted {result.source}", _rows(result, settings, cells))
@@ -63,12 +67,17 @@ def print_conversion(result: Conversion, settings: ConvertSettings, page: Path, 
         size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
         shown = [*_shown(dataset.stats(), cells), ("bytes per patient", round(size / len(dataset)))]
         console.table(f"{folder / path.name}", shown)
-    pages = folder / page.parent.name
+    pages = folder / _page_folder(name)
     datasets = ", ".join(str(folder / path.name) for path in result.paths.values())
-    written: list[tuple[str, Any]] = [("datasets", datasets), ("page", pages / page.name)]
+    written: list[tuple[str, Any]] = [("datasets", datasets), ("page", pages / PAGE)]
     if result.counts.translation.unmapped:
         written.append(("codes left out", pages / UNMAPPED))
     console.table("Written", written)
+
+
+def _page_folder(name: str) -> PurePath:
+    """Return the folder of the page beside datasets of this name, which is without their ending."""
+    return PurePath(f"{name}_conversion")
 
 
 def _rows(result: Conversion, settings: ConvertSettings, cells: MinCell) -> list[tuple[str, Any]]:
@@ -113,7 +122,7 @@ def _translated(result: Conversion, cells: MinCell) -> list[tuple[str, Any]]:
 
 def _write_unmapped(path: Path, result: Conversion, cells: MinCell) -> None:
     """Write the codes that no map translates and that are not kept, the most frequent first, all of them."""
-    with atomic_write(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         ranked = sorted(result.counts.translation.unmapped.items(), key=lambda item: (-item[1], item[0]))
         rows = ([system, code, cells.count(count).value] for (system, code), count in ranked)
         write_csv(file, ["source_system", "source_code", "events"], rows)

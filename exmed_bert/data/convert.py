@@ -1,8 +1,8 @@
 """Step 2: from patients to the training and validation datasets."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -36,14 +36,15 @@ from exmed_bert.data.output_place import place_of
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.pieces import ColumnKinds
 from exmed_bert.data.second_pass import ShardTask, encode, write_encoded
-from exmed_bert.data.shards import MadeShard, check_replaceable, fill_folder, open_dataset
+from exmed_bert.data.shards import MadeShard, fill_folder, open_dataset
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import FinalIds, final_ids
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary, in_order
 from exmed_bert.data.vocabulary_file import vocabulary_from
-from exmed_bert.files import atomic_write, make_folder, save_tensors, staged_folder
+from exmed_bert.files import make_folder
 from exmed_bert.parallel import Pace, engine, unordered_map
 from exmed_bert.settings import ConvertSettings
+from exmed_bert.staging import save_tensors, staged_files
 from exmed_bert.work_folder import work_folder
 
 # What changes nothing of the result: a conversion that was killed goes on when these change.
@@ -62,16 +63,22 @@ def output_paths(output: P, split: str) -> dict[str, P]:
     return {name: stem.with_name(f"{stem.name}_{name}.pt") for name in SPLITS if split in ("all", name)}
 
 
-def convert(settings: ConvertSettings) -> Conversion:
-    """Read, validate, encode and split the patients; write the datasets, each whole or not at all.
+def convert(
+    settings: ConvertSettings, beside: Callable[[Conversion, Path], Collection[str]] = lambda result, folder: ()
+) -> Conversion:
+    """Read, validate, encode and split the patients; write the datasets, all of them whole or none.
+
+    Args:
+        settings: of the conversion.
+        beside: writes what belongs to the result into a folder whose files are put in place with the datasets; returns
+            names of files that go unless there are new ones.
 
     Raises:
         InputError: the input is wrong, a split would be empty, or the output is in a store; `run` takes it there.
     """
     output = stores.local(settings.output)
     paths = output_paths(output, settings.split)
-    for path in paths.values():
-        make_folder(path.parent)
+    make_folder(output.parent)
     source = PatientInput(settings.input, settings, declared(settings.static_columns))
     source.announce()
     with engine(settings.scheduler, settings.workers), _work_folder(output, settings, source) as work:
@@ -89,12 +96,28 @@ def convert(settings: ConvertSettings) -> Conversion:
         vocabulary, rare = _vocabulary(settings, results)
         final = {result.number: final_ids(result.keys, result.entities, vocabulary, rare) for result in results}
         info = _info(settings, source, vocabulary)
-        datasets = _second_pass(settings, work, paths, results, final, info, any(rare.values()))
+        tasks = {
+            split: _shard_tasks(settings, work, split, results, final, info, any(rare.values())) for split in paths
+        }
+        in_shards = any(len(of_split) > 1 for of_split in tasks.values()) or any(p.is_dir() for p in paths.values())
+        obsolete: list[str] = []
+        whole = [path.name for path in paths.values()] if in_shards else []
+        with staged_files(output.parent, whole=whole, obsolete=obsolete) as staged:
+            write = _write_shards if in_shards else _write_files
+            datasets = write(settings, work, tasks, {split: staged / path.name for split, path in paths.items()})
+            obsolete.extend(beside(Conversion(source, datasets, paths, counts, rare), staged))
+            if in_shards:
+                datasets.clear()  # closes their files, which can be moved everywhere then
+    datasets = datasets or {split: open_dataset(path) for split, path in paths.items()}
     return Conversion(source, datasets, paths, counts, rare)
 
 
 def run(resolved: Resolved[ConvertSettings]) -> None:
-    """Convert or export, save the settings beside what was written, and print what was made and left out."""
+    """Convert or export, with the settings beside what is written, and print what was made and left out.
+
+    Raises:
+        InputError: as `convert` does, or another process is writing there.
+    """
     settings = resolved.settings
     if settings.export is not None:
         from exmed_bert.data.export.run import export_patients  # with packages that nothing else needs
@@ -106,12 +129,15 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
     datasets = output_paths(settings.output, settings.split).values()
     with place_of(settings.output, list(datasets)) as place:
         here = settings.model_copy(update={"output": place.output})
-        result = convert(here)
-        base = _stem(place.output)
-        resolved.save(base.with_name(f"{base.name}.settings.json"))
-        page = write_page(result, here, base)
+        name = _stem(place.output).name
+
+        def beside(result: Conversion, folder: Path) -> list[str]:
+            resolved.save(folder / f"{name}.settings.json")
+            return write_page(result, here, folder, name)
+
+        result = convert(here, beside)
         place.publish()
-        print_conversion(result, here, page, place.target.parent)
+        print_conversion(result, here, place.target.parent, name)
 
 
 def _stem(output: P) -> P:
@@ -232,44 +258,34 @@ def _info(settings: ConvertSettings, source: PatientInput, vocabulary: CodeVocab
     )
 
 
-def _second_pass(
-    settings: ConvertSettings,
-    work: Path,
-    paths: Mapping[str, Path],
-    results: Sequence[PartResult],
-    final: Mapping[int, FinalIds],
-    info: DatasetInfo,
-    repeats: bool,
+def _write_files(
+    settings: ConvertSettings, work: Path, tasks: Mapping[str, Sequence[ShardTask]], paths: Mapping[str, Path]
 ) -> dict[str, PatientDataset]:
-    """Write the datasets, one file each where a shard holds all patients; return them."""
-    tasks = {split: _shard_tasks(settings, work, split, results, final, info, repeats) for split in paths}
-    single = all(len(of_split) == 1 for of_split in tasks.values())
-    if single and not any(path.is_dir() for path in paths.values()):
-        datasets = {split: encode(of_split[0]) for split, of_split in tasks.items()}
-        with ExitStack() as files:  # both files are renamed into place at the end, so that they always belong together
-            for split, dataset in datasets.items():
-                save_tensors(files.enter_context(atomic_write(paths[split])), dataset.to_dict())
-        return datasets
+    """Write the datasets as a file each; return them."""
+    datasets = {split: encode(of_split[0]) for split, of_split in tasks.items()}
+    for split, dataset in datasets.items():
+        save_tensors(paths[split], dataset.to_dict())
+    return datasets
+
+
+def _write_shards(
+    settings: ConvertSettings, work: Path, tasks: Mapping[str, Sequence[ShardTask]], paths: Mapping[str, Path]
+) -> dict[str, PatientDataset]:
+    """Write the datasets as a folder of shards each; return them as they are opened there."""
     every = [task for of_split in tasks.values() for task in of_split]
     made: dict[int, MadeShard] = {}
     pace = Pace()
-    bar = console.progress(
-        total=sum(sum(sum(result.kept[split]) for result in results) for split in tasks),
-        label="Encoding",
-        unit=" patients",
-    )
+    bar = console.progress(total=sum(task.patients for task in every), label="Encoding", unit=" patients")
     for number, shard in unordered_map(write_encoded, every, settings.workers):
         made[number] = shard
         pace.note(shard.worker, shard.shard.patients, shard.seconds)
         bar.set_postfix_str(f"{len(made)} of {len(every)} shards{pace}")
         bar.update(shard.shard.patients)
     bar.close()
-    with ExitStack() as folders:  # as with files
-        in_order = (made[number] for number in range(len(every)))
-        for split, of_split in tasks.items():
-            shards = list(islice(in_order, len(of_split)))
-            staged = folders.enter_context(staged_folder(paths[split], check_replaceable))
-            fill_folder(staged, replace(info, split=split), work / split, shards)
+    in_order = (made[number] for number in range(len(every)))
+    for split, of_split in tasks.items():
+        paths[split].mkdir()
+        fill_folder(paths[split], of_split[0].info, work / split, list(islice(in_order, len(of_split))))
     return {split: open_dataset(path) for split, path in paths.items()}
 
 
@@ -288,23 +304,27 @@ def _shard_tasks(
         counting.add(kinds, result.kinds[split])
     folder = make_folder(work / split)
     groups: list[list[tuple[int, Path]]] = []
+    sizes: list[int] = []
     room = 0
     for result in results:
         for chunk, kept in enumerate(result.kept[split]):
             if room <= 0:
                 groups.append([])
+                sizes.append(0)
                 room = settings.shard_size
             groups[-1].append((result.number, piece_path(work, result.number, chunk, split)))
+            sizes[-1] += kept
             room -= kept
     own = replace(info, split=split)
     return [
         ShardTask(
             folder / f"shard-{number:05}.pt",
+            patients,
             pieces,
             {part: final[part] for part, _ in pieces},
             repeats,
             own,
             kinds,
         )
-        for number, pieces in enumerate(groups)
+        for number, (pieces, patients) in enumerate(zip(groups, sizes, strict=True))
     ]

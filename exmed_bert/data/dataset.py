@@ -23,7 +23,8 @@ from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.tensor_file import open_tensors
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK
-from exmed_bert.files import existing_file, write_tensors
+from exmed_bert.files import existing_file
+from exmed_bert.staging import write_tensors
 from exmed_bert.startup import called
 
 

@@ -29,9 +29,9 @@ from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.translation import TranslationSummary
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.data.vocabulary_file import vocabulary_from
-from exmed_bert.files import atomic_write
 from exmed_bert.parallel import worker_name
 from exmed_bert.settings import ConvertSettings
+from exmed_bert.staging import atomic_write
 
 SPLITS = ("train", "val")
 

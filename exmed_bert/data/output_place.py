@@ -11,6 +11,8 @@ from exmed_bert.console import InputError
 from exmed_bert.data.formats import MANIFEST
 from exmed_bert.data.shards import is_dataset
 from exmed_bert.files import digest
+from exmed_bert.locks import held
+from exmed_bert.startup import called
 from exmed_bert.stores import StorePath
 
 
@@ -53,27 +55,30 @@ def place_of(target: Path | StorePath, datasets: Sequence[PurePath]) -> Iterator
         datasets: their paths.
 
     Raises:
-        InputError: something else than a dataset stands in the store where one is to be written.
+        InputError: something else than a dataset stands in the store where one is to be written, or another process is
+            writing there.
     """
     names = [path.name for path in datasets]
     if not isinstance(target, StorePath):
-        yield Place(target, target, names)
+        with held(target.with_suffix("") if target.suffix == ".pt" else target, called("convert")):
+            yield Place(target, target, names)
         return
     for path in datasets:
         there = stores.names_below(target.with_name(path.name))
         if there - {""} and not is_dataset(there - {""}):
             raise InputError(f"{path}: is a folder of something else, expected a dataset to replace, or nothing")
     folder = Path(f".{target.name}-{digest(str(target).encode())[:8]}")
-    for path in [path for path in folder.glob("*") if not path.name.startswith(".")]:  # what a store has refused before
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    place = Place(folder / target.name, target, names)
-    try:
-        yield place
-    except BaseException:
-        if not _holds_work(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    with held(folder, called("convert")):
+        for path in [path for path in folder.glob("*") if not path.name.startswith(".")]:  # refused by a store before
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        place = Place(folder / target.name, target, names)
+        try:
+            yield place
+        except BaseException:
+            if not _holds_work(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _holds_work(folder: Path) -> bool:

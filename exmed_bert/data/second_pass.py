@@ -19,8 +19,9 @@ from exmed_bert.data.pieces import ColumnKinds, Piece, read_piece
 from exmed_bert.data.shards import MadeShard, Shard, read_shard, write_shard
 from exmed_bert.data.tokenizer import FinalIds
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
-from exmed_bert.files import atomic_write, fingerprint
+from exmed_bert.files import fingerprint
 from exmed_bert.parallel import worker_name
+from exmed_bert.staging import atomic_write
 
 _STATIC_EPOCH = 0
 
@@ -31,6 +32,7 @@ class ShardTask:
 
     Attributes:
         path: the file.
+        patients: how many it will hold.
         pieces: each with the number of its part.
         final: by number of a part the final ids of its provisional ones.
         repeats: whether codes may have become others' repetitions, which go.
@@ -39,6 +41,7 @@ class ShardTask:
     """
 
     path: Path
+    patients: int
     pieces: Sequence[tuple[int, Path]]
     final: dict[int, FinalIds]
     repeats: bool

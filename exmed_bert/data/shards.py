@@ -30,7 +30,8 @@ from exmed_bert.data.patient import Patient, PatientId
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.tensor_file import check_checksums, open_tensors
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
-from exmed_bert.files import existing_file, read_json, save_tensors
+from exmed_bert.files import existing_file, read_json
+from exmed_bert.staging import save_tensors
 from exmed_bert.startup import called
 
 LENGTHS = "lengths.npy"

@@ -12,7 +12,7 @@ import orjson
 from exmed_bert.data.formats import file_format
 from exmed_bert.data.patient import LISTED, NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns
 from exmed_bert.data.static_columns import SEX, STATE, StaticColumn
-from exmed_bert.files import atomic_write
+from exmed_bert.staging import atomic_write
 
 _ROW_GROUP = 10_000  # patients in a row group of a Parquet file: another size would give other bytes
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_plots import DRAWINGS
 from exmed_bert.evaluation.results_text import sections
-from exmed_bert.files import write_json
 from exmed_bert.reporting.content import Report
 from exmed_bert.reporting.folder import PAGE, report_files
 from exmed_bert.reporting.markdown import markdown
 from exmed_bert.reporting.plotting import draw_plots
+from exmed_bert.staging import write_json
 
 
 def write_report(folder: Path, results: Results) -> list[Path]:

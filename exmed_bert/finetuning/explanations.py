@@ -18,10 +18,10 @@ from exmed_bert.data.randomness import mix
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.evaluation.explain import by_code, integrated_gradients
 from exmed_bert.evaluation.results import CodeAttribution
-from exmed_bert.files import atomic_write
 from exmed_bert.finetuning.runs import Experiment
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.staging import atomic_write
 from exmed_bert.training.tracking import log
 
 ATTRIBUTIONS = "attributions.parquet"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
-from exmed_bert.files import atomic_write
+from exmed_bert.staging import atomic_write
 
 PREDICTIONS = "predictions.parquet"
 

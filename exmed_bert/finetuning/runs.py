@@ -20,12 +20,13 @@ from exmed_bert import console
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import TEST, LabeledPatients
 from exmed_bert.console import InputError
-from exmed_bert.files import atomic_write, make_folder, write_json
+from exmed_bert.files import make_folder
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model
 from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings, listed
+from exmed_bert.staging import atomic_write, write_json
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.tracking import MetricsWriter, ReportCallback, log

@@ -10,9 +10,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
-from exmed_bert.files import atomic_write
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.models import ExMedBertForSequenceClassification
+from exmed_bert.staging import atomic_write
 from exmed_bert.training.trainer import PatientTrainer
 
 BEST = "best.safetensors"  # the weights of the best evaluation so far

@@ -27,10 +27,11 @@ from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import StaticColumn, declared
 from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary, age_vocabulary_size
 from exmed_bert.data.vocabulary_file import VOCABULARY, read_vocabulary
-from exmed_bert.files import atomic_write, read_json, save_tensors, staged_files, write_json
+from exmed_bert.files import read_json
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
+from exmed_bert.staging import atomic_write, save_tensors, staged_files, write_json
 
 CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
 PRETRAINING, FINETUNING = "pretraining.json", "finetuning.json"
@@ -60,7 +61,7 @@ def write_pretrained(
         started_from: folder of the model whose weights the training started from.
     """
     record = _record(info, started_from)
-    with staged_files(folder, last=CONFIG) as staged:
+    with staged_files(folder) as staged:
         save_tensors(staged / PYTORCH, state)
         _write_model(staged, model, info.vocabulary, state)
         write_json(staged / PRETRAINING, record)
@@ -77,7 +78,7 @@ def write_finetuned(
         vocabulary: of its code embeddings.
         task: the content of finetuning.json.
     """
-    with staged_files(folder, last=CONFIG) as staged:
+    with staged_files(folder) as staged:
         _write_model(staged, model, vocabulary)
         write_json(staged / FINETUNING, task)
 

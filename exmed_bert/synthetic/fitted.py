@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.console import InputError
-from exmed_bert.files import write_json
 from exmed_bert.reference.tables import Tables
+from exmed_bert.staging import write_json
 
 PATH = Path(__file__).with_name("fitted.json")
 COMMAND = "python -m exmed_bert.synthetic.fit"

@@ -9,11 +9,14 @@ from exmed_bert import cluster, console
 from exmed_bert.config import Resolved
 from exmed_bert.data.formats import POPULATION_META, POPULATION_SETTINGS, file_format
 from exmed_bert.data.writers import Piece, prepare, write_pieces
-from exmed_bert.files import check_writable_file, write_json
+from exmed_bert.files import check_writable_file
+from exmed_bert.locks import held
 from exmed_bert.parallel import engine, ordered_map
 from exmed_bert.reference import recent as recent_codes
 from exmed_bert.reference.tables import load
 from exmed_bert.settings import GenerateSettings
+from exmed_bert.staging import staged_files, write_json
+from exmed_bert.startup import called
 from exmed_bert.synthetic import shards
 from exmed_bert.synthetic.population import BLOCK, generate_blocks, novel_codes
 from exmed_bert.synthetic.summary import Summary, meta
@@ -35,16 +38,13 @@ def check(settings: GenerateSettings) -> None:
 
 
 def run(resolved: Resolved[GenerateSettings]) -> None:
-    """Generate, write and report a population.
-
-    The descriptions of an earlier run are removed when the new patients are about to take their place, and the new
-    ones are written after the patients: files that stand together belong together, wherever a run is killed.
+    """Generate, write and report a population; patients and their descriptions appear together.
 
     Raises:
-        InputError: the output cannot be written or its format is unknown.
+        InputError: the output cannot be written or its format is unknown, or another process is writing it.
     """
     settings = resolved.settings
-    with engine(settings.scheduler, settings.workers):
+    with held(settings.output, called("generate")), engine(settings.scheduler, settings.workers):
         if settings.shards is None:
             summary, meta_path, settings_path = _write_file(resolved)
         else:
@@ -74,13 +74,13 @@ def _write_file(resolved: Resolved[GenerateSettings]) -> tuple[Summary, Path, Pa
                 summary.merge(part)
                 yield piece
                 bar.update(piece.patients)
-        meta_path.unlink(missing_ok=True)
-        settings_path.unlink(missing_ok=True)
 
-    with closing(patients()) as pieces:  # should the disk be full, the workers end before the error is told
-        write_pieces(settings.output, pieces)
-    resolved.save(settings_path)
-    write_json(meta_path, meta(settings, summary, summary.novel(novel_codes(settings.seed, settings.novel_kind))))
+    with staged_files(settings.output.parent) as staged:
+        with closing(patients()) as pieces:  # should the disk be full, the workers end before the error is told
+            write_pieces(staged / settings.output.name, pieces)
+        resolved.save(staged / settings_path.name)
+        novel = summary.novel(novel_codes(settings.seed, settings.novel_kind))
+        write_json(staged / meta_path.name, meta(settings, summary, novel))
     return summary, meta_path, settings_path
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from exmed_bert import console
 from exmed_bert.evaluation import masked_codes
-from exmed_bert.files import atomic_write
 from exmed_bert.models.folder import write_pretrained
 from exmed_bert.settings import PretrainSettings
+from exmed_bert.staging import atomic_write
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
 from exmed_bert.training.tracking import LOGGER, PRETRAINING, viewers

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from exmed_bert import console
 from exmed_bert.console import InputError
-from exmed_bert.files import fingerprint, make_folder, write_json
+from exmed_bert.files import fingerprint, make_folder
 from exmed_bert.settings import StepSettings
+from exmed_bert.staging import write_json
 from exmed_bert.training import checkpoints
 
 MANIFEST = "run.json"

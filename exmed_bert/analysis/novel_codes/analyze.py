@@ -19,10 +19,11 @@ from exmed_bert.analysis.novel_codes.summary import printed_summary
 from exmed_bert.codes import code_system
 from exmed_bert.config import Resolved
 from exmed_bert.evaluation.bootstrap import RESAMPLES
-from exmed_bert.files import make_folder
+from exmed_bert.locks import held
 from exmed_bert.reporting.folder import PAGE
 from exmed_bert.reporting.small_cells import number_of
 from exmed_bert.settings import AnalyzeSettings
+from exmed_bert.startup import called
 from exmed_bert.training.trainer import evaluation_sample
 
 MOST_IN_PAIRS = 1500  # codes whose pairs are taken; memory and time grow with the square
@@ -33,17 +34,18 @@ def run(resolved: Resolved[AnalyzeSettings]) -> None:
     """Analyze and write the report, the tables, the plots and the projector's files.
 
     Raises:
-        InputError: a file is missing or damaged, model and dataset do not fit, or the folder cannot be written.
+        InputError: a file is missing or damaged, model and dataset do not fit, or the folder cannot be written, or
+            another process is writing it.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     settings = resolved.settings
-    make_folder(settings.output_dir)
-    inputs = load(settings)
-    results = shareable(analyze(inputs, settings), inputs.cells)
-    with novel_report(settings.output_dir, results) as staged:
-        write_projector(staged, *_projector_content(inputs, results))
-        resolved.save(staged / "settings.json")
+    with held(settings.output_dir, called("analyze")):
+        inputs = load(settings)
+        results = shareable(analyze(inputs, settings), inputs.cells)
+        with novel_report(settings.output_dir, results) as staged:
+            write_projector(staged, *_projector_content(inputs, results))
+            resolved.save(staged / "settings.json")
     console.table("Novel codes", printed_summary(results))
     console.table(
         "Written",

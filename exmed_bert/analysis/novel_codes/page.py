@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exmed_bert.analysis.novel_codes.plots import DRAWINGS
+from exmed_bert.analysis.novel_codes.projector import FOLDER as PROJECTOR
 from exmed_bert.analysis.novel_codes.results import NovelResults
 from exmed_bert.analysis.novel_codes.tables import write_tables
 from exmed_bert.analysis.novel_codes.text import sections
-from exmed_bert.files import write_json
 from exmed_bert.reporting.content import Report
 from exmed_bert.reporting.folder import report_files
 from exmed_bert.reporting.plotting import draw_plots
+from exmed_bert.staging import write_json
 
 TITLE = "Novel codes: embeddings and masked-code prediction"
 
@@ -25,7 +26,7 @@ def novel_report(folder: Path, results: NovelResults) -> Iterator[Path]:
     """
     plots = draw_plots(DRAWINGS, results)
     report = Report(TITLE, results.facts, results.notes, sections(results), plots)
-    with report_files(folder, report, DRAWINGS) as staged:
+    with report_files(folder, report, DRAWINGS, whole=[PROJECTOR]) as staged:
         write_json(staged / "results.json", results.to_dict())
         write_tables(staged, results)
         yield staged

@@ -21,17 +21,27 @@ class ExportCounts:
 
 
 class Exporter(Protocol):
-    """Writes patients as one format, as a stream, the folder whole or not at all."""
+    """Module that writes patients as one format, as a stream."""
 
-    def __call__(self, folder: Path, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
+    def check_replaceable(self, folder: Path) -> None:
+        """Refuse to replace anything but an earlier export to which nothing was added.
+
+        Raises:
+            InputError: something else is there.
+        """
+        ...
+
+    def write(self, folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
         """Write the patients.
 
         Args:
-            folder: new, empty, or an earlier export, which is replaced.
+            folder: empty; it is put in place later.
+            name: of the dataset.
             chunks: the patients.
             origin: where they come from.
 
         Raises:
-            InputError: the folder cannot be written or holds something else, or a patient occurs twice.
+            InputError: a patient occurs twice.
+            OSError: a file cannot be written.
         """
         ...

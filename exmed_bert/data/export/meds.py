@@ -36,8 +36,8 @@ from exmed_bert.data.patient import NO_DAY, PatientColumns, PatientId
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.splits import InputSplit
-from exmed_bert.files import staged_folder, write_json
 from exmed_bert.reference.names import drug_names
+from exmed_bert.staging import staged_folder, write_json
 
 _SHARD = 10_000  # patients per file of rows and per row group of lists of patients: another size gives other bytes
 _DAY_SPAN = 2**23  # more than the days of the calendar, years 1 to 9999, and `_NO_TIME`
@@ -65,14 +65,20 @@ def export_meds(folder: Path, chunks: Iterable[PatientColumns], origin: Origin) 
     Raises:
         InputError: the folder cannot be written or holds something else, or a patient occurs twice.
     """
-    with staged_folder(folder, _check_replaceable) as staged:
-        dataset = _Dataset(staged)
-        for patients in chunks:
-            dataset.add(patients)
-        return dataset.close(Path(folder).name, origin)
+    with staged_folder(folder, check_replaceable) as staged:
+        return write(staged, Path(folder).name, chunks, origin)
 
 
-def _check_replaceable(folder: Path) -> None:
+def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
+    """Write patients as a MEDS dataset into a folder that is put in place later; see `base.Exporter`."""
+    dataset = _Dataset(folder)
+    for patients in chunks:
+        dataset.add(patients)
+    return dataset.close(name, origin)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but an earlier export; see `base.Exporter`."""
     if folder.is_file():
         raise InputError(f"{folder}: is a file, expected a folder")
     ours = written_files(folder)

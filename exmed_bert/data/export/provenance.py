@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exmed_bert.data.readers.base import Origin
-from exmed_bert.files import fingerprint, read_json, write_json
+from exmed_bert.files import fingerprint, read_json
+from exmed_bert.staging import write_json
 
 FILE = Path("metadata", "exmed_bert.json")
 SUBJECT_IDS = Path("metadata", "subject_ids.parquet")  # of the patients, in the order of the input

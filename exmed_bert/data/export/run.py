@@ -8,7 +8,10 @@ from exmed_bert.data.export.registry import EXPORTERS
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.static_columns import declared
+from exmed_bert.locks import held
 from exmed_bert.settings import ConvertSettings
+from exmed_bert.staging import staged_folder
+from exmed_bert.startup import called
 
 
 def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
@@ -21,9 +24,12 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
     settings = resolved.settings
     folder = stores.local(settings.output)
     folder = folder.with_suffix("") if folder.suffix == ".pt" else folder
-    source = PatientInput(settings.input, settings, declared(settings.static_columns))
-    counts = EXPORTERS[name](folder, _with_progress(source), source.origin)
-    resolved.save(folder.with_name(f"{folder.name}.settings.json"))
+    exporter = EXPORTERS[name]
+    with held(folder, called("convert")):
+        source = PatientInput(settings.input, settings, declared(settings.static_columns))
+        with staged_folder(folder, exporter.check_replaceable) as staged:
+            counts = exporter.write(staged, folder.name, _with_progress(source), source.origin)
+            resolved.save(staged.with_name(f"{folder.name}.settings.json"))
     excluded, cells = source.summary.excluded, source.cells
     console.table(
         f"Exported {source} to {folder}",

@@ -8,12 +8,15 @@ from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.files import check_writable, make_folder, write_json
+from exmed_bert.files import check_writable
+from exmed_bert.locks import held
 from exmed_bert.reference.tables import load
 from exmed_bert.reporting.content import Report
 from exmed_bert.reporting.folder import PAGE, report_files
 from exmed_bert.reporting.small_cells import MinCell, plain_json
 from exmed_bert.settings import ReportSettings
+from exmed_bert.staging import write_json
+from exmed_bert.startup import called
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED
 from exmed_bert.synthetic.report.comparison import COMPARISONS
 from exmed_bert.synthetic.report.findings import Comparison, Findings
@@ -42,11 +45,16 @@ def run(resolved: Resolved[ReportSettings]) -> None:
     """Read the patients as a stream, compare them, and write the report, all of it or nothing.
 
     Raises:
-        InputError: the patients cannot be read or hold no event, or the folder cannot be written.
+        InputError: the patients cannot be read or hold no event, or the folder cannot be written, or another process
+            is writing it.
     """
     settings = resolved.settings
     check(settings)
-    make_folder(settings.output_dir)
+    with held(settings.output_dir, called("report")):
+        _report(settings)
+
+
+def _report(settings: ReportSettings) -> None:
     patients = PatientInput(settings.input, settings)
     findings = count(patients)
     comparisons = [shareable(compare(findings), findings) for compare in COMPARISONS]

@@ -1,12 +1,15 @@
 """Files that belong together appear together."""
 
 import os
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from exmed_bert.console import InputError
-from exmed_bert.files import staged_files, staged_folder
+from exmed_bert.staging import staged_files, staged_folder
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -17,7 +20,7 @@ def test_staged_files_replace_what_they_name_and_leave_the_rest(tmp_path: Path) 
     for name in ("page.html", "old.png", "plot.png", "notes.txt", "projector/a", "projector/b"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
-    with staged_files(tmp_path, last="page.html", obsolete=("old.png", "plot.png", "never.png")) as staged:
+    with staged_files(tmp_path, whole=["projector"], obsolete=("old.png", "plot.png", "never.png")) as staged:
         for name in ("page.html", "plot.png", "projector/a"):
             (staged / name).parent.mkdir(exist_ok=True)
             (staged / name).write_text("new")
@@ -36,14 +39,29 @@ def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    with staged_files(tmp_path) as staged:
-        (staged / "whole.txt").write_text("new")
-        name = staged.name
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "half.txt").write_text("half")
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    host, old = socket.gethostname(), time.time() - 2 * 86400
+    names = {
+        f".page.html.{host}-{gone.pid}.part": False,
+        f".being-written-0.{host}-{gone.pid}.part": False,
+        f".page.html.{host}-{os.getppid()}.part": True,  # its process works on
+        f".page.html.else-where.org-{gone.pid}.part": True,  # another host's may work on
+        f".old.else-where.org-{gone.pid}.part": False,  # a day later it does not
+        ".page.html.4711.part": True,  # of an earlier release
+        ".old.4711.part": False,
+        ".user's.part": True,
+        "part": True,
+    }
+    for name in names:
+        path = tmp_path / name / "half" if name.startswith(".being") else tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+        if name.startswith(".old"):
+            os.utime(path, (old, old))
     with staged_files(tmp_path) as staged:
         assert list(staged.iterdir()) == []
-    assert content(tmp_path) == {"whole.txt": "new"}
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
