@@ -144,7 +144,7 @@ class _Column:
     """
 
     def __init__(self, kind: type, *shape: int) -> None:
-        self._room = np.empty((1024, *shape), dtype=kind)
+        self._room: np.ndarray = np.empty((1024, *shape), dtype=kind)
         self._length = 0
 
     def extend(self, values: torch.Tensor) -> None:
