@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from exmed_bert import console, startup
-from exmed_bert.console import InputError, OptionError
-from exmed_bert.files import existing_file
+from exmed_bert.console import InputError, OptionError, shown
 from exmed_bert.settings import SECTIONS, ConvertSettings, StepSettings, flag
 from exmed_bert.staging import write_json
+from exmed_bert.yaml_file import read_yaml
 
 PACKAGE = Path(__file__).resolve().parent
 CONFIG = "config.yaml"
@@ -143,10 +142,7 @@ def read_config(path: Path) -> ConfigFile:
     Raises:
         InputError: it is missing or no YAML, has an unknown key, a wrong type or an impossible value.
     """
-    try:
-        content = yaml.safe_load(existing_file(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML: {error}") from None
+    content = read_yaml(path)
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections and keys, got {type(content).__name__}")
@@ -163,7 +159,7 @@ def read_config(path: Path) -> ConfigFile:
             file.shared[key] = value
             continue
         if not isinstance(value, dict):
-            raise InputError(f"{path}: {key}: expected keys and values, got {value!r}")
+            raise InputError(f"{path}: {key}: expected keys and values, got {shown(value)}")
         cls = sections[key]
         own, renamed = _present_names(cls, value, f"{path}: {key}.")
         allowed = [name for name in cls.model_fields if section_of(cls, name) == key and name not in cls.shared]
@@ -214,11 +210,11 @@ def _refuse_unknown(path: Path, prefix: str, key: Any, allowed: list[str]) -> No
     raise InputError(f"{path}: {prefix}{key}: unknown key; {hint}")
 
 
-def _check_value(path: Path, shown: str, cls: type[StepSettings], name: str, value: Any) -> None:
+def _check_value(path: Path, where: str, cls: type[StepSettings], name: str, value: Any) -> None:
     try:
         cls(**{name: value})
     except ValidationError as error:
-        raise InputError(f"{path}: {shown}: {_first_problem(error)[1]}") from None
+        raise InputError(f"{path}: {where}: {_first_problem(error)[1]}") from None
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
@@ -226,7 +222,7 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     message = problem["msg"].removeprefix("Input ").replace("should be", "must be", 1)
     if problem["type"].startswith("date"):
         message = "expected a day as YYYY-MM-DD"
-    return str(problem["loc"][0]), f"{problem['input']!r} is not allowed, {message}"
+    return str(problem["loc"][0]), f"{shown(problem['input'])} is not allowed, {message}"
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ T = TypeVar("T")
 
 _BARS: "WeakSet[Any]" = WeakSet()  # those of `progress`
 
+_LONGEST_VALUE, _LONGEST_MESSAGE = 200, 2000  # characters
+_VALUE = re.compile(rf"[^\s/\\]{{{_LONGEST_VALUE + 1},}}")  # a path may be longer than the names in it
+
 EXIT_BAD_INPUT = 1
 EXIT_BAD_OPTION = 2
 
@@ -21,11 +25,42 @@ class InputError(Exception):
 
     exit_code = EXIT_BAD_INPUT
 
+    def __str__(self) -> str:
+        """Return the message, without the middle of values that are long."""
+        return shortened(super().__str__())
+
 
 class OptionError(InputError):
     """A command-line option is wrong."""
 
     exit_code = EXIT_BAD_OPTION
+
+
+def shortened(message: str) -> str:
+    """Return a message without the middle of what is too long to be read in it.
+
+    >>> shortened(f"p.json: record 1 (patient_id '{'x' * 100_000}'): sex: is missing")  # doctest: +ELLIPSIS
+    "p.json: record 1 (patient_id 'xxx...xxx'): sex: is missing"
+    >>> len(shortened("a list of words " * 1_000)), shortened("short")
+    (2000, 'short')
+    """
+    if len(message) <= _LONGEST_VALUE:
+        return message
+    return _cut(_VALUE.sub(lambda found: _cut(found[0], _LONGEST_VALUE), message), _LONGEST_MESSAGE)
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, for a message, without the middle of one that is long.
+
+    >>> shown("I10"), len(shown(["x"] * 1000))
+    ("'I10'", 200)
+    """
+    return _cut(repr(value), _LONGEST_VALUE)
+
+
+def _cut(text: str, longest: int) -> str:
+    end = longest // 3
+    return text if len(text) <= longest else f"{text[: longest - end - 3]}...{text[-end:]}"
 
 
 def echo(message: str = "") -> None:
@@ -35,12 +70,15 @@ def echo(message: str = "") -> None:
 
 def warn(message: str) -> None:
     """Print one line to standard error; the run goes on."""
-    print(f"Warning: {message}", file=sys.stderr, flush=True)
+    print(f"Warning: {shortened(message)}", file=sys.stderr, flush=True)
 
 
 def table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
     """Print a title and two aligned columns. Whole numbers get thousands separators."""
-    shown = [(str(name), f"{value:,}" if isinstance(value, int) else str(value)) for name, value in rows]
+    shown = [
+        (shortened(str(name)), f"{value:,}" if isinstance(value, int) else shortened(str(value)))
+        for name, value in rows
+    ]
     width = max((len(name) for name, _ in shown), default=0)
     echo(f"\n{title}")
     for name, value in shown:
@@ -105,4 +143,4 @@ def _explain(error: InputError | OSError | MemoryError | KeyboardInterrupt) -> t
     where = f"{error.filename}: " if getattr(error, "filename", None) else ""
     if error.errno == errno.ENOSPC:
         return f"{where}the disk is full", EXIT_BAD_INPUT
-    return f"{where}{error.strerror or error}", EXIT_BAD_INPUT
+    return shortened(f"{where}{error.strerror or error}"), EXIT_BAD_INPUT

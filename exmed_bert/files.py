@@ -84,6 +84,8 @@ def read_json(path: Path) -> Any:
         return json.loads(existing_file(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: is not JSON: {error}") from error
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply, expected a few levels") from None
 
 
 def fingerprint(path: Path) -> str:

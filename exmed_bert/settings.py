@@ -9,7 +9,8 @@ from datetime import date
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer, field_validator
+from pydantic_core import PydanticCustomError
 
 from exmed_bert import stores
 from exmed_bert.stores import StorePath
@@ -72,6 +73,14 @@ class StepSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     section: ClassVar[str]
     shared: ClassVar[dict[str, str]] = {}
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _of_64_bits(cls, value: Any) -> Any:
+        """Refuse whole numbers that nothing behind the settings could hold."""
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise PydanticCustomError("too_large", "expected a number of at most 64 bits")
+        return value
 
     @classmethod
     def extra(cls, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from exmed_bert.console import InputError
+from exmed_bert.console import InputError, shown
 from exmed_bert.data.patient import NO_DAY, PatientId, day_number
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers.source import Source
@@ -104,9 +104,10 @@ def read_labels(path: Path, whole_numbers: bool = False) -> LabelFile:
         if wrong.any():
             row = int(wrong.argmax())
             shard = int(np.searchsorted(starts, row, side="right")) - 1
+            patient = shown(columns["subject_id"][row])
             raise InputError(
-                f"{source.files[shard]}: row {row - starts[shard] + 1} (subject_id {columns['subject_id'][row]!r}): "
-                f"{column}: {columns[column][row]!r}, expected {expected}"
+                f"{source.files[shard]}: row {row - starts[shard] + 1} (subject_id {patient}): "
+                f"{column}: {shown(columns[column][row])}, expected {expected}"
             )
 
     spelled = {value: _spelled(value) for value in set(columns["subject_id"])}

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from exmed_bert.console import InputError
+from exmed_bert.console import InputError, shown
 from exmed_bert.data.patient import PERIOD_FIELDS, PatientId
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.pieces import ColumnKinds, Piece
@@ -81,7 +81,7 @@ def refuse_duplicates(source: PatientInput, hashes: np.ndarray) -> None:
             patient_id = patients.patient_ids[row]
             if len(rows) == 2:
                 raise InputError(
-                    f"{source}: record {rows[1]} (patient_id {patient_id!r}): patient_id: "
+                    f"{source}: record {rows[1]} (patient_id {shown(patient_id)}): patient_id: "
                     f"is that of record {rows[0]} too, expected each patient once"
                 )
         start += len(patients)

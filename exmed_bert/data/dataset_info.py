@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from exmed_bert.console import shown
 from exmed_bert.data.masking import Masking
 from exmed_bert.data.splits import FROM_INPUT, SplitRule
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
@@ -136,7 +137,7 @@ def _checked(
     """Return what stands under a name; a ValueError where it is of another kind, or does not fit."""
     value = content[name]
     if type(value) is not kind or not fits(value):
-        raise ValueError(f"{name}: {value!r} is none")
+        raise ValueError(f"{name}: {shown(value)} is none")
     return value
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from exmed_bert.console import shown
 from exmed_bert.data.randomness import mix, to_uniform
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
 
@@ -58,7 +59,7 @@ class Masking:
             or masking.max_masked < 1
             or not -(2**63) <= masking.seed < 2**63
         ):
-            raise ValueError(f"masking: {content!r} is none")
+            raise ValueError(f"masking: {shown(content)} is none")
         return masking
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -65,15 +66,20 @@ def viewers(data_dir: Path, experiment: str) -> list[tuple[str, str]]:
     database = data_dir / "mlruns.db"
     # MLflow's server sends usage data, unless it is told not to.
     offline = "set MLFLOW_DISABLE_TELEMETRY=true&&" if os.name == "nt" else "MLFLOW_DISABLE_TELEMETRY=true"
+    mlflow = f"{offline} mlflow ui --backend-store-uri"
+    if any(sign in database.as_posix() for sign in "%?#"):  # signs of a URI
+        mlflow = f"cd {_quoted(str(data_dir))} && {mlflow} sqlite:///{database.name}"
+    else:
+        mlflow = f"{mlflow} {_quoted(f'sqlite:///{database.as_posix()}')}"
     return [
         ("TensorBoard", f"tensorboard --logdir {_quoted(str(data_dir / 'logs'))}"),
-        ("MLflow", f"{offline} mlflow ui --backend-store-uri {_quoted(f'sqlite:///{database.as_posix()}')}"),
+        ("MLflow", mlflow),
         ("  its runs", f"http://127.0.0.1:5000/#/experiments/{_experiment_id(database, experiment)}/runs"),
     ]
 
 
 def _quoted(word: str) -> str:
-    return f'"{word}"' if " " in word else word
+    return f'"{word}"' if re.search(r"[\s?#&;()*]", word) else word
 
 
 def _experiment_id(database: Path, experiment: str) -> int:
@@ -110,7 +116,8 @@ class MetricsWriter:
         search_path = str(PACKAGE.parent), os.environ.get("PYTHONPATH")  # an empty part would be the current folder
         self._problems = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed with the writer
         self._process = subprocess.Popen(
-            [*WRITER, database.as_posix(), artifacts.as_uri(), experiment, run_name, key],
+            [*WRITER, database.name, artifacts.as_uri(), experiment, run_name, key],
+            cwd=database.parent,  # whose name may hold what a URI takes for a sign of its own, such as %20 and ?
             stdin=subprocess.PIPE,
             stderr=self._problems,  # a pipe that nobody reads would fill up
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search_path))},

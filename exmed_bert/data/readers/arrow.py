@@ -159,7 +159,9 @@ def _days(dates: Any) -> np.ndarray | None:
     from pyarrow import types
 
     if types.is_date32(dates.type):
-        return dates.cast(pyarrow.int32()).to_numpy()
+        days = dates.cast(pyarrow.int32()).to_numpy()
+        starts = _month_starts()
+        return None if ((days < starts[0]) | (days >= starts[-1])).any() else days
     if not types.is_string(dates.type):
         return None
     if len(dates) == 0:

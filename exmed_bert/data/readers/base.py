@@ -13,6 +13,7 @@ from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.settings import ReadingSettings
 
+COUNTED = ("patients", "diagnoses", "prescriptions")  # what the generator says it wrote
 CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
 
 
@@ -66,7 +67,7 @@ class Origin:
     def wrote(self) -> tuple[int, int]:
         """The patients and events that the generator says it wrote."""
         counts = self.meta.get("counts", {})
-        patients, *events = (counts.get(name, 0) for name in ("patients", "diagnoses", "prescriptions"))
+        patients, *events = (counts.get(name, 0) for name in COUNTED)
         return patients, sum(events)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from exmed_bert import console
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.database import file_list, quoted, temporary_folder
+from exmed_bert.data.gzipped import check_gzip
 from exmed_bert.data.readers import fhir_resources as resources
 from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.fhir_files import ResourceFiles, bad_line, recognized, take_apart
@@ -105,6 +106,7 @@ class _Kind:
         """
         import duckdb
 
+        check_gzip(self.paths)
         columns = ", ".join(f"{quoted(field)}: {quoted(kind)}" for field, kind in FIELDS[self.type].items())
         # A field of a wrong form is read as missing; so is all of a line that is no JSON, which is refused below.
         lines = (

@@ -14,6 +14,7 @@ import orjson
 
 from exmed_bert import console
 from exmed_bert.console import InputError
+from exmed_bert.data.gzipped import NO_GZIP
 from exmed_bert.data.readers.records import no_garbage_collection
 from exmed_bert.data.readers.source import Source
 
@@ -25,7 +26,6 @@ _TYPE = re.compile(rb'"resourceType"\s*:\s*"([A-Z][A-Za-z]+)"')
 _URN = "urn:uuid:"
 _BUNDLE = "Bundle"
 _BOM = b"\xef\xbb\xbf"
-_NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 Resource = dict[str, Any]
 
@@ -184,7 +184,7 @@ def _resources(path: Path) -> Iterator[Resource]:
         raise InputError(
             f"{path}: is no JSON, or is cut short: line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
-    except _NO_GZIP as error:
+    except NO_GZIP as error:
         raise InputError(f"{path}: is no whole gzip file: {error}") from None
 
 
@@ -231,7 +231,7 @@ def bad_line(paths: Iterable[Path]) -> str | None:
                 for number, line in enumerate(file, start=1):
                     if line.strip() and (problem := _problem(line.removeprefix(_BOM))):
                         return f"{path}: line {number}: {problem}"
-        except _NO_GZIP as error:
+        except NO_GZIP as error:
             return f"{path}: is no whole gzip file: {error}"
     return None
 

@@ -10,8 +10,10 @@ import orjson
 
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import file_format
+from exmed_bert.data.gzipped import NO_GZIP
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers import arrow
+from exmed_bert.data.readers.duplicate_keys import duplicate_keys
 from exmed_bert.data.readers.records import RecordReader, from_table
 from exmed_bert.data.readers.validation import RecordFields
 
@@ -32,17 +34,19 @@ class JsonLinesReader(RecordReader):
                 filled = (line for line in lines if not line.isspace())
                 while batch := list(islice(filled, size)):
                     columns = from_table(arrow.parse_json_lines(batch, fields), fields)
-                    yield _parsed(path, batch, before) if columns is None else columns
+                    yield _parsed(path, batch, before, fields) if columns is None else columns
                     before += len(batch)
-        except (gzip.BadGzipFile, EOFError) as error:
+        except NO_GZIP as error:
             raise InputError(f"{path}: is no whole gzip file: {error}") from None
 
 
-def _parsed(path: Path, lines: list[bytes], before: int) -> list[Any]:
+def _parsed(path: Path, lines: list[bytes], before: int, fields: RecordFields) -> list[Any]:
     """Return the record of each line, all parsed at once; one by one only where an error has to be named."""
     try:
-        records = orjson.loads(b"[" + b",".join(lines) + b"]")
+        content = b"[" + b",".join(lines) + b"]"
+        records = orjson.loads(content)
         if len(records) == len(lines):
+            fields.repeated.update(duplicate_keys(content, records, fields.known))
             return records
     except orjson.JSONDecodeError:
         pass

@@ -33,10 +33,11 @@ class ParquetReader(RecordReader):
         import pyarrow.parquet
 
         try:
-            with pyarrow.parquet.ParquetFile(path) as file:
+            with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(batch_size=size):
                     table = pyarrow.Table.from_batches([batch])
+                    table.validate(full=True)  # that text is UTF-8, for one
                     columns = from_table(table, fields)
                     yield table.to_pylist() if columns is None else columns
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowException) as error:
-            raise InputError(f"{path}: is no Parquet file, or is cut short: {error}") from None
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # damaged pages, impossible dates
+            raise InputError(f"{path}: is no Parquet file, or is damaged: {error}") from None

@@ -15,10 +15,10 @@ from exmed_bert.console import InputError, warn
 from exmed_bert.data.formats import POPULATION_META, file_format
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers import arrow
-from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.base import COUNTED, Origin, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
-from exmed_bert.data.readers.validation import RecordFields, columns_of
+from exmed_bert.data.readers.validation import RecordFields, columns_of, kind_of
 from exmed_bert.files import read_json
 from exmed_bert.settings import ReadingSettings
 
@@ -66,6 +66,12 @@ class RecordReader(ABC):
                 count += len(patients)
                 yield patients
             reading.summary.of(path.name)[ROWS] += count
+            if fields.repeated:
+                keys = ", ".join(sorted(fields.repeated))
+                warn(
+                    f"{reading.source.place(path)}: {fields.repeated.total():,} keys stand a second time in their "
+                    f"record, of which the last is read: {keys}"
+                )
             if fields.unused:
                 unused = ", ".join(sorted(fields.unused))
                 warn(f"{reading.source.place(path)}: fields that are not used: {unused}")
@@ -102,13 +108,21 @@ def generator_meta(files: Sequence[Path]) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     meta = read_json(beside)
-    if not isinstance(meta, dict) or (in_shards and not _are_shards(files, beside.parent, meta.get("shards"))):
+    if not isinstance(meta, dict):
+        raise InputError(f"{beside}: expected an object as our generator writes it, got {kind_of(meta)}")
+    if in_shards and not _are_shards(files, beside.parent, meta.get("shards")):
         return {}
     novel = meta.get("novel_codes", {})
     if not isinstance(novel, dict) or not all(
         isinstance(entry, dict) and isinstance(entry.get("source"), str) for entry in novel.values()
     ):
         raise InputError(f"{beside}: novel_codes: expected codes with the 'source' of each")
+    for name in ("options", "counts", "bounds"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise InputError(f"{beside}: {name}: expected an object, got {kind_of(meta[name])}")
+    counts = meta.get("counts", {})
+    if any(type(counts.get(name, 0)) is not int for name in COUNTED):
+        raise InputError(f"{beside}: counts: expected whole numbers of {', '.join(COUNTED)}")
     return meta
 
 

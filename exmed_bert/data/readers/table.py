@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exmed_bert.console import InputError
 from exmed_bert.data.database import file_list, name, quoted
+from exmed_bert.data.gzipped import check_gzip
 from exmed_bert.data.readers.headers import SAVE_AS_UTF_8, UTF_8, text_header, time_zone
 from exmed_bert.data.readers.source import TABLE_FORMATS
 
@@ -183,8 +184,9 @@ def scan(paths: Sequence[Path], encoding: str = UTF_8, **options: str) -> str:
         options: further options of DuckDB's ``read_csv``, as SQL.
 
     Raises:
-        InputError: a text file has no header, or one with a name twice.
+        InputError: a text file is damaged, has no header, or one with a name twice.
     """
+    check_gzip(paths)
     if paths[0].name.lower().endswith(".parquet"):
         return f"read_parquet({file_list(paths)}, union_by_name = true)"
     alike: dict[tuple[str, ...], list[Path]] = {}
@@ -249,7 +251,10 @@ def _problem(said: str) -> str:
 
 def add_macros(db: "duckdb.DuckDBPyConnection") -> None:
     """Define the days and times of text; the first ten characters of an ISO time are its local date."""
-    db.execute("CREATE MACRO day_of_date(d) AS date_diff('day', DATE '1970-01-01', d)::INTEGER")
+    db.execute(  # days beyond the calendar, infinity among them, are none
+        "CREATE MACRO day_of_date(d) AS CASE WHEN d BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' "
+        "THEN date_diff('day', DATE '1970-01-01', d)::INTEGER END"
+    )
     db.execute(
         "CREATE MACRO day_of_text(t) AS day_of_date(coalesce(TRY_CAST(substr(t, 1, 10) AS DATE), "
         "CASE WHEN regexp_matches(t, '^[0-9]{8}([^0-9]|$)') THEN try_strptime(substr(t, 1, 8), '%Y%m%d')::DATE END))"

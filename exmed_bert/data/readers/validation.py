@@ -1,6 +1,6 @@
 """From records, looked at one by one, to columns: every wrong one is refused with its number, field and value."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import chain, count
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system, code_systems
-from exmed_bert.console import InputError
+from exmed_bert.console import InputError, shown
 from exmed_bert.data.patient import (
     LISTED,
     NO_DAY,
@@ -41,12 +41,14 @@ class RecordFields:
         static_columns: those of the static columns.
         known: all that are ours.
         unused: fields that are not, added to while reading.
+        repeated: how often a key stands a second time in its object, added to while reading.
     """
 
     def __init__(self, static_columns: Sequence[StaticColumn]) -> None:
         self.static_columns = tuple(static_columns)
         self.known = {*_REQUIRED, *_OPTIONAL, *(column.field for column in static_columns)}
         self.unused: set[str] = set()
+        self.repeated: Counter[str] = Counter()
 
 
 def columns_of(path: Path, records: list[Any], first: int, fields: RecordFields) -> PatientColumns:
@@ -58,7 +60,7 @@ def columns_of(path: Path, records: list[Any], first: int, fields: RecordFields)
 
     def refuse(index: int, field: str, problem: str) -> NoReturn:
         patient_id = records[index].get("patient_id", "missing")
-        raise InputError(f"{path}: record {first + index} (patient_id {patient_id!r}): {field}: {problem}")
+        raise InputError(f"{path}: record {first + index} (patient_id {shown(patient_id)}): {field}: {problem}")
 
     if set(map(type, records)) != {dict}:
         index = next(i for i, record in enumerate(records) if type(record) is not dict)
@@ -105,7 +107,7 @@ def _period(records: list[Any], name: str, refuse: Refuse) -> np.ndarray | None:
     days = [NO_DAY if value is None else parse_day(value) for value in values]
     if None in days:
         index = days.index(None)
-        refuse(index, name, f"{values[index]!r} is no date, expected YYYYMMDD")
+        refuse(index, name, f"{shown(values[index])} is no date, expected YYYYMMDD")
     return np.array(days, dtype=np.int32)
 
 
@@ -133,10 +135,10 @@ def _other_events(records: list[Any], refuse: Refuse) -> EventColumns:
         for place, event in enumerate(events):
             field = f"events[{place}]"
             if type(event) is not dict or not {"system", "code", "date"} <= event.keys():
-                refuse(index, field, f"{event!r}, expected an object with system, code and date")
+                refuse(index, field, f"{shown(event)}, expected an object with system, code and date")
             if _system_name(event["system"]) is None:
                 known = ", ".join(system.name for system in code_systems())
-                refuse(index, f"{field}.system", f"{event['system']!r}, expected one of {known}")
+                refuse(index, f"{field}.system", f"{shown(event['system'])}, expected one of {known}")
     flat = list(chain.from_iterable(lists))
     systems = [code_system(event["system"]).name for event in flat]
     lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
@@ -165,15 +167,15 @@ def _events(
     code_ids, table = _distinct(keys)
     if table is None or not all(type(code) is str for code in (table if keys is codes else (c for _, c in table))):
         event = next(i for i, code in enumerate(codes) if type(code) is not str)
-        refuse_event(event, names[0], f"{codes[event]!r}, expected a code as a string")
+        refuse_event(event, names[0], f"{shown(codes[event])}, expected a code as a string")
     date_ids, distinct_dates = _distinct(dates)
     if distinct_dates is None:
         event = next(i for i, value in enumerate(dates) if isinstance(value, list | dict))
-        refuse_event(event, names[1], f"{dates[event]!r}, expected a date as YYYYMMDD")
+        refuse_event(event, names[1], f"{shown(dates[event])}, expected a date as YYYYMMDD")
     days = [parse_day(value) for value in distinct_dates]
     if None in days:
         wrong = distinct_dates[days.index(None)]
-        refuse_event(dates.index(wrong), names[1], f"{wrong!r} is no date, expected YYYYMMDD")
+        refuse_event(dates.index(wrong), names[1], f"{shown(wrong)} is no date, expected YYYYMMDD")
     distinct: list[CodeKey] = table if keys is not codes else [(systems[0], code) for code in table]
     return EventColumns(
         codes=code_ids,
@@ -216,7 +218,7 @@ def _check_types(values: list[Any], allowed: tuple[type, ...], field: str, wante
     wrong = {kind for kind in set(map(type, values)) if kind not in allowed}
     if wrong:
         index = next(i for i, value in enumerate(values) if type(value) in wrong)
-        refuse(index, field, f"{values[index]!r}, expected {wanted}")
+        refuse(index, field, f"{shown(values[index])}, expected {wanted}")
 
 
 def kind_of(value: Any) -> str:

@@ -14,6 +14,7 @@ from exmed_bert.codes import CodeKey
 from exmed_bert.codes.flat import ndc_forms
 from exmed_bert.console import InputError
 from exmed_bert.data import database
+from exmed_bert.data.gzipped import check_gzip
 
 if TYPE_CHECKING:
     import duckdb
@@ -158,12 +159,13 @@ def _relation(path: Path) -> str:
     Raises:
         InputError: it cannot be read, or has no header.
     """
+    check_gzip([path])
     if path.suffix.lower() == ".parquet":
         return f"read_parquet({database.file_list([path])})"
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as file:
             header = file.readline().decode("utf-8-sig").strip()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     by_tabs = "\t" in header  # as Athena writes it: nothing is quoted, and names may hold quotes
     names = [name.strip().strip('"').lower() for name in header.split("\t" if by_tabs else ",")]
