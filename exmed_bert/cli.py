@@ -21,6 +21,7 @@ from exmed_bert.config import Resolved, resolve, section_of
 from exmed_bert.console import InputError, one_line_errors
 from exmed_bert.settings import StepSettings, flag
 from exmed_bert.startup import Command
+from exmed_bert.swap import settle
 
 # Plain help: rich panels cut long flags on narrow terminals and in logs.
 _STYLE: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -56,6 +57,8 @@ def _add(program: typer.Typer, command: Command) -> None:
         given = {name: value for name, value in options.items() if value not in (None, [])}
         with one_line_errors(debug):
             resolved = resolve(cls, given, config)
+            for path in resolved.settings.paths():
+                settle(path)
             resolve_name(command.check)(resolved.settings)
             resolve_name(command.run)(resolved)
 

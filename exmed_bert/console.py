@@ -3,10 +3,13 @@
 import errno
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
@@ -28,6 +31,10 @@ class InputError(Exception):
     def __str__(self) -> str:
         """Return the message, without the middle of values that are long."""
         return shortened(super().__str__())
+
+
+class Terminated(KeyboardInterrupt):
+    """Someone asks this process to end (SIGTERM), as a batch system does; what Ctrl-C does, it does."""
 
 
 class OptionError(InputError):
@@ -115,17 +122,18 @@ def close_bars() -> None:
 def one_line_errors(debug: bool = False) -> Iterator[None]:
     """Turn an expected error inside the block into one line on standard error and an exit code.
 
-    Expected are `InputError`, the operating system's refusals (a full disk, missing rights), too little memory and
-    Ctrl-C. Anything else is a defect and keeps its traceback. ``debug`` keeps every traceback.
+    Expected are `InputError`, the operating system's refusals (a full disk, missing rights), too little memory, Ctrl-C
+    and SIGTERM. Anything else is a defect and keeps its traceback. ``debug`` keeps every traceback.
     """
     try:
-        yield
+        with _terminable():
+            yield
     except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:
         close_bars()
         if debug:
             raise
         message, code = _explain(error)
-        if isinstance(error, KeyboardInterrupt) and sys.stderr.isatty():
+        if isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated) and sys.stderr.isatty():
             print(file=sys.stderr)  # the terminal has shown ^C
         print(f"Error: {' '.join(message.split())}", file=sys.stderr, flush=True)
         if isinstance(error, BrokenPipeError):  # keeps the interpreter from failing again on its last flush
@@ -133,9 +141,29 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         raise SystemExit(code) from None
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `Terminated` at SIGTERM, as Python raises KeyboardInterrupt at Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may set this
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the clean-up is not to be interrupted by the next one
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _explain(error: InputError | OSError | MemoryError | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, InputError):
         return str(error), error.exit_code
+    if isinstance(error, Terminated):
+        return "stopped by SIGTERM; run the same command again to go on", 128 + signal.SIGTERM
     if isinstance(error, KeyboardInterrupt):
         return "stopped by the keyboard; run the same command again to go on", 130
     if isinstance(error, MemoryError):

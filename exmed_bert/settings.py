@@ -4,7 +4,7 @@ The classes are the single source: the commands' flags (`exmed_bert.cli`), the k
 limits and descriptions all come from the fields here. `exmed_bert.config` combines command line, file and defaults.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, get_args
@@ -87,6 +87,12 @@ class StepSettings(BaseModel):
         """Return what ``json_schema_extra`` of a field says."""
         said = cls.model_fields[name].json_schema_extra
         return said if isinstance(said, dict) else {}
+
+    def paths(self) -> Iterator[Path]:
+        """Yield the paths on this machine that the settings name, of what is read and of what is written."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            yield from (one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Path))
 
     def with_absolute_paths(self) -> Self:
         """Return the same settings with paths that hold in any process."""

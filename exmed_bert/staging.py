@@ -93,7 +93,7 @@ def _staged(folder: Path, shown: Path, whole: Collection[str], obsolete: Collect
         except OSError as error:
             raise InputError(f"{shown}: cannot be written: {error.strerror or error}") from error
         except InputError as error:
-            error.args = (str(error).replace(str(staging / NEW), str(folder)),)  # whose place the user knows
+            error.args = (str(error.args[0]).replace(str(staging / NEW), str(folder)),)  # whose place the user knows
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -72,7 +72,10 @@ def settle(path: Path) -> None:
     Raises:
         InputError: that fails.
     """
-    path = Path(os.path.realpath(path))
+    try:
+        path = Path(os.path.realpath(path))
+    except ValueError:  # a name that no file has
+        return
     for folder in (path, path.parent, path.parent.parent):
         if os.path.lexists(folder / _COMMITTED):
             try:

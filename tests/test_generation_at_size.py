@@ -155,11 +155,12 @@ def test_a_killed_run_leaves_no_file_that_looks_whole(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.slow
-def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_workers_too(number: signal.Signals, tmp_path: Path) -> None:
     run = start_run(tmp_path / "p.jsonl")
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(run.pid, number)  # as a terminal does, and a batch system
     _, errors = run.communicate(timeout=60)
-    assert run.returncode == 130 and errors.startswith("Error: stopped") and errors.count("\n") == 1
+    assert run.returncode == 128 + number and errors.startswith("Error: stopped") and errors.count("\n") == 1
     assert group_is_gone(run.pid) and not list(tmp_path.iterdir())
 
 

@@ -33,6 +33,7 @@ from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.files import existing_file, read_json
 from exmed_bert.staging import save_tensors
 from exmed_bert.startup import called
+from exmed_bert.swap import settle
 
 LENGTHS = "lengths.npy"
 CODE_COUNTS = "code_counts.npy"
@@ -437,4 +438,5 @@ def open_dataset(path: Path | str) -> PatientDataset:
     Raises:
         InputError: as `PatientDataset.load` and `open_folder` do.
     """
+    settle(Path(path))
     return open_folder(Path(path)) if Path(path).is_dir() else PatientDataset.load(path)

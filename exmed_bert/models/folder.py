@@ -32,6 +32,7 @@ from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertFo
 from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
 from exmed_bert.staging import atomic_write, save_tensors, staged_files, write_json
+from exmed_bert.swap import settle
 
 CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
 PRETRAINING, FINETUNING = "pretraining.json", "finetuning.json"
@@ -118,6 +119,7 @@ def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, Mo
     Raises:
         InputError: as `read_pretrained`.
     """
+    settle(folder)
     path = folder / FINETUNING
     if not path.is_file():
         raise InputError(f"{folder}: --model-dir: holds no {FINETUNING}, expected the --output-dir of a fine-tuning")
@@ -143,6 +145,7 @@ def _form(model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, record: "
 
 
 def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVocabulary]:
+    settle(folder)
     where = f"{folder}: --model-dir"
     lacks = [name for name in (CONFIG, VOCABULARY) if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in _WEIGHTS):
@@ -247,6 +250,7 @@ def read_record(folder: Path) -> PretrainingRecord | None:
     Raises:
         InputError: the file is there and damaged.
     """
+    settle(folder)
     path = folder / PRETRAINING
     if not path.is_file():
         return None

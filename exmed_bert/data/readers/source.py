@@ -13,6 +13,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.stored import META, Stored, called_by_url
 from exmed_bert.stores import StorePath
+from exmed_bert.swap import settle
 
 TABLE_FORMATS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".parquet")
 _SHARD = re.compile(r"[._-]?(?:part|shard|chunk)?[._-]?\d*", re.IGNORECASE)  # a name that only numbers a shard
@@ -48,6 +49,7 @@ class Source:
         """
         found: dict[Path, None] = {}
         for path in map(Path, paths):
+            settle(path)
             if not path.is_dir():
                 found[files.existing_file(path, hint)] = None
                 continue
