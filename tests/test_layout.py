@@ -30,6 +30,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
         "stores",
         "cli",
         "work_folder",
+        "yaml_file",
     },
     {"reference", "data"},
     {"cohorts", "synthetic", "clinvec"},
