@@ -92,8 +92,8 @@ def _staged(folder: Path, shown: Path, whole: Collection[str], obsolete: Collect
             swap_in(staging, folder, whole, obsolete)
         except OSError as error:
             raise InputError(f"{shown}: cannot be written: {error.strerror or error}") from error
-        except InputError as error:
-            error.args = (str(error.args[0]).replace(str(staging / NEW), str(folder)),)  # whose place the user knows
+        except InputError as error:  # the user knows the place of the file
+            error.args = (Exception.__str__(error).replace(str(staging / NEW), str(folder)),)
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
