@@ -4,7 +4,6 @@ Of generation, conversion and opening with patients, workers and shards; of trai
 
     python benchmarks/scaling.py                                # a quarter of an hour
     python benchmarks/scaling.py --patients 10000000            # half an hour, 10 GB of disk
-    python benchmarks/scaling.py --population data/population   # made by generate --shards; it is not generated again
 
 `scaling_population` and `scaling_epoch` say what a figure is.
 """
@@ -15,7 +14,15 @@ from pathlib import Path
 
 from common import Measurement, at_least_one, load_average, report
 from scaling_epoch import figures_of_epochs
-from scaling_population import BLOCK, WORKERS, figures_of_conversions, figures_of_shards, figures_of_training, generated
+from scaling_population import (
+    BLOCK,
+    WORKERS,
+    figures_of_conversions,
+    figures_of_shards,
+    figures_of_training,
+    generated,
+    on_disk,
+)
 
 FILES = 40
 
@@ -26,7 +33,6 @@ def given() -> argparse.Namespace:
     parser.add_argument("--patients", type=at_least_one, default=1_000_000, help="to convert [default: 1000000]")
     parser.add_argument("--small", type=at_least_one, default=400_000, help="of the shards [default: 400000]")
     parser.add_argument("--repeats", type=at_least_one, default=3, help="of short measurements [default: 3]")
-    parser.add_argument("--population", type=Path, help="folder of --patients in shards that are there already")
     parser.add_argument("--folder", type=Path, help="where to write and remove again [default: a temporary one]")
     return parser.parse_args()
 
@@ -38,15 +44,15 @@ def main() -> None:
     figures: list[Measurement] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        population = options.population or folder / "population"
-        if options.population is None:
-            figures += generated(population, options.patients, min(FILES, options.patients // BLOCK), WORKERS[-1])
+        population = folder / "population"
+        figures += generated(population, options.patients, min(FILES, options.patients // BLOCK), WORKERS[-1])
         files = sorted(population.glob("part-*"))
         figures += figures_of_conversions(files, options.patients, folder / "dataset.pt")
+        figures += on_disk(files, options.patients, folder / "dataset.pt")
         figures += figures_of_training(folder / "dataset.pt", folder)
         figures += figures_of_shards(folder, options.small, options.repeats)
         figures += figures_of_epochs(folder, options.repeats)
-    del options.population, options.folder  # they say nothing of the figures
+    del options.folder  # it says nothing of the figures
     report("scaling", options, load, figures)
 
 

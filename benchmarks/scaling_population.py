@@ -74,7 +74,9 @@ def generated(folder: Path, patients: int, files: int, workers: int) -> list[Mea
     """Generate the population."""
     flags = ["-n", patients, "-s", SEED, "--shards", files, "--workers", workers, "-o", folder]
     command = script("generate_synthetic_patients.py", *flags)
-    return step(f"generation, {patients:,} patients in {files} files, {workers} workers", patients, command)[1]
+    name = f"generation, {patients:,} patients in {files} files, {workers} workers"
+    seconds, figures = step(name, patients, command)
+    return [*figures, Measurement("generation, rate", [patients / seconds], "patients/s")]
 
 
 def conversion(files: list[Path], output: Path, workers: int, shard_size: int = 250_000) -> list[str]:
@@ -106,6 +108,26 @@ def figures_of_conversions(files: list[Path], patients: int, output: Path) -> li
         Measurement("conversion: each further million patients, fitted", [slope * 1e6], "s"),
         Measurement("conversion: rate, fitted", [1 / slope], "patients/s", at_least=40_000),
         Measurement("conversion: R² of the line", [explained], "of the variance"),
+    ]
+
+
+def on_disk(files: list[Path], patients: int, output: Path) -> list[Measurement]:
+    """Return how large the population and its datasets are."""
+    from exmed_bert.data.shards import open_dataset
+
+    datasets = [output.with_name(f"{output.stem}_{split}.pt") for split in ("train", "val")]
+    opened = [open_dataset(path) for path in datasets]
+    kept = sum(map(len, opened))
+    of_datasets = [file for path in datasets for file in (path.iterdir() if path.is_dir() else [path])]
+    tokens = sum(int(dataset.lengths.sum()) for dataset in opened)
+    return [
+        Measurement(
+            "on disk, population", [sum(file.stat().st_size for file in files) / patients], "bytes per patient"
+        ),
+        Measurement(
+            "on disk, datasets", [sum(file.stat().st_size for file in of_datasets) / kept], "bytes per patient"
+        ),
+        Measurement("tokens per patient", [tokens / kept], "tokens"),
     ]
 
 
