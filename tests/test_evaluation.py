@@ -28,6 +28,7 @@ from exmed_bert.evaluation.bootstrap import (
 from exmed_bert.evaluation.explain import TOLERANCE, by_code, integrated_gradients
 from exmed_bert.evaluation.features import RECENCY_DAYS, features, groups_of
 from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
+from exmed_bert.evaluation.membership import membership, patient_losses
 from exmed_bert.evaluation.metrics import METRICS, SENSITIVITIES, Predictions, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
@@ -476,3 +477,15 @@ def test_no_metric_of_a_handful_of_outcomes_is_shared(tmp_path: Path) -> None:
     assert [(model["metrics"], model["series"]) for model in content["models"]] == [({}, None)] * 3
     page = written[0].read_text(encoding="utf-8")
     assert "metrics are not shown" in page and not re.search(r"AUROC\D{0,20}\d\.\d", page)
+
+
+def test_a_patient_whose_loss_is_low_was_trained_on() -> None:
+    rng = np.random.default_rng(3)
+    counts = np.array([2, 0, 1, 3])
+    assert patient_losses(np.array([1.0, 3.0, 5.0, 6.0, 6.0, 9.0]), counts).tolist() == [2.0, 5.0, 7.0]
+    same = [membership(rng.normal(size=200), rng.normal(size=200)) for _ in range(200)]
+    covered = np.mean([one["membership_auc_low"] <= 0.5 <= one["membership_auc_high"] for one in same])
+    assert 0.9 < covered < 0.99, "an interval of 95 %"
+    remembered = membership(rng.normal(-2, size=200), rng.normal(size=200))
+    assert remembered["membership_auc"] == pytest.approx(0.921, abs=0.03) and remembered["membership_auc_low"] > 0.85
+    assert membership(np.zeros(5), np.ones(9))["membership_auc"] == 1.0

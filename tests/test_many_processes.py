@@ -147,6 +147,7 @@ def test_all_patients_are_seen_and_all_validation_patients_count(small_datasets:
     assert results["train_epochs"] == 2
     labels = MaskedCodeCollator(val.info, False, validation=True)(val.batch(range(len(val))))["code_labels"]
     assert results["eval_masked_codes"] == int((labels != IGNORED).sum())
+    assert results["eval_membership_auc_low"] < results["eval_membership_auc"] < results["eval_membership_auc_high"]
 
 
 def test_the_first_process_alone_writes(under_torchrun: Path) -> None:

@@ -166,7 +166,9 @@ def test_intervals_of_none_and_all_are_exact() -> None:
 def predictions(labels: Any, ranks: Any) -> MaskedCodePredictions:
     labels, ranks = np.array(labels), np.array(ranks)
     empty = np.empty(0)
-    return MaskedCodePredictions(labels, ranks, ranks.astype(float), empty.astype(int), empty.reshape(0, 2))
+    return MaskedCodePredictions(
+        labels, ranks, ranks.astype(float), empty.astype(int), empty.astype(int), empty.reshape(0, 2)
+    )
 
 
 def test_codes_are_matched_by_frequency() -> None:

@@ -110,6 +110,8 @@ def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Pa
         assert 0 <= results[f"eval_{group}accuracy_top1"] <= results[f"eval_{group}accuracy_top10"] <= 1
     assert results["eval_plos_patients"] == len(PatientDataset.load(small_datasets / "small_val.pt"))
     assert {"eval_plos_accuracy", "eval_plos_f1", "eval_perplexity", "train_codes_per_second"} <= set(results)
+    low, auc, high = (results[f"eval_membership_auc{end}"] for end in ("_low", "", "_high"))
+    assert 0 <= low < auc < high <= 1
 
     board = EventAccumulator(str(data_dir / "logs")).Reload()
     assert [event.step for event in board.Scalars("eval_accuracy_top1")] == [12, 24, 24]

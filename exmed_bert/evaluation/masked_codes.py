@@ -22,12 +22,14 @@ class MaskedCodePredictions:
         labels: (n,) int32, the code that was masked.
         ranks: (n,) int32, how many codes scored higher than it; 0 is a hit at 1.
         losses: (n,) float64, its negative log-likelihood in nats.
+        counts: (m,) int32, masked positions of each patient, in the order of the positions.
         plos_labels, plos_logits: (p,) 0/1 and (p, 2), of the patients whose length of stay is known.
     """
 
     labels: np.ndarray
     ranks: np.ndarray
     losses: np.ndarray
+    counts: np.ndarray
     plos_labels: np.ndarray
     plos_logits: np.ndarray
 
@@ -38,23 +40,28 @@ def predict(
 ) -> MaskedCodePredictions:
     """Run the model over batches and keep a few numbers for each masked position, never the logits."""
     labels, ranks, losses = _Column(np.int32), _Column(np.int32), _Column(np.float64)
+    counts = _Column(np.int32)
     plos_labels, plos_logits = _Column(np.int64), _Column(np.float32, 2)
     was_training = model.training
     model.eval()
     for batch in batches:
         output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
-        label = batch["code_labels"][batch["code_labels"] != IGNORED].to(device)
+        masked = batch["code_labels"] != IGNORED
+        label = batch["code_labels"][masked].to(device)
         logits = output.masked_logits.float()
         own = logits.gather(1, label[:, None])
         labels.extend(label)
         ranks.extend((logits > own).sum(dim=1))
         losses.extend(F.cross_entropy(logits, label, reduction="none"))
+        counts.extend(masked.sum(dim=1))
         if output.plos_logits is not None and "plos_label" in batch:
             known = batch["plos_label"] != IGNORED
             plos_labels.extend(batch["plos_label"][known])
             plos_logits.extend(output.plos_logits.float().cpu()[known.cpu()])
     model.train(was_training)
-    return MaskedCodePredictions(labels.values, ranks.values, losses.values, plos_labels.values, plos_logits.values)
+    return MaskedCodePredictions(
+        labels.values, ranks.values, losses.values, counts.values, plos_labels.values, plos_logits.values
+    )
 
 
 def merge(parts: list[MaskedCodePredictions]) -> MaskedCodePredictions:

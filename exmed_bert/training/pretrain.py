@@ -130,6 +130,7 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
         else:  # one of several processes: the first one reports
             trainer.train(resume_from_checkpoint=_path(folder.checkpoint))
             trainer.predict_masked_codes()
+            trainer.predict_masked_codes(trainer.train_sample, in_training=True)
             trainer.full_state_dict()
     _leave_group()
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from exmed_bert import console
 from exmed_bert.evaluation import masked_codes
+from exmed_bert.evaluation.membership import membership, patient_losses
 from exmed_bert.models.folder import write_pretrained
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.staging import atomic_write
@@ -23,12 +24,15 @@ def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, se
     """Return the metrics of all validation patients, what guessing would score, and the speed of training.
 
     ``train_data_wait_fraction`` is the share of the time in which this process waited for batches. A GPU may have been
-    at work on earlier steps meanwhile, so it idled for at most that.
+    at work on earlier steps meanwhile, so it idled for at most that. ``membership_auc`` compares the losses of as many
+    training patients as an evaluation looks at with those of the validation patients (`evaluation.membership`).
     """
     train = trainer.train_dataset
     found = trainer.predict_masked_codes()
     results = masked_codes.summarize(found, trainer.eval_dataset, trainer.model.config.plos_weight)
     results |= masked_codes.most_frequent_code_accuracy(train, found.labels)
+    remembered = trainer.predict_masked_codes(trainer.train_sample, in_training=True)
+    results |= membership(*(patient_losses(part.losses, part.counts) for part in (remembered, found)))
     steps = plan.total_steps - folder.first_step
     epochs = steps / plan.steps_per_epoch
     results |= {
@@ -68,6 +72,11 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
     shown += [("always the most frequent diagnosis or drug", "eval_baseline_entity_top1")]
     shown += [("PLOS AUROC", "eval_plos_auroc")]
     rows: list[tuple[str, Any]] = [(label, f"{results[name]:.4f}") for label, name in shown if name in results]
+    if "eval_membership_auc" in results:
+        low, high = (results[f"eval_membership_auc_{end}"] for end in ("low", "high"))
+        rows.append(
+            ("trained on or not, told by the loss", f"{results['eval_membership_auc']:.2f} ({low:.2f} to {high:.2f})")
+        )
     rows.append(("codes per second in training", f"{results['train_codes_per_second']:,.0f}"))
     rows.append(("seconds", f"{seconds:.1f}"))
     masked = results["eval_masked_codes"]

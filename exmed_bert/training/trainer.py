@@ -199,13 +199,15 @@ class PretrainingTrainer(PatientTrainer):
 
         Args:
             model, args, train_dataset, eval_dataset: as a Trainer takes them.
-            eval_max_patients: how many validation patients an evaluation during training looks at.
+            eval_max_patients: how many validation patients an evaluation during training looks at; as many training
+                patients are compared with them at its end.
             unseen: codes whose rows are estimated when training ends.
             forecast_prob: share of the patients with a forecast in place of masked codes.
         """
         self._unseen = unseen
         plos = bool(model.config.predict_los)
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
+        self.train_sample = evaluation_sample(train_dataset, len(self.eval_sample), args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         collator = MaskedCodeCollator(train_dataset.info, plos, forecast_prob=forecast_prob, seed=args.seed)
         super().__init__(model, args, train_dataset, eval_dataset, collator, collator)
@@ -229,24 +231,32 @@ class PretrainingTrainer(PatientTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
         return result
 
-    def predict_masked_codes(self, patients: np.ndarray | None = None) -> masked_codes.MaskedCodePredictions:
-        """Return what the model says at the masked positions of validation patients; None takes all of them."""
-        patients = np.arange(len(self.eval_dataset)) if patients is None else patients
+    def predict_masked_codes(
+        self, patients: np.ndarray | None = None, *, in_training: bool = False
+    ) -> masked_codes.MaskedCodePredictions:
+        """Return what the model says at masked positions, masked as in validation.
+
+        Args:
+            patients: rows of the validation patients, or of the training patients; None takes all of them.
+            in_training: whether they are training patients.
+        """
+        dataset = self.train_dataset if in_training else self.eval_dataset
+        patients = np.arange(len(dataset)) if patients is None else patients
         with self.accelerator.autocast():
-            found = masked_codes.predict(self.model, self._eval_batches(patients), self.args.device)
+            found = masked_codes.predict(self.model, self._eval_batches(dataset, patients), self.args.device)
         if self.args.world_size == 1:
             return found
         parts: list[Any] = [None] * self.args.world_size
         torch.distributed.all_gather_object(parts, found)
         return masked_codes.merge(parts)
 
-    def _eval_batches(self, patients: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield this process's batches of the given validation patients, sorted by length.
+    def _eval_batches(self, dataset: PatientDataset, patients: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield this process's batches of the given patients, sorted by length.
 
         All processes get the same number of batches: where the model is spread over them, they compute together.
         """
-        order = patients[np.argsort(self.eval_dataset.lengths[patients], kind="stable")]
+        order = patients[np.argsort(dataset.lengths[patients], kind="stable")]
         most = -(-len(order) // self.args.world_size)
         batches = -(-most // self.args.per_device_eval_batch_size)
         for batch in np.array_split(order[self.args.process_index :: self.args.world_size], max(batches, 1)):
-            yield self._eval_collator(self.eval_dataset.batch(batch))
+            yield self._eval_collator(dataset.batch(batch))
