@@ -125,6 +125,24 @@ class TestReader:
         folder = write_clinvec_folder(tmp_path, {"icd10cm": ["e119", "E10-E14", "ICD10CM:I10"]}, 4)
         assert set(read_clinvec(folder, "icd10cm").rows) == {("icd10cm", "E11.9"), ("icd10cm", "I10")}
 
+    def test_a_file_that_may_not_be_whole_is_a_warning(self, tmp_path):
+        codes = [f"I{i}" for i in range(10, 40)]
+        folder = write_clinvec_folder(tmp_path, {"icd10cm": codes}, 4)
+        path = folder / "ClinVec_icd10cm.csv"
+        header, *rows = rows_of(path)
+        rewrite(path, [header, *rows[3:]])  # a tenth has none, which may well be
+        found = read_clinvec(folder, "icd10cm")
+        assert found.without == {"icd10cm": 3} and not found.warnings
+        rewrite(path, [header, *rows[4:]])
+        (warning,) = read_clinvec(folder, "icd10cm").warnings
+        assert "4 of the 30 nodes of icd10cm in ClinGraph_nodes.csv have no vector; is the file whole?" in warning
+
+    def test_a_code_in_two_spellings_is_a_warning(self, tmp_path):
+        folder = write_clinvec_folder(tmp_path, {"icd10cm": ["E11.9", "e119", "I10"]}, 4)
+        found = read_clinvec(folder, "icd10cm")
+        assert set(found.rows) == {("icd10cm", "E11.9"), ("icd10cm", "I10")} and found.sizes == {"icd10cm": 2}
+        assert "1 codes stand there a second time in another spelling, the first of them E11.9" in found.warnings[0]
+
     def test_files_saved_again_by_other_programs(self, published, folder):
         """A byte order mark, Windows line ends, a named index column and blank lines at the end change nothing."""
         for path in folder.glob("*.csv"):
@@ -257,7 +275,7 @@ class TestReaderErrors:
     def test_two_vectors_for_one_node(self, folder):
         index = rows_of(folder / "ClinVec_atc.csv")[1][0]
         self.spoil(folder / "ClinVec_atc.csv", 5, 0, index)
-        self.read(folder, f"ClinVec_atc.csv: line 5: node_index {index} stands a second time")
+        self.read(folder, f"ClinVec_atc.csv: line 5: node_index {index}: the code ", "stands a second time")
 
     def test_two_nodes_with_one_index(self, folder):
         first, second = rows_of(folder / "ClinGraph_nodes.csv")[1:3]

@@ -71,7 +71,10 @@ def initialize_codes(
             f"--hidden-size: {hidden_size} differs from the {dimension} dimensions of the ClinVec vectors in "
             f"{settings.clinvec_dir}; give --resize-if-needed or --hidden-size {dimension}"
         )
-    sizes = ", ".join(f"{name} {size:,}" for name, size in clinvec.sizes.items())
+    sizes = ", ".join(
+        f"{name} {size:,}" + (f" ({clinvec.without[name]:,} nodes without)" if name in clinvec.without else "")
+        for name, size in clinvec.sizes.items()
+    )
     notes = [f"ClinVec vectors in {settings.clinvec_dir}: {sizes}"]
     table = clinvec.vectors
     if len(table):

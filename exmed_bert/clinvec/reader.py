@@ -39,6 +39,7 @@ FOLDER_CONTENT = f"{NODES_FILE} and ClinVec_<vocabulary>.csv"
 _NODE_TYPES = {"snomedct": "snomedct_us", "umls": "umls_cui"}
 VOCABULARIES = ("icd10cm", "icd9cm", "atc", "cpt", "rxnorm", "phecode", "lnc", "snomedct", "umls")
 AUTO = "auto"
+_MOST_WITHOUT = 0.1  # share of a vocabulary's nodes without a vector; above it, a file is likely to be cut short
 
 # Nameless as published; pandas names the column when it saves the file again.
 _INDEX_NAMES = ("", "node_index", "Unnamed: 0")
@@ -54,12 +55,14 @@ class ClinVecVectors:
             serves none of our systems stands under its own name.
         vectors: (rows, dimension) float32, as published.
         sizes: the number of codes of each vocabulary.
+        without: nodes of each vocabulary that have no vector, where there are any.
         warnings: what was left out, a line each.
     """
 
     rows: dict[CodeKey, int]
     vectors: np.ndarray
     sizes: dict[str, int] = field(default_factory=dict)
+    without: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -94,7 +97,7 @@ def read_clinvec(
 
     rows: dict[CodeKey, int] = {}
     kept: list[np.ndarray] = []
-    sizes, warnings = {}, []
+    sizes, without, warnings = {}, {}, []
     first = next(iter(tables.values()))
     for name, table in tables.items():
         if table.vectors.shape[1] != first.vectors.shape[1]:
@@ -109,17 +112,39 @@ def read_clinvec(
                 f"{table.path}: {int((~finite).sum()):,} of {len(finite):,} vectors hold a value that is no finite "
                 f"number and are left out, the first that of {codes[int(np.argmin(finite))]}"
             )
+        if nodes is not None and (missing := (of_type := nodes.count(_node_type(name))) - len(codes)) > 0:
+            without[name] = missing
+            if missing > _MOST_WITHOUT * of_type:
+                warnings.append(
+                    f"{table.path}: {missing:,} of the {of_type:,} nodes of {name} in {nodes.path.name} have no "
+                    "vector; is the file whole?"
+                )
         system = _system_of(name)
+        repeated: list[str] = []
         start = sum(map(len, kept))
         taken: list[int] = []
         for row in np.flatnonzero(finite).tolist():
             code = codes[row] if system is None else normalize(codes[row], system)
-            if code is not None and (system or name, code) not in rows:
-                rows[system or name, code] = start + len(taken)
-                taken.append(row)
+            if code is None:
+                continue
+            if (system or name, code) in rows:
+                repeated.append(code)
+                continue
+            rows[system or name, code] = start + len(taken)
+            taken.append(row)
+        if repeated:
+            warnings.append(
+                f"{table.path}: {len(repeated):,} codes stand there a second time in another spelling, the first of "
+                f"them {repeated[0]}; the vector that comes first is read"
+            )
         kept.append(table.vectors[taken])
         sizes[name] = len(taken)
-    return ClinVecVectors(rows, np.concatenate(kept), sizes, warnings)
+    return ClinVecVectors(rows, np.concatenate(kept), sizes, without, warnings)
+
+
+def _node_type(vocabulary: str) -> str:
+    """Return how the ids of a vocabulary's nodes end."""
+    return _NODE_TYPES.get(vocabulary, vocabulary)
 
 
 def _system_of(vocabulary: str) -> str | None:
@@ -193,6 +218,10 @@ class _Nodes:
     indices: np.ndarray
     ids: list[str]
 
+    def count(self, node_type: str) -> int:
+        """Return how many nodes are of a type."""
+        return sum(node_id.lower().endswith(f":{node_type}") for node_id in self.ids)
+
 
 @dataclass(frozen=True)
 class _VectorFile:
@@ -228,7 +257,7 @@ class _VectorFile:
 
     def codes(self, name: str, nodes: _Nodes | None) -> list[str]:
         """Return the code of each row, as the file or the graph spells it; nodes are needed unless ``by_id``."""
-        node_type = _NODE_TYPES.get(name, name)
+        node_type = _node_type(name)
         if self.by_id:
             ids = [key if ":" in key else f"{key}:{node_type}" for key in self.keys]
         else:
@@ -251,7 +280,9 @@ class _VectorFile:
                     "are both files of one release, and is the first column the node_index?"
                 )
             if node_id in seen:
-                raise InputError(f"{self._where(key)} stands a second time, expected one vector for each node")
+                raise InputError(
+                    f"{self._where(key)}: the code {code.strip()} stands a second time, expected each code once"
+                )
             seen.add(node_id)
             codes.append(code.strip())
         return codes
