@@ -143,13 +143,9 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory, deaths: Path) -> Iterato
             found._client.wait_for_workers(2, timeout=60)
         yield address
     finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for process in started:  # all they have is in a temporary folder
+            process.kill()
+            process.wait()
 
 
 def process_id(_: object) -> int:
