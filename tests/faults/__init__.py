@@ -13,7 +13,8 @@ Each run is a process of its own, forked, which costs milliseconds; what takes l
 computed once before and patched in, for only the writing is looked at.
 
 After an error: all files under ``root`` are the old ones or the new ones, byte by byte, nothing hidden is left, and
-the user reads one line. After a kill: the same once a reader has looked at the targets (`staging.settle`), and the same
+the user reads one line. After a kill: the same once a reader has looked at the targets (`swap.settle`), and the same
 command then succeeds and leaves the new files and nothing else. Files that pyarrow, numpy and torch write in C are
-reached by a limit on the size of files (`check_sizes`).
+reached by a limit on the size of files (`check_sizes`). Where a command promises something else, as pretraining does
+with its checkpoints, use `run`, `Shim.points` and `content` by themselves.
 """
