@@ -43,7 +43,7 @@ from exmed_bert.models.folder import read_pretrained
 from exmed_bert.reference import tables
 from exmed_bert.settings import BASELINES, FinetuneSettings
 from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
-from exmed_bert.training.tracking import MetricsWriter
+from exmed_bert.training.metrics_writer import MetricsWriter
 
 PATIENTS, TRAINED_ON = 60_000, 1 / 3
 ENDPOINTS = ("I50.9", "N18.30", "E11.65", "F33.1")

@@ -56,7 +56,7 @@ def use_torchs_optimizer() -> None:
 
 def use_mlflow_in_this_process() -> None:
     """Have tracking write to MLflow's database by itself, where it would start a process."""
-    from exmed_bert.training import tracking
+    from exmed_bert.training import metrics_writer
 
     class Writer:
         """Stands in for the process: what is written to it is recorded at once."""
@@ -64,12 +64,10 @@ def use_mlflow_in_this_process() -> None:
         returncode = 0
 
         def __init__(self, command: list[str], **__: Any) -> None:
-            from mlflow import MlflowClient
-
             from exmed_bert.training import mlflow_writer
 
             *_, database, artifacts, experiment, name, key = command
-            self._client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+            self._client = mlflow_writer.open_database(Path(database), artifacts)
             self._run = mlflow_writer.open_run(self._client, artifacts, experiment, name, key)
             self._write = mlflow_writer.write
             self.stdin = self
@@ -83,13 +81,12 @@ def use_mlflow_in_this_process() -> None:
         def flush(self) -> None:
             pass
 
-        def poll(self) -> None:
-            return None
-
-        def communicate(self) -> None:
+        def communicate(self, timeout: float | None = None) -> None:
             pass
 
-    tracking.subprocess = types.SimpleNamespace(Popen=Writer, PIPE=subprocess.PIPE)  # type: ignore[assignment]
+    metrics_writer.subprocess = types.SimpleNamespace(  # type: ignore[assignment]
+        Popen=Writer, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+    )
 
 
 def now() -> np.ndarray:

@@ -29,7 +29,7 @@ from exmed_bert import PatientDataset
 from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
 from exmed_bert.startup import SCRIPTS
-from exmed_bert.training import tracking
+from exmed_bert.training import metrics_writer
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples" / "writers").glob("[a-z]*.py"))
 YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
@@ -88,7 +88,7 @@ class Project:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Return the copy; a process that only reads is in place of MLflow's writer, whose import takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
         yield Project(tmp_path_factory.mktemp("user") / "project")
 
 

@@ -26,7 +26,7 @@ from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
 from exmed_bert.config import section_of
 from exmed_bert.settings import StepSettings, flag
-from exmed_bert.training import tracking
+from exmed_bert.training import metrics_writer
 
 EXAMPLES = ROOT / "examples"
 # What each command is run with. {w} is the folder with the data, {o} the run's own, {e} the examples. An option of a
@@ -172,7 +172,7 @@ def run(name: str, text: str, **folders: Path) -> str:
 def no_mlflow() -> Iterator[None]:
     """Put a process that only reads in place of MLflow's writer, whose import takes longer than most of these runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
         yield
 
 

@@ -1,26 +1,49 @@
 """MLflow's writer: a process that outlives the training by a moment."""
 
+import contextlib
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from exmed_bert.training.tracking import MetricsWriter, viewers
+from exmed_bert.training.metrics_writer import MetricsWriter
+from exmed_bert.training.tracking import viewers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="processes are forked")]
 
 
 def write(
     database: Path, *messages: dict[str, object], experiment: str = "experiment"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "exmed_bert.training.mlflow_writer", str(database)]
-    command += [(database.parent / "artifacts").as_uri(), experiment, "name", "key"]
-    lines = "".join(json.dumps(message) + "\n" for message in messages)
-    return subprocess.run(command, input=lines, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    """Have the writer write messages, as a process of its own that need not import MLflow again."""
+    from exmed_bert.training import mlflow_writer
+
+    with tempfile.TemporaryFile("w+") as lines, tempfile.TemporaryFile("w+") as said:
+        lines.write("".join(json.dumps(message) + "\n" for message in messages))
+        lines.seek(0)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                sys.stdin, sys.stderr = lines, said
+                artifacts = (database.parent / "artifacts").as_uri()
+                mlflow_writer.main(str(database), artifacts, experiment, "name", "key")
+                code = 0
+            except SystemExit as end:
+                print(end.code, file=sys.stderr)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        return subprocess.CompletedProcess([], code, "", said.read())
 
 
 def test_a_killed_run_is_marked_and_goes_on_as_the_same_run(tmp_path: Path) -> None:
@@ -41,11 +64,68 @@ def test_a_killed_run_is_marked_and_goes_on_as_the_same_run(tmp_path: Path) -> N
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == [1, 2, 3]
 
 
-def test_a_database_that_cannot_be_written_stops_the_run_with_one_line(tmp_path: Path) -> None:
-    (tmp_path / "mlruns.db").write_text("this is no database " * 100)
-    refused = pytest.raises(OSError, match=r"MLflow's database cannot be written: MLflow: .*not a database")
-    with refused, MetricsWriter(tmp_path, "name", "key", 0) as writer:
-        writer.add({"loss": 1.0}, 1)
+def metrics_of(database: Path) -> list[float]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    (run,) = client.search_runs(["1"])
+    return [metric.value for metric in client.get_metric_history(run.info.run_id, "loss")]
+
+
+@pytest.mark.parametrize("damage", ["no database", "half made", "garbled"])
+def test_a_database_that_cannot_be_opened_is_archived(damage: str, tmp_path: Path, whole_database: Path) -> None:
+    database = tmp_path / "mlruns.db"
+    if damage == "no database":
+        database.write_text("this is no database " * 100)
+    elif damage == "half made":
+        with contextlib.closing(sqlite3.connect(database)) as opened:
+            opened.execute("CREATE TABLE model_versions (name VARCHAR(256))")
+    else:
+        whole = whole_database.read_bytes()
+        database.write_bytes(whole[:8192] + b"garbled" * 2000 + whole[8192 + 14000 :])
+    before = database.read_bytes()
+
+    done = write(database, {"metrics": [["loss", 3.0, 1000, 1]]}, {"status": "FINISHED"})
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Warning: {database}: cannot be opened and is archived as mlruns.db.20"), line
+    assert metrics_of(database) == [3.0]
+    (archive,) = tmp_path.glob("mlruns.db.*")
+    assert archive.read_bytes() == before or damage == "half made"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def whole_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    database = tmp_path_factory.mktemp("whole # 100%25?") / "mlruns.db"  # characters that mean something in addresses
+    done = write(database, {"metrics": [["loss", 2.0, 1000, 1]]}, {"status": "FINISHED"})
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert [path.name for path in database.parent.iterdir()] == ["mlruns.db"]
+    return database
+
+
+def test_a_database_that_is_in_use_is_not_archived(whole_database: Path, tmp_path: Path) -> None:
+    database = Path(shutil.copy(whole_database, tmp_path))
+    with contextlib.closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        done = write(database, {"status": "FINISHED"})
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "database is locked"
+    assert [path.name for path in tmp_path.iterdir()] == ["mlruns.db"]
+
+
+def test_what_cannot_be_written_is_a_warning_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlruns.db").mkdir()
+    (tmp_path / "logs").write_text("no folder")
+    with MetricsWriter(tmp_path, "name", "key", 0) as writer:
+        for step in range(3):
+            writer.add({"loss": 1.0}, step)
+            writer.flush()
+    board, mlflow = capsys.readouterr().err.splitlines()
+    goes_on = "cannot be written, and the run goes on without: "
+    assert board.startswith(f"Warning: TensorBoard's logs in {tmp_path / 'logs'} {goes_on}")
+    assert mlflow.startswith(f"Warning: MLflow's database {tmp_path / 'mlruns.db'} {goes_on}")
 
 
 def test_the_runs_page_is_that_of_the_experiment(tmp_path: Path) -> None:
@@ -64,7 +144,7 @@ def test_the_runs_page_is_that_of_the_experiment(tmp_path: Path) -> None:
 def test_the_writer_needs_no_search_path_and_adds_no_folder_to_it(tmp_path: Path) -> None:
     """It finds this package; an empty part of PYTHONPATH would let it import what lies in the current folder."""
     (tmp_path / "mlflow.py").write_text("raise SystemExit('imported from the current folder')")
-    code = "from pathlib import Path; from exmed_bert.training.tracking import MetricsWriter\n"
+    code = "from pathlib import Path; from exmed_bert.training.metrics_writer import MetricsWriter\n"
     code += "with MetricsWriter(Path('data'), 'name', 'key', 0) as writer: writer.add({'loss': 1.0}, 1)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", f"import sys; sys.path.remove(''); sys.path.insert(0, {str(ROOT)!r}); {code}"]

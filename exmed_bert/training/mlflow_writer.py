@@ -11,7 +11,11 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: no network at run time
@@ -19,10 +23,77 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
+
+from exmed_bert import console
+from exmed_bert.console import InputError
+from exmed_bert.files import atomic_write
 
 _KEY = "exmed_bert.run"  # tag that finds the MLflow run of a run folder
 _AT_ONCE = 1000  # metrics that MLflow takes in a call
+_NOT_ITS_CONTENT = {  # SQLite's codes for what has nothing to do with what stands in a database
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+
+
+def open_database(database: Path, artifacts: str) -> MlflowClient:
+    """Return a client of a database, made whole or not at all where there is none.
+
+    One that cannot be used, such as one whose making was interrupted, is archived, and a new one takes its place.
+
+    Raises:
+        InputError, MlflowException, SQLAlchemyError, sqlite3.Error, OSError: it cannot be made or written.
+    """
+    os.chdir(database.parent)  # the name alone stands in addresses, where a path's ? or # would mean something else
+    if database.exists():
+        try:
+            _check(database.name)
+        except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+            if not _NOT_ITS_CONTENT.isdisjoint(_codes(error)):
+                raise
+            archive = database.with_name(f"{database.name}.{datetime.now():%Y%m%d-%H%M%S}")
+            os.replace(database, archive)
+            for suffix in ("-journal", "-wal", "-shm"):  # SQLite's own, which belong to it
+                if (beside := Path(f"{database}{suffix}")).exists():
+                    os.replace(beside, f"{archive}{suffix}")
+            console.warn(f"{database}: cannot be opened and is archived as {archive.name}: {_line(error)}")
+    if not database.exists():
+        with atomic_write(database) as part:
+            SqlAlchemyStore(f"sqlite:///{part.name}", artifacts).engine.dispose()
+    return MlflowClient(tracking_uri=f"sqlite:///{database.name}")
+
+
+def _check(name: str) -> None:
+    """Raise an error where SQLite or MLflow cannot open a database of the current folder."""
+    opened = sqlite3.connect(name)
+    try:
+        found = opened.execute("PRAGMA quick_check(1)").fetchone()[0]
+    finally:
+        opened.close()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    # Another spelling than that of the client, since MLflow keeps connections by it.
+    SqlAlchemyStore(f"sqlite:///./{name}", "").engine.dispose()
+
+
+def _codes(error: BaseException | None) -> Iterator[int]:
+    """Yield SQLite's primary codes of an error and of those that it came from."""
+    while error is not None:
+        if isinstance(error, sqlite3.Error):
+            yield getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        error = error.__cause__ or error.__context__
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def open_run(client: MlflowClient, artifacts: str, experiment: str, name: str, key: str) -> str:
@@ -53,15 +124,15 @@ def main(database: str, artifacts: str, experiment: str, name: str, key: str) ->
         logging.getLogger(library).setLevel(logging.WARNING)
     status = "KILLED"
     try:
-        client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+        client = open_database(Path(database), artifacts)
         run = open_run(client, artifacts, experiment, name, key)
         for line in sys.stdin:
             message = json.loads(line)
             write(client, run, message)
             status = message.get("status", status)
         client.set_terminated(run, status=status)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        sys.exit(f"MLflow: {error}".splitlines()[0])
+    except (InputError, MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        sys.exit(_line(error))
 
 
 if __name__ == "__main__":

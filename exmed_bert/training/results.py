@@ -12,9 +12,10 @@ from exmed_bert.evaluation.membership import membership, patient_losses
 from exmed_bert.models.folder import write_pretrained
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.staging import atomic_write
+from exmed_bert.training.metrics_writer import PRETRAINING
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import RunFolder
-from exmed_bert.training.tracking import LOGGER, PRETRAINING, viewers
+from exmed_bert.training.tracking import LOGGER, viewers
 from exmed_bert.training.trainer import PretrainingTrainer
 
 _BY_EVENTS = re.compile(r"eval_\w+_accuracy_top1$")  # of one kind of event, or of novel codes
