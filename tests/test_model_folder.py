@@ -1,7 +1,9 @@
 """The folder of a model: what is written is read again, names of earlier releases too, and what is wrong is named."""
 
 import json
+import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,20 +122,65 @@ def test_a_write_that_fails_leaves_the_folder_as_it_was(
 # What is wrong -------------------------------------------------------------------------------------------------------
 
 
+def without_digests(folder: Path) -> Path:
+    """Return a folder as an earlier release wrote it, or one that was changed on purpose."""
+    (folder / "contents.json").unlink()
+    return folder
+
+
 def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
+    path = without_digests(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_record(folder: Path, **changes: Any) -> None:
+    path = without_digests(folder) / "pretraining.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def drop_weight(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
+    weights = load_file(without_digests(folder) / "model.safetensors")
     del weights["bert.embeddings.code_embeddings.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
 def put_a_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
+    (without_digests(folder) / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(ExMedBertConfig, protocol=2))
+
+
+class _Runs:
+    """Executes a function of a pickle's choice where it is loaded without care."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("executed",)
+
+
+def put_a_torch_file_that_executes(folder: Path) -> None:
+    (without_digests(folder) / "model.safetensors").unlink()
+    torch.save(_Runs(), folder / "pytorch_model.bin")
+
+
+def compress_weights(folder: Path) -> None:
+    (without_digests(folder) / "model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "pytorch_model.bin") as plain:
+        content = {entry.filename: plain.read(entry) for entry in plain.infolist()}
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, stored in content.items():
+            archive.writestr(name, stored)
+
+
+def tear(folder: Path, name: str) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+
+
+def flip(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    (folder / name).write_bytes(content)
+
+
+NO_TENSORS = r"pytorch_model\.bin: cannot be read: holds something else than tensors, or is damaged; nothing of it was"
 
 
 def remove_weights(folder: Path) -> None:
@@ -149,20 +196,62 @@ def remove_weights(folder: Path) -> None:
         (remove_weights, r"holds no model\.safetensors or pytorch_model\.bin; expected"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json: is not JSON"),
         (lambda f: edit_config(f, model_type="bert"), r"config\.json: model_type: 'bert', expected 'exmedbert'"),
-        (lambda f: edit_config(f, hidden_size="wide"), r"--model-dir: cannot be read: .*type must be tuple of ints"),
+        (lambda f: edit_config(f, hidden_size="wide"), r"config\.json: is damaged: hidden_size: 'wide' is not allowed"),
+        (lambda f: edit_config(f, hidden_size=2**40), r"hidden_size: 1099511627776 is not allowed, must be less than"),
+        (
+            lambda f: edit_config(f, num_hidden_layers=10**9),
+            r"asks for [\d,]+ parameters or more, but model\.saf",
+        ),
+        (lambda f: edit_config(f, hidden_size=16.0), r"hidden_size: 16\.0 is not allowed"),
+        (
+            lambda f: edit_config(f, hidden_size=17),
+            r"config\.json: is damaged: 2 attention heads do not divide hidden_",
+        ),
+        (lambda f: edit_config(f, hidden_dropout_prob=float("nan")), r"hidden_dropout_prob: nan is not allowed"),
+        (lambda f: edit_config(f, hidden_act="magic"), r"hidden_act: 'magic' is not allowed, expected an activation"),
+        (lambda f: edit_config(f, plos_weight=[1]), r"plos_weight: \[1\] is not allowed"),
+        (lambda f: edit_config(f, static_columns=["a"]), r"static_columns: \['a'\] is not allowed"),
+        (lambda f: edit_config(f, quantization_config=3), r"--model-dir: cannot be read: "),
+        (lambda f: (f / "config.json").write_text("[]"), r"config\.json: is damaged: expected keys and values"),
         (lambda f: edit_config(f, intermediate_size=8), r"dense\.\w+ has shape \(16.*config\.json asks for \(8"),
         (lambda f: edit_config(f, num_hidden_layers=2), r"has no weights for bert\.encoder\.layer\.1\."),
-        (lambda f: (f / "model.safetensors").write_bytes(b"torn"), r"--model-dir: cannot be read: "),
+        (
+            lambda f: tear(f, "model.safetensors"),
+            r"model\.safetensors: is damaged: has [\d,]+ bytes, expected [\d,]+; ",
+        ),
+        (
+            lambda f: flip(f, "model.safetensors"),
+            r"model\.safetensors: is damaged: does not match its digest; train",
+        ),
+        (lambda f: flip(f, "contents.json"), r": is damaged: "),
+        (lambda f: tear(without_digests(f), "model.safetensors"), r"model\.safetensors: cannot be read: is damaged: "),
         (drop_weight, r"has no weights for bert\.embeddings\.code_embeddings\.weight; expected the folder of a pretr"),
-        (put_a_pickle, r"--model-dir: cannot be read: "),
+        (put_a_pickle, NO_TENSORS),
+        (put_a_torch_file_that_executes, NO_TENSORS),
+        (compress_weights, NO_TENSORS),
         (lambda f: (f / "pretraining.json").write_text('{"max_length": 3}'), r"pretraining\.json: is damaged"),
+        *(
+            (lambda f, change=change: edit_record(f, **change), rf"pretraining\.json: is damaged: {where}")
+            for change, where in (
+                ({"max_length": 0}, "max_length: 0 is not allowed"),
+                ({"max_length": "30"}, "max_length: '30' is not allowed"),
+                ({"age_unit": "days"}, "age_unit: 'days' is not allowed"),
+                ({"trained_on": {}}, r"trained_on: \{\} is not allowed"),
+                ({"trained_on": [{"seed": 1}]}, r"holds no trained_on\.0"),
+                ({"trained_on": [{"seed": 1, "train_ratio": 2}]}, r"trained_on\.0\.\w+\.train_ratio: 2 is not allowed"),
+            )
+        ),
     ],
 )
-def test_a_damaged_folder_is_refused_in_one_line(damage: Callable[[Path], Any], message: str, folder: Path) -> None:
+def test_a_damaged_folder_is_refused_in_one_line(
+    damage: Callable[[Path], Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
     damage(folder)
     with pytest.raises(InputError, match=message) as error:
         read_pretrained(folder)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "weights_only" not in str(error.value)
+    assert not (folder.parent / "executed").exists()
 
 
 SPECIAL = {name: {"id": i, "entity": "default"} for i, name in enumerate(SPECIAL_TOKENS)}
@@ -173,6 +262,8 @@ SPECIAL = {name: {"id": i, "entity": "default"} for i, name in enumerate(SPECIAL
     [
         ([], "is damaged"),
         (SPECIAL | {"I10": 6}, "is damaged"),
+        (SPECIAL | {"I10": {"id": 6.0, "entity": "icd"}}, r"is damaged \(I10\.id: .* integer"),
+        (SPECIAL | {"I10": {"id": 6, "entity": None}}, r"is damaged \(I10\.entity: .* string"),
         (SPECIAL | {"I10": {"id": 6, "entity": "x"}}, "code system"),
         (SPECIAL | {"I10": {"id": 7, "entity": "icd"}}, "expected each id from 0 to 6 once"),
         (SPECIAL | {"I10": {"id": 6, "entity": "default"}}, "ids 0 to 5 to be PAD UNK CLS SEP MASK NA, and all others"),
@@ -259,7 +350,7 @@ OLD_PARAMETERS = {"forecast_head.": "ahead_classifier.", "prompt_scale": "answer
 
 def give_old_names(folder: Path) -> None:
     """Rewrite a folder as an earlier release would have written it."""
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((without_digests(folder) / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({OLD_KEYS.get(key, key): value for key, value in config.items()}))
     weights = load_file(folder / "model.safetensors")
     renamed = {}
@@ -296,7 +387,8 @@ def test_a_fine_tuned_model_with_old_names_is_the_same_model(
     model: ExMedBertForMaskedLM, info: DatasetInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classifier = outcome_model(model)
-    content = {"title": "PLOS", "max_length": 20, "age_unit": "years"}
+    content: dict[str, Any] = {"title": "PLOS", "max_length": 20, "age_unit": "years", "task": "plos"}
+    content |= {"min_history": 5, "temperature": 1.0, "bias": 0.0}
     write_finetuned(tmp_path, classifier, info.vocabulary, content | {"washout_days": 7})
     expected = logits(classifier)
     assert expected.std() > 0

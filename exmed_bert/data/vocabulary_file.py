@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import MANIFEST
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, CodeVocabulary
@@ -9,6 +12,14 @@ from exmed_bert.files import existing_file, read_json
 
 VOCABULARY = "vocab.json"
 DATASET = ".pt"
+
+
+class _Entry(TypedDict):
+    id: int
+    entity: str
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
 
 
 def check_source(path: Path) -> None:
@@ -51,13 +62,16 @@ def read_vocabulary(path: Path) -> CodeVocabulary:
     Raises:
         InputError: the file is missing, damaged, or another vocabulary.
     """
-    content = read_json(path)
     try:
-        entries = sorted(content.items(), key=lambda item: item[1]["id"])
-        ids = [entry["id"] for _, entry in entries]
-        entities = [str(entry["entity"]) for _, entry in entries]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: is damaged ({error}), expected {{"code": {{"id": 6, "entity": "..."}}}}') from None
+        content = _ENTRIES.validate_python(read_json(path), strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = f"{'.'.join(map(str, problem['loc']))[:100]}: " if problem["loc"] else ""
+        expected = '{"code": {"id": 6, "entity": "..."}}'
+        raise InputError(f"{path}: is damaged ({where}{problem['msg']}), expected {expected}") from None
+    entries = sorted(content.items(), key=lambda item: item[1]["id"])
+    ids = [entry["id"] for _, entry in entries]
+    entities = [entry["entity"] for _, entry in entries]
     tokens = tuple(name for name, _ in entries)
     special = len(SPECIAL_TOKENS)
     are_default = [entity == DEFAULT_ENTITY for entity in entities]

@@ -29,9 +29,8 @@ def predict_only(settings: FinetuneSettings) -> None:
         InputError, OptionError: the model was not fine-tuned, or no patient is left.
     """
     folder = settings.model_dir
-    model, form, content = read_finetuned(folder)
-    known = _checked(folder / FINETUNING, content)
-    task = saved_task(folder / FINETUNING, known["task"], settings)
+    model, form, known = read_finetuned(folder)
+    task = saved_task(folder / FINETUNING, _task(folder / FINETUNING, known), settings)
     source = PatientInput(settings.input, settings, form.static_columns)
     cohort = build(source, task, form, known["min_history"], settings.seed)
     task.check(source, cohort)
@@ -53,22 +52,14 @@ def predict_only(settings: FinetuneSettings) -> None:
     console.table("Written", [("predictions", path)])
 
 
-def _checked(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return what a prediction takes from finetuning.json, the ``path``."""
+def _task(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the task of a finetuning.json, the ``path``; earlier releases name it in keys of their own."""
+    if isinstance(content["task"], dict):
+        return content["task"]
     try:
-        for name in ("title", "min_history"):
-            content[name]
-        content["temperature"], content["bias"] = float(content["temperature"]), float(content["bias"])
-        if not isinstance(content["task"], dict):
-            content["task"] = _task_of_earlier_release(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from None
-    return content
-
-
-def _task_of_earlier_release(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the task of a model that names it in keys of their own."""
-    if content["endpoint"]:
-        keys = ("endpoint", "horizon_days")
-        return {"name": "first-occurrence"} | {key: content[key] for key in keys}
+        if content["endpoint"]:
+            keys = ("endpoint", "horizon_days")
+            return {"name": "first-occurrence"} | {key: content[key] for key in keys}
+    except KeyError as error:
+        raise InputError(f"{path}: is damaged: holds no {error.args[0]}") from None
     return {"name": content["task"] or "own-labels"}

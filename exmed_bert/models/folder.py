@@ -2,26 +2,29 @@
 
 config.json, model.safetensors   the network
 pytorch_model.bin                a pretrained model: the same weights once more
+contents.json                    size and digest of each of these files
 vocab.json                       {"code": {"id": 6, "entity": "..."}}
 pretraining.json                 a pretrained model: the form of its input, and the patients it was trained on
 start_embeddings.safetensors     a pretrained model: its code embeddings before training
 finetuning.json                  a fine-tuned model: what it predicts, and how its logits become probabilities
 """
 
-import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from exmed_bert import console
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.console import InputError
+from exmed_bert.contents import CONTENTS, damage, write_contents
 from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import StaticColumn, declared
@@ -31,13 +34,14 @@ from exmed_bert.files import read_json
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
+from exmed_bert.models.saved import SavedConfig, SavedFinetuning, SavedPretraining, checked
 from exmed_bert.staging import atomic_write, save_tensors, staged_files, write_json
 from exmed_bert.swap import settle
 
 CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
 PRETRAINING, FINETUNING = "pretraining.json", "finetuning.json"
 START_EMBEDDINGS = "start_embeddings.safetensors"
-_WEIGHTS = (SAFETENSORS, PYTORCH, f"{SAFETENSORS}.index.json", f"{PYTORCH}.index.json")
+_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PYTORCH, f"{PYTORCH}.index.json")  # the first that is there
 
 Model = TypeVar("Model", bound=ExMedBertPreTrainedModel)
 
@@ -66,6 +70,7 @@ def write_pretrained(
         save_tensors(staged / PYTORCH, state)
         _write_model(staged, model, info.vocabulary, state)
         write_json(staged / PRETRAINING, record)
+        write_contents(staged, [*staged.iterdir(), folder / START_EMBEDDINGS])
 
 
 def write_finetuned(
@@ -82,6 +87,7 @@ def write_finetuned(
     with staged_files(folder) as staged:
         _write_model(staged, model, vocabulary)
         write_json(staged / FINETUNING, task)
+        write_contents(staged)
 
 
 def _write_model(
@@ -110,7 +116,7 @@ def read_pretrained(folder: Path) -> tuple[ExMedBertForMaskedLM, ModelInput]:
     record = read_record(folder)
     if record is None:  # from elsewhere: as much as it can take
         record = PretrainingRecord(model.config.max_position_embedding - 1, _age_unit(model.config), None)
-    return model, _form(model, vocabulary, record)
+    return model, _form(folder, model, vocabulary, record)
 
 
 def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, ModelInput, dict[str, Any]]:
@@ -123,24 +129,25 @@ def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, Mo
     path = folder / FINETUNING
     if not path.is_file():
         raise InputError(f"{folder}: --model-dir: holds no {FINETUNING}, expected the --output-dir of a fine-tuning")
-    content = read_json(path)
-    try:
-        _announce_new_names(path, content, FINETUNING_KEYS)
-        content = with_current_names(content, FINETUNING_KEYS)
-        max_length, age_unit = int(content["max_length"]), content["age_unit"]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from None
+    content = _current(path, FINETUNING_KEYS)
+    saved = checked(path, content, SavedFinetuning)
     model, vocabulary = _read(ExMedBertForSequenceClassification, folder, "a fine-tuned model")
-    return model, _form(model, vocabulary, PretrainingRecord(max_length, age_unit, None)), content
+    return model, _form(folder, model, vocabulary, PretrainingRecord(saved.max_length, saved.age_unit, None)), content
 
 
-def _form(model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, record: "PretrainingRecord") -> ModelInput:
+def _form(
+    folder: Path, model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, record: "PretrainingRecord"
+) -> ModelInput:
+    try:
+        columns = declared(model.config.static_columns or {})
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: is damaged: {str(error).removeprefix('config.yaml: ')}") from None
     return ModelInput(
         vocabulary=vocabulary,
         max_length=record.max_length,
         age_unit=record.age_unit,
         pretraining=record.trained_on,
-        static_columns=declared(model.config.static_columns or {}),
+        static_columns=columns,
     )
 
 
@@ -152,40 +159,79 @@ def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVo
         lacks.append(f"{SAFETENSORS} or {PYTORCH}")
     if lacks:
         raise InputError(f"{where}: holds no {', no '.join(lacks)}; expected the folder of {expected}")
-    content = read_json(folder / CONFIG)
-    found = content.get("model_type", ExMedBertConfig.model_type) if isinstance(content, dict) else None
-    if found != ExMedBertConfig.model_type:
+    content = _current(folder / CONFIG, CONFIG_KEYS)
+    if (found := content.get("model_type", ExMedBertConfig.model_type)) != ExMedBertConfig.model_type:
         raise InputError(f"{folder / CONFIG}: model_type: {found!r}, expected {ExMedBertConfig.model_type!r}")
-    _announce_new_names(folder / CONFIG, content, CONFIG_KEYS)
+    config = checked(folder / CONFIG, content, SavedConfig)
+    vocabulary = read_vocabulary(folder / VOCABULARY)
+    for have, what, known in (
+        (len(vocabulary), "codes", config.code_vocab_size),
+        (len(vocabulary.entity_names), "entity types", config.number_of_codes),
+    ):
+        if have > known or (what == "codes" and have < known):
+            raise InputError(f"{folder / VOCABULARY}: has {have:,} {what}, the model {known:,}")
+    weights = next(folder / name for name in _WEIGHTS if (folder / name).is_file())
+    _check_digests(folder, (CONFIG, VOCABULARY, PRETRAINING, FINETUNING, weights.name))
+    _check_weights(weights, folder / CONFIG, config)
     try:
         model, report = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise InputError(f"{where}: cannot be read: {' '.join(str(error).split())}") from None
+    except Exception as error:  # whatever the libraries make of what the checks do not know
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{where}: cannot be read: {reason[:300]}") from error
     if report["mismatched_keys"]:
         name, shape, wanted = sorted(report["mismatched_keys"])[0]
         raise InputError(f"{where}: {name} has shape {tuple(shape)}, {CONFIG} asks for {tuple(wanted)}")
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InputError(f"{where}: has no weights for {missing[0]}; expected the folder of {expected}")
-    vocabulary = read_vocabulary(folder / VOCABULARY)
-    if len(vocabulary) != model.config.code_vocab_size:
-        raise InputError(
-            f"{folder / VOCABULARY}: has {len(vocabulary):,} codes, the model {model.config.code_vocab_size:,}"
-        )
-    if len(vocabulary.entity_names) > model.config.number_of_codes:
-        raise InputError(
-            f"{folder / VOCABULARY}: has {len(vocabulary.entity_names)} entity types, the model "
-            f"{model.config.number_of_codes}"
-        )
     return model, vocabulary
 
 
-def _announce_new_names(path: Path, content: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    renamed = [f"{old} is now {new}" for old, new in names.items() if old in content]
-    if renamed:
+def _current(path: Path, names: Mapping[str, str]) -> dict[str, Any]:
+    """Read a JSON file with keys and values; of those of an earlier release, return the present names."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged: expected keys and values")
+    if renamed := [f"{old} is now {new}" for old, new in names.items() if old in content]:
         console.warn(f"{path}: is of an earlier release; {', '.join(renamed)}")
+    return with_current_names(content, names)
+
+
+def _check_digests(folder: Path, names: Sequence[str]) -> None:
+    """Refuse files that are not as they were written; a folder from elsewhere may not say how that was."""
+    if (folder / CONTENTS).exists() and (problem := damage(folder, names)):
+        name, _, what = problem.partition(" ")
+        raise InputError(
+            f"{folder / name}: is damaged: {what}; train or copy the model again, or remove {CONTENTS} if it was "
+            "changed on purpose"
+        )
+
+
+def _check_weights(path: Path, config_path: Path, config: SavedConfig) -> None:
+    """Refuse weights that are damaged, hold more than tensors, or are too few for what config.json would allocate."""
+    if path.suffix == ".json":  # names further files, whose sizes are not known here
+        return
+    try:
+        if path.name == SAFETENSORS:
+            with safe_open(path, "pt") as file:
+                file.keys()
+        else:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                        raise ValueError("its content is compressed")
+            torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # torch's text advises to load it unsafely
+        reason = "holds something else than tensors, or is damaged; nothing of it was executed"
+        if path.name == SAFETENSORS:
+            reason = f"is damaged: {(str(error).strip().splitlines() or [''])[0]}"
+        raise InputError(f"{path}: cannot be read: {reason}; expected the weights of a model") from error
+    if config.parameters > (size := path.stat().st_size):
+        raise InputError(
+            f"{config_path}: asks for {config.parameters:,} parameters or more, but {path.name} has {size:,} bytes"
+        )
 
 
 def read_start_embeddings(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -197,6 +243,7 @@ def read_start_embeddings(folder: Path, shape: tuple[int, ...]) -> np.ndarray | 
     path = folder / START_EMBEDDINGS
     if not path.is_file():
         return None
+    _check_digests(folder, (START_EMBEDDINGS,))
     try:
         table = load_file(path)["code_embeddings"].float().numpy()
     except (OSError, SafetensorError, KeyError) as error:
@@ -255,12 +302,9 @@ def read_record(folder: Path) -> PretrainingRecord | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    try:
-        rules = content["trained_on"]
-        known = None if rules is None else tuple(map(SplitRule.from_dict, rules))
-        return PretrainingRecord(int(content["max_length"]), content["age_unit"], known)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from None
+    saved = checked(path, content, SavedPretraining)
+    known = None if saved.trained_on is None else tuple(map(SplitRule.from_dict, content["trained_on"]))
+    return PretrainingRecord(saved.max_length, saved.age_unit, known)
 
 
 def check_fit(
