@@ -313,6 +313,7 @@ def test_a_model_of_the_inputs_splits_is_tuned_and_tested_on_them(
 ) -> None:
     model = shutil.copytree(world / "model", tmp_path / "model")
     record = json.loads((model / "pretraining.json").read_text())
+    (model / "contents.json").unlink()
     (model / "pretraining.json").write_text(json.dumps(record | {"trained_on": [{"from_input": True}]}))
     more = ["--model-dir", model, "--train-sizes", 60, "--baselines", "none"]
     words = flags(world, tmp_path / "tuned", *more)
@@ -433,6 +434,7 @@ def test_a_task_of_an_earlier_release_is_read(finished: Path, world: Path, tmp_p
     task = content["task"]
     assert task["endpoint"] == ["ICD:J*"] and task["index_date"] == "last-visit-before"
     content["task"], content["endpoint"], content["horizon_days"] = None, task["endpoint"], task["horizon_days"]
+    (model / "contents.json").unlink()
     (model / "finetuning.json").write_text(json.dumps(content))
     found = []
     for number, folder in enumerate((finished, model)):

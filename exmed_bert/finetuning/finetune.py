@@ -27,10 +27,12 @@ from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import check_fit, read_pretrained, weight_files
 from exmed_bert.settings import FinetuneSettings, listed
+from exmed_bert.startup import called
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
-from exmed_bert.training.run_folder import RunFolder, open_run, run_identity
-from exmed_bert.training.tracking import FINETUNING, LOGGER, MetricsWriter, log, open_log
+from exmed_bert.training.metrics_writer import FINETUNING, MetricsWriter
+from exmed_bert.training.run_folder import RunFolder, locked, open_run, run_identity
+from exmed_bert.training.tracking import LOGGER, log, open_log
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
 _NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite"}
@@ -42,15 +44,22 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
     """Fine-tune and evaluate, or go on where a killed run stopped; or predict with a fine-tuned model.
 
     Raises:
-        InputError, OptionError: settings, files and model do not fit, or no patient is left to learn from.
+        InputError, OptionError: settings, files and model do not fit, no patient is left to learn from, or another
+            process is writing the folder.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     settings = resolved.settings
     check(settings)
-    if settings.predict_only:
-        predict_only(settings)
-        return
+    with locked((settings.output_dir,), called("finetune")):
+        if settings.predict_only:
+            predict_only(settings)
+        else:
+            _finetune(resolved)
+
+
+def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
+    settings = resolved.settings
     sizes, compared = train_sizes(settings.train_sizes), baseline_names(settings.baselines)
     task = requested_task(settings)
     model, form = read_pretrained(settings.model_dir)

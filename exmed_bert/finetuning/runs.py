@@ -13,25 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from exmed_bert import console
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import TEST, LabeledPatients
 from exmed_bert.console import InputError
 from exmed_bert.files import make_folder
+from exmed_bert.finetuning.kept import Damaged, read_kept, write_kept
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model
 from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings, listed
-from exmed_bert.staging import atomic_write, write_json
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
-from exmed_bert.training.tracking import MetricsWriter, ReportCallback, log
+from exmed_bert.training.metrics_writer import MetricsWriter
+from exmed_bert.training.tracking import ReportCallback, log
 
-SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits
+SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits, and its training in words
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,10 @@ def train_one(
         patience=plan.patience,
     )
     trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described, prefix))
-    checkpoint, damaged = checkpoints.last_whole(folder)
-    for broken in damaged:
-        console.warn(f"{broken}: is damaged and skipped")
+    checkpoint = _checkpoint(folder)
     if checkpoint is not None:
         log(f"Going on from {checkpoint}")
-    output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.restore_best()
     logits = trainer.predict_logits(LabeledRows(patients, scored))
     budget = (
@@ -160,32 +157,58 @@ def train_one(
         f"{settings.train_batch_size} patients, learning rate {plan.learning_rate:.2g} (head "
         f"{plan.head_learning_rate:.2g}), one setting tried; of {trainer.state.global_step:,} steps {best:,} was best"
     )
-    write_json(
-        folder / "budget.json", {"budget": budget, "labels": len(train), "seconds": output.metrics["train_runtime"]}
-    )
-    with atomic_write(folder / SCORES) as part:
-        save_file({"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}, part)
-    for old in checkpoints.checkpoints(folder):
-        shutil.rmtree(old, ignore_errors=True)
+    scores = {"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}
+    write_kept(folder / SCORES, scores, budget=budget, labels=str(len(train)))
+    _remove_checkpoints(folder)
     return Finished(logits, len(train), budget, folder / BEST)
 
 
 def load_best(run: Finished, experiment: Experiment) -> ExMedBertForSequenceClassification:
     """Return the model of a finished run, for predictions."""
     model = experiment.new_model(from_scratch=True, seed=0)
-    model.load_state_dict(load_file(run.weights))
+    model.load_state_dict(read_kept(run.weights)[0])
     return model.eval()
 
 
+def _checkpoint(folder: Path) -> Path | None:
+    """Return where a run goes on from: its last whole checkpoint, if the best weights until then are whole, too."""
+    checkpoints.remove_leftovers(folder)
+    checkpoint, damaged = checkpoints.last_whole(folder)
+    if checkpoint is not None:
+        try:
+            read_kept(folder / BEST)
+        except Damaged as error:
+            damaged.append(f"{error}; the run starts over")
+            checkpoint = None
+    for line in damaged:
+        console.warn(line)
+    return checkpoint
+
+
 def _finished(folder: Path, scored: np.ndarray) -> Finished | None:
+    """Return what an earlier process has finished; None where there is nothing, or it is damaged, which is said."""
+    if not (folder / SCORES).exists():
+        return None
     try:
-        found = load_file(folder / SCORES)
-        budget: dict[str, Any] = json.loads((folder / "budget.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError):
+        found, facts = read_kept(folder / SCORES)
+        read_kept(folder / BEST)
+        # Earlier releases wrote the training in words to a file of its own.
+        facts = facts or json.loads((folder / "budget.json").read_text(encoding="utf-8"))
+        rows, logits = found["rows"].numpy(), found["logits"].numpy()
+        finished = Finished(logits, int(facts["labels"]), str(facts["budget"]), folder / BEST)
+    except (Damaged, OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, Damaged) else f"{folder / SCORES}: is damaged: {error}"
+        console.warn(f"{reason}; the run starts over")
         return None
-    if not np.array_equal(found["rows"].numpy(), scored):
+    if not np.array_equal(rows, scored):
         return None
-    return Finished(found["logits"].numpy(), budget["labels"], budget["budget"], folder / BEST)
+    _remove_checkpoints(folder)
+    return finished
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for old in checkpoints.checkpoints(folder):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _arguments(folder: Path, precision: str, seed: int, plan: FinetunePlan, settings: FinetuneSettings) -> Any:

@@ -10,7 +10,8 @@ from exmed_bert.evaluation.small_cells import told_attrition, told_splits
 from exmed_bert.finetuning.outcome_model import Pretrained
 from exmed_bert.finetuning.predictions import PREDICTIONS
 from exmed_bert.settings import FinetuneSettings, listed
-from exmed_bert.training.tracking import FINETUNING, viewers
+from exmed_bert.training.metrics_writer import FINETUNING
+from exmed_bert.training.tracking import viewers
 
 
 def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrained) -> None:

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
+from exmed_bert.finetuning.kept import read_kept, write_kept
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.models import ExMedBertForSequenceClassification
-from exmed_bert.staging import atomic_write
 from exmed_bert.training.trainer import PatientTrainer
 
 BEST = "best.safetensors"  # the weights of the best evaluation so far
@@ -38,8 +37,7 @@ class _KeepBest(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         best, found = best_step(state)
         if best == state.global_step:
-            with atomic_write(self._folder / BEST) as part:
-                save_file({name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}, part)
+            write_kept(self._folder / BEST, self._model.state_dict(), step=str(best))
         if sum(step > best for step in found) >= self._patience:
             control.should_training_stop = True
 
@@ -116,7 +114,7 @@ class FinetuningTrainer(PatientTrainer):
 
     def restore_best(self) -> int:
         """Give the model the weights of its best evaluation; return at which step that was."""
-        self._network.load_state_dict(load_file(self._folder / BEST))
+        self._network.load_state_dict(read_kept(self._folder / BEST)[0])
         return best_step(self.state)[0]
 
 

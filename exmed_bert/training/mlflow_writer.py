@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from exmed_bert import console
 from exmed_bert.console import InputError
-from exmed_bert.files import atomic_write
+from exmed_bert.staging import staged_files
 
 _KEY = "exmed_bert.run"  # tag that finds the MLflow run of a run folder
 _AT_ONCE = 1000  # metrics that MLflow takes in a call
@@ -66,8 +66,9 @@ def open_database(database: Path, artifacts: str) -> MlflowClient:
                     os.replace(beside, f"{archive}{suffix}")
             console.warn(f"{database}: cannot be opened and is archived as {archive.name}: {_line(error)}")
     if not database.exists():
-        with atomic_write(database) as part:
-            SqlAlchemyStore(f"sqlite:///{part.name}", artifacts).engine.dispose()
+        with staged_files(database.parent) as staged:
+            made = staged.relative_to(database.parent) / database.name
+            SqlAlchemyStore(f"sqlite:///{made.as_posix()}", artifacts).engine.dispose()
     return MlflowClient(tracking_uri=f"sqlite:///{database.name}")
 
 

@@ -22,16 +22,18 @@ from exmed_bert.data.shards import deciding_file, open_dataset, patients_in_both
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.folder import weight_files, write_start_embeddings
 from exmed_bert.settings import PretrainSettings, flag
+from exmed_bert.startup import called
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.initial_model import InitialModel, new_model
+from exmed_bert.training.metrics_writer import MetricsWriter
 from exmed_bert.training.options import check
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, print_already_finished, print_summary, write_results
-from exmed_bert.training.run_folder import RunFolder, open_run, run_identity
-from exmed_bert.training.tracking import LOGGER, MetricsWriter, ReportCallback, log, open_log
+from exmed_bert.training.run_folder import RunFolder, locked, open_run, run_identity
+from exmed_bert.training.tracking import LOGGER, ReportCallback, log, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
 
@@ -65,12 +67,20 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     """Pretrain, or go on where a killed run stopped, and leave the model, the metrics and the logs.
 
     Raises:
-        InputError, OptionError: settings and data do not fit, a folder cannot be written, memory or disk is full.
+        InputError, OptionError: settings and data do not fit, a folder cannot be written, memory or disk is full,
+            or another process is writing a folder.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     settings = resolved.settings
     check(settings)
+    with locked((settings.output_dir, settings.output_data_dir), called("pretrain")):
+        _pretrain(resolved)
+    _leave_group()
+
+
+def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
+    settings = resolved.settings
     if settings.clinvec_dir is not None and not settings.use_clinvec:
         console.warn("--clinvec-dir is not used without --use-clinvec")
     train, val = load_datasets(resolved)
@@ -120,7 +130,6 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
     if folder.state == "finished":
         if args.should_save:
             print_already_finished(settings, plan)
-        _leave_group()
         return
     trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob)
     with cpu_settings(shape, precision.name) as hardware_notes:
@@ -132,7 +141,6 @@ def run(resolved: Resolved[PretrainSettings]) -> None:
             trainer.predict_masked_codes()
             trainer.predict_masked_codes(trainer.train_sample, in_training=True)
             trainer.full_state_dict()
-    _leave_group()
 
 
 def _leave_group() -> None:

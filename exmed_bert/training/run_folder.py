@@ -6,7 +6,8 @@ it reports do not belong to that, so a run can be prolonged or moved.
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from exmed_bert import console
 from exmed_bert.console import InputError
 from exmed_bert.files import fingerprint, make_folder
+from exmed_bert.locks import held
 from exmed_bert.settings import StepSettings
 from exmed_bert.staging import write_json
 from exmed_bert.training import checkpoints
@@ -53,6 +55,15 @@ class RunFolder:
         """Add facts to the manifest."""
         self.manifest.update(facts)
         write_json(self.model_dir / MANIFEST, self.manifest)
+
+
+@contextmanager
+def locked(folders: Sequence[Path], command: str) -> Iterator[None]:
+    """Keep other commands out of a run's folders, which may be one, until the block ends; see `locks.held`."""
+    with ExitStack() as stack:
+        for folder in {os.path.realpath(folder): folder for folder in folders}.values():
+            stack.enter_context(held(folder, command))
+        yield
 
 
 def run_identity(
