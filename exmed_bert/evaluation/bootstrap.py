@@ -1,6 +1,6 @@
 """Confidence intervals by resampling patients, and paired differences between two models on the same resamples."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,9 @@ from exmed_bert.evaluation.metrics import METRICS, Predictions
 
 RESAMPLES = 1000
 LEVEL = 0.95
+
+Weigh = Callable[[np.ndarray], np.ndarray]
+"""Makes of how often each patient is drawn, (R, N), what each counts; `HorizonOutcome.weights` is one."""
 
 _CELLS = 250_000  # weights at a time: what a processor keeps close
 _USABLE = 0.9  # an interval needs this share of the resamples to define the metric
@@ -41,12 +44,18 @@ class PairedPredictions:
         labels, ours, theirs: (N,) labels and probabilities.
         patient_hashes: (N,) the patient of each row, as `exmed_bert.data.randomness.hash_patient_ids` gives; None
             where all rows are of different patients.
+        weigh: what each row counts, however often it is drawn; None where all count the same.
     """
 
     labels: np.ndarray
     ours: np.ndarray
     theirs: np.ndarray
     patient_hashes: np.ndarray | None = None
+    weigh: Weigh | None = None
+
+    def weights(self, drawn: np.ndarray) -> np.ndarray:
+        """Return what each row counts, (R, N), of how often it is drawn."""
+        return drawn if self.weigh is None else self.weigh(drawn)
 
 
 def with_intervals(
@@ -56,6 +65,7 @@ def with_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
     names: Iterable[str] = METRICS,
+    weigh: Weigh | None = None,
 ) -> dict[str, Estimate]:
     """Return the metrics that are defined, with the 95 % percentile intervals of a bootstrap by patient.
 
@@ -67,14 +77,35 @@ def with_intervals(
         resamples: how many; 0 gives metrics without intervals.
         seed: of the draws.
         names: keys of `METRICS`.
+        weigh: what each row counts, however often it is drawn; None where all count the same.
     """
     names = tuple(names)
     predictions = Predictions(labels, probabilities)
-    values = {name: value for name, value in predictions.measure().items() if name in names}
-    drawn = _gather(
-        predictions.metrics(weights, values)
-        for weights in _weights([_rows(patient_hashes, len(predictions))], resamples, seed)
-    )
+    rows = _rows(patient_hashes, len(predictions))
+    return estimates(predictions.metrics, names, rows, resamples, seed, weigh)
+
+
+def estimates(
+    metrics: Callable[[np.ndarray, Iterable[str]], dict[str, np.ndarray]],
+    names: Iterable[str],
+    rows: np.ndarray | int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    weigh: Weigh | None = None,
+) -> dict[str, Estimate]:
+    """Return whatever metrics of weightings are defined, with the 95 % percentile intervals of a bootstrap by patient.
+
+    Args:
+        metrics: of weights (R, N) and names the values of each metric, (R,), NaN where it is not defined.
+        names: of the metrics.
+        rows: (N,) the patient of each row, or N where all are of different patients.
+        resamples, seed, weigh: as in `with_intervals`.
+    """
+    n = rows if isinstance(rows, int) else len(rows)
+    own = weigh or (lambda drawn: drawn)
+    measured = metrics(own(np.ones((1, n))), names)
+    values = {name: float(value[0]) for name, value in measured.items() if np.isfinite(value[0])}
+    drawn = _gather(metrics(own(weights), values) for weights in _weights([rows], resamples, seed))
     return {name: estimate_of(value, drawn.get(name)) for name, value in values.items()}
 
 
@@ -122,7 +153,10 @@ def mean_paired_differences(
         resamples, seed: as in `with_intervals`.
     """
     both = [(Predictions(e.labels, e.ours), Predictions(e.labels, e.theirs)) for e in endpoints]
-    measured = [(ours.measure(), theirs.measure()) for ours, theirs in both]
+    once = [e.weights(np.ones((1, len(e.labels)))) for e in endpoints]
+    measured = [
+        (ours.measure(weights), theirs.measure(weights)) for (ours, theirs), weights in zip(both, once, strict=True)
+    ]
     values = {
         name: float(np.mean([ours[name] - theirs[name] for ours, theirs in measured]))
         for name in names
@@ -132,9 +166,10 @@ def mean_paired_differences(
     ends = np.cumsum([len(e.labels) for e in endpoints])[:-1]
 
     def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
+        parts = [e.weights(drawn) for e, drawn in zip(endpoints, np.split(weights, ends, axis=1), strict=True)]
         found = [
             (ours.metrics(own, values), theirs.metrics(own, values))
-            for (ours, theirs), own in zip(both, np.split(weights, ends, axis=1), strict=True)
+            for (ours, theirs), own in zip(both, parts, strict=True)
         ]
         return {name: np.mean([ours[name] - theirs[name] for ours, theirs in found], axis=0) for name in values}
 

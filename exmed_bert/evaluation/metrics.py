@@ -47,7 +47,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(logits, dtype=np.float64)))  # does not overflow
 
 
-def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def measure(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float]:
     """Return the metrics of `METRICS`, leaving out those that are not defined.
 
     Where one class alone occurs, the Brier score and the calibration error are left. A calibration slope has no value
@@ -56,11 +56,12 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     Args:
         labels: (N,) 0 or 1.
         probabilities: (N,) of label 1.
+        weights: (N,) what each patient counts; None for each once.
 
     Raises:
         ValueError: lengths differ, nothing to measure, a label is not 0 or 1, or a probability not in [0, 1].
     """
-    return Predictions(labels, probabilities).measure()
+    return Predictions(labels, probabilities).measure(weights)
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,16 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def measure(self) -> dict[str, float]:
-        """Return the metrics with every patient counted once, without those that are not defined."""
-        found = self.metrics(np.ones((1, len(self))))
+    def measure(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        """Return the metrics with every patient counted once, or as ``weights`` (N,) say, where they are defined."""
+        found = self.metrics(np.ones((1, len(self))) if weights is None else np.reshape(weights, (1, -1)))
         return {name: float(values[0]) for name, values in found.items() if np.isfinite(values[0])}
 
     def metrics(self, weights: np.ndarray, names: Iterable[str] = METRICS) -> dict[str, np.ndarray]:
         """Return metrics for R weightings of the patients, each (R,), NaN where one is not defined.
 
         Args:
-            weights: (R, N), how often each patient counts.
+            weights: (R, N), how often each patient counts; any numbers from 0 on.
             names: keys of `METRICS`.
         """
         names = tuple(names)
@@ -244,8 +245,7 @@ def _newton(x: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: np.nd
 
 
 def _both_classes(weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    events = weights @ labels
-    return (events > 0) & (events < weights.sum(axis=1))
+    return (weights @ labels > 0) & (weights @ (1 - labels) > 0)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
