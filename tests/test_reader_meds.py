@@ -16,15 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers import reader_of
-from exmed_bert.data.readers.meds import Meaning, meaning_of, prefixes
+from exmed_bert.data.readers.meds import Meaning, MedsReader, meaning_of, prefixes
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
+from exmed_bert.data.readers.tables import TableReader
 from exmed_bert.data.static_columns import declared
-from exmed_bert.settings import ReadingSettings
+from exmed_bert.settings import ConvertSettings, ReadingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "tests" / "fixtures" / "real"
@@ -379,6 +381,54 @@ def test_an_empty_shard_among_others(tmp_path: Path) -> None:
     write(tmp_path / "data" / "0.parquet", [])
     write(tmp_path / "data" / "1.parquet", [BIRTH])
     assert read(tmp_path)[0].patient_ids == [1]
+
+
+def shards_of(tmp_path: Path, *shards: Sequence[int]) -> Path:
+    """Write a dataset with the given patients in each file, and return its folder."""
+    folder = tmp_path / "meds"
+    for number, subjects in enumerate(shards):
+        rows: list[Row] = []
+        for subject in subjects:
+            rows.append((subject, datetime(1950, 1, 1), "MEDS_BIRTH"))
+            rows += [
+                (subject, datetime(2020, 1, 1 + day), f"ICD10CM//{code}")
+                for day, code in enumerate(("I10", "E11.9", "J45.909", "HR", "N18.30", f"M{subject % 40 + 10}.9"))
+            ]
+        write(folder / "data" / f"{number}.parquet", rows)
+    write_splits(folder, [(subject, "train") for subjects in shards for subject in subjects])
+    return folder
+
+
+def write_splits(folder: Path, rows: Sequence[tuple[int, str]]) -> None:
+    (folder / "metadata").mkdir(exist_ok=True)
+    subjects, splits = zip(*rows, strict=True)
+    table = pyarrow.table({"subject_id": subjects, "split": splits})
+    pyarrow.parquet.write_table(table, folder / "metadata" / "subject_splits.parquet")
+
+
+@pytest.mark.parametrize(
+    ("shards", "parts"),
+    [
+        pytest.param([range(40), range(40, 80)], 2, id="ids that rise"),
+        pytest.param([range(0, 80, 2), range(1, 80, 2)], 2, id="ids of one range"),
+        pytest.param([range(40), range(39, 80)], 1, id="a patient in two files"),
+        pytest.param([range(80)], 1, id="one file"),
+    ],
+)
+def test_files_are_read_apart_where_patients_are_whole_in_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: list[range], parts: int
+) -> None:
+    folder = shards_of(tmp_path, *shards)
+    assert len(PatientInput([folder], ReadingSettings(), declared({})).parts()) == parts
+    found = {}
+    for name in ("apart", "together"):
+        if name == "together":
+            monkeypatch.setattr(MedsReader, "divide", TableReader.divide)
+        (tmp_path / name).mkdir()
+        done = convert(ConvertSettings(input=folder, output=tmp_path / name / "d.pt", min_observations=2))
+        assert done.counts.reading.files.popitem()[1]["rows"] == 6 * sum(map(len, shards))
+        found[name] = [path.read_bytes() for path in sorted((tmp_path / name).glob("*.pt"))]
+    assert found["apart"] == found["together"]
 
 
 # --- datasets of others ---

@@ -5,21 +5,22 @@ Where that is no code system, a parent in ``metadata/codes.parquet`` may be.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exmed_bert.codes import code_system
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.database import name, quoted
+from exmed_bert.data.database import connect, name, quoted
 from exmed_bert.data.export.meds_codes import PERIODS, PROLONGED_STAY, static_prefix
 from exmed_bert.data.export.provenance import SUBJECT_IDS, read_provenance
 from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_SYSTEM
-from exmed_bert.data.readers.table import Table
+from exmed_bert.data.readers.table import Table, explained
 from exmed_bert.data.readers.tables import SPLITS, Events, TableReader, Tables
 from exmed_bert.settings import ReadingSettings
 
@@ -76,6 +77,17 @@ class MedsReader(TableReader):
         if len(source.paths) == 1 and all(file.is_relative_to(folder / "data") for file in _data_files(source)):
             return read_provenance(folder, source.digest) or super().origin(source)
         return super().origin(source)
+
+    def divide(self, source: Source) -> list[Source]:
+        """Return each file of patients with all other files, where no patient is in two; a shard has them whole.
+
+        An export of ours stays together: its patients have an order of their own.
+        """
+        data = _data_files(source)
+        if len(data) < 2 or _written_ids(source) or not _are_apart(data, source.stored is None):
+            return [source]
+        others = tuple(file for file in source.files if file not in set(data))
+        return [replace(source, files=(file, *others)) for file in data]
 
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Divide the rows into static facts and events by the distinct codes."""
@@ -266,10 +278,57 @@ def _splits(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:
 
 def _subject_ids(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:
     """Return the patients of an export of ours in their order, with their ids as text; None for other datasets."""
-    files = [file for file in source.files if file.parts[-2:] == SUBJECT_IDS.parts]
+    files = _written_ids(source)
     if len(files) != 1:
         return None
     ids = Table(db, str(SUBJECT_IDS), files)
     if not ids.has("subject_id", "patient_id"):
         return None
     return f"SELECT * FROM (SELECT subject_id AS patient_id, patient_id::VARCHAR AS written_id FROM {ids.sql})"
+
+
+def _written_ids(source: Source) -> list[Path]:
+    """Return the files of an export's patients."""
+    return [file for file in source.files if file.parts[-2:] == SUBJECT_IDS.parts]
+
+
+def _are_apart(files: Sequence[Path], whole: bool) -> bool:
+    """Tell whether each patient is in one file only; files that are not ``whole`` are known by their ends alone."""
+    ranges = [_range_of_subjects(file) for file in files]
+    known = sorted(one for one in ranges if one is not None)
+    if len(known) == len(files) and all(before[1] < after[0] for before, after in pairwise(known)):
+        return True
+    if not whole:
+        return False
+    db = connect(tuple(files))
+    try:
+        with explained("MEDS data"):
+            of_each = " UNION ALL ".join(_distinct_subjects(Table(db, "MEDS data", (file,))) for file in files)
+            twice = db.sql(f"SELECT subject FROM ({of_each}) GROUP BY subject HAVING count(*) > 1 LIMIT 1").fetchall()
+    finally:
+        db.close()
+    return not twice
+
+
+def _distinct_subjects(data: Table) -> str:
+    subject = data.id(next(column for column in _SUBJECTS if data.has(column)))
+    return f"SELECT DISTINCT {subject}::VARCHAR AS subject FROM {data.sql}"
+
+
+def _range_of_subjects(file: Path) -> tuple[int, int] | None:
+    """Return the least and the greatest id in a file, None where its end does not tell."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.ParquetFile(file).metadata
+    except (OSError, pyarrow.ArrowException):
+        return None
+    names = [name.lower() for name in metadata.schema.to_arrow_schema().names]
+    column = next((names.index(name) for name in _SUBJECTS if name in names), None)
+    if column is None or metadata.num_columns != len(names):
+        return None
+    found = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
+    if not found or not all(one is not None and one.has_min_max and isinstance(one.min, int) for one in found):
+        return None
+    return min(one.min for one in found), max(one.max for one in found)
