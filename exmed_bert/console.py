@@ -62,7 +62,10 @@ def shown(value: object) -> str:
     >>> shown("I10"), len(shown(["x"] * 1000))
     ("'I10'", 200)
     """
-    return _cut(repr(value), _LONGEST_VALUE)
+    try:
+        return _cut(repr(value), _LONGEST_VALUE)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
 
 
 def _cut(text: str, longest: int) -> str:

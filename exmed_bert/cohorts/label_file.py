@@ -151,7 +151,7 @@ def _read_columns(path: Path) -> dict[str, list[Any]]:
                 column_types=dict.fromkeys(names.values(), pyarrow.string()), include_columns=list(names.values())
             )
             table = pyarrow.csv.read_csv(path, convert_options=spelled)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # names of columns that are no UTF-8 are the last
         raise InputError(f"{path}: cannot be read: {error}") from None
     return {column: table[name].to_pylist() for column, name in names.items()}
 

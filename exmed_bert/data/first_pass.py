@@ -198,7 +198,7 @@ def _read(part: Part, source: Source, progress: Callable[[int], Any]) -> PartRes
             found[: len(counts)] += counts
             counts = found
         progress(read)
-    np.save(part.hashes, np.concatenate(hashes_seen))
+    np.save(part.hashes, np.concatenate([np.empty(0, dtype=np.int64), *hashes_seen]))
     counts = np.concatenate((counts, np.zeros(len(SPECIAL_TOKENS) + len(tokenizer.keys), dtype=np.int64)))
     return PartResult(
         part.number,

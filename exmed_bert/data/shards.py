@@ -170,7 +170,9 @@ class ShardedDataset(PatientDataset):
         path = self.folder / name
         try:
             array = np.load(existing_file(path), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # whatever numpy makes of a header that is damaged
             raise InputError(f"{path}: is damaged: {error}; convert again") from None
         if array.shape != (length,) or array.dtype != kind:
             raise InputError(

@@ -36,7 +36,8 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
             json.ParseOptions(explicit_schema=pyarrow.schema(schema.items())),
         )
         table.validate(full=True)  # that text is UTF-8, for one
-    except pyarrow.ArrowException:
+        table.column_names  # noqa: B018  # which are not validated
+    except (pyarrow.ArrowException, UnicodeDecodeError):
         return None
     # Neither a record that is missing, nor a field: a null may stand for both.
     complete = len(table) == len(lines) and not any(table[name].null_count for name in _TEXT)

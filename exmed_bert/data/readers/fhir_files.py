@@ -13,7 +13,7 @@ from typing import IO, Any
 import orjson
 
 from exmed_bert import console
-from exmed_bert.console import InputError
+from exmed_bert.console import InputError, shown
 from exmed_bert.data.gzipped import NO_GZIP
 from exmed_bert.data.readers.records import no_garbage_collection
 from exmed_bert.data.readers.source import Source
@@ -109,8 +109,8 @@ def resource_type(path: Path) -> str | None:
 
 def _type_of(value: Any) -> str | None:
     """Return the type of a resource, of a list that of its first one; None for other values."""
-    if isinstance(value, list):
-        return _type_of(value[0]) if value else None
+    while isinstance(value, list) and value:
+        value = value[0]
     kind = value.get("resourceType") if isinstance(value, dict) else None
     return kind if isinstance(kind, str) and _NAME.fullmatch(kind) else None
 
@@ -156,7 +156,10 @@ def take_apart(files: ResourceFiles, fields: Mapping[str, Collection[str]], fold
                 if kind not in written:
                     written[kind] = stack.enter_context(open(folder / f"{kind}.ndjson", "wb"))
                 kept = {name: resource[name] for name in fields[kind] if name in resource}
-                written[kind].write(orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE))
+                try:
+                    written[kind].write(orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE))
+                except orjson.JSONEncodeError:
+                    raise InputError(f"{path}: holds a {kind} that is nested too deeply") from None
                 here.add(kind)
             sources.update(here)
     return dict(sources)
@@ -186,6 +189,8 @@ def _resources(path: Path) -> Iterator[Resource]:
         ) from None
     except NO_GZIP as error:
         raise InputError(f"{path}: is no whole gzip file: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply, expected Bundles of resources") from None
 
 
 def _entries(value: Any, path: Path) -> Iterator[Resource]:
@@ -199,7 +204,10 @@ def _entries(value: Any, path: Path) -> Iterator[Resource]:
     if value["resourceType"] != _BUNDLE:
         yield value
         return
-    entries = [entry for entry in value.get("entry") or () if isinstance(entry, dict) and entry.get("resource")]
+    listed = value.get("entry") or []
+    if not isinstance(listed, list):
+        raise InputError(f"{path}: entry: {shown(listed)}, expected the list of a Bundle's entries")
+    entries = [entry for entry in listed if isinstance(entry, dict) and entry.get("resource")]
     renamed: dict[str, str] = {}
     for entry in entries:
         url, resource = entry.get("fullUrl"), entry["resource"]
