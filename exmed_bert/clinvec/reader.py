@@ -24,6 +24,7 @@ import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system, code_systems, normalize
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.bounded import open_bounded
 from exmed_bert.files import existing_file
 from exmed_bert.settings import ClinVecSettings
 
@@ -336,7 +337,7 @@ def _read_csv(
     floats = [] if numbers_after is None else names[numbers_after + 1 :]
     types = dict.fromkeys(names, pa.string()) | dict.fromkeys(floats, pa.float32())
     try:
-        with pa.input_stream(path) as file:  # decompresses as the extension says
+        with open_bounded(path) as file:
             return arrow_csv.read_csv(
                 file,
                 arrow_csv.ReadOptions(column_names=names, skip_rows=_header_lines(path, delimiter)),
@@ -370,13 +371,7 @@ def _explained(
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank, each with the number of the line it ends on. Names may stand in quotes."""
-    import pyarrow as pa
-
-    try:
-        stream = pa.input_stream(path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    with stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(open_bounded(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
             for row in reader:

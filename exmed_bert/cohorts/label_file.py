@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.console import InputError, shown
+from exmed_bert.data.bounded import check_parquet
+from exmed_bert.data.gzipped import check_gzip
 from exmed_bert.data.patient import NO_DAY, PatientId, day_number
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers.source import Source
@@ -140,6 +142,8 @@ def _read_columns(path: Path) -> dict[str, list[Any]]:
     import pyarrow.csv
     import pyarrow.parquet
 
+    check_gzip([path])
+    check_parquet([path])
     try:
         if path.name.lower().endswith(".parquet"):
             names = _columns(path, pyarrow.parquet.read_schema(path).names)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from exmed_bert.console import InputError
+from exmed_bert.data.bounded import check_archive
 from exmed_bert.files import existing_file
 
 
@@ -21,8 +22,9 @@ def open_tensors(path: Path, expected: str) -> Any:
     Raises:
         InputError: it is missing, damaged, of another kind, or would execute code.
     """
+    check_archive(existing_file(path))
     try:
-        return torch.load(existing_file(path), map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: is refused because it holds Python objects that opening it would run; {expected}"

@@ -15,6 +15,7 @@ from exmed_bert.data.readers.validation import YEARS, RecordFields
 from exmed_bert.data.static_columns import BUILT_IN
 
 _DIGITS = 8  # of a date, YYYYMMDD
+_LEVELS = 64
 _TEXT = tuple(column.field for column in BUILT_IN)  # every record has these
 
 
@@ -28,6 +29,8 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
     schema = dict.fromkeys((*(column.field for column in fields.static_columns), *PERIOD_FIELDS), text)
     schema |= {name: pyarrow.list_(text) for pair in LISTED.values() for name in pair}
     schema |= {"birth_year": pyarrow.int64(), "had_plos": pyarrow.bool_(), "events": pyarrow.list_(event)}
+    if any(map(_may_be_deep, lines)):
+        return None
     content = b"".join(lines)
     try:
         table = json.read_json(
@@ -42,6 +45,18 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
     # Neither a record that is missing, nor a field: a null may stand for both.
     complete = len(table) == len(lines) and not any(table[name].null_count for name in _TEXT)
     return table if complete else None
+
+
+def _may_be_deep(line: bytes) -> bool:
+    """Tell whether values may stand in each other over many levels, which would end Arrow and the program with it.
+
+    An object within another stands behind a colon or in a list, so objects behind a bracket or a comma, as events are,
+    are no deeper than the lists are. Brackets within text count too, which does no harm: it is looked at as a record.
+    """
+    lists, objects = line.count(b"["), line.count(b"{")
+    if lists <= _LEVELS and objects > _LEVELS:
+        objects -= sum(map(line.count, (b"[{", b",{", b"[ {", b", {")))
+    return lists > _LEVELS or objects > _LEVELS
 
 
 def patient_columns(table: Any, fields: RecordFields) -> PatientColumns | None:

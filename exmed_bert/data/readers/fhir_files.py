@@ -1,6 +1,5 @@
 """Files of FHIR resources: which hold which type, and those of several types taken apart into lines of one."""
 
-import gzip
 import re
 import zlib
 from collections import Counter
@@ -14,7 +13,7 @@ import orjson
 
 from exmed_bert import console
 from exmed_bert.console import InputError, shown
-from exmed_bert.data.gzipped import NO_GZIP
+from exmed_bert.data.bounded import open_bounded
 from exmed_bert.data.readers.records import no_garbage_collection
 from exmed_bert.data.readers.source import Source
 
@@ -121,10 +120,6 @@ def _words(path: Path) -> set[str]:
     return {*re.split(r"[^a-z]+", stem), path.parent.name.lower()}
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
-
-
 def take_apart(files: ResourceFiles, fields: Mapping[str, Collection[str]], folder: Path) -> dict[str, int]:
     """Write the resources of the mixed files into ``folder``, ``<type>.ndjson`` each, file by file.
 
@@ -168,7 +163,7 @@ def take_apart(files: ResourceFiles, fields: Mapping[str, Collection[str]], fold
 def _resources(path: Path) -> Iterator[Resource]:
     """Yield the resources of a file, those of Bundles one by one."""
     try:
-        with _opened(path) as file:
+        with open_bounded(path) as file:
             lines = enumerate(file, start=1)
             first = next((line for _, line in lines if line.strip()), b"").removeprefix(_BOM)
             try:
@@ -187,8 +182,6 @@ def _resources(path: Path) -> Iterator[Resource]:
         raise InputError(
             f"{path}: is no JSON, or is cut short: line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
-    except NO_GZIP as error:
-        raise InputError(f"{path}: is no whole gzip file: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: is nested too deeply, expected Bundles of resources") from None
 
@@ -234,13 +227,10 @@ def _rename(resource: Resource, renamed: Mapping[str, str]) -> None:
 def bad_line(paths: Iterable[Path]) -> str | None:
     """Return which line is the first that is no resource, and what is wrong with it; None where all are resources."""
     for path in paths:
-        try:
-            with _opened(path) as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip() and (problem := _problem(line.removeprefix(_BOM))):
-                        return f"{path}: line {number}: {problem}"
-        except NO_GZIP as error:
-            return f"{path}: is no whole gzip file: {error}"
+        with open_bounded(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip() and (problem := _problem(line.removeprefix(_BOM))):
+                    return f"{path}: line {number}: {problem}"
     return None
 
 

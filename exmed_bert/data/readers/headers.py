@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,12 +38,16 @@ def text_header(path: Path, encoding: str = UTF_8) -> tuple[str, ...]:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is no whole gzip file, or cannot be read: {error}") from None
     separator = max(_SEPARATORS, key=line.count)
-    columns = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+    try:
+        columns = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+    except csv.Error as error:
+        raise InputError(f"{path}: line 1: {error}, expected a line with the names of the columns") from None
     if not any(map(str.strip, columns)) or "\x00" in line:
         raise InputError(f"{path}: has no header, expected a line with the names of the columns")
     # Columns without a name are of no use, but have to be passed over.
     columns = [column.strip() or f"column {number}" for number, column in enumerate(columns, start=1)]
-    twice = {column for column in columns if [c.lower() for c in columns].count(column.lower()) > 1}
+    counts = Counter(column.lower() for column in columns)
+    twice = {column for column in columns if counts[column.lower()] > 1}
     if twice:
         raise InputError(f"{path}: the column {min(twice)!r} is there twice, expected each name once")
     return (separator, *columns)

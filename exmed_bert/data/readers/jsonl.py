@@ -1,21 +1,20 @@
 """Patients from ``.jsonl`` and ``.jsonl.gz`` files: a record on each line, read as a stream."""
 
-import gzip
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from exmed_bert.console import InputError
-from exmed_bert.data.formats import file_format
-from exmed_bert.data.gzipped import NO_GZIP
+from exmed_bert.data.bounded import open_bounded
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers import arrow
 from exmed_bert.data.readers.duplicate_keys import duplicate_keys
 from exmed_bert.data.readers.records import RecordReader, from_table
 from exmed_bert.data.readers.validation import RecordFields
+
+_AT_ONCE = 2**26  # bytes of lines
 
 
 class JsonLinesReader(RecordReader):
@@ -27,17 +26,27 @@ class JsonLinesReader(RecordReader):
 
     def parts(self, path: Path, fields: RecordFields, size: int) -> Iterator[PatientColumns | list[Any]]:
         """Yield ``size`` patients at a time."""
-        opened: Callable[..., Any] = gzip.open if file_format(path) == ".jsonl.gz" else open
         before = 0
-        try:
-            with opened(path, "rb") as lines:
-                filled = (line for line in lines if not line.isspace())
-                while batch := list(islice(filled, size)):
-                    columns = from_table(arrow.parse_json_lines(batch, fields), fields)
-                    yield _parsed(path, batch, before, fields) if columns is None else columns
-                    before += len(batch)
-        except NO_GZIP as error:
-            raise InputError(f"{path}: is no whole gzip file: {error}") from None
+        with open_bounded(path) as lines:
+            for batch in _batches(lines, size):
+                columns = from_table(arrow.parse_json_lines(batch, fields), fields)
+                yield _parsed(path, batch, before, fields) if columns is None else columns
+                before += len(batch)
+
+
+def _batches(lines: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yield lines that are not blank, ``size`` at a time, or fewer that are long."""
+    batch: list[bytes] = []
+    held = 0
+    for line in lines:
+        if not line.isspace():
+            batch.append(line)
+            held += len(line)
+            if len(batch) == size or held >= _AT_ONCE:
+                yield batch
+                batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def _parsed(path: Path, lines: list[bytes], before: int, fields: RecordFields) -> list[Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exmed_bert.console import InputError
+from exmed_bert.data.bounded import check_parquet
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.records import RecordReader, from_table
@@ -32,6 +33,7 @@ class ParquetReader(RecordReader):
         import pyarrow
         import pyarrow.parquet
 
+        check_parquet([path])
         try:
             with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(batch_size=size):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exmed_bert.console import InputError
+from exmed_bert.data.bounded import OUT_OF_CORE, check_parquet
 from exmed_bert.data.database import file_list, name, quoted
 from exmed_bert.data.gzipped import check_gzip
 from exmed_bert.data.readers.headers import SAVE_AS_UTF_8, UTF_8, text_header, time_zone
@@ -187,6 +188,7 @@ def scan(paths: Sequence[Path], encoding: str = UTF_8, **options: str) -> str:
         InputError: a text file is damaged, has no header, or one with a name twice.
     """
     check_gzip(paths)
+    check_parquet(paths, OUT_OF_CORE)
     if paths[0].name.lower().endswith(".parquet"):
         return f"read_parquet({file_list(paths)}, union_by_name = true)"
     alike: dict[tuple[str, ...], list[Path]] = {}

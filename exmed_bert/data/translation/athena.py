@@ -3,7 +3,6 @@
 https://athena.ohdsi.org
 """
 
-import gzip
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from exmed_bert.codes import CodeKey
 from exmed_bert.codes.flat import ndc_forms
 from exmed_bert.console import InputError
 from exmed_bert.data import database
+from exmed_bert.data.bounded import OUT_OF_CORE, check_parquet, open_bounded
 from exmed_bert.data.gzipped import check_gzip
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _VOCABULARIES = {
     "CPT4": "cpt",
 }
 _NUMBERS = ("concept_id", "concept_id_1", "concept_id_2", "ancestor_concept_id", "descendant_concept_id")
+_LONGEST = 1_000_000  # bytes of a header
 _FILE = re.compile(rf"({'|'.join(_TABLES)})\.(csv|csv\.gz|parquet)", re.IGNORECASE)
 
 
@@ -160,11 +161,12 @@ def _relation(path: Path) -> str:
         InputError: it cannot be read, or has no header.
     """
     check_gzip([path])
+    check_parquet([path], OUT_OF_CORE)
     if path.suffix.lower() == ".parquet":
         return f"read_parquet({database.file_list([path])})"
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-            header = file.readline().decode("utf-8-sig").strip()
+        with open_bounded(path) as file:
+            header = file.readline(_LONGEST).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     by_tabs = "\t" in header  # as Athena writes it: nothing is quoted, and names may hold quotes

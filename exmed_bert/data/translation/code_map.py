@@ -1,8 +1,7 @@
 """The user's own map from codes of one system to codes of another, a table in a file."""
 
 import csv
-import gzip
-import zlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TextIO
 from exmed_bert.codes import CodeKey, CodeSystem, code_system
 from exmed_bert.codes.flat import ndc_forms
 from exmed_bert.console import InputError
+from exmed_bert.data.bounded import open_bounded
 from exmed_bert.files import existing_file
 from exmed_bert.reporting.spreadsheet import original
 
@@ -102,11 +102,9 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise InputError(
                         f"{path}: line {rows.line_num}: has {len(row)} fields, expected {len(header)} as in its header"
                     )
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
 def _open(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(open_bounded(path), encoding="utf-8-sig", newline="")
