@@ -1,8 +1,12 @@
 """Metrics of censored follow-up compared with torchsurv, with loops over the definitions, and with a known truth."""
 
+import importlib
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchsurv.metrics.auc import Auc
 from torchsurv.metrics.brier_score import BrierScore
@@ -230,17 +234,18 @@ def concordance_by_hand(
 ) -> float:
     """Return the concordance as a sum over all pairs."""
     right = total = 0.0
-    observed = [
-        observed_by_hand(follow_up.take(strata == own), min(day, horizon), drawn[strata == own])
-        for day, own in zip(follow_up.days, strata, strict=True)
-    ]
+
+    def observed(patient: int, day: float) -> float:
+        same = strata == strata[patient]
+        return observed_by_hand(follow_up.take(same), day, drawn[same])
+
     for i in np.flatnonzero((follow_up.events == OUTCOME) & (follow_up.days <= horizon) & (drawn > 0)):
         for j in np.flatnonzero(drawn):
             later = follow_up.days[j] > follow_up.days[i]
             if later or (follow_up.days[j] == follow_up.days[i] and follow_up.events[j] != OUTCOME):
-                weight = 1 / observed[i] ** 2
+                weight = 1 / (observed(i, follow_up.days[i]) * observed(j, follow_up.days[i]))
             elif follow_up.events[j] == DEATH:
-                weight = 1 / (observed[i] * observed[j])
+                weight = 1 / (observed(i, follow_up.days[i]) * observed(j, follow_up.days[j]))
             else:
                 continue
             weight *= drawn[i] * drawn[j]
@@ -253,7 +258,7 @@ class TestConcordance:
     @pytest.mark.parametrize("deaths", [False, True])
     @pytest.mark.parametrize("ties", [False, True])
     def test_it_is_that_of_all_pairs(self, deaths: bool, ties: bool) -> None:
-        follow_up, risk = followed(80, deaths=deaths, ties=ties)
+        follow_up, risk = followed(50, deaths=deaths, ties=ties)
         rng = np.random.default_rng(1)
         drawn, strata = rng.integers(3, size=(3, len(risk))), rng.integers(2, size=len(risk))
         found = Concordance(follow_up, risk, HORIZON, strata).values(drawn)
@@ -271,3 +276,32 @@ class TestConcordance:
         assert concordance(FollowUp(np.array([3, 5]), np.array([CENSORED, DEATH])), np.array([0.1, 0.2]), 9) is None
         with pytest.raises(ValueError, match="finite"):
             concordance(FollowUp(np.array([3, 5]), np.array([0, 1])), np.array([0.1, np.nan]), 9)
+
+
+class TestTruth:
+    """What benchmarks/censoring.py does, with fewer and smaller cohorts."""
+
+    @pytest.fixture(scope="class")
+    def simulation(self) -> ModuleType:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(ROOT / "benchmarks")
+            return importlib.import_module("censoring")
+
+    @pytest.mark.parametrize("kind", ["alike", "by stratum"])
+    def test_weighted_estimates_find_it_and_those_without_the_censored_do_not(
+        self, simulation: ModuleType, kind: str
+    ) -> None:
+        true = simulation.truth(kind, 300_000)
+        arms = simulation.repeat(kind, true, cohorts=100, n=600, resamples=40)
+        for name in simulation.NAMES:
+            assert arms["weighted"].coverage(name) >= 0.9, name
+            error, of_error = arms["weighted"].bias(name)
+            assert abs(error) < 4 * of_error, name
+        for name in ("brier", "calibration_intercept", "incidence"):
+            assert arms["dropped"].coverage(name) < 0.7, name
+            error, of_error = arms["dropped"].bias(name)
+            assert error > 10 * of_error, name
+        assert arms["dropped"].bias("incidence")[0] > 0.08  # of 0.33
+        if kind == "by stratum":
+            error, of_error = arms["weighted without strata"].bias("incidence")
+            assert error < -4 * of_error

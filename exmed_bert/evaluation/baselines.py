@@ -23,9 +23,9 @@ LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "booste
 _SEARCH_PATIENTS = 10_000  # most training patients of the search; the chosen setting is fitted on all
 _TREES = 300
 _TREE_PATIENTS = 20_000  # most patients that one tree of a forest sees
-_ROUNDS = 200  # of boosting; the best number is found on validation
-_ROUNDS_STEP = 10
-_DENSE_COLUMNS = 300  # boosted trees take dense columns: those that most training patients have
+ROUNDS = 200  # of boosting; the best number is found on validation
+ROUNDS_STEP = 10
+DENSE_COLUMNS = 300  # boosted trees take dense columns: those that most training patients have
 
 # What is tried. ``columns`` is a set of `features`: the groups above the codes help some outcomes and harm others.
 _GRIDS: dict[str, list[dict[str, Any]]] = {
@@ -112,7 +112,7 @@ def fit(
     table = features(patients, train_rows)
     inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
     if name == "hgb":
-        inputs = {columns: most_used(matrix, train_rows, _DENSE_COLUMNS) for columns, matrix in inputs.items()}
+        inputs = {columns: most_used(matrix, train_rows, DENSE_COLUMNS) for columns, matrix in inputs.items()}
     labels = patients.labels[validation_rows]
 
     def tried(settings: dict[str, Any], rows: np.ndarray) -> tuple[Trial, Any]:
@@ -126,24 +126,24 @@ def fit(
         )
         return max(rounds, key=_auroc), model  # of boosting the best number of rounds; of the others there is one
 
-    search_rows = _search_rows(train_rows, patients.labels[train_rows], seed)
+    searched = search_rows(train_rows, patients.labels[train_rows], seed)
     trials: list[Trial] = []
     best: tuple[Trial, Any, dict[str, Any]] | None = None
     for settings in progress(_GRIDS[name], label=LABELS[name].capitalize(), unit=" fits"):
-        trial, fitted = tried(settings, search_rows)
+        trial, fitted = tried(settings, searched)
         trials.append(trial)
         if best is None or _auroc(trial) > _auroc(best[0]):
             best = trial, fitted, settings
     assert best is not None, "a grid holds settings"
     chosen, model, settings = best
-    if len(search_rows) < len(train_rows):
+    if len(searched) < len(train_rows):
         chosen, model = tried(settings, train_rows)
     own = inputs[chosen.settings["columns"]]
     _, probabilities = next(_predictions(name, model, own, chosen.settings.get("rounds")))
     return BaselineResult(name, probabilities, chosen.settings, trials, own.shape[1], time.perf_counter() - started)
 
 
-def _search_rows(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+def search_rows(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
     """Return the rows the search sees: all, or `_SEARCH_PATIENTS` with events in proportion, one at the least."""
     if len(rows) <= _SEARCH_PATIENTS:
         return rows
@@ -166,7 +166,7 @@ def _model(name: BaselineName, settings: dict[str, Any], n: int, seed: int) -> A
         drawn = None if n <= _TREE_PATIENTS else _TREE_PATIENTS
         return RandomForestClassifier(_TREES, max_samples=drawn, random_state=seed, n_jobs=-1, **own)
     if name == "hgb":
-        return HistGradientBoostingClassifier(max_iter=_ROUNDS, early_stopping=False, random_state=seed, **own)
+        return HistGradientBoostingClassifier(max_iter=ROUNDS, early_stopping=False, random_state=seed, **own)
     if own.pop("penalty") == "l1":  # liblinear shrinks the intercept too, unless its column is large
         own |= {"l1_ratio": 1.0, "solver": "liblinear", "intercept_scaling": 10}
     return LogisticRegression(max_iter=1000, random_state=seed, **own)
@@ -180,5 +180,5 @@ def _predictions(
         yield {}, model.predict_proba(inputs)[:, 1]
         return
     for done, probabilities in enumerate(model.staged_predict_proba(inputs), start=1):
-        if done == rounds or (rounds is None and done % _ROUNDS_STEP == 0):
+        if done == rounds or (rounds is None and done % ROUNDS_STEP == 0):
             yield {"rounds": done}, probabilities[:, 1]

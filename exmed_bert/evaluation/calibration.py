@@ -30,7 +30,7 @@ class Calibration:
         return sigmoid(self.apply(logits))
 
 
-def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
+def fit(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None) -> Calibration:
     """Fit temperature and bias by likelihood.
 
     The labels are drawn toward each other as by Platt ("Probabilistic outputs for support vector machines", 1999):
@@ -40,12 +40,15 @@ def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     Args:
         labels: (N,) 0 or 1, of patients the model was not trained on.
         logits: (N,) of label 1, uncalibrated.
+        weights: (N,) what each patient counts, as `HorizonOutcome.weights` has it; None for each once.
     """
     labels, logits = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
-    events = labels.sum()
-    if not 0 < events < len(labels) or np.ptp(logits) == 0:
+    share = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    events, others = float(share @ labels), float(share @ (1 - labels))
+    if not (events > 0 and others > 0) or np.ptp(logits) == 0:
         return Calibration()
-    target = np.where(labels == 1, (events + 1) / (events + 2), 1 / (len(labels) - events + 2))
+    target = np.where(labels == 1, (events + 1) / (events + 2), 1 / (others + 2))
+    share = share / share.sum()
     # Fitted on standardized logits: the same answer, found in a few steps whatever their size.
     center, spread = logits.mean(), logits.std()
     z = (logits - center) / spread
@@ -53,8 +56,8 @@ def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scale, shift = parameters
         eta = scale * z + shift
-        residual = sigmoid(eta) - target
-        return float((np.logaddexp(0, eta) - target * eta).mean()), np.array([(residual * z).mean(), residual.mean()])
+        residual = share * (sigmoid(eta) - target)
+        return float(share @ (np.logaddexp(0, eta) - target * eta)), np.array([residual @ z, residual.sum()])
 
     bounds = [(_LEAST_SCALE * spread, None), (None, None)]
     scale, shift = minimize(loss, [max(1.0, bounds[0][0]), 0.0], jac=True, method="L-BFGS-B", bounds=bounds).x

@@ -44,18 +44,28 @@ class CensoringCurve:
         self._all = sparse.csr_array((ones, (rows, cell)), shape=shape)
         self._censored = sparse.csr_array((is_censored, (rows, cell)), shape=shape)
 
-    def places(self, days: np.ndarray) -> np.ndarray:
-        """Return where `estimate` has the probability of being observed on a day of each patient, (N,).
+    @property
+    def strata(self) -> int:
+        """How many strata there are."""
+        return len(self._starts) - 1
+
+    def in_stratum(self, number: int) -> np.ndarray:
+        """Return which patients are in a stratum, (N,) bool."""
+        return self._stratum == number
+
+    def places(self, days: np.ndarray, stratum: int | None = None) -> np.ndarray:
+        """Return where `estimate` has the probability of being observed on a day, (N,).
 
         Args:
-            days: (N,), or one for all.
+            days: (N,) a day for each patient.
+            stratum: whose curve; None for each patient's own.
         """
-        days = np.broadcast_to(days, self._stratum.shape)
         found = np.empty(len(days), dtype=np.int64)
         for number, (start, end) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
-            own = self._stratum == number
-            # One place more than cells in each stratum: before the first day, and after each.
-            found[own] = start + number + np.searchsorted(self._days[start:end], days[own], side="left")
+            own = slice(None) if stratum == number else self.in_stratum(number)
+            if stratum in (None, number):
+                # One place more than cells in each stratum: before the first day, and after each.
+                found[own] = start + number + np.searchsorted(self._days[start:end], days[own], side="left")
         return found
 
     def estimate(self, weights: np.ndarray) -> np.ndarray:

@@ -79,22 +79,27 @@ class Concordance:
         days, events = follow_up.days, follow_up.events
         self._case = (events == OUTCOME) & (days <= horizon)
         self._censoring = CensoringCurve(follow_up, strata)
-        self._places = self._censoring.places(np.minimum(days, horizon))
+        until = np.minimum(days, horizon)
+        self._places = self._censoring.places(until)
         self._rank = np.unique(scores, return_inverse=True)[1]
-        self._pairs = list(self._halvings(days))
+        self._by_stratum = [
+            (self._censoring.places(until, number), list(self._halvings(days, self._censoring.in_stratum(number))))
+            for number in range(self._censoring.strata)
+        ]
         dead, cases = np.flatnonzero((events == DEATH) & (days <= horizon)), np.flatnonzero(self._case)
         self._dead = np.isin(np.arange(len(days)), dead)
         self._all_dead = _Pairs.of(dead, cases, np.zeros(len(days), dtype=np.int64), self._rank)
 
-    def _halvings(self, days: np.ndarray) -> Iterator[_Pairs]:
-        """Yield all pairs of a case and a patient who leaves later, or on the same day without the outcome."""
+    def _halvings(self, days: np.ndarray, stratum: np.ndarray) -> Iterator[_Pairs]:
+        """Yield all pairs of a case and a patient of a stratum who leaves later, or that day without the outcome."""
         case_days = np.unique(days[self._case])
         passed = np.searchsorted(case_days, days, side="right")  # days with a case up to the patient's own
         # By time: 2 k - 2 has the outcome on the k-th day with one, 2 k - 1 leaves later but before the next.
         time = 2 * passed - np.where(self._case, 2, 1)
         cases, whole = np.flatnonzero(self._case), np.zeros(len(days), dtype=np.int64)
-        yield _Pairs.of(np.flatnonzero((passed == len(case_days)) & ~self._case), cases, whole, self._rank)
-        within = (time >= 0) & ((passed < len(case_days)) | self._case)  # the others were the later ones of all cases
+        last = (passed == len(case_days)) & ~self._case  # later than every case
+        yield _Pairs.of(np.flatnonzero(stratum & last), cases, whole, self._rank)
+        within = stratum & (time >= 0) & ~last
         for level in range(int(2 * len(case_days)).bit_length()):
             part, is_later = time >> (level + 1), (time >> level) & 1 == 1
             later = np.flatnonzero(within & is_later)
@@ -108,11 +113,11 @@ class Concordance:
             drawn: (R, N) how often each patient counts; the censoring is estimated anew for each.
         """
         drawn = np.asarray(drawn, dtype=np.float64)
-        observed = self._censoring.estimate(drawn)[:, self._places]
+        curves = self._censoring.estimate(drawn)
+        observed = curves.take(self._places, axis=1)
         known = np.divide(drawn, observed, out=np.zeros_like(observed), where=drawn > 0)
-        # A pair with a later patient is seen if neither is censored by the day of the case, so it is 1 / G^2 of that
-        # day; one with a patient who died before is seen with probability G(day of the case) G(day of the death).
-        case = np.divide(known, observed, out=np.zeros_like(observed), where=drawn > 0)
+        # A pair with a later patient is seen if neither is censored by the day of the case, one with a patient who died
+        # before if the case is not by that day nor the other by the day of death.
         deaths = known * self._dead
         anyone_died = deaths.any()
         right, total = np.zeros(len(drawn)), np.zeros(len(drawn))
@@ -124,10 +129,13 @@ class Concordance:
             right += sign * np.einsum("rk,rk->r", own, below)
             total += sign * np.einsum("rk,rk->r", own, everyone)
 
-        for pairs in self._pairs:
-            add(pairs, case, drawn)
-            if anyone_died:  # all who died before the case: all deaths less the later ones
-                add(pairs, known, deaths, -1)
+        for places, halvings in self._by_stratum:
+            later = curves.take(places, axis=1)  # that a patient of the stratum is observed on the day of each case
+            case = np.divide(known, later, out=np.zeros_like(known), where=later > 0)
+            for pairs in halvings:
+                add(pairs, case, drawn)
+                if anyone_died:  # all who died before the case: all deaths less the later ones
+                    add(pairs, known, deaths, -1)
         if anyone_died:
             add(self._all_dead, known, deaths)
         return np.divide(right, total, out=np.full(len(drawn), np.nan), where=total > 0)
