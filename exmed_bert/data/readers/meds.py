@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exmed_bert.codes import code_system
-from exmed_bert.console import InputError, OptionError
+from exmed_bert.console import InputError, OptionError, shown
 from exmed_bert.data.database import connect, name, quoted
 from exmed_bert.data.export.meds_codes import PERIODS, PROLONGED_STAY, static_prefix
 from exmed_bert.data.export.provenance import SUBJECT_IDS, read_provenance
@@ -139,6 +139,8 @@ class MedsReader(TableReader):
         counts = db.sql(f"SELECT code, count(*) FROM {data.sql} WHERE code IS NOT NULL GROUP BY code ORDER BY 1")
         rows = []
         for code, count in counts.fetchall():
+            if type(code) is not str:
+                raise InputError(f"{reading.source}: {data.label}: code: {shown(code)}, expected text")
             meaning = meaning_of(code, systems, static, parents, reading.kept_systems)
             if meaning.kind == "other":
                 reading.summary.families[str(meaning.system)] += count
@@ -261,7 +263,11 @@ def _parent_codes(db: "duckdb.DuckDBPyConnection", source: Source) -> dict[str, 
     codes = Table(db, "metadata/codes", files)
     if not codes.has("code", "parent_codes"):
         return {}
-    return dict(db.sql(f"SELECT code, parent_codes FROM {codes.sql} WHERE parent_codes IS NOT NULL").fetchall())
+    found = db.sql(f"SELECT code, parent_codes FROM {codes.sql} WHERE parent_codes IS NOT NULL").fetchall()
+    for _, parents in found:
+        if type(parents) is not list or not all(type(parent) is str for parent in parents):
+            raise InputError(f"{files[0]}: parent_codes: {shown(parents)}, expected a list of codes")
+    return dict(found)
 
 
 def _splits(db: "duckdb.DuckDBPyConnection", source: Source) -> str | None:

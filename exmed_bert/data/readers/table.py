@@ -1,5 +1,6 @@
 """A table of a source in the database: its files, and SQL expressions for its columns."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -247,7 +248,7 @@ def _problem(said: str) -> str:
             return where + problem
     if line:
         return f"{where}cannot be read as a line of a table"
-    shown = re.sub(_QUOTED, lambda text: text[0] if Path(text[0][1:-1]).is_file() else "...", said.splitlines()[0])
+    shown = re.sub(_QUOTED, lambda text: text[0] if os.path.isfile(text[0][1:-1]) else "...", said.splitlines()[0])
     return f"cannot be read as a table: {shown}"
 
 
