@@ -25,6 +25,7 @@ from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings, listed
+from exmed_bert.staging import remove_abandoned
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.metrics_writer import MetricsWriter
@@ -120,6 +121,9 @@ def train_one(
                 "the outcome, expected some with it and some without; take more patients or another endpoint"
             )
     scored = patients.rows(TEST)
+    make_folder(folder)
+    remove_abandoned(folder)
+    checkpoints.remove_leftovers(folder)
     if (found := _finished(folder, scored)) is not None:
         return found
 
@@ -133,7 +137,6 @@ def train_one(
         share = float(labels.mean())
         model.class_weights = (0.5 / (1 - share), 0.5 / share)
     plan = make_plan(settings, len(train), model.config.hidden_size, run.kind == "scratch")
-    make_folder(folder)
     args = _arguments(folder, experiment.precision, run.seed, plan, settings)
     trainer = FinetuningTrainer(
         model,
@@ -172,7 +175,6 @@ def load_best(run: Finished, experiment: Experiment) -> ExMedBertForSequenceClas
 
 def _checkpoint(folder: Path) -> Path | None:
     """Return where a run goes on from: its last whole checkpoint, if the best weights until then are whole, too."""
-    checkpoints.remove_leftovers(folder)
     checkpoint, damaged = checkpoints.last_whole(folder)
     if checkpoint is not None:
         try:

@@ -18,7 +18,8 @@ from exmed_bert.console import InputError
 from exmed_bert.files import fingerprint, make_folder
 from exmed_bert.locks import held
 from exmed_bert.settings import StepSettings
-from exmed_bert.staging import write_json
+from exmed_bert.staging import remove_abandoned, write_json
+from exmed_bert.swap import settle
 from exmed_bert.training import checkpoints
 
 MANIFEST = "run.json"
@@ -96,6 +97,9 @@ def open_run(
     Raises:
         InputError: a folder cannot be made, written or moved.
     """
+    if may_write:
+        for folder in (model_dir, data_dir):
+            _tidy(folder)
     manifest = _read_manifest(model_dir)
     same = manifest is not None and manifest["identity"] == identity
     done = manifest.get("finished_steps", 0) if manifest else 0
@@ -106,7 +110,6 @@ def open_run(
         make_folder(data_dir)
         checkpoint, damaged = checkpoints.last_whole(model_dir)
         if may_write:
-            checkpoints.remove_leftovers(model_dir)
             for line in damaged:
                 console.warn(line)
         return RunFolder(model_dir, data_dir, "resumed" if checkpoint else "new", checkpoint, manifest)
@@ -121,6 +124,14 @@ def open_run(
         make_folder(data_dir)
         fresh.remember()
     return fresh
+
+
+def _tidy(folder: Path) -> None:
+    """Finish what a killed process has begun to move into place, and remove what it was making."""
+    if folder.is_dir():
+        settle(folder)
+        remove_abandoned(folder)
+        checkpoints.remove_leftovers(folder)
 
 
 def _read_manifest(model_dir: Path) -> dict[str, Any] | None:

@@ -1,0 +1,133 @@
+"""What stands after a failure of pretraining or fine-tuning: the same command then ends in the same weights, bitwise.
+
+There are hundreds of points, each of which costs two trainings, so a run of the tests takes some, evenly spread;
+``EXMED_BERT_ALL_FAULTS=1`` takes all.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exmed_bert.config import resolve
+from exmed_bert.contents import damage
+from exmed_bert.data.convert import convert
+from exmed_bert.finetuning import finetune
+from exmed_bert.settings import ConvertSettings, FinetuneSettings, PretrainSettings
+from exmed_bert.swap import settle
+from exmed_bert.training import metrics_writer, pretrain
+from faults.shim import EIO, ENOSPC, KILL, run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks Linux for the names of open files"),
+]
+
+ALL = os.environ.get("EXMED_BERT_ALL_FAULTS") == "1"
+SAMPLE = 4  # points of each command, where not all are taken
+TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_mlflow() -> Iterator[None]:
+    """MLflow is written by a process of its own, which a test of its own has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics_writer, "WRITER", ["sh", "-c", "cat > /dev/null"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(without_mlflow: None, small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with patients, their datasets and a pretrained model."""
+    folder = tmp_path_factory.mktemp("training")
+    shutil.copy(small_datasets / "patients.json", folder)
+    convert(ConvertSettings(input=folder / "patients.json", output=folder / "small.pt", max_length=10))
+    assert run(pretraining(folder, folder / "start", 1), folder).code == 0
+    return folder
+
+
+def pretraining(home: Path, output: Path, steps: int) -> Callable[[], Any]:
+    given: dict[str, Any] = {
+        "training_data": home / "small_train.pt",
+        "validation_data": home / "small_val.pt",
+        "output_dir": output,
+        "output_data_dir": output / "metrics",
+        "train_batch_size": 4,
+        "max_steps": steps,
+        "save_steps": 2,
+        "eval_steps": 2,
+        "eval_max_patients": 4,
+        "warmup_steps": 1,
+    }
+    return lambda: pretrain.run(resolve(PretrainSettings, given | TINY))
+
+
+def fine_tuning(home: Path, output: Path) -> Callable[[], Any]:
+    given: dict[str, Any] = {
+        "model_dir": home / "start",
+        "input": home / "patients.json",
+        "output_dir": output,
+        "task": "plos",
+        "baselines": "none",
+        "train_sizes": "16",
+        "epochs": 1,
+        "train_batch_size": 4,
+        "min_history": 1,
+    }
+    return lambda: finetune.run(resolve(FinetuneSettings, given))
+
+
+class Training:
+    """A command that trains, the weights that it ends in, and the points at which it can fail."""
+
+    def __init__(self, action: Callable[[], Any], home: Path, output: Path) -> None:
+        self.action, self.home, self.output = action, home, output
+        outcome = run(action, home)
+        assert outcome.code == 0, outcome.errors
+        self.weights = self._weights()
+        self.points = outcome.points
+
+    def chosen(self) -> list[int]:
+        """Return points: all, but of those of the log and of TensorBoard, which are alike, each seventh."""
+        alike = [number for number, what in enumerate(self.points) if "output.log" in what or "tfevents" in what]
+        chosen = sorted({*range(len(self.points))} - {*alike} | {*alike[::7]})
+        return chosen if ALL else chosen[len(chosen) // (2 * SAMPLE) :: -(-len(chosen) // SAMPLE)]
+
+    def check(self, number: int, fault: int) -> None:
+        """Fail at a point, look at what is there, and run the same command again."""
+        what = f"{self.points[number]} ({number}, {fault})"
+        shutil.rmtree(self.output)
+        failed = run(self.action, self.home, number, fault)
+        if failed.code == 0:  # it does without, or TensorBoard's thread was faster than before
+            assert fault != KILL or len(failed.points) <= number, what
+        else:
+            assert failed.code == (KILL if fault == KILL else 1), (what, failed.errors)
+            assert failed.errors.count("Error: ") == (fault != KILL) and "Traceback" not in failed.errors, what
+        if self.output.exists():
+            settle(self.output)
+        if (self.output / "contents.json").exists():
+            assert damage(self.output) is None, what
+        again = run(self.action, self.home)
+        assert again.code == 0, (what, again.errors)
+        assert self._weights() == self.weights, what
+        left = [path for folder in (self.home, self.output) for path in folder.rglob(".*")]
+        assert not left, (what, left)
+
+    def _weights(self) -> bytes:
+        assert damage(self.output) is None
+        return (self.output / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])
+def test_each_point(kind: str, home: Path) -> None:
+    output = home / kind
+    action = pretraining(home, output, 4) if kind == "pretraining" else fine_tuning(home, output)
+    training = Training(action, home, output)
+    for turn, number in enumerate(training.chosen()):
+        error = (ENOSPC, EIO)[turn % 2]
+        for fault in (error, KILL) if ALL else ((error, KILL)[turn // 2 % 2],):
+            training.check(number, fault)
