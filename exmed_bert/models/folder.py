@@ -154,7 +154,6 @@ def _form(
 def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVocabulary]:
     settle(folder)
     where = f"{folder}: --model-dir"
-    settle(folder)
     lacks = [name for name in (CONFIG, VOCABULARY) if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in _WEIGHTS):
         lacks.append(f"{SAFETENSORS} or {PYTORCH}")
