@@ -3,8 +3,8 @@
     python benchmarks/at_scale.py
     python benchmarks/at_scale.py --cores 64 --tokens-per-second 2000000 --core-hour 0.05 --accelerator-hour 3
 
-Rates per core and per event are those of `scaling` (generation, conversion), `ingestion` (reading) and `pretraining`
-(training on this machine's cores). What no benchmark knows is an option: cores, prices, and the rate of an accelerator,
+Rates per core and per event are those of `generation_at_size`, `scaling` (conversion), `ingestion` (reading) and
+`pretraining` (training on this machine's cores). What no benchmark knows is an option: cores, prices, and the rate of an accelerator,
 which has not been measured.
 """
 
@@ -68,9 +68,10 @@ def size(count: float) -> str:
 def rows(options: argparse.Namespace) -> list[list[str]]:
     """Return the table."""
     scaling, ingestion, pretraining = measured("scaling"), measured("ingestion"), measured("pretraining")
+    generation = measured("generation_at_size")
     events, cores = options.events, options.cores
     workers = 2  # of `scaling`
-    generated = GENERATED_EVENTS * scaling("generation, rate") / workers  # events per second and core
+    generated = GENERATED_EVENTS * 1_000_000 / generation("to .parquet") / workers  # events per second and core
     converted = GENERATED_EVENTS * scaling("conversion: rate, fitted") / workers
     on_disk, dataset = scaling("on disk, population"), scaling("on disk, datasets")  # bytes per patient
     kept = scaling("tokens per patient")  # of those in the datasets

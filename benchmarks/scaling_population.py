@@ -74,9 +74,7 @@ def generated(folder: Path, patients: int, files: int, workers: int) -> list[Mea
     """Generate the population."""
     flags = ["-n", patients, "-s", SEED, "--shards", files, "--workers", workers, "-o", folder]
     command = script("generate_synthetic_patients.py", *flags)
-    name = f"generation, {patients:,} patients in {files} files, {workers} workers"
-    seconds, figures = step(name, patients, command)
-    return [*figures, Measurement("generation, rate", [patients / seconds], "patients/s")]
+    return step(f"generation, {patients:,} patients in {files} files, {workers} workers", patients, command)[1]
 
 
 def conversion(files: list[Path], output: Path, workers: int, shard_size: int = 250_000) -> list[str]:
