@@ -4,8 +4,8 @@
     python benchmarks/at_scale.py --cores 64 --tokens-per-second 2000000 --core-hour 0.05 --accelerator-hour 3
 
 Rates per core and per event are those of `generation_at_size`, `scaling` (conversion), `ingestion` (reading) and
-`pretraining` (training on this machine's cores). What no benchmark knows is an option: cores, prices, and the rate of an accelerator,
-which has not been measured.
+`pretraining` (training on this machine's cores). What no benchmark knows is an option: cores, prices, and the rate of
+an accelerator, which has not been measured.
 """
 
 import argparse

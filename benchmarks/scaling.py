@@ -3,7 +3,7 @@
 Of generation, conversion and opening with patients, workers and shards; of training with patients, length, vocabulary.
 
     python benchmarks/scaling.py                                # a quarter of an hour
-    python benchmarks/scaling.py --patients 10000000            # half an hour, 10 GB of disk; --population saves a third
+    python benchmarks/scaling.py --patients 10000000            # half an hour, 10 GB; --population saves a third
 
 `scaling_population` and `scaling_epoch` say what a figure is.
 """
