@@ -537,6 +537,22 @@ class AnalyzeSettings(StepSettings):
     seed: int = Field(42, ge=0, description="Seed of the t-SNE map, of samples and of the intervals' resamples.")
 
 
+class ShareSettings(StepSettings):
+    """scripts/share_model.py: a copy of a pretrained model without its rare codes."""
+
+    section = "share"
+
+    model_dir: FilePath = Field(Path("output/synthetic_pretrain"), description="Folder of a pretrained model.")
+    training_data: FilePath = Field(
+        Path("pretrain_stuff/synthetic_train.pt"),
+        description="Dataset that the model was trained on, for how many patients have each code.",
+    )
+    output_dir: FilePath = Field(Path("output/shared_model"), description="Folder of the copy.")
+    min_count: int = Field(
+        20, ge=1, description="Codes of fewer training patients are removed: tokens, embeddings, predictions."
+    )
+
+
 def listed(paths: tuple[PurePath, ...]) -> str:
     """Return paths as messages name them.
 
@@ -556,6 +572,7 @@ SECTIONS: tuple[type[StepSettings], ...] = (
     ReportSettings,
     HierarchySettings,
     AnalyzeSettings,
+    ShareSettings,
 )
 
 

@@ -18,6 +18,7 @@ SCRIPTS = {
     "analyze": "analyze_novel_codes.py",
     "hierarchy": "make_hierarchy_embeddings.py",
     "report": "report_synthetic_data.py",
+    "share": "share_model.py",
 }
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 _CHECKOUT = Path(__file__).resolve().parent.parent

@@ -37,7 +37,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
     {"models"},
     {"evaluation"},
     {"training"},
-    {"finetuning", "analysis"},
+    {"finetuning", "analysis", "sharing"},
     {"commands", "__main__"},
 )
 

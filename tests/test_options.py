@@ -109,6 +109,10 @@ RUNS = {
         "--model-dir {w}/model --dataset {w}/d_val.pt --training-data {w}/d_train.pt --output-dir {o} "
         "--max-patients 50 --seed 3 --min-cell 11 --config {w}/other.yaml --debug",
     ),
+    "share": (
+        "--model-dir {w}/model --training-data {w}/d_train.pt --output-dir {o} --min-count 3 --config {w}/other.yaml "
+        "--debug",
+    ),
     "hierarchy": ("--output-dir {o} --dimension 4 --held-out 0.2 --seed 3 --config {w}/other.yaml --debug",),
     "report": ("--input {w}/patients.json --output-dir {o} --config {w}/other.yaml --debug",),
 }
@@ -118,6 +122,7 @@ LEAVES = {  # what a run writes, at least
     "pretrain": ("model/model.safetensors", "model/vocab.json", "model/output.log", "metrics/eval_results.txt"),
     "finetune": ("**/predictions.parquet",),
     "analyze": ("report.html", "results.json"),
+    "share": ("model.safetensors", "vocab.json", "pretraining.json"),
     "hierarchy": ("ClinVec_*.csv", "held_out/ClinVec_*.csv"),
     "report": ("report.html", "report.json"),
 }

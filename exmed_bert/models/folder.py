@@ -90,6 +90,44 @@ def write_finetuned(
         write_contents(staged)
 
 
+def write_copy(
+    folder: Path,
+    model: ExMedBertForMaskedLM,
+    vocabulary: CodeVocabulary,
+    source: Path,
+    start_embeddings: np.ndarray | None,
+) -> None:
+    """Write a pretrained model that was made of another, with what that one says of its pretraining; all or none.
+
+    Args:
+        folder: of the copy.
+        model: the weights.
+        vocabulary: of its code embeddings.
+        source: folder of the other model.
+        start_embeddings: (V, hidden_size) the code embeddings before training, where they are known.
+    """
+    check_copy_place(folder)
+    with staged_files(folder) as staged:
+        save_tensors(staged / PYTORCH, model.state_dict())
+        _write_model(staged, model, vocabulary)
+        if (source / PRETRAINING).is_file():
+            write_json(staged / PRETRAINING, read_json(source / PRETRAINING))
+        if start_embeddings is not None:
+            write_start_embeddings(staged, torch.from_numpy(start_embeddings))
+        write_contents(staged)
+
+
+def check_copy_place(folder: Path) -> None:
+    """Refuse a folder that holds anything but a copy of a model: it is to be given away as it is.
+
+    Raises:
+        InputError: so it is.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if others := names - {CONFIG, SAFETENSORS, PYTORCH, VOCABULARY, PRETRAINING, START_EMBEDDINGS, CONTENTS}:
+        raise InputError(f"{folder}: holds {min(others)}, expected a new or empty folder, or one of an earlier copy")
+
+
 def _write_model(
     folder: Path, model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, state: dict[str, Tensor] | None = None
 ) -> None:
@@ -212,6 +250,9 @@ def _check_digests(folder: Path, names: Sequence[str]) -> None:
 def _check_weights(path: Path, config_path: Path, config: SavedConfig) -> None:
     """Refuse weights that are damaged, hold more than tensors, or are too few for what config.json would allocate."""
     if path.suffix == ".json":  # names further files, whose sizes are not known here
+        parts = _current(path, {}).get("weight_map")
+        if not isinstance(parts, dict) or any(Path(str(name)).name != name for name in parts.values()):
+            raise InputError(f"{path}: weight_map: expected names of files in this folder")
         return
     try:
         if path.name == SAFETENSORS:

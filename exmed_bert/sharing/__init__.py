@@ -1,0 +1,1 @@
+"""Copies of models that can be given away."""
