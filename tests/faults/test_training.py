@@ -5,9 +5,13 @@ There are hundreds of points, each of which costs two trainings, so a run of the
 """
 
 import os
+import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +135,29 @@ def test_each_point(kind: str, home: Path) -> None:
         error = (ENOSPC, EIO)[turn % 2]
         for fault in (error, KILL) if ALL else ((error, KILL)[turn // 2 % 2],):
             training.check(number, fault)
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])
+def test_the_same_command_twice_at_once_leaves_one_good_model(kind: str, home: Path) -> None:
+    output, alone = home / f"twice {kind}", home / f"once {kind}"
+    make = {"pretraining": lambda folder: pretraining(home, folder, 40), "fine-tuning": partial(fine_tuning, home)}[
+        kind
+    ]
+    one = Training(make(alone), home, alone)
+    lock = home / f".{output.name}.lock.json"
+
+    def second() -> None:
+        while not lock.exists():
+            time.sleep(0.01)
+        make(output)()
+
+    with ThreadPoolExecutor(2) as both:
+        first, refused = both.submit(run, make(output), home), both.submit(run, second, home)
+    assert first.result().code == 0, first.result().errors
+    assert refused.result().code == 1 and refused.result().errors.count("\n") == 1
+    assert re.fullmatch(
+        rf"Error: {output}: process \d+ \(.*\) is writing it; wait until it has ended, or stop it\n",
+        refused.result().errors,
+    )
+    assert (output / "model.safetensors").read_bytes() == one.weights and damage(output) is None
+    assert not [*home.glob(f"{output.name}.*"), *home.glob(".*")], "nothing is archived, and nothing is left"
