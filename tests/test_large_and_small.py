@@ -29,6 +29,7 @@ def converted(path: Path, **changes: object) -> dict[str, PatientDataset]:
     return made.datasets
 
 
+@pytest.mark.slow
 def test_a_patient_with_very_many_codes(tmp_path: Path) -> None:
     codes = [f"E{i % 90 + 10}.{i % 10}" for i in range(HISTORY)]
     days = [f"{2000 + i * 20 // HISTORY}{i % 12 + 1:02}{i % 28 + 1:02}" for i in range(HISTORY)]

@@ -28,6 +28,7 @@ SECONDS = 10  # of processor time, that reading a small file may take at most
 MEGABYTES = 1024  # that all readings of a target may add to the memory
 _TOTAL = sum(target.weight for target in TARGETS)
 
+pytestmark = pytest.mark.slow
 _NUMBER = st.integers(0, 2**20)
 _MUTATION = st.tuples(_NUMBER, _NUMBER, _NUMBER, _NUMBER, _NUMBER, _NUMBER)
 
