@@ -1,12 +1,13 @@
 """Models to give away: a copy without rare codes, which computes the same for histories that have none of them."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from click.testing import Result
 from typer.testing import CliRunner
 
 from exmed_bert.cli import script
@@ -17,10 +18,11 @@ from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.models.folder import read_pretrained, read_start_embeddings, write_pretrained, write_start_embeddings
 from exmed_bert.sharing.share import patients_by_code, with_codes
+from exmed_bert.training import metrics_writer
 
 pytestmark = pytest.mark.slow
 
-MIN_COUNT = 4
+MIN_COUNT = 4  # patients
 
 
 def model_of(vocabulary: CodeVocabulary, **changes: object) -> ExMedBertForMaskedLM:
@@ -32,25 +34,46 @@ def model_of(vocabulary: CodeVocabulary, **changes: object) -> ExMedBertForMaske
     return model
 
 
+def run(command: str, **places: Path) -> Result:
+    """Run a command; its words may name places."""
+    name, *options = command.format(**places).split()
+    return CliRunner().invoke(script(COMMANDS[name]), options)
+
+
 @pytest.fixture(scope="module")
-def copied(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the folders of a model and of its copy, made by the script."""
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with patients and their datasets."""
+    folder = tmp_path_factory.mktemp("data")
+    for command in (
+        "generate -n 200 -p 0.05 -o {o}/patients.json",
+        "convert --input {o}/patients.json --output {o}/d.pt --max-length 30",
+    ):
+        result = run(command, o=folder)
+        assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def copied(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the folders of a model and of its copy."""
     folder = tmp_path_factory.mktemp("sharing")
-    train = PatientDataset.load(small_datasets / "small_train.pt")
+    train = PatientDataset.load(data / "d_train.pt")
     model = model_of(train.info.vocabulary, predict_future_codes=True, predict_los=True)
     write_pretrained(folder / "model", model, model.state_dict(), train.info)
     write_start_embeddings(folder / "model", model.get_input_embeddings().weight)
-    options = ["--model-dir", folder / "model", "--training-data", small_datasets / "small_train.pt"]
-    done = run_script("share_model.py", *options, "--output-dir", folder / "copy", "--min-count", MIN_COUNT, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    command = "share --model-dir {o}/model --training-data {d}/d_train.pt --output-dir {o}/copy --min-count " + str(
+        MIN_COUNT
+    )
+    result = run(command, o=folder, d=data)
+    assert result.exit_code == 0, result.output
     removed = len(train.info.vocabulary) - len(read_pretrained(folder / "copy")[1].vocabulary)
-    assert removed > 10 and f"codes of fewer, removed           {removed}" in done.stdout
-    assert done.stderr == ""
+    assert removed > 10 and f"codes of fewer, removed           {removed}" in result.stdout
+    assert result.stderr == ""
     return folder / "model", folder / "copy"
 
 
-def test_nothing_tells_of_a_code_of_few_patients(copied: tuple[Path, Path], small_datasets: Path) -> None:
-    train = PatientDataset.load(small_datasets / "small_train.pt")
+def test_nothing_tells_of_a_code_of_few_patients(copied: tuple[Path, Path], data: Path) -> None:
+    train = PatientDataset.load(data / "d_train.pt")
     tokens, codes = (
         np.array(train.info.vocabulary.tokens),
         [set(train[i]["input_ids"].tolist()) for i in range(len(train))],
@@ -68,14 +91,12 @@ def test_nothing_tells_of_a_code_of_few_patients(copied: tuple[Path, Path], smal
         assert not [token for token in rare if f'"{token}"'.encode() in content], path
 
 
-def test_it_computes_the_same_for_patients_without_removed_codes(
-    copied: tuple[Path, Path], small_datasets: Path
-) -> None:
+def test_it_computes_the_same_for_patients_without_removed_codes(copied: tuple[Path, Path], data: Path) -> None:
     (model, form), (shared, smaller) = map(read_pretrained, copied)
     old = np.array([form.vocabulary.ids[token] for token in smaller.vocabulary.tokens])
     new_of = np.full(len(form.vocabulary), -1)
     new_of[old] = np.arange(len(old))
-    train = PatientDataset.load(small_datasets / "small_train.pt")
+    train = PatientDataset.load(data / "d_train.pt")
     rows = [row for row in range(len(train)) if (new_of[train[row]["input_ids"]] >= 0).all()]
     assert len(rows) > 20
     batch = MaskedCodeCollator(train.info, True, validation=True, forecast_prob=0.5, seed=1)(train.batch(rows))
@@ -111,22 +132,24 @@ def test_code_systems_that_are_gone_leave_their_embeddings_behind() -> None:
 
 
 def test_a_copy_is_converted_for_and_fine_tuned_and_analyzed(
-    copied: tuple[Path, Path], small_datasets: Path, tmp_path: Path
+    copied: tuple[Path, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    )  # not MLflow's
     for step in (
         "convert --input {d}/patients.json --output {o}/d.pt --vocab-from {m} --max-length 30",
         "finetune --model-dir {m} --input {d}/patients.json --output-dir {o}/tuned --task plos --epochs 1 "
         "--baselines none",
         "analyze --model-dir {m} --dataset {o}/d_val.pt --output-dir {o}/novel --max-patients 20",
     ):
-        name, *options = step.format(d=small_datasets, o=tmp_path, m=copied[1]).split()
-        result = CliRunner().invoke(script(COMMANDS[name]), options)
+        result = run(step, d=data, o=tmp_path, m=copied[1])
         assert result.exit_code == 0, result.output
     assert (tmp_path / "tuned" / "report.html").exists() and (tmp_path / "novel" / "report.html").exists()
 
 
-def test_what_cannot_be_shared_is_one_line(copied: tuple[Path, Path], small_datasets: Path, tmp_path: Path) -> None:
-    model, train = copied[0], small_datasets / "small_train.pt"
+def test_what_cannot_be_shared_is_one_line(copied: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
+    model, train = copied[0], data / "d_train.pt"
     options = ["--model-dir", str(model), "--training-data", str(train)]
     (tmp_path / "notes.txt").touch()
     for more, problem in (
