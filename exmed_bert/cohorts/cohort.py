@@ -103,7 +103,7 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         ),
     )
     check_nothing_after_index(found)
-    return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :], source.cells)
+    return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :], source.cells, source.generated)
 
 
 def _in_a_split(

@@ -50,9 +50,11 @@ class Cohort:
             patients left.
         new_codes: tokens of codes that the model's vocabulary does not hold; they stand at the end of the new one.
         cells: which counts of these patients are hidden in reports; ``attrition`` has them all.
+        generated: whether our generator made the patients.
     """
 
     patients: LabeledPatients
     attrition: list[tuple[str, int]]
     new_codes: tuple[str, ...]
     cells: MinCell = ALL
+    generated: bool = False

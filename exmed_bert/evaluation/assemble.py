@@ -16,6 +16,7 @@ from exmed_bert.evaluation.metrics import METRICS, WITHOUT_DIRECTION, logit, mea
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
 from exmed_bert.evaluation.series import calibration_error_by_chance, plot_series
 from exmed_bert.evaluation.small_cells import shareable
+from exmed_bert.evaluation.study import Study
 from exmed_bert.reporting.small_cells import ALL, MinCell
 
 _COMPARED = tuple(name for name in METRICS if name not in WITHOUT_DIRECTION)
@@ -68,6 +69,7 @@ def assemble(
     notes: Sequence[str] = (),
     label_efficiency: Sequence[CurvePoint] = (),
     attributions: Sequence[CodeAttribution] = (),
+    study: Study | None = None,
     log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -78,7 +80,7 @@ def assemble(
     Args:
         patients: N histories with labels and splits.
         models: the first is compared with each of the others.
-        title, facts, attrition, notes, label_efficiency, attributions: as in `Results`.
+        title, facts, attrition, notes, label_efficiency, attributions, study: as in `Results`.
         log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
         cells: which counts of patients are hidden, and with them what would tell of so few.
@@ -129,6 +131,7 @@ def assemble(
         resamples=resamples,
         label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
+        study=study,
     )
     return Evaluation(shareable(results, cells), probabilities)
 

@@ -7,6 +7,7 @@ from typing import Any
 from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.groups import GroupMetrics
+from exmed_bert.evaluation.study import Study
 from exmed_bert.reporting.small_cells import Counted, plain_json
 
 FORMAT, VERSION = "exmed-bert-evaluation", 2
@@ -134,6 +135,7 @@ class Results:
         resamples: of every interval.
         label_efficiency: every run of the label-efficiency curve; empty where there is none.
         attributions: by code, largest first; empty where nothing was explained.
+        study: what reporting guidelines ask for besides; None where nothing is known.
     """
 
     title: str
@@ -146,6 +148,7 @@ class Results:
     resamples: int
     label_efficiency: Sequence[CurvePoint] = ()
     attributions: Sequence[CodeAttribution] = ()
+    study: Study | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of results.json."""

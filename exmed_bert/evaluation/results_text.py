@@ -5,6 +5,7 @@ from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, for
 from exmed_bert.evaluation.groups import LEAST_EVENTS
 from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
 from exmed_bert.evaluation.results import Difference, ModelResults, Results
+from exmed_bert.evaluation.tripod import reporting_section
 from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
 from exmed_bert.reporting.small_cells import percent
 
@@ -34,6 +35,7 @@ def sections(results: Results) -> list[ReportSection]:
         _attributions(results),
         _cohort(results),
         _budgets(results),
+        reporting_section(results, results.study) if results.study else None,
     ]
     return [section for section in found if section is not None]
 

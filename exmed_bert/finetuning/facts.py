@@ -1,15 +1,22 @@
 """Facts, notes and label-efficiency curve of a fine-tuning's report."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import numpy as np
+import sklearn
+import torch
 
+from exmed_bert import __version__
 from exmed_bert.cohorts.labeled import TEST, Cohort, LabeledPatients
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.data.patient import EPOCH
+from exmed_bert.data.vocabulary import UNK
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.evaluation.results import CurvePoint
+from exmed_bert.evaluation.study import Study
 from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.finetuning.runs import Finished, Run
 from exmed_bert.settings import FinetuneSettings, listed
@@ -24,6 +31,36 @@ def facts(settings: FinetuneSettings, task: Task, cohort: Cohort, run: Run) -> l
     if cohort.new_codes:
         found.append(("codes that the model never saw", f"{len(cohort.new_codes):,}"))
     return found
+
+
+def study(settings: FinetuneSettings, task: Task, cohort: Cohort, form: ModelInput) -> Study:
+    """Return what the run knows of its study, for the section that reporting guidelines ask for."""
+    patients = cohort.patients
+    first, last = (EPOCH + timedelta(days=int(day)) for day in (patients.index_days.min(), patients.index_days.max()))
+    description = "; ".join(f"{name}: {value}" for name, value in task.description)
+    columns = [column.name for column in form.static_columns]
+    unknown = [(name, int((patients.dataset.static_ids(name) == UNK).sum())) for name in columns]
+    kind = "Synthetic patients" if cohort.generated else "Patients"
+    return Study(
+        source=f"{kind} of {listed(settings.input)}.",
+        index_dates=f"{first.year} to {last.year}",
+        outcome=f"{task.title}{f' ({description})' if description else ''}.",
+        predictors=(
+            f"The codes up to the index date, the latest {form.max_length} at the most, with the visits and ages at "
+            f"which they were given, and {', '.join(columns)}."
+        ),
+        missing=[(name, cohort.cells.count(count).plain) for name, count in unknown],
+        missing_handling=(
+            "What is not known is a category of its own, and codes that the model never saw start from their relatives "
+            "or are read as unknown; nothing is imputed."
+        ),
+        analysis=(
+            f"A BERT over medical codes, pretrained without labels ({settings.model_dir}) and fine-tuned "
+            f"({settings.head} head); seed {settings.seed}."
+        ),
+        software=f"exmed-bert {__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}.",
+        generated=cohort.generated,
+    )
 
 
 def notes(task: Task, form: ModelInput, subset: Subset) -> list[str]:

@@ -77,6 +77,7 @@ def evaluate_and_write(
         facts=facts.facts(settings, task, cohort, main),
         attrition=cohort.attrition,
         notes=facts.notes(task, form, part),
+        study=facts.study(settings, task, cohort, form),
         label_efficiency=facts.curve(patients, runs, fitted),
         attributions=explain(model, experiment, settings.explain, settings.output_dir, cohort.cells)
         if settings.explain
