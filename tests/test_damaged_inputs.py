@@ -137,6 +137,29 @@ def test_a_config_file_is_read_as_it_looks(tmp_path: Path, text: str | bytes, me
     assert str(error.value).startswith(f"{path}: ") and len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["null"],
+        ["{}", "null"],
+        ["{} null"],
+        [" null"],
+        ["{}null{}"],
+        ["[]", "null"],
+        ["5 null"],
+        ['"x"', "null"],
+        ["n"],
+    ],
+    ids=str,
+)
+def test_what_ends_arrow_is_one_line(tmp_path: Path, lines: list[str]) -> None:
+    path = tmp_path / "p.jsonl"
+    for before in ([], [json.dumps(PEOPLE[0])]):
+        path.write_text("\n".join([*before, *lines]))
+        with pytest.raises(InputError, match="record"):
+            read(path)
+
+
 @pytest.mark.parametrize("name", ["p.json", "p.jsonl"])
 def test_keys_that_stand_twice_are_counted(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = json.dumps(PEOPLE) if name == "p.json" else "\n".join(map(json.dumps, PEOPLE))

@@ -4,6 +4,7 @@ Only what is surely right is read this way. Anything else, whether wrong or mere
 are then looked at one by one (`exmed_bert.data.readers.validation`), which finds what to say about them.
 """
 
+import re
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from exmed_bert.data.static_columns import BUILT_IN
 
 _DIGITS = 8  # of a date, YYYYMMDD
 _LEVELS = 64
+_NULL = re.compile(rb"\}\s*n")  # null in the place of a record ends Arrow and the program with it; so does no object
 _TEXT = tuple(column.field for column in BUILT_IN)  # every record has these
 
 
@@ -32,6 +34,8 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
     if any(map(_may_be_deep, lines)):
         return None
     content = b"".join(lines)
+    if not lines[0].lstrip().startswith(b"{") or _NULL.search(content):
+        return None
     try:
         table = json.read_json(
             pyarrow.BufferReader(content),
