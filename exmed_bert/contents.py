@@ -45,7 +45,7 @@ def damage(folder: Path, names: Collection[str] | None = None) -> str | None:
         return f"{CONTENTS} is missing"
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{CONTENTS} is damaged"
-    if not recorded:
+    if not recorded or any(Path(name).name != name for name in recorded):  # one may lie in another folder
         return f"{CONTENTS} is damaged"
     for name, facts in recorded.items():
         if (names is None or name in names) and (problem := _problem(folder / name, facts)):
@@ -90,7 +90,8 @@ def _opens(path: Path) -> bool:
                 return archive.testzip() is None
         if path.suffix == ".safetensors":
             with open(path, "rb") as file:
-                json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                length = int.from_bytes(file.read(8), "little")
+                json.loads(file.read(min(length, path.stat().st_size)))
         if path.suffix == ".json":
             json.loads(path.read_bytes())
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RecursionError):

@@ -3,13 +3,16 @@
 import csv
 import gzip
 import importlib.util
+import shutil
 import struct
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import duckdb
 import pyarrow
@@ -17,13 +20,18 @@ import pyarrow.parquet
 import pytest
 import torch
 from conftest import ROOT
+from typer.testing import CliRunner
 
+from exmed_bert.cli import script
+from exmed_bert.commands import COMMANDS
+from exmed_bert.contents import damage, write_contents
 from exmed_bert.data.database import connect, file_list
 from exmed_bert.data.dataset import FORMAT, VERSION
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.translation.code_map import COLUMNS, read_code_map
 from exmed_bert.reporting.spreadsheet import write_csv
 from exmed_bert.settings import ReadingSettings
+from exmed_bert.training import metrics_writer
 
 
 def ci_audit() -> ModuleType:
@@ -210,3 +218,58 @@ def test_a_small_file_fills_no_memory(tmp_path: Path) -> None:
     }.items():
         assert problem in said[name], (name, said[name])
     assert not [name for name, line in said.items() if line == "is read"] and len(said) == 19
+
+
+# --- what is resumed ---
+
+
+class Harmful:
+    """Writes a file where it is unpickled without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_a_checkpoint_executes_nothing(name: str, checkpointed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(checkpointed, run)
+    checkpoint = next((run / "model").glob("checkpoint-*"))
+    torch.save({"state": Harmful(tmp_path / "executed")}, checkpoint / name)
+    write_contents(checkpoint)
+    result = CliRunner().invoke(script(COMMANDS["pretrain"]), pretraining(checkpointed.parent, run, 3))
+    assert not (tmp_path / "executed").exists() and "Traceback" not in result.output
+    assert result.exit_code in (0, 1), result.output
+
+
+def pretraining(data: Path, run: Path, steps: int) -> list[str]:
+    command = f"--output-dir {run}/model --output-data-dir {run}/data --max-steps {steps} --save-steps 1"
+    command += f" --training-data {data}/d_train.pt --validation-data {data}/d_val.pt --train-batch-size 16"
+    return f"{command} --hidden-size 16 --num-hidden-layers 1".split()
+
+
+@pytest.fixture(scope="module")
+def checkpointed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of a run with one checkpoint, beside its data."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+        for name, options in (
+            ("generate", f"-n 60 -o {folder}/patients.json".split()),
+            ("convert", f"--input {folder}/patients.json --output {folder}/d.pt --train-ratio 0.5".split()),
+            ("pretrain", pretraining(folder, folder / "run", 1)),
+        ):
+            result = CliRunner().invoke(script(COMMANDS[name]), options)
+            assert result.exit_code == 0, result.output
+        yield folder / "run"
+
+
+def test_a_record_of_contents_names_no_file_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "contents.json").write_text('{"../other": 1}')
+    assert damage(tmp_path / "folder") == "contents.json is damaged"
