@@ -112,9 +112,9 @@ def run_quietly(command: Sequence[str]) -> None:
         sys.exit(f"{done.stderr}Error: exit code {done.returncode}: {' '.join(command)}")
 
 
-def generate(path: Path, patients: int, seed: int = 42) -> Path:
+def generate(path: Path, patients: int, seed: int = 42, options: Sequence[str] = ()) -> Path:
     """Write synthetic patients to ``path``, in a process of its own."""
-    run_quietly(script("generate_synthetic_patients.py", "-n", patients, "-o", path, "-s", seed))
+    run_quietly(script("generate_synthetic_patients.py", "-n", patients, "-o", path, "-s", seed, *options))
     return path
 
 

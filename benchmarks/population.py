@@ -1,15 +1,20 @@
-"""Compare 100,000 generated patients (seed 42) with published values: the metrics of the report.
+"""Compare 100,000 generated patients (seed 42) with published values, bounded and realistic ones.
 
     python benchmarks/population.py
 
-Made and reported by the project's own scripts. The report itself, with every cell, stays in output/population_report.
+Of the bounded population the metrics of the report, made and reported by the project's own scripts; the report itself,
+with every cell, stays in output/population_report. Of the realistic one (`generate --realistic`) the three layers of
+`fidelity.py`: margins, subgroups, dependence.
 """
 
 import json
 import tempfile
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import fidelity
 from common import ROOT, Measurement, generate, load_average, options, report, run_quietly, script
 
 PATIENTS = 100_000
@@ -23,8 +28,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         patients = generate(Path(folder) / "patients.parquet", given.patients)
         run_quietly(script("report_synthetic_data.py", "--input", patients, "--output-dir", OUTPUT))
+        realistic = generate(Path(folder) / "realistic.parquet", given.patients, options=("--realistic",))
+        meta = json.loads(realistic.with_suffix(".meta.json").read_text(encoding="utf-8"))
+        cohort = fidelity.read(realistic, date.fromisoformat(meta["options"]["end_date"]))
+        layers = list(fidelity.measurements(cohort, meta["realistic"]))
     metrics = json.loads((OUTPUT / "report.json").read_text(encoding="utf-8"))["metrics"].values()
-    report("population", given, load, [measured for metric in metrics if (measured := as_measurement(metric))])
+    bounded = [measured for metric in metrics if (measured := as_measurement(metric))]
+    report("population", given, load, [*bounded, *(named(layer) for layer in layers)])
+
+
+def named(layer: Measurement) -> Measurement:
+    """Return a figure of the realistic population, which says so."""
+    return replace(layer, name=f"realistic, {layer.name}")
 
 
 def as_measurement(metric: dict[str, Any]) -> Measurement | None:

@@ -138,6 +138,11 @@ class GenerateSettings(StepSettings):
         description="Novel codes: invented, pseudo-codes in no code list, or recent, real ICD-10-CM codes from "
         "April 2020 on, never before they are valid; no drug is replaced then.",
     )
+    realistic: bool = Field(
+        False,
+        description="No bounds on codes; members enter and leave the plan, some die, some stop their drugs, at "
+        "published rates.",
+    )
     workers: int = Field(1, ge=1, description="Processes that generate patients in parallel; the file is the same.")
     chunk_size: int = Field(
         2000, ge=1, description="Patients per chunk of work, rounded up to thousands; the file is the same."

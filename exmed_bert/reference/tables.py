@@ -36,7 +36,7 @@ OLDEST = 104  # the census' open bracket "100+" is read as 100 to 104: estimate
 
 KINDS = ("chronic", "status", "yearly", "episodic", "pregnancy")
 THEN = ("stays", "fades", "ends")  # what an earlier condition does once the later one has begun
-_SEX_MASKS = {"both": (True, True), "M": (True, False), "F": (False, True)}
+SEX_MASKS = {"both": (True, True), "M": (True, False), "F": (False, True)}
 _ALWAYS_VALID = date(1900, 1, 1)
 
 
@@ -324,7 +324,7 @@ def _demographics(path: Path, departures: Path) -> Demographics:
 
     rows = Rows(departures)
     a_year = np.zeros(people.shape)
-    columns = (rows.each("age_first", int), rows.each("age_last", int), rows.each("sex", lambda text: _SEX_MASKS[text]))
+    columns = (rows.each("age_first", int), rows.each("age_last", int), rows.each("sex", lambda text: SEX_MASKS[text]))
     for first, last, sexes, rate in zip(*columns, rows.numbers("per_100000_a_year") / 100_000, strict=True):
         a_year[first : last + 1] += rate * np.array(sexes)
     return Demographics(people, tuple(population), joint / joint.sum(axis=1, keepdims=True), a_year)
@@ -368,7 +368,7 @@ def _prolonged_stay(path: Path, diagnoses: Diagnoses) -> ProlongedStay:
 
 def _limits(rows: Rows) -> Limits:
     return Limits(
-        sexes=np.array(rows.each("sex", lambda text: _SEX_MASKS[text])),
+        sexes=np.array(rows.each("sex", lambda text: SEX_MASKS[text])),
         min_age=np.array(rows.each("min_age", int)),
         max_age=np.array(rows.each("max_age", int)),
         valid_from=rows.days("valid_from", empty=_ALWAYS_VALID),

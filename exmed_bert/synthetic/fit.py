@@ -94,7 +94,7 @@ def run(patients: int, rounds: int, workers: int) -> None:
             bar.update(1)
         fitted = Values.mean(last).fitted(tables)
         counted = _simulate(FIRST_SEED + rounds, patients, workers, tables, fitted)
-    errors = _errors(counted, tables)
+    errors = errors_of(counted, tables)
     store.save(fitted, tables, {"patients": patients, **errors})
     console.table("Fitted", [*errors.items(), ("written", store.PATH)])
 
@@ -149,7 +149,7 @@ def covariance_selection(correlation: np.ndarray, pairs: np.ndarray) -> np.ndarr
     return partial
 
 
-def _errors(counted: Measures, tables: Tables) -> dict[str, float]:
+def errors_of(counted: Measures, tables: Tables) -> dict[str, float]:
     """Return the errors of the last population's figures."""
     diagnoses, drugs = tables.diagnoses, tables.drugs
     expected = diagnoses.prevalence * counted.people

@@ -18,7 +18,7 @@ from exmed_bert.settings import GenerateSettings
 from exmed_bert.staging import staged_files, write_json
 from exmed_bert.startup import called
 from exmed_bert.synthetic import shards
-from exmed_bert.synthetic.population import BLOCK, generate_blocks, novel_codes
+from exmed_bert.synthetic.population import BLOCK, fields_of, generate_blocks, novel_codes
 from exmed_bert.synthetic.summary import Summary, meta
 
 
@@ -107,7 +107,7 @@ def _pieces(settings: GenerateSettings, numbers: range) -> list[tuple[Piece, Sum
     for block in generate_blocks(settings, numbers):
         summary = Summary()
         summary.add(block)
-        pieces.append((prepare(block.patients, file_format(settings.output)), summary))
+        pieces.append((prepare(block.patients, file_format(settings.output), fields_of(settings)), summary))
     return pieces
 
 

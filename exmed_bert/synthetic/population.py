@@ -5,7 +5,7 @@ Blocks are independent, so the same seed gives the same first patients whatever 
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from exmed_bert import codes
 from exmed_bert.data.patient import EventColumns, PatientColumns, merge_events
 from exmed_bert.data.static_columns import SEX, STATE
+from exmed_bert.data.writers import Fields
 from exmed_bert.reference.tables import SEXES, load
 from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic import bounds
@@ -22,8 +23,9 @@ from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.fitted import load as load_fitted
 from exmed_bert.synthetic.novel import NovelCodes, NovelKind, no_novel_codes, pseudo_codes, recent_codes, replace_some
 from exmed_bert.synthetic.outcome import draw_prolonged_stay
-from exmed_bert.synthetic.people import Window, draw_people, possible_days
+from exmed_bert.synthetic.people import People, Window, draw_people, possible_days
 from exmed_bert.synthetic.prescriptions import draw_prescriptions
+from exmed_bert.synthetic.realistic import draw, generator
 from exmed_bert.synthetic.visits import draw_diagnoses
 
 BLOCK = 1000  # patients; another size would give other patients
@@ -36,11 +38,26 @@ BOUNDS = {  # key in the meta file: what it is called in the summary
 
 
 @dataclass(frozen=True)
+class Observed:
+    """What the record of realistic patients does not say: (N,) years observed, and patient and days of each stay."""
+
+    years: np.ndarray
+    patients: np.ndarray
+    stays: np.ndarray
+
+
+@dataclass(frozen=True)
 class Block:
-    """N patients, and which of them each of `BOUNDS` changed: (N, 4) bool."""
+    """N patients, which of them each of `BOUNDS` changed, (N, 4) bool, and how the realistic ones fared."""
 
     patients: PatientColumns
     bound: np.ndarray
+    observed: Observed | None = None
+
+
+def fields_of(settings: GenerateSettings) -> Fields:
+    """Return what a file of the population holds beside the basic fields."""
+    return Fields(periods=settings.realistic)
 
 
 def generate(settings: GenerateSettings) -> Iterator[PatientColumns]:
@@ -52,7 +69,12 @@ def generate_blocks(settings: GenerateSettings, numbers: range | None = None) ->
     """Yield the blocks, or those of the given ``numbers``; the last one truncated to the number of patients."""
     for number in range(-(-settings.num_patients // BLOCK)) if numbers is None else numbers:
         block = generate_block(
-            settings.seed, number, settings.novel_prob, settings.end_date, novel_kind=settings.novel_kind
+            settings.seed,
+            number,
+            settings.novel_prob,
+            settings.end_date,
+            novel_kind=settings.novel_kind,
+            realistic=settings.realistic,
         )
         yield _head(block, min(BLOCK, settings.num_patients - number * BLOCK))
 
@@ -64,12 +86,33 @@ def generate_block(
     end_date: date,
     fitted: Fitted | None = None,
     novel_kind: NovelKind = "invented",
+    realistic: bool = False,
 ) -> Block:
     """Return the `BLOCK` patients of a block; their ids go on from ``block * BLOCK``.
 
     ``fitted`` takes the place of the values that come with the tables.
     """
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(block,))))
+    rng = generator(seed, block)
+    if realistic:
+        drawn = draw(rng, BLOCK, end_date, load())
+        columns = columns_of(
+            rng, block, drawn.people, drawn.diagnoses, drawn.drugs, novel_codes(seed, novel_kind), novel_prob
+        )
+        patients = replace(columns, plos=drawn.prolonged.astype(np.int8), periods=drawn.observation.periods())
+        unbound = np.zeros((BLOCK, len(BOUNDS)), dtype=bool)
+        return Block(patients, unbound, Observed(drawn.observation.years, drawn.stays.patients, drawn.stays.lengths))
+    return _bounded(rng, block, end_date, fitted, novel_codes(seed, novel_kind), novel_prob)
+
+
+def _bounded(
+    rng: np.random.Generator,
+    block: int,
+    end_date: date,
+    fitted: Fitted | None,
+    novel: dict[str, NovelCodes],
+    novel_prob: float,
+) -> Block:
+    """Return a block whose histories are extended or truncated to the bounds."""
     tables, window = load(), Window.until(end_date)
     fitted = fitted or load_fitted(tables)
     people = draw_people(rng, BLOCK, tables.demographics, window)
@@ -88,15 +131,35 @@ def generate_block(
     drugs = bounds.truncate(rng, drugs, bounds.PRESCRIPTIONS[-1], BLOCK)
 
     plos = draw_prolonged_stay(rng, people, diagnoses, tables)
-    novel = novel_codes(seed, novel_kind)
-    patients = PatientColumns(
-        patient_ids=list(range(block * BLOCK, (block + 1) * BLOCK)),
+    columns = columns_of(rng, block, people, diagnoses, drugs, novel, novel_prob)
+    bound = [
+        diagnosis_counts > bounds.DIAGNOSES[-1],
+        diagnosis_counts < bounds.DIAGNOSES[0],
+        drug_counts > bounds.PRESCRIPTIONS[-1],
+        drug_counts < bounds.PRESCRIPTIONS[0],
+    ]
+    return Block(replace(columns, plos=plos.astype(np.int8)), np.stack(bound, axis=1))
+
+
+def columns_of(
+    rng: np.random.Generator,
+    block: int,
+    people: People,
+    diagnoses: Events,
+    drugs: Events,
+    novel: dict[str, NovelCodes],
+    novel_prob: float,
+) -> PatientColumns:
+    """Return drawn patients as columns, some of their codes replaced by novel ones; stays are not recorded yet."""
+    demographics = load().demographics
+    return PatientColumns(
+        patient_ids=list(range(block * BLOCK, block * BLOCK + len(people))),
         birth_years=people.birth_years.astype(np.int32),
         static={
             SEX.name: [SEXES[sex] for sex in people.sexes],
-            STATE.name: [tables.demographics.states[state] for state in people.states],
+            STATE.name: [demographics.states[state] for state in people.states],
         },
-        plos=plos.astype(np.int8),
+        plos=np.full(len(people), -1, dtype=np.int8),
         events=merge_events(
             [
                 _columns(replace_some(rng, events, novel[system], novel_prob), system, novel[system])
@@ -104,13 +167,6 @@ def generate_block(
             ]
         ),
     )
-    bound = [
-        diagnosis_counts > bounds.DIAGNOSES[-1],
-        diagnosis_counts < bounds.DIAGNOSES[0],
-        drug_counts > bounds.PRESCRIPTIONS[-1],
-        drug_counts < bounds.PRESCRIPTIONS[0],
-    ]
-    return Block(patients, np.stack(bound, axis=1))
 
 
 @functools.cache
@@ -139,4 +195,10 @@ def _columns(events: Events, system: str, novel: NovelCodes) -> EventColumns:
 
 def _head(block: Block, n: int) -> Block:
     """Return the first n patients of a block."""
-    return block if n == len(block.patients) else Block(block.patients.take(np.arange(n)), block.bound[:n])
+    if n == len(block.patients):
+        return block
+    observed = block.observed
+    if observed is not None:
+        kept = observed.patients < n
+        observed = Observed(observed.years[:n], observed.patients[kept], observed.stays[kept])
+    return Block(block.patients.take(np.arange(n)), block.bound[:n], observed)

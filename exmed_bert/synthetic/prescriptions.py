@@ -23,6 +23,7 @@ REFILL_JITTER = 4.0  # days, standard deviation
 PART_OF_YEAR = 0.9  # mean share of a year in which a user takes the drug; fills per user and year are fewer by it
 FILLED_TOGETHER = 0.5  # share of the patients whose refills fall on common days
 TOGETHER_EVERY = 30  # days between common days
+MOST_STOPS = 3  # of a therapy
 MOST_FILLS = 8  # per course
 REFILL_DELAY = 20.0  # days, mean, between the end of a course's supply and its next fill
 _DAY_BITS = 24
@@ -38,6 +39,15 @@ class Users:
 
     def __getitem__(self, which: np.ndarray) -> "Users":
         return Users(self.patients[which], self.drugs[which], self.reasons[which])
+
+
+@dataclass(frozen=True)
+class Persistence:
+    """How long-term therapies end: the share that is filled once, those that stop and that begin again in a year."""
+
+    never_refilled: float
+    stopping: float
+    restarting: float
 
 
 class DiagnosisDays:
@@ -67,8 +77,9 @@ def draw_prescriptions(
     days: tuple[np.ndarray, np.ndarray],
     tables: Tables,
     fitted: Fitted,
+    persistence: Persistence | None = None,
 ) -> Events:
-    """Draw the prescriptions of n patients who all have at least one diagnosis.
+    """Draw the prescriptions of n patients; without a diagnosis there is none.
 
     A drug is given with its probability for each diagnosis of a patient, and to a few patients with none of its
     diagnoses, most of whom have an uncoded one. The first fill is on a day of the diagnosis; second-line drugs follow
@@ -82,13 +93,14 @@ def draw_prescriptions(
         days: two (n, D) int arrays, the first and the last day on which a patient can have a drug.
         tables: the reference tables.
         fitted: the probabilities.
+        persistence: how therapies end and begin again; without it few end, and none begins again.
     """
     dated = DiagnosisDays(diagnoses, (len(days[0]), len(tables.diagnoses.codes)))
     users = _draw_users(rng, diagnoses, uncoded, dated, days, tables, fitted)
     long_term = tables.drugs.long_term[users.drugs]
     events = merge(
         [
-            _therapies(rng, people, users[long_term], dated, tables.drugs),
+            _therapies(rng, people, users[long_term], dated, tables.drugs, persistence),
             _courses(rng, users[~long_term], dated, tables.drugs),
         ]
     )
@@ -124,7 +136,11 @@ def _draw_users(
     treats[drugs.link_diagnosis, drugs.link_drug] = 1
     chance = fitted.without_diagnosis * np.where(uncoded.astype(np.float32) @ treats > 0, UNCODED_TIMES, 1)
     other, other_drug = np.nonzero(rng.random(can_have.shape) < can_have * chance.clip(max=MOST_UNCODED))
-    any_reason = diagnoses.codes[one_each(rng, diagnoses.patients)]
+    seen = one_each(rng, diagnoses.patients)
+    any_reason = np.full(len(can_have), -1)
+    any_reason[diagnoses.patients[seen]] = diagnoses.codes[seen]
+    never_seen = any_reason[other] < 0
+    other, other_drug = other[~never_seen], other_drug[~never_seen]
 
     patients = np.concatenate([patient, other])
     which = np.concatenate([drugs.link_drug[link], other_drug])
@@ -141,15 +157,25 @@ def _first_line(drugs: Drugs, n_diagnoses: int) -> np.ndarray:
     return table
 
 
-def _therapies(rng: np.random.Generator, people: People, users: Users, dated: DiagnosisDays, drugs: Drugs) -> Events:
+def _therapies(
+    rng: np.random.Generator,
+    people: People,
+    users: Users,
+    dated: DiagnosisDays,
+    drugs: Drugs,
+    persistence: Persistence | None,
+) -> Events:
     """Draw the fills of long-term drugs, from the first to the patient's last day, an earlier stop, or a switch."""
     count, start = (table[users.patients, users.reasons] for table in (dated.count, dated.start))
     begin = dated.days[start + (rng.random(len(count)) ** 3 * count).astype(np.int64)]  # mostly early
     begin = _after_first_line(rng, users, begin, dated, drugs)
     last = people.last_days[users.patients]
-    stays = rng.random(len(users.patients))
-    stop = np.where(stays < NEVER_REFILLED + STOPPED, begin + rng.random(len(begin)) * (last - begin), last)
-    stop = np.where(stays < NEVER_REFILLED, begin, stop)
+    if persistence is None:
+        stays = rng.random(len(users.patients))
+        stop = np.where(stays < NEVER_REFILLED + STOPPED, begin + rng.random(len(begin)) * (last - begin), last)
+        stop = np.where(stays < NEVER_REFILLED, begin, stop)
+    else:
+        stop = last
     begin, stop = _one_of_a_class(rng, users, begin, stop, dated, drugs)
 
     adherence = np.exp(ADHERENCE * rng.standard_normal(len(begin)) - ADHERENCE**2 / 2)
@@ -163,8 +189,25 @@ def _therapies(rng: np.random.Generator, people: People, users: Users, dated: Di
     )
     common += people.birth_days[users.patients, None]  # the birth day gives each patient a day of the month
     days = np.where(together[users.patients, None] & (refill > 0), np.maximum(common, begin[:, None] + 15), days)
-    user, fill = np.nonzero((days >= begin[:, None]) & (days <= stop[:, None]))
+    taken = (days >= begin[:, None]) & (days <= stop[:, None])
+    if persistence is not None:
+        taken &= _taking(rng, days - begin[:, None], persistence)
+    user, fill = np.nonzero(taken)
     return Events(users.patients[user], users.drugs[user], days[user, fill])
+
+
+def _taking(rng: np.random.Generator, since: np.ndarray, persistence: Persistence) -> np.ndarray:
+    """Return whether a therapy is being taken ``since`` (M, F) days after its begin: it stops and begins again.
+
+    Both at constant rates; a share of the therapies stops at the first fill.
+    """
+    stopping, restarting = (-np.log1p(-share) / YEAR for share in (persistence.stopping, persistence.restarting))
+    taking, turn = since >= 0, rng.standard_exponential(len(since)) / stopping
+    turn[rng.random(len(since)) < persistence.never_refilled] = 0
+    for cycle in range(2 * MOST_STOPS - 1):
+        taking ^= since > turn[:, None]
+        turn += rng.standard_exponential(len(since)) / (stopping if cycle % 2 else restarting)
+    return taking
 
 
 def _after_first_line(

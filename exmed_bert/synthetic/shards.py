@@ -21,7 +21,7 @@ from exmed_bert.parallel import Pace, unordered_map, worker_name
 from exmed_bert.reference.tables import load
 from exmed_bert.settings import GenerateSettings
 from exmed_bert.staging import staged_folder, write_json
-from exmed_bert.synthetic.population import BLOCK, generate_blocks, novel_codes
+from exmed_bert.synthetic.population import BLOCK, fields_of, generate_blocks, novel_codes
 from exmed_bert.synthetic.summary import Summary, meta
 from exmed_bert.work_folder import work_folder
 
@@ -137,7 +137,7 @@ def _make(task: _Task) -> _Made:
     def pieces() -> Iterator[Piece]:
         for block in generate_blocks(task.settings, task.blocks):
             summary.add(block)
-            yield prepare(block.patients, f".{task.settings.shard_format}")
+            yield prepare(block.patients, f".{task.settings.shard_format}", fields_of(task.settings))
 
     write_pieces(task.path, pieces())
     write_json(task.summary, summary.to_plain())

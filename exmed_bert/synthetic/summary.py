@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from exmed_bert import codes
-from exmed_bert.data.patient import EventColumns
+from exmed_bert.data.patient import NO_DAY, EventColumns
 from exmed_bert.data.static_columns import SEX, STATE
+from exmed_bert.reference import realistic
 from exmed_bert.reference.tables import SEXES, load
 from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic.events import first_of_run
@@ -17,7 +18,7 @@ from exmed_bert.synthetic.population import BLOCK, BOUNDS, Block
 
 FORMAT, VERSION = "exmed-bert-synthetic-patients", 1  # of the meta file
 _TOP = 5
-_NUMBERS = ("patients", "birth_years", "female", "plos", "guessed")
+_NUMBERS = ("patients", "birth_years", "female", "plos", "guessed", "years", "deaths", "stays", "stay_days")
 
 
 class Summary:
@@ -33,6 +34,7 @@ class Summary:
         self.codes: dict[str, Counter[str]] = {codes.ICD10CM: Counter(), codes.ATC: Counter()}
         self.lengths = {name: _Range() for name in ("diagnoses", "prescriptions", "visits")}
         self.guessed = 0.0
+        self.years, self.deaths, self.stays, self.stay_days = 0.0, 0, 0, 0.0  # of realistic patients alone
 
     def add(self, block: Block) -> None:
         """Count a block in."""
@@ -42,7 +44,13 @@ class Summary:
         self.female += patients.static[SEX.name].count(SEXES[1])
         self.plos += int((patients.plos == 1).sum())
         self.states.update(state for state in patients.static[STATE.name] if state is not None)
-        self.bound += block.bound.sum(axis=0)
+        if block.observed is None:
+            self.bound += block.bound.sum(axis=0)
+        else:
+            self.years += float(block.observed.years.sum())
+            self.deaths += int((patients.period("death_date") != NO_DAY).sum())
+            self.stays += len(block.observed.stays)
+            self.stay_days += float(block.observed.stays.sum())
         for system, name in ((codes.ICD10CM, "diagnoses"), (codes.ATC, "prescriptions")):
             events = patients.events.of_system(system)
             counts = np.bincount(events.codes, minlength=len(events.table)).tolist()
@@ -110,8 +118,22 @@ class Summary:
         rows += [(f"{name} per patient", length.shown(self.patients)) for name, length in self.lengths.items()]
         rows.append(("novel codes", f"{len(novel):,} distinct, {novel_events / events:.2%} of {events:,} events"))
         rows.append(("baseline: patient's most frequent code", f"correct for {self.guessed / events:.1%} of events"))
-        for name, count in zip(BOUNDS.values(), self.bound.tolist(), strict=True):
-            rows.append((name, f"{count / self.patients:.1%} of patients"))
+        if self.years:
+            rows += [
+                ("observed", f"{self.years / self.patients:.1f} years per patient"),
+                (
+                    "deaths while observed",
+                    f"{self.deaths:,}, {1000 * self.deaths / self.years:.1f} in 1,000 person-years",
+                ),
+                (
+                    "stays in hospital",
+                    f"{1000 * self.stays / self.years:.0f} in 1,000 person-years, "
+                    f"{self.stay_days / max(self.stays, 1):.1f} days on average",
+                ),
+            ]
+        else:
+            for name, count in zip(BOUNDS.values(), self.bound.tolist(), strict=True):
+                rows.append((name, f"{count / self.patients:.1%} of patients"))
         for title, system in (("most frequent diagnoses", codes.ICD10CM), ("most frequent drugs", codes.ATC)):
             for code, count in self.codes[system].most_common(_TOP):
                 share = count / self.codes[system].total()
@@ -122,11 +144,14 @@ class Summary:
 
 def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the content of the meta file: seed and options, every code's count, every novel code."""
+    options = settings.model_dump(mode="json", include={"num_patients", "novel_prob", "novel_kind", "end_date"})
+    if settings.realistic:
+        options["realistic"] = True
     return {
         "format": FORMAT,
         "version": VERSION,
         "seed": settings.seed,
-        "options": settings.model_dump(mode="json", include={"num_patients", "novel_prob", "novel_kind", "end_date"}),
+        "options": options,
         "tables": load().digest,
         "block": BLOCK,
         "counts": {
@@ -138,9 +163,25 @@ def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str
                 for system, counts in summary.codes.items()
             },
         },
-        "bounds": dict(zip(BOUNDS, summary.bound.tolist(), strict=True)),
+        **(_observation(summary) if settings.realistic else {"bounds": _bounds(summary)}),
         "novel_codes": novel,
     }
+
+
+def _bounds(summary: Summary) -> dict[str, int]:
+    return dict(zip(BOUNDS, summary.bound.tolist(), strict=True))
+
+
+def _observation(summary: Summary) -> dict[str, Any]:
+    """Return what the meta file says of realistic patients, and the digest of the figures that they follow."""
+    figures = realistic.load(load())
+    observed = {
+        "person_years": round(summary.years, 1),
+        "deaths": summary.deaths,
+        "stays": summary.stays,
+        "days_of_stays": round(summary.stay_days, 1),
+    }
+    return {"realistic": {"figures": figures.digest, **observed}}
 
 
 class _Range:

@@ -1,5 +1,7 @@
 """Dated diagnoses of the patients, grouped into visits."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from exmed_bert.reference.tables import Diagnoses, Schedule, Tables
@@ -31,8 +33,28 @@ CHECK_UP = -1  # index in place of a clinic's
 Days = tuple[np.ndarray, np.ndarray]  # the first and the last day on which a patient can have a code, (n, K) each
 
 
+@dataclass(frozen=True)
+class Care:
+    """What is known of the care of n patients before their visits are drawn.
+
+    Attributes:
+        onset: (n, K) first day of each condition, that of the window where it began before; where it begins within the
+            window it is recorded on that day.
+        pace: (n,) factor of the rate of visits to clinics.
+    """
+
+    onset: np.ndarray
+    pace: np.ndarray
+
+
 def draw_diagnoses(
-    rng: np.random.Generator, people: People, has: np.ndarray, days: Days, tables: Tables, window: Window
+    rng: np.random.Generator,
+    people: People,
+    has: np.ndarray,
+    days: Days,
+    tables: Tables,
+    window: Window,
+    care: Care | None = None,
 ) -> Events:
     """Draw the diagnoses of n patients, at least one event for each condition that a patient has.
 
@@ -41,6 +63,7 @@ def draw_diagnoses(
         days: two (n, K) int arrays, the first and the last day on which a patient can have a code.
         tables: the reference tables.
         window: the days of the five years.
+        care: onsets and rates of visits; without it they are drawn here.
     """
     has = has & (days[0] <= days[1])
     diagnoses = tables.diagnoses
@@ -48,7 +71,7 @@ def draw_diagnoses(
     events = merge(
         [
             preventive,
-            _follow_ups(rng, people, has, days, preventive, tables, window),
+            _follow_ups(rng, people, has, days, preventive, tables, window, care),
             _pregnancies(rng, has, days, diagnoses),
         ]
     )
@@ -67,6 +90,7 @@ def _follow_ups(
     preventive: Events,
     tables: Tables,
     window: Window,
+    care: Care | None,
 ) -> Events:
     """Draw the visits at clinics, at intervals of their own, and the conditions coded there.
 
@@ -78,9 +102,15 @@ def _follow_ups(
     codes = _of_kind(diagnoses, "chronic", "status")
     has, clinics = has[:, codes], diagnoses.clinics[codes]
     coded_share = rng.beta(*CODED_SHARE, has.shape)
-    onset, last, faded = _courses_of_disease(rng, has, (days[0][:, codes], days[1][:, codes]), codes, diagnoses)
+    last = days[1][:, codes]
+    if care is None:
+        onset, last, faded = _courses_of_disease(rng, has, (days[0][:, codes], last), codes, diagnoses)
+    else:
+        onset = np.maximum(np.where(has, care.onset[:, codes], days[0][:, codes]), days[0][:, codes])
+        last, faded = _ends(has, onset, last, codes, diagnoses)
+    pace = np.ones(len(has)) if care is None else care.pace
 
-    patients, at, day = _clinic_visits(rng, people, has, onset, clinics, tables.schedule, window)
+    patients, at, day = _clinic_visits(rng, people, has, onset, clinics, tables.schedule, window, pace)
     check_up = first_of_run(preventive.patients << 32 | preventive.days - window.start)
     patients = np.concatenate([patients, preventive.patients[check_up]])
     at = np.concatenate([at, np.full(check_up.sum(), CHECK_UP)])
@@ -112,7 +142,10 @@ def _follow_ups(
     alone, single = np.nonzero(has & ~seen)  # no visit after the onset: one visit for this alone
     own_day = day_between(rng, onset[alone, single], last[alone, single])
     events = merge([Events(patients[visit], codes[code], day[visit]), Events(alone, codes[single], own_day)])
-    return _earlier_first(events, days, diagnoses)
+    if care is None:
+        return _earlier_first(events, days, diagnoses)
+    new, code = np.nonzero(has & (onset > np.maximum(days[0][:, codes], window.start)))
+    return merge([events, Events(new, codes[code], onset[new, code])])
 
 
 def _earlier_first(events: Events, days: Days, diagnoses: Diagnoses) -> Events:
@@ -157,6 +190,22 @@ def _courses_of_disease(
     return onset, last, faded
 
 
+def _ends(
+    has: np.ndarray, onset: np.ndarray, last: np.ndarray, codes: np.ndarray, diagnoses: Diagnoses
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the last day on which each condition is coded, and the day from which it is rarer, by its pathways."""
+    last, faded = last.copy(), np.full(has.shape, np.iinfo(np.int64).max)
+    column = {code: i for i, code in enumerate(codes.tolist())}
+    for pathway in diagnoses.pathways:
+        earlier, later = column[pathway.earlier], column[pathway.later]
+        both = np.flatnonzero(has[:, earlier] & has[:, later] & (onset[:, earlier] < onset[:, later]))
+        if pathway.then == "ends":
+            last[both, earlier] = np.minimum(last[both, earlier], onset[both, later] - 1)
+        elif pathway.then == "fades":
+            faded[both, earlier] = onset[both, later]
+    return last, faded
+
+
 def _clinic_visits(
     rng: np.random.Generator,
     people: People,
@@ -165,6 +214,7 @@ def _clinic_visits(
     clinics: np.ndarray,
     schedule: Schedule,
     window: Window,
+    pace: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw the visits that take place: patients, clinics and days, (V,) int each.
 
@@ -178,7 +228,8 @@ def _clinic_visits(
     patients, followed = np.nonzero(begin < never)
     frailty = np.exp(FRAILTY * rng.standard_normal(len(has)) - FRAILTY**2 / 2)
     a_year = np.minimum(schedule.visits_a_year[followed] / ATTENDANCE * frailty[patients], MOST_VISITS_A_YEAR)
-    slots = np.arange(YEARS_OBSERVED * MOST_VISITS_A_YEAR + 1)
+    a_year *= pace[patients]
+    slots = np.arange(int(YEARS_OBSERVED * MOST_VISITS_A_YEAR * max(pace.max(initial=1), 1)) + 1)
     gap = (YEAR / a_year)[:, None]
     day = window.start + (slots + rng.random((len(patients), 1))) * gap
     day = (day + rng.normal(0, CLINIC_JITTER, day.shape)).astype(np.int64)
