@@ -41,9 +41,9 @@ CLAIMS += "--columns pharmacy.csv:patient=MEMBER,date=FILL_DT,code=ATC,system=at
 RUNS = {
     "generate": (
         "--num-patients 1500 --output {o}/p.jsonl.gz --novel-prob 0.5 --seed 3 --end-date 2020-06-30 "
-        "--novel-kind recent --workers 2 --chunk-size 1000",
+        "--novel-kind recent --workers 2 --chunk-size 1000 --no-realistic",
         "-n 20 -o {o}/p.parquet -p 0.3 -s 4 --novel-kind invented --config {w}/other.yaml --debug",
-        "-n 2000 -o {o}/p --shards 2 --shard-format jsonl --scheduler local",
+        "-n 2000 -o {o}/p --shards 2 --shard-format jsonl --scheduler local --realistic",
         "-n 1000 -o {o}/p --shards 1 --shard-format jsonl.gz",
         "-n 1000 -o {o}/p --shards 1 --shard-format parquet",
     ),
@@ -103,6 +103,7 @@ RUNS = {
         "--freeze-encoder --no-class-weights --index-date fixed:2023-06-30 --precision bf16 --overwrite --debug",
         FINETUNE + "--baselines none --labels {w}/labels.csv --head lstm --from-scratch --precision auto",
         FINETUNE + "--task plos --baselines none",
+        FINETUNE.replace("patients.json", "realistic.parquet") + "--endpoint ICD:J* --baselines none",
         "--predict-only --model-dir {w}/tuned --input {w}/patients.json --output-dir {o} --index-date last-visit",
     ),
     "analyze": (
@@ -189,6 +190,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("generate", "-n 900 -s 5 -o {w}/patients.json", w=folder)
     for name in ("few.jsonl.gz", "few.parquet"):
         run("generate", "-n 60 -o {w}/" + name, w=folder)
+    run("generate", "-n 900 -s 5 --realistic -o {w}/realistic.parquet", w=folder)
     for name, masking in (("d", "--dynamic-masking"), ("static", "--no-dynamic-masking")):
         convert = "--input {w}/patients.json --output {w}/" + f"{name}.pt --train-ratio 0.5 --max-length 40 {masking}"
         run("convert", convert, w=folder)

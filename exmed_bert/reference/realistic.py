@@ -25,7 +25,7 @@ _SMOOTHING = 50
 
 @dataclass(frozen=True, eq=False)
 class Realistic:
-    """Figures of K diagnoses and of ages in whole years.
+    """Figures of K conditions and of ages in whole years.
 
     Attributes:
         rates: the terms of ``life_rates.csv``.
@@ -59,7 +59,7 @@ def load(tables: Tables, folder: Path = FOLDER) -> Realistic:
     rates = dict(zip(rows.each("term", str), rows.numbers("value").tolist(), strict=True))
     death_group, death_rate = _by_age(folder / DEPARTURES, "per_100000_a_year", 100_000, only=DEATH)
     visit_group, visits = _by_age(folder / VISIT_RATES, "visits_per_100_people", 100)
-    death_ratios, onset_ratios = _hazard_ratios(folder / HAZARD_RATIOS, tables.diagnoses.codes)
+    death_ratios, onset_ratios = _hazard_ratios(folder / HAZARD_RATIOS, tables.condition_codes)
     read = (folder / name for name in (HAZARD_RATIOS, LIFE_RATES, VISIT_RATES, DEPARTURES))
     return Realistic(
         rates=rates,

@@ -186,6 +186,11 @@ class Tables:
     digest: str
     drawn_digest: str
 
+    @property
+    def condition_codes(self) -> tuple[str, ...]:
+        """The codes of the conditions, in the order of every axis of conditions."""
+        return self.diagnoses.codes
+
 
 @functools.cache
 def load(folder: Path = FOLDER) -> Tables:

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from exmed_bert import console
+from exmed_bert.console import InputError
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import realistic as figures_of
 from exmed_bert.reference.realistic import Realistic
@@ -95,15 +96,9 @@ def run(patients: int, rounds: int, workers: int) -> None:
     """Fit with ``rounds`` populations of so many ``patients`` and write `fitted_realistic.json`."""
     tables = load()
     figures = figures_of.load(tables)
-    fitted = store.load(tables)
+    fitted, levels = _start(tables, figures)
     root = correlation_root(fitted)
     values = Values(root @ root.T, fitted.prevalence, fitted.given, fitted.without_diagnosis)
-    levels = Levels(
-        np.ones((len(tables.diagnoses.codes), 4, 2)),
-        np.ones(figures.death_rate.shape),
-        1.0,
-        np.ones(figures.visits.shape),
-    )
     last: list[tuple[Values, Levels]] = []
     with console.progress(total=rounds, label="Fitting", unit="rounds") as bar:
         for number in range(rounds):
@@ -119,6 +114,15 @@ def run(patients: int, rounds: int, workers: int) -> None:
     errors = errors_of(counted, tables) | {"visits by age and sex, worst relative error": round(float(off.max()), 4)}
     store.save_realistic(fitted, levels, tables, figures, {"patients": patients, **errors})
     console.table("Fitted", [*errors.items(), ("written", store.REALISTIC_PATH)])
+
+
+def _start(tables: Tables, figures: Realistic) -> tuple[Fitted, Levels]:
+    """Return the values that are there, else those of the bounded population with all levels 1."""
+    try:
+        return store.load_realistic(tables, figures)
+    except (InputError, FileNotFoundError):
+        ones = np.ones((len(tables.diagnoses.codes), 4, 2))
+        return store.load(tables), Levels(ones, np.ones(figures.death_rate.shape), 1.0, np.ones(figures.visits.shape))
 
 
 def _simulate(seed: int, patients: int, workers: int, fitted: Fitted, levels: Levels) -> tuple[Measures, _Sums]:

@@ -63,7 +63,8 @@ def draw(
     window, (fitted, levels) = Window.until(end_date), fit
 
     days = possible_days(people, tables.diagnoses.limits, window)
-    care = Care(life.onset, levels.visits[figures.visit_group[middle_ages(people)], people.sexes])
+    pace = levels.visits[figures.visit_group[middle_ages(people)], people.sexes]
+    care = Care(life.onset, pace, figures.rates["coded_at_check_ups"], figures.rates["seen_anyway"])
     stays = draw_stays(rng, life, figures)
     diagnoses = merge(
         [

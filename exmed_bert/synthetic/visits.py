@@ -41,10 +41,14 @@ class Care:
         onset: (n, K) first day of each condition, that of the window where it began before; where it begins within the
             window it is recorded on that day.
         pace: (n,) factor of the rate of visits to clinics.
+        at_check_ups: share of the check-ups at which a condition is coded.
+        seen_anyway: probability that an episode falls on a visit for any other reason.
     """
 
     onset: np.ndarray
     pace: np.ndarray
+    at_check_ups: float
+    seen_anyway: float
 
 
 def draw_diagnoses(
@@ -75,7 +79,7 @@ def draw_diagnoses(
             _pregnancies(rng, has, days, diagnoses),
         ]
     )
-    return _with_episodes(rng, events, has, days, tables, window)
+    return _with_episodes(rng, events, has, days, tables, window, SEEN_ANYWAY if care is None else care.seen_anyway)
 
 
 def _of_kind(diagnoses: Diagnoses, *kinds: str) -> np.ndarray:
@@ -125,7 +129,8 @@ def _follow_ups(
 
     own = at[:, None] == clinics
     primary = tables.schedule.clinics.index("primary care")
-    elsewhere = np.select([at == CHECK_UP, at == primary], [CODED_AT_CHECK_UPS, CODED_IN_PRIMARY_CARE], CODED_ELSEWHERE)
+    at_check_ups = CODED_AT_CHECK_UPS if care is None else care.at_check_ups
+    elsewhere = np.select([at == CHECK_UP, at == primary], [at_check_ups, CODED_IN_PRIMARY_CARE], CODED_ELSEWHERE)
     share = np.where(own, coded_share[patients], elsewhere[:, None])
     share *= np.where(day[:, None] >= faded[patients], FADED, 1)
     possible = has[patients] & (day[:, None] >= onset[patients]) & (day[:, None] <= last[patients])
@@ -293,7 +298,13 @@ def _pregnancies(rng: np.random.Generator, has: np.ndarray, days: Days, diagnose
 
 
 def _with_episodes(
-    rng: np.random.Generator, events: Events, has: np.ndarray, days: Days, tables: Tables, window: Window
+    rng: np.random.Generator,
+    events: Events,
+    has: np.ndarray,
+    days: Days,
+    tables: Tables,
+    window: Window,
+    seen_anyway: float,
 ) -> Events:
     """Add episodic conditions: on a day by season, or on a visit, most often one for a related condition."""
     diagnoses = tables.diagnoses
@@ -307,7 +318,7 @@ def _with_episodes(
         day = when.draw(rng, code, first, last)
 
         related = np.isin(events.codes, diagnoses.seen_with[code])
-        for visits, probability in ((events, SEEN_ANYWAY), (events[related], SEEN_TOGETHER)):
+        for visits, probability in ((events, seen_anyway), (events[related], SEEN_TOGETHER)):
             shared = _one_day_each(rng, visits, len(has))[patients]
             there = (shared >= first) & (shared <= last)
             there &= rng.random(len(day)) < probability * np.minimum(when.weight(code, shared), 1)  # not off season

@@ -83,8 +83,8 @@ def bounds(findings: Findings) -> Comparison:
     return Comparison(
         key="bounds",
         title="Bounds on the length of a history",
-        text="A generated history has 3 to 30 diagnoses and 2 to 40 prescriptions. Patients at exactly such a number, "
-        "and beyond it in a file from elsewhere"
+        text="A generated history has 3 to 30 diagnoses and 2 to 40 prescriptions, unless it is a realistic one. "
+        "Patients at exactly such a number, and beyond it in a realistic file or one from elsewhere"
         + (", and how many the generator changed to stay within them, as its meta file says." if said else "."),
         source="none",
         columns=(
@@ -129,6 +129,12 @@ def prolonged_stay(findings: Findings) -> Comparison:
         text="Share of the labeled patients with a prolonged stay, beside what the log odds of the tables imply for "
         "their ages and diagnoses. The area under the ROC curve is that of the log odds against the labels; what they "
         "could reach is the area if the labels were drawn from them."
+        + (
+            " These are realistic patients, whose label follows from their stays in hospital while observed: the log "
+            "odds are those of five years, and raise the rate of stays."
+            if "realistic" in findings.meta
+            else ""
+        )
         + (f" {findings.cells.show(unlabeled)} patients carry no label." if unlabeled else ""),
         source="tables/plos.csv: estimates of our own",
         columns=(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exmed_bert.data.patient import EPOCH, PatientColumns
+from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.reference.tables import BAND_STARTS, Limits, Tables
 from exmed_bert.synthetic.events import first_of_run
@@ -60,6 +60,7 @@ class Histories:
         broken: (3, K + D) events that break each of `RULES`, diagnoses first.
         stays: (451, scores, 2) labeled patients by birth year, log odds and label.
         first_day: the first day with an event within `YEARS`, days since 1970-01-01.
+        periods, observed_days: patients whose observation is on record, and the days of it.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -75,6 +76,7 @@ class Histories:
         self.broken = np.zeros((len(RULES), n_codes + n_drugs), dtype=np.int64)
         self.stays = np.zeros((n_years, round(2 * _SCORE_LIMIT / _SCORE_STEP) + 1, 2), dtype=np.int64)
         self.first_day: int | None = None
+        self.periods = self.observed_days = 0
 
     # Counting --------------------------------------------------------------------------------------------------------
 
@@ -82,6 +84,10 @@ class Histories:
         """Count a chunk of patients in."""
         births, sexes = birth_year_index(patients.birth_years), sex_index(patients.static[SEX.name])
         self.states.update(patients.static[STATE.name])
+        start, end = patients.period("observation_start"), patients.period("observation_end")
+        known = (start != NO_DAY) & (end != NO_DAY)
+        self.periods += int(known.sum())
+        self.observed_days += int((end[known].astype(np.int64) - start[known] + 1).sum())
         self._add_visits(patients, births, sexes)
         if len(diagnoses.known):
             month = diagnoses.known.codes * self.months.shape[1] + month_index(diagnoses.known.days)

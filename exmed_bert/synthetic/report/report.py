@@ -136,6 +136,14 @@ def remarks(findings: Findings) -> list[str]:
             f"The events span {years:.1f} years. The published shares are within {YEARS_OBSERVED} years, so "
             "prevalence, P(drug | diagnosis) and users within five years cannot be compared as they are."
         )
+    histories = findings.histories
+    observed = histories.observed_days / max(histories.periods, 1) / YEAR
+    if histories.periods > cells.limit and observed < YEARS_OBSERVED - 0.5:
+        notes.append(
+            f"The patients are observed for {observed:.1f} years on average, as their records say. What is published "
+            f"within {YEARS_OBSERVED} years, and visits per year, can be compared only with patients who are observed "
+            "throughout."
+        )
     if meta.get("tables") not in (None, findings.tables.digest):
         notes.append(f"The file was generated from other tables (digest {meta['tables']}) than it is compared with.")
     said = (meta.get("counts") or {}).get("patients", measures.patients)
