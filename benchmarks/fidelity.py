@@ -65,8 +65,7 @@ class Cohort:
         start, end, death = (patients.period(name) for name in ("observation_start", "observation_end", "death_date"))
         birth = patients.birth_years.astype(np.int64)
         born = (birth - 1970).astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64) + 182
-        whole = (start <= np.maximum(self.window.start, born + 183)) & (end == self.window.end) & (death == NO_DAY)
-        kept = patients.take(np.flatnonzero(whole))
+        kept = patients.take(np.flatnonzero(self._throughout(born, start, end) & (death == NO_DAY)))
         kept_codes = self.throughout.measures.code(kept)
         self.throughout.measures.add_coded(kept, *kept_codes)
         self.throughout.histories.add(kept, *kept_codes)
@@ -87,6 +86,17 @@ class Cohort:
         }
         for name, values in added.items():
             self.parts.setdefault(name, []).append(values)
+
+    def _throughout(self, born: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Return who is observed for the whole window, or from birth on.
+
+        The later somebody is born, the more likely that is: of those as many are taken as would have stayed since the
+        beginning, so that children keep their share.
+        """
+        rate = -np.log1p(-figures_of.load(self.tables).rates["leaving_a_year"])
+        before = (born - self.window.start).clip(0) / YEAR
+        taken = np.random.default_rng(len(self.parts.get("start", []))).random(len(born)) < np.exp(-rate * before)
+        return (start <= np.maximum(self.window.start, born + 183)) & (end == self.window.end) & taken
 
     def __getitem__(self, name: str) -> np.ndarray:
         if len(self.parts[name]) > 1:
