@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def held(target: Path, command: str) -> Iterator[None]:
         holder = lock.with_name(f"{lock.name}.json")
         with ExitStack() as stack:
             _acquire(stack, lock, holder, target)
-            stack.callback(holder.unlink, missing_ok=True)
+            stack.callback(_remove, holder)
             said = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
             said["since"] = datetime.now().isoformat(" ", "seconds")
             holder.write_text(json.dumps(said), encoding="utf-8")
@@ -75,9 +75,16 @@ def exclusive(lock: Path, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.name == "posix":  # while it is held: whoever has opened it notices that it is gone, and makes a new one
-            lock.unlink(missing_ok=True)
-        found.release()  # which removes it elsewhere
+        try:
+            if os.name == "posix":  # while it is held: who has opened it notices that it is gone, and makes a new one
+                _remove(lock)
+        finally:
+            found.release()  # which removes it elsewhere
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # the next one does
+        file.unlink(missing_ok=True)
 
 
 def _acquire(stack: ExitStack, lock: Path, holder: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ The processes are joblib's. Inside ``with engine("tcp://host:8786", 1)`` the wor
 """
 
 import os
-import socket
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -202,11 +201,6 @@ def _in_rounds(start: Callable[[list[T]], Iterable[R]], tasks: Iterator[T], size
         with suppress(Exception):
             deque(under_way, maxlen=0)  # seconds; a pool that is ended amid its work complains on standard error
         raise
-
-
-def worker_name() -> str:
-    """Return what tells this process from others, those on other machines included."""
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class Pace:

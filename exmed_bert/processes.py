@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -35,6 +36,11 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def worker_name() -> str:
+    """Return what tells this process from others, those on other machines included."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def is_alive(pid: int) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from exmed_bert.console import InputError
 from exmed_bert.files import make_folder
-from exmed_bert.processes import is_alive
+from exmed_bert.processes import is_alive, worker_name
 from exmed_bert.swap import NEW, fsync, settle, swap_in
 
 _PART = re.compile(r"\..+?(?P<host>\.[^.].*-|\.)(?P<pid>\d+)\.part")
@@ -125,7 +125,7 @@ def staged_folder(folder: Path, check: Callable[[Path], None]) -> Iterator[Path]
 
 def part_path(path: Path) -> Path:
     """Return where this process makes what is to stand at a path."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{worker_name()}.part")
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from exmed_bert.cluster import WorkersLost
 from exmed_bert.files import make_folder
-from exmed_bert.staging import write_json
+from exmed_bert.staging import remove_abandoned, write_json
 
 _SAID = "identity.json"
 
@@ -33,11 +33,13 @@ def work_folder(folder: Path, identity: Any, done: str) -> Iterator[Path]:
         same = json.loads(said.read_text(encoding="utf-8")) == identity
     except (OSError, ValueError):
         same = False
-    if not same:
-        shutil.rmtree(folder, ignore_errors=True)
-        make_folder(folder)
-        write_json(said, identity)
     try:
+        if same:
+            remove_abandoned(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            make_folder(folder)
+            write_json(said, identity)
         yield folder
     except BaseException as error:
         if not (isinstance(error, KeyboardInterrupt | WorkersLost) and any(folder.glob(done))):

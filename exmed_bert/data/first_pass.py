@@ -29,7 +29,7 @@ from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.translation import TranslationSummary
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.data.vocabulary_file import vocabulary_from
-from exmed_bert.parallel import worker_name
+from exmed_bert.processes import worker_name
 from exmed_bert.settings import ConvertSettings
 from exmed_bert.staging import atomic_write
 

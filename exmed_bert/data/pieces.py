@@ -16,7 +16,7 @@ import numpy as np
 from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, PatientColumns, PatientId
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.tokenizer import TokenColumns
-from exmed_bert.parallel import worker_name
+from exmed_bert.processes import worker_name
 
 Piece = dict[str, np.ndarray]
 """Columns of some patients, as `select_piece` returns them."""

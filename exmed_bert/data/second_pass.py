@@ -20,7 +20,7 @@ from exmed_bert.data.shards import MadeShard, Shard, read_shard, write_shard
 from exmed_bert.data.tokenizer import FinalIds
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.files import fingerprint
-from exmed_bert.parallel import worker_name
+from exmed_bert.processes import worker_name
 from exmed_bert.staging import atomic_write
 
 _STATIC_EPOCH = 0

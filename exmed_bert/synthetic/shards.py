@@ -17,7 +17,8 @@ from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.formats import FORMATS, POPULATION_META, POPULATION_SETTINGS
 from exmed_bert.data.writers import Piece, prepare, write_pieces
 from exmed_bert.files import check_writable, make_folder, read_json
-from exmed_bert.parallel import Pace, unordered_map, worker_name
+from exmed_bert.parallel import Pace, unordered_map
+from exmed_bert.processes import worker_name
 from exmed_bert.reference.tables import load
 from exmed_bert.settings import GenerateSettings
 from exmed_bert.staging import staged_folder, write_json

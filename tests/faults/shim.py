@@ -3,7 +3,6 @@
 import builtins
 import errno
 import io
-import json
 import os
 import re
 import resource
@@ -16,14 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock  # noqa: F401  # once, not in each process that is forked
-
+from exmed_bert import staging
 from exmed_bert.console import one_line_errors
 from exmed_bert.swap import settle
 
-ENOSPC, EIO, KILL = errno.ENOSPC, errno.EIO, -signal.SIGKILL
-UNFINISHED = 97  # exit code of an error that is no line for the user
+ENOSPC, EIO, KILL, SIGKILL = errno.ENOSPC, errno.EIO, -1, -signal.SIGKILL
+DEFECT = 97  # exit code of an error that is no line for the user
+_RANDOM = re.compile(r"(?<=being-written-)\d+|(?<=/old/)tmp\w+")  # in the names of what is begun, and of what is old
+GONE = 2**22 + 1  # the number of no process
 Content = dict[str, bytes | None]  # by path: the bytes of a file, None for a folder
+
+
+class Killed(BaseException):
+    """Stands for the end of a process that is killed: from here on it changes no file any more, in no clean-up."""
 
 
 class Shim:
@@ -33,22 +37,32 @@ class Shim:
         points: what was done so far, such as ``rename p.json``.
     """
 
-    def __init__(self, root: Path, number: int = -1, fault: int = ENOSPC) -> None:
-        """Take the folder, the point to fail at, and how: an errno, or `KILL`."""
+    def __init__(self, root: Path, number: int = -1, fault: int = ENOSPC, volatile: str | None = None) -> None:
+        """Take the folder, the point to fail at, and how.
+
+        Args:
+            root: the folder.
+            number: of the point; -1 for none.
+            fault: an errno; `KILL` stops all changes with `Killed`, `SIGKILL` kills the process.
+            volatile: pattern of paths that are left alone.
+        """
         self.points: list[str] = []
         self._root, self._number, self._fault = os.path.realpath(root), number, fault
+        self._volatile = re.compile(volatile or "(?!)")
 
     def point(self, what: str, path: Any, folder: int | None = None) -> None:
         """Count a point, and fail if it is the one."""
         place = _place(path, folder)
-        if place is None or not place.startswith(self._root + os.sep):
+        if place is None or not place.startswith(self._root + os.sep) or self._volatile.search(place):
             return
+        number = len(self.points)
         self.points.append(f"{what} {os.path.relpath(place, self._root)}")
-        if len(self.points) - 1 != self._number:
-            return
-        if self._fault == KILL:
+        if number == self._number and self._fault == SIGKILL:
             os.kill(os.getpid(), signal.SIGKILL)
-        raise OSError(self._fault, os.strerror(self._fault), place)
+        if self._fault == KILL and 0 <= self._number <= number:
+            raise Killed
+        if number == self._number:
+            raise OSError(self._fault, os.strerror(self._fault), place)
 
     @contextmanager
     def installed(self) -> Iterator["Shim"]:
@@ -89,7 +103,10 @@ class Shim:
                 self.point("open", path, options.get("dir_fd"))
             return real["open"](path, flags, *rest, **options)
 
-        patched: dict[str, Any] = {"fsync": one_path("fsync"), "open": os_open}
+        def fsync(number: int) -> None:
+            self.point("fsync", number)  # and no more: only a power failure would tell
+
+        patched: dict[str, Any] = {"fsync": fsync, "open": os_open}
         patched |= {name: one_path(name) for name in _ONE_PATH} | {name: two_paths(name) for name in _TWO_PATHS}
         try:
             for name, call in patched.items():
@@ -135,9 +152,9 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        code: its exit code, negative for the signal that killed it.
+        code: its exit code; `KILL` and `SIGKILL` where it was killed.
         errors: what it printed to standard error.
-        points: what it did to files, as far as it has lived to tell.
+        points: what it did to files.
     """
 
     code: int
@@ -145,50 +162,48 @@ class Outcome:
     points: Sequence[str] = ()
 
 
-def run(
-    action: Callable[[], Any], root: Path, number: int = -1, fault: int = ENOSPC, largest: int | None = None
-) -> Outcome:
-    """Run an action as a command in a forked process, and fail at a point.
+def run(action: Callable[[], Any], shim: Shim, largest: int | None = None) -> Outcome:
+    """Run an action as a command, with failures.
 
     Args:
         action: what the command does.
-        root: folder whose files count.
-        number: of the point; -1 for none.
-        fault: an errno, or `KILL`.
+        shim: makes a point fail.
         largest: bytes that a file may have; larger ones fail with EFBIG, those that are written in C too.
     """
-    told, tell = os.pipe()
-    process = os.fork()
-    if process == 0:
-        code = UNFINISHED
-        try:
-            os.close(told)
-            code = _run_here(action, Shim(root, number, fault), largest, tell)
-        finally:
-            os._exit(code)
-    os.close(tell)
-    with open(told, encoding="utf-8") as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(process, 0)
-    return Outcome(os.waitstatus_to_exitcode(status), *(json.loads(said) if said else ()))
-
-
-def _run_here(action: Callable[[], Any], shim: Shim, largest: int | None, tell: int) -> int:
+    code, printed, errors = 0, sys.stdout, sys.stderr
     sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
-    if largest is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-    code = 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    name = staging.worker_name
     try:
+        staging.worker_name = lambda: name().replace(str(os.getpid()), str(GONE))
+        if largest is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
         with shim.installed(), one_line_errors():
             action()
     except SystemExit as error:
         code = int(error.code or 0)
-    except BaseException:
+    except Killed:
+        code = KILL
+    except Exception:
         traceback.print_exc()
-        code = UNFINISHED
-    with open(tell, "w", encoding="utf-8") as pipe:
-        json.dump([sys.stderr.getvalue(), shim.points], pipe)
-    return code
+        code = DEFECT
+    finally:
+        staging.worker_name = name
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        said, sys.stdout, sys.stderr = sys.stderr.getvalue(), printed, errors
+    return Outcome(code, said, shim.points)
+
+
+def run_forked(action: Callable[[], Any], shim: Shim) -> int:
+    """Run an action as a command in a process of its own, which may be killed; return its exit code."""
+    process = os.fork()
+    if process == 0:
+        try:
+            code = DEFECT
+            code = run(action, shim).code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 class Command:
@@ -208,34 +223,35 @@ class Command:
             root: folder with all that it reads and writes, at present in the old state.
             action: its run; an `InputError` is an expected end.
             targets: what others would open, files or folders.
-            volatile: pattern of paths whose content and, in what the pattern's first group matches, name changes from
-                run to run.
+            volatile: pattern of paths that differ from run to run; they are left alone.
         """
         self.root, self.action, self.targets = root, action, targets
-        self._volatile = re.compile(volatile) if volatile else None
-        self.old = self._content()
-        outcome = run(action, root)
+        self._volatile = volatile
+        self.old = self.content()
+        outcome = run(action, self._shim())
         assert outcome.code == 0, outcome.errors
-        self.new, self.points = self._content(), outcome.points
+        self.new, self.points = self.content(), outcome.points
         assert visible(self.new) == self.new != self.old, "it leaves something hidden, or nothing"
         self.restore(self.old)
 
     def fails_at(self, number: int, fault: int = ENOSPC, largest: int | None = None) -> tuple[Outcome, Content]:
         """Run it from the old state with a fault; return how it ended and what is there then."""
         self.restore(self.old)
-        return run(self.action, self.root, number, fault, largest), self._content()
+        if fault == SIGKILL:
+            return Outcome(run_forked(self.action, self._shim(number, fault))), self.content()
+        return run(self.action, self._shim(number, fault), largest), self.content()
 
     def succeeds(self, why: str) -> None:
         """Run it from what is there; it leaves the new state and nothing else."""
-        outcome = run(self.action, self.root)
+        outcome = run(self.action, self._shim())
         assert outcome.code == 0, f"{why}: {outcome.errors}"
-        assert differences(self._content(), self.new) == [], why
+        assert differences(self.content(), self.new) == [], why
 
     def is_settled(self, why: str) -> None:
         """Assert that a reader finds all old or all new."""
         for target in self.targets:
             settle(target)
-        self.is_old_or_new(self._content(), why)
+        self.is_old_or_new(self.content(), why)
 
     def is_old_or_new(self, found: Content, why: str) -> None:
         """Assert that all that is not hidden is as before or as after."""
@@ -245,7 +261,7 @@ class Command:
 
     def restore(self, state: Content) -> None:
         """Put back what was below the folder."""
-        now = self._content()
+        now = content(self.root)
         for name in sorted(now, reverse=True):
             path = self.root / name
             if name not in state or (state[name] is None) != (now[name] is None):
@@ -257,11 +273,13 @@ class Command:
             elif name not in now or now[name] != bytes_:
                 path.write_bytes(bytes_)
 
-    def _content(self) -> Content:
+    def content(self) -> Content:
+        """Return what is below the folder, but for what differs from run to run."""
         found = content(self.root)
-        if self._volatile is None:
-            return found
-        return {name: bytes_ for name, bytes_ in found.items() if not self._volatile.search(name)}
+        return {name: bytes_ for name, bytes_ in found.items() if not re.search(self._volatile or "(?!)", name)}
+
+    def _shim(self, number: int = -1, fault: int = ENOSPC) -> Shim:
+        return Shim(self.root, number, fault, self._volatile)
 
 
 def check_errors(command: Command, faults: Sequence[int] = (ENOSPC, EIO)) -> None:
@@ -286,16 +304,37 @@ def check_errors(command: Command, faults: Sequence[int] = (ENOSPC, EIO)) -> Non
     command.restore(command.old)
 
 
-def check_kills(command: Command) -> None:
-    """Kill a command at each point in turn; all or nothing is new, and the same command then succeeds."""
-    for number, point in enumerate(command.points):
-        why = f"killed at point {number}, {point}"
-        outcome, found = command.fails_at(number, KILL)
-        assert outcome.code == KILL, f"{why}: {outcome.errors}"
-        command.is_settled(why)
-        command.restore(found)
-        command.succeeds(why)
+def check_kills(command: Command, real: int = 4) -> None:
+    """Kill a command at each point in turn; all or nothing is new, and the same command then succeeds.
+
+    Args:
+        command: the command.
+        real: at so many points, too, a process of its own is really killed.
+    """
+    step = max(len(command.points) // max(real, 1), 1)
+    kills = [(number, KILL) for number in range(len(command.points))]
+    kills += [(number, SIGKILL) for number in range(0, len(command.points), step)[:real]]
+    seen: set[Any] = set()
+    for number, fault in kills:
+        why = f"killed at point {number}, {command.points[number]}"
+        outcome, found = command.fails_at(number, fault)
+        assert outcome.code == fault, f"{why}: {outcome.errors}"
+        command.is_old_or_new(visible(found), why) if not _is_committed(found) else command.is_settled(why)
+        if fault == SIGKILL or (state := _outline(found)) not in seen:  # what was begun and is removed is all the same
+            seen.add(state) if fault == KILL else None
+            command.restore(found)
+            command.succeeds(why)
     command.restore(command.old)
+
+
+def _is_committed(found: Content) -> bool:
+    return any(name.split("/")[-1] == ".committed" for name in found)
+
+
+def _outline(found: Content) -> tuple[Any, ...]:
+    """Return what tells a state from others, without what stands in hidden folders that were begun."""
+    chosen = {name: bytes_ for name, bytes_ in found.items() if ".part/" not in name}
+    return tuple(sorted((_RANDOM.sub("", name), bytes_ or b"") for name, bytes_ in chosen.items()))
 
 
 def check_sizes(command: Command) -> int:

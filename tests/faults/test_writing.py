@@ -39,11 +39,11 @@ def one_folder(root: Path) -> None:
 
 @pytest.mark.parametrize("write", [one_file, several_files, one_folder])
 @pytest.mark.parametrize("names", [(), OLD])
-def test_each_point(write: Callable[[Path], Any], names: tuple[str, ...], tmp_path: Path) -> None:
+def test_each_point(write: Callable[[Path], Any], names: tuple[str, ...], root: Path) -> None:
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("old")
-    command = Command(tmp_path, lambda: write(tmp_path), [tmp_path / "a.json", tmp_path / "page"])
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("old")
+    command = Command(root, lambda: write(root), [root / "a.json", root / "page"])
     check_errors(command)
     check_kills(command)
     check_sizes(command)
