@@ -9,8 +9,10 @@ broken one (EIO), or by killing the process at that point. A test of a command n
     check_kills(command)
 
 The command runs once to get the new state; what it finds each time before is what ``root`` holds now, the old state.
-Each run is a process of its own, forked, which costs milliseconds; what takes long to compute, such as plots, is to be
-computed once before and patched in, for only the writing is looked at.
+All runs are in this process, where one that is killed changes no file any more; some are processes of their own that
+are really killed. What takes long to compute, such as plots, is to be computed once before and patched in, for only the
+writing is looked at. A run costs milliseconds then. Even so, points get an error or a kill in turn, renames both;
+EXMED_BERT_ALL_FAULTS=1 in the environment gives both to all.
 
 After an error: all files under ``root`` are the old ones or the new ones, byte by byte, nothing hidden is left, and
 the user reads one line. After a kill: the same once a reader has looked at the targets (`swap.settle`), and the same

@@ -37,8 +37,9 @@ def one_folder(root: Path) -> None:
         (staged.parent / "b.json").write_text("new")
 
 
-@pytest.mark.parametrize("write", [one_file, several_files, one_folder])
-@pytest.mark.parametrize("names", [(), OLD])
+@pytest.mark.parametrize(
+    ("write", "names"), [(one_file, ()), (one_file, OLD), (several_files, OLD), (one_folder, ()), (one_folder, OLD)]
+)
 def test_each_point(write: Callable[[Path], Any], names: tuple[str, ...], root: Path) -> None:
     for name in names:
         (root / name).parent.mkdir(exist_ok=True)
