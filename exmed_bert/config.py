@@ -45,8 +45,8 @@ class Resolved(Generic[S]):
         """What the settings that are not given as options come from, in a line."""
         return "settings: no config.yaml" if self.config is None else f"settings: {self.config.resolve()}"
 
-    def save(self, path: Path) -> None:
-        """Write settings, their origin, seed and the versions of Python and the packages in use as JSON."""
+    def save(self, path: Path, **facts: Any) -> None:
+        """Write settings, their origin, seed, further facts and the versions of Python and packages as JSON."""
         names = ("torch", "transformers", "accelerate", "numpy", "scikit-learn", "mlflow", "pydantic")
         write_json(
             path,
@@ -56,6 +56,7 @@ class Resolved(Generic[S]):
                 "seed": getattr(self.settings, "seed", None),
                 "config": None if self.config is None else str(self.config.resolve()),
                 "origin": self.origin,
+                **facts,
                 "versions": {
                     "python": platform.python_version(),
                     "exmed_bert": importlib.import_module("exmed_bert").__version__,

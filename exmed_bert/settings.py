@@ -48,6 +48,7 @@ Locations = Annotated[
     tuple[Location, ...], Field(strict=False, min_length=1), BeforeValidator(_as_tuple), PlainSerializer(_one_or_list)
 ]
 Texts = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_tuple)]
+Days = Annotated[tuple[Annotated[date, Field(strict=False)], ...], Field(strict=False), BeforeValidator(_as_tuple)]
 
 InputFormat = Literal["auto", "json", "jsonl", "parquet", "csv", "meds", "omop", "fhir", "mimic", "synthea"]
 BaselineName = Literal["logreg", "rf", "hgb"]
@@ -227,6 +228,33 @@ class ReadingSettings(StepSettings):
     )
     plos_days: float = Field(
         7, gt=0, strict=False, description="A prolonged stay is an inpatient stay longer than this many times 24 hours."
+    )
+    extract_end: date | None = Field(
+        None,
+        strict=False,
+        description="Last day that the data cover: later events are implausible, and patients whose end of observation "
+        "is not recorded are observed until then. Not given: events after today are implausible.",
+    )
+    days_after_death: int = Field(
+        30, ge=0, description="Events more than this many days after the day of death are implausible."
+    )
+    placeholder_days: Days = Field(
+        (),
+        description="Further days that stand for an unknown date, beside those before 1900, 1900-01-01, 1970-01-01 and "
+        "9999-12-31.",
+        json_schema_extra={"file_only": True},
+    )
+    keep_implausible_dates: bool = Field(
+        False,
+        description="Keep events on days that cannot be, with an unknown age (UNK); otherwise they are dropped and "
+        "counted.",
+    )
+    max_age: int | None = Field(
+        None,
+        ge=0,
+        le=110,
+        description="Age in years that patients have at their first event if they are older, such as 89 where ages "
+        "above are masked. Not given: patients older than 120 are left out.",
     )
     min_cell: int | None = Field(None, ge=0, description=_MIN_CELL)
 
@@ -461,12 +489,26 @@ class FinetuneSettings(ReadingSettings):
         0,
         ge=0,
         description="Patients whose endpoint occurs within this many days after the index date are excluded.",
-        json_schema_extra={"formerly": ["washout_days"]},
+    )
+    washout_days: int = Field(
+        0,
+        ge=0,
+        description="Patients whose endpoint occurs within this many days before the index date are excluded; 0: those "
+        "with the endpoint at any time before.",
+    )
+    min_observation_days: int = Field(
+        0, ge=0, description="Patients observed for fewer days before the index date are excluded."
+    )
+    same_day: Literal["include", "exclude"] = Field(
+        "include",
+        description="Whether events of the prediction day itself belong to the history; exclude: for predictions made "
+        "as the day begins, such as at admission.",
     )
     index_date: str | None = Field(
         None,
-        description="last-visit-before: the last visit with the horizon of follow-up after it, the default; random: "
-        "any of these visits; fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
+        description="last-visit-before: the last visit with the horizon of observation after it, the default; "
+        "first-visit: the first of these; random: any of these; fixed:YYYY-MM-DD; last-visit: the default of "
+        "--predict-only.",
     )
     min_history: int = Field(5, ge=1, description="Patients with fewer codes by the index date are excluded.")
     head: Literal["ffn", "gru", "lstm"] = Field(

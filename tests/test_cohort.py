@@ -63,7 +63,7 @@ class TestFirstOccurrence:
             [
                 patient(1, {0: ["I10"], 300: ["I50.9"], 400: ["I10"]}),  # index day 0, the endpoint 300 days later
                 patient(2, {0: ["I10"], 300: ["I10"], 400: ["I10"]}),  # nothing came
-                patient(3, {0: ["I50.9"], 400: ["I10"]}),  # has it already
+                patient(3, {0: ["I10", "I50.9"], 400: ["I10"]}),  # has it already
                 patient(4, {0: ["I10"], 200: ["I10"]}),  # observed for 200 days
                 patient(5, {0: ["I10"], 30: ["I50.9"], 390: ["I10"]}),  # at day 30
             ],
@@ -73,26 +73,27 @@ class TestFirstOccurrence:
         assert task.exclusions == {
             "no event": 0,
             "no visit with the horizon of follow-up after it": 1,
+            "not yet observed": 0,
             "endpoint on or before the index date": 1,
             "endpoint within the gap": 1,
-            "censored: follow-up shorter than the horizon, without the endpoint": 0,
+            "censored: observed for less than the horizon after the index date": 0,
         }
         assert sum(task.exclusions.values()) + len(cohort.patients) == 5
 
-    def test_a_fixed_date_censors_those_who_leave_without_it(self, tmp_path: Path) -> None:
+    def test_a_fixed_date_censors_those_who_leave_early_with_and_without_it(self, tmp_path: Path) -> None:
         cohort = built(
             tmp_path,
             [
                 patient(1, {0: ["I10"], 100: ["I50.9"]}),  # leaves early, with the endpoint
                 patient(2, {0: ["I10"], 100: ["I10"]}),  # leaves early, without
-                patient(3, {0: ["I10"], 376: ["I50.9"]}),  # a day after the horizon
-                patient(4, {0: ["I10"], 375: ["I50.9"]}),  # on its last day
+                patient(3, {0: ["I10"], 376: ["I50.9"], 380: ["I10"]}),  # a day after the horizon
+                patient(4, {0: ["I10"], 375: ["I50.9", "I10"]}),  # on its last day
                 patient(5, {20: ["I10"], 500: ["I10"]}),  # no history yet
             ],
             task := first_occurrence(f"fixed:{START + timedelta(days=10)}"),
         )
-        assert labels_of(cohort) == {1: 1, 3: 0, 4: 1}
-        assert task.exclusions["censored: follow-up shorter than the horizon, without the endpoint"] == 1
+        assert labels_of(cohort) == {3: 0, 4: 1}
+        assert task.exclusions["censored: observed for less than the horizon after the index date"] == 2
         assert ("excluded: fewer than 1 codes by the index date", 1) in cohort.attrition
 
     @pytest.mark.parametrize("rule", ["last-visit-before", "random"])
@@ -104,7 +105,7 @@ class TestFirstOccurrence:
         plain = [patient(i, {d: ["I10"] for d in own}) for i, own in enumerate(days)]
         # The same visits, with the endpoint at one of them.
         ill = [
-            patient(i, {d: ["I50.9" if d == own[len(own) // 2] else "I10"] for d in own}) for i, own in enumerate(days)
+            patient(i, {d: ["I10", *["I50.9"] * (d == own[len(own) // 2])] for d in own}) for i, own in enumerate(days)
         ]
         path = write_records(tmp_path / "plain.json", plain)
         without = build(PatientInput([path]), first_occurrence(rule), FORM, 1, seed=1).patients
@@ -182,7 +183,11 @@ class TestNothingOfTheFuture:
 
     def planted(self) -> list[Any]:
         return [
-            patient(i, {0: ["I10"], 10: ["E11.9"]} | {11: ["Z99.9" if i % 2 else "I10"], 400 + i: ["I50.9"] * (i % 2)})
+            patient(
+                i,
+                {0: ["I10"], 10: ["E11.9"]}
+                | {11: ["Z99.9" if i % 2 else "I10"], 400 + i: ["E11.9", "I50.9"][: 1 + i % 2]},
+            )
             for i in range(40)
         ]
 

@@ -123,7 +123,7 @@ def test_the_current_folders_file_is_read_before_that_of_the_checkout(
     assert str(tmp_path / "config.yaml") in resolved.source
 
 
-FORMER = [("pretrain", "ahead_prob", 0.5), ("finetune", "washout_days", 30), ("finetune", "ask", False)]
+FORMER = [("pretrain", "ahead_prob", 0.5), ("finetune", "ask", False)]
 
 
 @pytest.mark.parametrize(("step", "old", "value"), FORMER)
@@ -145,7 +145,6 @@ def test_a_key_under_its_former_name_is_read_with_a_line(
     ("step", "option", "new", "value"),
     [
         ("pretrain", "--ahead-prob=0.5", "--forecast-prob", 0.5),
-        ("finetune", "--washout-days=30", "--gap-days", 30),
         ("finetune", "--no-ask", "--no-prompt", False),
         ("finetune", "--ask", "--prompt", True),
     ],

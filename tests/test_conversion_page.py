@@ -61,7 +61,7 @@ def counts_of(datasets: dict[str, PatientDataset], few: Callable[[int], int] = l
             not_in_vocabulary=Counter({("ndc", "00071015523"): 12}),
             unknown_codes=Counter({("icd10cm", "V58.61"): 14, ("icd10cm", "JOHN DOE"): few(6)}),
             unknown_static=Counter(sex=few(7), state=120),
-            before_birth=few(10),
+            unknown_ages=few(10),
         ),
         min_observations=5,
         datasets=datasets,

@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
-from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
+from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients, Timeline
 from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.dataset_info import DatasetInfo
@@ -81,7 +81,8 @@ def planted(n: int = 600, seed: int = 0) -> LabeledPatients:
     dataset = PatientDataset(info, {name: torch.from_numpy(column) for name, column in columns.items()})
     labels = (rng.random(n) < np.where(has, 0.9, 0.1)).astype(np.int8)
     splits = rng.choice([TRAIN, VALIDATION, TEST], n, p=[0.5, 0.2, 0.3]).astype(np.int8)
-    return LabeledPatients(dataset, labels, np.full(n, index_day, dtype=np.int32), splits)
+    index_days = np.full(n, index_day, dtype=np.int32)
+    return LabeledPatients(dataset, labels, index_days, splits, Timeline.unknown(n))
 
 
 @pytest.mark.parametrize("digits", [1, 8])  # with many ties and with none

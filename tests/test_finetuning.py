@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ from typer.testing import CliRunner
 
 from exmed_bert import cli
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
-from exmed_bert.cohorts.index_dates import NEVER, last_days
-from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients
+from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients, Timeline
 from exmed_bert.cohorts.tasks import registry
 from exmed_bert.cohorts.tasks.base import Selection, Task, unlabeled
 from exmed_bert.commands import COMMANDS
@@ -32,7 +32,7 @@ from exmed_bert.data.batches import MaskedCodeCollator
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.forecast import YEAR, draw_forecasts
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient import NO_DAY, PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS
@@ -73,7 +73,8 @@ def labeled(small_datasets: Path) -> LabeledPatients:
     rng = np.random.default_rng(0)
     days = np.full(n, 20_454, dtype=np.int32)  # 2026-01-01
     splits = np.where(np.arange(n) % 2 == 0, TRAIN, VALIDATION).astype(np.int8)
-    return LabeledPatients(dataset, (rng.random(n) < 0.1).astype(np.int8), days, splits)
+    labels = (rng.random(n) < 0.1).astype(np.int8)
+    return LabeledPatients(dataset, labels, days, splits, Timeline.unknown(n))
 
 
 class TestModel:
@@ -105,7 +106,7 @@ class TestModel:
         dataset = labeled.dataset
         code = int(dataset.code_counts[6:].argmax()) + 6
         has = np.array([code in dataset[row]["input_ids"] for row in range(len(dataset))]).astype(np.int8)
-        patients = LabeledPatients(dataset, has, labeled.index_days, labeled.splits)
+        patients = replace(labeled, labels=has)
         rows = [LabeledRows(patients, patients.rows(split)) for split in (TRAIN, VALIDATION)]
         sizes = {"code_vocab_size": len(dataset.info.vocabulary), "hidden_size": 64, "target_codes": [9]}
         model, collate = ExMedBertForSequenceClassification(config(**sizes)), PromptCollator([2], 30)
@@ -179,7 +180,7 @@ class TestSubsets:
     def test_a_tenth_has_the_outcome_and_its_odds_are_known(self, labeled: LabeledPatients) -> None:
         rare = labeled.labels.copy()
         rare[np.flatnonzero(rare)[6:]] = 0
-        patients = LabeledPatients(labeled.dataset, rare, labeled.index_days, np.zeros_like(labeled.splits))
+        patients = replace(labeled, labels=rare, splits=np.zeros_like(labeled.splits))
         subset = draw_subset(patients, 50, seed=0)
         cases, all_cases, n = int(rare[subset.train].sum()), int(rare.sum()), len(patients)
         assert cases == 5
@@ -459,9 +460,9 @@ class AnyEvent(Task):
         return cls(outcomes)
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
-        last = last_days(patients)
-        before = last_days(patients.up_to(last - 1)) if self.outcomes else last
-        included = self.exclude(self.with_events(patients), before == -NEVER, "a single visit")
+        last = patients.events.span()[1].astype(np.int64)
+        before = patients.up_to(last - 1).events.span()[1] if self.outcomes else last
+        included = self.exclude(self.with_events(patients), before == NO_DAY, "a single visit")
         rows = np.flatnonzero(included)
         labels = (last[rows] <= before[rows] + 365).astype(np.int8) if self.outcomes else unlabeled(len(rows))
         return Selection(rows, before[rows], labels)

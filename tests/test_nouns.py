@@ -193,7 +193,7 @@ def test_a_users_own_system_and_a_column_go_all_the_way(tmp_path: Path, monkeypa
 
 
 def test_the_baseline_has_features_of_every_static_column(tmp_path: Path) -> None:
-    from exmed_bert.cohorts.labeled import LabeledPatients
+    from exmed_bert.cohorts.labeled import LabeledPatients, Timeline
     from exmed_bert.evaluation.features import features
 
     with codes.registered(ORGANS):
@@ -203,7 +203,8 @@ def test_the_baseline_has_features_of_every_static_column(tmp_path: Path) -> Non
             ConvertSettings(input=path, output=tmp_path / "d.pt", static_columns=columns, split="train")
         ).datasets["train"]
         n = len(dataset)
-        patients = LabeledPatients(dataset, np.zeros(n, np.int8), np.full(n, 19_500, np.int32), np.zeros(n, np.int8))
+        zeros, days = np.zeros(n, np.int8), np.full(n, 19_500, np.int32)
+        patients = LabeledPatients(dataset, zeros, days, zeros, Timeline.unknown(n))
         found = features(patients, np.arange(n))
     column = found.matrix[:, [found.names.index("ethnicity HISPANIC")]].toarray()[:, 0]
     assert column.tolist() == [float(dataset.patient(i).static["ethnicity"] == "HISPANIC") for i in range(n)]

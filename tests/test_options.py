@@ -50,8 +50,10 @@ RUNS = {
     "convert": (
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
         "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months "
-        "--split-from hash --min-cell 5 --input-format json",
-        "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug",
+        "--split-from hash --min-cell 5 --input-format json --extract-end 2024-12-31 --days-after-death 60 "
+        "--keep-implausible-dates --max-age 89",
+        "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug "
+        "--no-keep-implausible-dates",
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
         "--no-extend-vocab",
         "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
@@ -96,12 +98,14 @@ RUNS = {
     ),
     "finetune": (
         FINETUNE + "--endpoint ICD:J* --horizon-days 200 --gap-days 20 --index-date random --min-history 3 --head ffn "
+        "--washout-days 500 --min-observation-days 100 --same-day exclude "
         "--prompt --no-freeze-encoder --class-weights --no-from-scratch --train-sizes 60 --seeds 2 --explain 2 "
         "--baselines logreg,scratch --train-batch-size 16 --eval-batch-size 64 --learning-rate 0.001 --seed 9 "
         "--precision fp32 --no-overwrite --no-predict-only",
         FINETUNE + "--baselines none --config {w}/other.yaml --endpoint respiratory --head gru --no-prompt "
         "--freeze-encoder --no-class-weights --index-date fixed:2023-06-30 --precision bf16 --overwrite --debug",
-        FINETUNE + "--baselines none --labels {w}/labels.csv --head lstm --from-scratch --precision auto",
+        FINETUNE + "--baselines none --labels {w}/labels.csv --head lstm --from-scratch --precision auto "
+        "--same-day include",
         FINETUNE + "--task plos --baselines none",
         FINETUNE.replace("patients.json", "realistic.parquet") + "--endpoint ICD:J* --baselines none",
         "--predict-only --model-dir {w}/tuned --input {w}/patients.json --output-dir {o} --index-date last-visit",

@@ -4,20 +4,22 @@ Nothing that happened after the prediction time is in a history: events are cut 
 was encoded is checked again.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.labeled import Cohort, LabeledPatients
+from exmed_bert.cohorts.labeled import Cohort, LabeledPatients, Timeline
 from exmed_bert.cohorts.model_input import ModelInput
+from exmed_bert.cohorts.observation import NEVER, Observation
 from exmed_bert.cohorts.splits import assign_splits
-from exmed_bert.cohorts.tasks.base import UNLABELED, Task
+from exmed_bert.cohorts.tasks.base import UNLABELED, Selection, Task
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, settled
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.dataset_info import DatasetInfo
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient import PatientColumns, day_number
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.pieces import ColumnKinds, select_piece
 from exmed_bert.data.randomness import hash_patient_ids
@@ -25,7 +27,9 @@ from exmed_bert.data.splits import InputSplit, needed_splits
 from exmed_bert.data.tokenizer import Tokenizer
 
 
-def build(source: PatientInput, task: Task, model: ModelInput, min_history: int, seed: int) -> Cohort:
+def build(
+    source: PatientInput, task: Task, model: ModelInput, min_history: int, seed: int, same_day: bool = True
+) -> Cohort:
     """Read patients and return those that a task selects, with their histories up to the prediction time.
 
     Args:
@@ -34,15 +38,20 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         model: how to encode.
         min_history: patients with fewer codes up to the prediction time are excluded.
         seed: divides validation from test patients.
+        same_day: whether events of the prediction day belong to the history.
 
     Raises:
         InputError: a file is wrong, or no patient is left.
     """
+    extract_end = source.settings.extract_end
+    task.extract_end = None if extract_end is None else day_number(extract_end)
     tokenizer = Tokenizer(model.max_length, min_history, model.age_unit, model.vocabulary, model.static_columns)
     pieces: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     days: list[np.ndarray] = []
+    followed: list[Timeline] = []
     hashes_seen: list[np.ndarray] = []
+    observation = Counter[tuple[str, str]]()
     of_input: list[np.ndarray] = []  # splits
     from_input = any(rule.from_input for rule in model.pretraining or ())
     selected = left = 0  # patients, whatever the number of their prediction times
@@ -53,12 +62,16 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         if from_input:
             patients, hashes = _in_a_split(patients, hashes, source, task)
         chosen = task.select(patients, hashes)
-        histories = patients.take(chosen.rows).up_to(chosen.days)
+        histories = patients.take(chosen.rows).up_to(chosen.days - (not same_day))
         tokens = tokenizer.encode(histories)
         everyone = np.ones(len(tokens.rows), dtype=bool)
         pieces.append(select_piece(histories, tokens, hashes[chosen.rows], everyone))
         labels.append(chosen.labels[tokens.rows])
         days.append(chosen.days[tokens.rows])
+        observed = task.observe(patients) if chosen.observed is None else chosen.observed
+        observed = observed.take(chosen.rows[tokens.rows])
+        observation += observed.sources()
+        followed.append(_timeline(chosen, observed, tokens.rows))
         if from_input and histories.splits is not None:
             of_input.append(histories.splits[tokens.rows])
         selected += len(np.unique(chosen.rows))
@@ -101,9 +114,17 @@ def build(source: PatientInput, task: Task, model: ModelInput, min_history: int,
         splits=assign_splits(
             columns["patient_hashes"].numpy(), model.pretraining, seed, np.concatenate(of_input) if of_input else None
         ),
+        timeline=Timeline.joined(followed),
     )
-    check_nothing_after_index(found)
-    return Cohort(found, attrition, vocabulary.tokens[len(model.vocabulary) :], source.cells, source.generated)
+    check_nothing_after_index(found, same_day)
+    new_codes = vocabulary.tokens[len(model.vocabulary) :]
+    return Cohort(found, attrition, new_codes, source.cells, source.generated, observation, same_day)
+
+
+def _timeline(chosen: Selection, observed: Observation, kept: np.ndarray) -> Timeline:
+    """Return what followed the prediction times that are kept, indices into those selected."""
+    outcome = np.full(len(kept), NEVER) if chosen.outcome_days is None else chosen.outcome_days[kept]
+    return Timeline(*(days.astype(np.int32) for days in (outcome, observed.end, observed.death)))
 
 
 def _in_a_split(
@@ -130,11 +151,11 @@ def _attrition(task: Task, read: int, selected: int, too_few: str, left: int) ->
     ]
 
 
-def check_nothing_after_index(patients: LabeledPatients) -> None:
-    """Raise a ValueError where a history reaches beyond its index date."""
+def check_nothing_after_index(patients: LabeledPatients, same_day: bool = True) -> None:
+    """Raise a ValueError where a history reaches beyond its index date, or to it where that day is excluded."""
     columns = patients.dataset.columns
     owner = np.repeat(np.arange(len(patients)), np.diff(columns["visit_offsets"].numpy()))
-    late = columns["visit_days"].numpy() > patients.index_days[owner]
+    late = columns["visit_days"].numpy() > patients.index_days[owner] - (not same_day)
     if late.any():
         row = int(owner[late.argmax()])
         raise ValueError(f"patient {patients.dataset.patient_id(row)!r}: the history reaches beyond the index date")
@@ -148,4 +169,5 @@ def subset(patients: LabeledPatients, rows: np.ndarray) -> LabeledPatients:
         labels=patients.labels[rows],
         index_days=patients.index_days[rows],
         splits=patients.splits[rows],
+        timeline=patients.timeline.take(rows),
     )

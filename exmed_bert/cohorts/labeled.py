@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exmed_bert.cohorts.observation import NEVER
 from exmed_bert.reporting.small_cells import ALL, MinCell
 
 if TYPE_CHECKING:
@@ -14,6 +17,36 @@ if TYPE_CHECKING:
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")  # by number
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What followed N index dates, (N,) int32 days since 1970-01-01 each, `NEVER` for what is not known to have.
+
+    Attributes:
+        outcome_days: the first day of the outcome after the index date, as far as it was observed; none for outcomes
+            of which only a label is known.
+        observed_until: the day on which observation ends, with death at the latest.
+        death_days: the day of death.
+    """
+
+    outcome_days: np.ndarray
+    observed_until: np.ndarray
+    death_days: np.ndarray
+
+    @classmethod
+    def unknown(cls, n: int) -> Timeline:
+        """Return that of N index dates of which only the labels are known."""
+        return cls(*(np.full(n, NEVER, dtype=np.int32) for _ in range(3)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Timeline]) -> Timeline:
+        """Return that of all rows of several parts."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__annotations__})
+
+    def take(self, rows: np.ndarray) -> Timeline:
+        """Return that of the given rows, in that order."""
+        return Timeline(**{name: days[rows] for name, days in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -25,12 +58,14 @@ class LabeledPatients:
         labels: (N,) int8, 1 the outcome occurred, 0 it did not.
         index_days: (N,) int32, the index date of each in days since 1970-01-01.
         splits: (N,) int8, TRAIN, VALIDATION or TEST.
+        timeline: what followed the index dates.
     """
 
     dataset: PatientDataset
     labels: np.ndarray
     index_days: np.ndarray
     splits: np.ndarray
+    timeline: Timeline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +86,8 @@ class Cohort:
         new_codes: tokens of codes that the model's vocabulary does not hold; they stand at the end of the new one.
         cells: which counts of these patients are hidden in reports; ``attrition`` has them all.
         generated: whether our generator made the patients.
+        observation: rows by what begins and what ends their observation.
+        same_day: whether histories hold the events of the prediction day.
     """
 
     patients: LabeledPatients
@@ -58,3 +95,5 @@ class Cohort:
     new_codes: tuple[str, ...]
     cells: MinCell = ALL
     generated: bool = False
+    observation: Counter[tuple[str, str]] = field(default_factory=Counter)
+    same_day: bool = True

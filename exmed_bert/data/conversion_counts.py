@@ -49,6 +49,7 @@ class ConversionCounts:
         tokens: the tokenizer's summary.
         min_observations: patients with fewer codes were excluded.
         datasets: by split, those that were written.
+        kept_implausible: whether events on days that cannot be were kept.
     """
 
     input: str
@@ -58,6 +59,7 @@ class ConversionCounts:
     tokens: TokenizerSummary
     min_observations: int
     datasets: Mapping[str, PatientDataset]
+    kept_implausible: bool = False
 
 
 def attrition(counts: ConversionCounts, cells: MinCell) -> list[tuple[str, Count]]:

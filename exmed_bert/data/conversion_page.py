@@ -9,6 +9,7 @@ import numpy as np
 from exmed_bert.codes import CodeKey, CodeSystem, code_system
 from exmed_bert.data.conversion_counts import ConversionCounts, attrition
 from exmed_bert.data.conversion_plots import DRAWINGS, Drawn, by_length, by_year
+from exmed_bert.data.reading_report import date_rows
 from exmed_bert.data.tokenizer import EventCounts
 from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED, OUTCOMES, UNKNOWN, as_written
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
@@ -44,6 +45,7 @@ def conversion_page(counts: ConversionCounts, cells: MinCell) -> Report:
         _years(),
         _patients(counts, patients, cells),
         _datasets(counts, cells),
+        *_dates(counts, cells),
         *_rows(counts, cells),
     ]
     vocabulary = next(iter(counts.datasets.values())).info.vocabulary
@@ -210,7 +212,7 @@ def _years() -> ReportSection:
 def _patients(counts: ConversionCounts, patients: Sequence[tuple[str, Count]], cells: MinCell) -> ReportSection:
     whole = patients[0][1]
     unknown = [(f"patients with unknown {name}", count) for name, count in counts.tokens.unknown_static.items()]
-    unknown.append(("events before the year of birth, of unknown age", counts.tokens.before_birth))
+    unknown.append(("events of unknown age", counts.tokens.unknown_ages))
     return ReportSection(
         "patients",
         "Patients",
@@ -282,6 +284,17 @@ def _vocabulary_rows(
         rare = sum(count < _RARE for found in own for count in found)
         systems.append([title(name), f"{sum(map(len, own)):,}", str(cells.total(map(sum, own))), f"{rare:,}"])
     return systems, chapters
+
+
+def _dates(counts: ConversionCounts, cells: MinCell) -> list[ReportSection]:
+    """Return the section on days that cannot be, none where all can."""
+    rows: list[list[Cell]] = [
+        [name, str(count)] for name, count in date_rows(counts.reading, counts.kept_implausible, cells)
+    ]
+    text = "They begin and end no observation. --extract-end says until when the data go, if not until today."
+    return [ReportSection("dates", "Days that cannot be", [text], tables=[Table(("What", "Number"), rows)])] * bool(
+        rows
+    )
 
 
 def _rows(counts: ConversionCounts, cells: MinCell) -> list[ReportSection]:

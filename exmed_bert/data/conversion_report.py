@@ -10,6 +10,7 @@ from exmed_bert.data.conversion_counts import Conversion, ConversionCounts
 from exmed_bert.data.conversion_page import conversion_page
 from exmed_bert.data.conversion_plots import DRAWINGS
 from exmed_bert.data.coverage import unknown_rows, warn_of_unknown
+from exmed_bert.data.reading_report import date_rows
 from exmed_bert.data.translation import KEPT, LEFT_OUT, MAPPED
 from exmed_bert.data.vocabulary import MAX_AGE_YEARS, SPECIAL_TOKENS, UNK
 from exmed_bert.reporting import folder as report_folder
@@ -42,6 +43,7 @@ def write_page(result: Conversion, settings: ConvertSettings, folder: Path, name
         result.summary,
         settings.min_observations,
         result.datasets,
+        settings.keep_implausible_dates,
     )
     pages = _page_folder(name)
     (folder / pages).mkdir()
@@ -92,6 +94,7 @@ def _rows(result: Conversion, settings: ConvertSettings, cells: MinCell) -> list
         ("patients read", cells.total([*excluded.values(), *left])),
         *((f"excluded: {reason}", cells.count(count)) for reason, count in excluded.items()),
         (f"cut to the latest {settings.max_length} codes", cells.count(summary.truncated)),
+        *date_rows(result.counts.reading, settings.keep_implausible_dates, cells),
         *_translated(result, cells),
         ("codes in the vocabulary", len(vocabulary) - len(SPECIAL_TOKENS)),
         *([(f"codes that occur fewer than {settings.min_code_count} times", len(result.rare))] if result.rare else []),
@@ -99,9 +102,9 @@ def _rows(result: Conversion, settings: ConvertSettings, cells: MinCell) -> list
         *((f"unknown {name}, kept as UNK", cells.count(count)) for name, count in summary.unknown_static.items()),
         *unknown_rows(summary, settings.max_length, in_datasets, cells, settings.vocab_from),
     ]
-    if summary.before_birth:
-        name = f"codes before birth, age kept as UNK (0 to {MAX_AGE_YEARS} years are known)"
-        rows.append((name, cells.count(summary.before_birth)))
+    if summary.unknown_ages:
+        name = f"codes of unknown age, UNK (0 to {MAX_AGE_YEARS} years are known)"
+        rows.append((name, cells.count(summary.unknown_ages)))
     return rows
 
 

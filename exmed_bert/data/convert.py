@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
@@ -35,6 +36,7 @@ from exmed_bert.data.masking import Masking
 from exmed_bert.data.output_place import place_of
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.pieces import ColumnKinds
+from exmed_bert.data.reading_report import reading_facts
 from exmed_bert.data.second_pass import ShardTask, encode, write_encoded
 from exmed_bert.data.shards import MadeShard, fill_folder, open_dataset
 from exmed_bert.data.static_columns import declared
@@ -44,7 +46,7 @@ from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.files import make_folder
 from exmed_bert.parallel import Pace, engine, unordered_map
 from exmed_bert.settings import ConvertSettings
-from exmed_bert.staging import save_tensors, staged_files
+from exmed_bert.staging import atomic_write, save_tensors, staged_files
 from exmed_bert.work_folder import work_folder
 
 # What changes nothing of the result: a conversion that was killed goes on when these change.
@@ -82,6 +84,7 @@ def convert(
     source = PatientInput(settings.input, settings, declared(settings.static_columns))
     source.announce()
     with engine(settings.scheduler, settings.workers), _work_folder(output, settings, source) as work:
+        source.today = _first_day(work, source.today)
         results = _first_pass(settings, source, work)
         source.take_digests([result.digests for result in results])
         counts = PartCounts()
@@ -132,7 +135,7 @@ def run(resolved: Resolved[ConvertSettings]) -> None:
         name = _stem(place.output).name
 
         def beside(result: Conversion, folder: Path) -> list[str]:
-            resolved.save(folder / f"{name}.settings.json")
+            resolved.save(folder / f"{name}.settings.json", reading=reading_facts(result.source))
             return write_page(result, here, folder, name)
 
         result = convert(here, beside)
@@ -155,12 +158,23 @@ def _work_folder(output: Path, settings: ConvertSettings, source: PatientInput) 
     return work_folder(make_folder(stem.parent).absolute() / f".{stem.name}.converting", identity, done="part-*.json")
 
 
+def _first_day(work: Path, today: date) -> date:
+    """Return the day on which the work in a folder began: a conversion that was killed goes on with that one."""
+    path = work / "today"
+    try:
+        return date.fromisoformat(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        with atomic_write(path) as part:
+            part.write_text(today.isoformat(), encoding="utf-8")
+        return today
+
+
 def _first_pass(settings: ConvertSettings, source: PatientInput, work: Path) -> list[PartResult]:
     """Read the parts of the input that were not read before."""
     sources = source.parts()
     if settings.scheduler is not None:  # whose workers may stand in other folders
         settings, sources = settings.with_absolute_paths(), [part.absolute() for part in sources]
-    parts = [Part(number, part, settings, work) for number, part in enumerate(sources)]
+    parts = [Part(number, part, settings, work, source.today) for number, part in enumerate(sources)]
     done: dict[int, PartResult] = {}
     for part in parts:
         try:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,14 @@ class Part:
         source: its files.
         settings: of the conversion.
         folder: for its pieces.
+        today: the day on which the conversion began.
     """
 
     number: int
     source: Source
     settings: ConvertSettings
     folder: Path
+    today: date
 
     @property
     def result(self) -> Path:
@@ -167,7 +170,7 @@ def read_part(part: Part, progress: Callable[[int], Any] = lambda patients: None
 
 def _read(part: Part, source: Source, progress: Callable[[int], Any]) -> PartResult:
     settings = part.settings
-    patients_of = PatientInput.of(source, settings, declared(settings.static_columns))
+    patients_of = PatientInput.of(source, settings, declared(settings.static_columns), part.today)
     tokenizer = Tokenizer(
         settings.max_length,
         settings.min_observations,

@@ -133,12 +133,14 @@ class EventColumns:
         days: (events,) int32, days since 1970-01-01.
         offsets: (N + 1,) int64; patient i has the events ``offsets[i]:offsets[i + 1]``.
         table: the distinct codes as they are written, each with the name of its code system.
+        doubtful: (events,) bool, which days cannot be; None where all can.
     """
 
     codes: np.ndarray
     days: np.ndarray
     offsets: np.ndarray
     table: Sequence[CodeKey]
+    doubtful: np.ndarray | None = None
 
     def counts(self) -> np.ndarray:
         """Return the number of events of each patient, (N,) int64."""
@@ -151,7 +153,19 @@ class EventColumns:
     def where(self, kept: np.ndarray) -> "EventColumns":
         """Return the events that are kept, (events,) bool."""
         counts = np.bincount(self.patients()[kept], minlength=len(self.offsets) - 1)
-        return replace(self, codes=self.codes[kept], days=self.days[kept], offsets=_offsets(counts))
+        doubtful = None if self.doubtful is None else self.doubtful[kept]
+        return EventColumns(self.codes[kept], self.days[kept], _offsets(counts), self.table, doubtful)
+
+    def span(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first and the last day of each patient, (N,) int32 each; without events the last is `NO_DAY`."""
+        n = len(self.offsets) - 1
+        first, last = np.full(n, np.iinfo(np.int32).max, dtype=np.int32), np.full(n, NO_DAY, dtype=np.int32)
+        some = np.flatnonzero(self.counts())
+        if len(some):
+            starts = self.offsets[some]
+            first[some] = np.minimum.reduceat(self.days, starts)
+            last[some] = np.maximum.reduceat(self.days, starts)
+        return first, last
 
     def of_system(self, system: str) -> "EventColumns":
         """Return the events of one code system; the table keeps its own codes alone."""
@@ -169,7 +183,8 @@ class EventColumns:
         counts = self.counts()[rows]
         offsets = _offsets(counts)
         at = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return EventColumns(self.codes[at], self.days[at], offsets, self.table)
+        doubtful = None if self.doubtful is None else self.doubtful[at]
+        return EventColumns(self.codes[at], self.days[at], offsets, self.table, doubtful)
 
 
 def no_events(patients: int) -> EventColumns:

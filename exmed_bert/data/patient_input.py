@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ import numpy as np
 
 from exmed_bert import console
 from exmed_bert.console import InputError
+from exmed_bert.data.implausible_dates import DateCheck
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers.base import CHUNK, Origin, Reading
 from exmed_bert.data.readers.registry import reader_of
@@ -34,6 +36,7 @@ class PatientInput:
         reader: of their format.
         settings: how to read them.
         static_columns: those that are read.
+        today: the day of the reading.
         summary: what the latest reading has read and left out so far.
         read: patients and events that it has read.
     """
@@ -68,16 +71,20 @@ class PatientInput:
         self.settings = settings
         self.static_columns = tuple(static_columns)
         self.source = source
+        self.today = date.today()
         self.reader, self._known_by = reader_of(source, settings)
         self.summary = ReadingSummary()
         self.read = (0, 0)
         self._translator: Translator | None = None
 
     @classmethod
-    def of(cls, source: Source, settings: ReadingSettings, static_columns: Sequence[StaticColumn]) -> "PatientInput":
-        """Return the patients of files that were found before."""
+    def of(
+        cls, source: Source, settings: ReadingSettings, static_columns: Sequence[StaticColumn], today: date
+    ) -> "PatientInput":
+        """Return the patients of files that were found before, as they are read on a given day."""
         made = cls.__new__(cls)
         made._set_up(source, settings, static_columns)
+        made.today = today
         return made
 
     def parts(self) -> list[Source]:
@@ -139,20 +146,22 @@ class PatientInput:
         self.check_any()
         self.warn()
 
-    def quiet_chunks(self, size: int = CHUNK, translated: bool = True) -> Iterator[PatientColumns]:
+    def quiet_chunks(self, size: int = CHUNK, as_written: bool = False) -> Iterator[PatientColumns]:
         """Yield the patients as columns, at most ``size`` at a time, without a word; there may be none.
 
         Patients whose birth year is implausible are left out and counted.
 
         Args:
             size: of a chunk.
-            translated: whether codes are translated; if not, they stay as they are written.
+            as_written: whether codes and days stay as they are written; if not, days that cannot be are taken care of
+                and codes are translated.
 
         Raises:
             InputError: a file is damaged, or a record is wrong.
         """
         self.summary = ReadingSummary(self.read_as)
         self._translator = None  # a reading of its own, with counts of its own
+        dates = DateCheck(self.settings, self.today, self._generated_until)
         read = events = 0
         for patients in self.raw_chunks(size):
             read += len(patients)
@@ -161,9 +170,19 @@ class PatientInput:
             if not plausible.all():
                 self.summary.excluded[IMPLAUSIBLE_BIRTH_YEAR] += int((~plausible).sum())
                 patients = patients.take(np.flatnonzero(plausible))
+            if not as_written:
+                patients = dates.apply(patients, self.summary)
             if len(patients):
-                yield self.translator.apply(patients) if translated else patients
+                yield patients if as_written else self.translator.apply(patients)
         self.read = read, events
+
+    def _generated_until(self) -> date | None:
+        """Return the last day of patients that our generator made, None for others."""
+        end = self.origin.meta.get("options", {}).get("end_date") if self.origin.generated else None
+        try:
+            return date.fromisoformat(end) if isinstance(end, str) else None
+        except ValueError:
+            return None
 
     @property
     def translator(self) -> Translator:
@@ -219,11 +238,11 @@ class PatientInput:
 def read_patients(
     path: Path, static_columns: Sequence[StaticColumn] = BUILT_IN, size: int = CHUNK
 ) -> Iterator[PatientColumns]:
-    """Yield the patients of a file or folder with the default settings, codes as they are written.
+    """Yield the patients of a file or folder with the default settings, codes and days as they are written.
 
     Raises:
         InputError: as `PatientInput.chunks` does.
     """
     source = PatientInput([path], static_columns=static_columns)
-    yield from source.quiet_chunks(size, translated=False)
+    yield from source.quiet_chunks(size, as_written=True)
     source.check_any()

@@ -78,7 +78,7 @@ class TokenizerSummary:
         unknown_codes: events by code system and text, which is no code of that system.
         not_in_vocabulary: events by code system and code, which is not in a vocabulary that is not to be extended.
         unknown_static: patients by static column whose value is UNK.
-        before_birth: tokens.
+        unknown_ages: tokens whose age is UNK: before birth, or on days that cannot be.
     """
 
     patients: int = 0
@@ -89,7 +89,7 @@ class TokenizerSummary:
     unknown_codes: Counter[CodeKey] = field(default_factory=Counter)
     not_in_vocabulary: Counter[CodeKey] = field(default_factory=Counter)
     unknown_static: Counter[str] = field(default_factory=Counter)
-    before_birth: int = 0
+    unknown_ages: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,11 @@ class Tokenizer:
         order = np.argsort(patient * _DAY_SPAN + events.days, kind="stable")
         code = events.codes[order]  # of the table
         day, patient = events.days[order], patient[order]
+        doubtful = None if events.doubtful is None else events.doubtful[order]
 
         keep = _first_in_visit(table.distinct[code], _runs(patient, day))
         code, day, patient = code[keep], day[keep], patient[keep]
+        doubtful = None if doubtful is None else doubtful[keep]
         self.summary.patients += n
         lengths = np.bincount(patient, minlength=n)
         long_enough = lengths >= self.min_observations
@@ -179,6 +181,7 @@ class Tokenizer:
             left = (is_unknown, is_unknown & included, is_unknown & keep)
             self.summary.unknown.add(table.unknown, *(int(which.sum()) for which in left))
         code, day, patient = code[keep], day[keep], patient[keep]
+        doubtful = None if doubtful is None else doubtful[keep]
 
         visit = _runs(patient, day)
         starts = np.flatnonzero(np.diff(visit, prepend=-1))  # first token of each visit
@@ -188,7 +191,7 @@ class Tokenizer:
         return TokenColumns(
             codes=table.ids[code],
             entities=table.entities[code],
-            ages=self._ages(day, patients.birth_years[patient]),
+            ages=self._ages(day, patients.birth_years[patient], doubtful),
             visit_ids=(visit - first_visit[patient] + 1).astype(np.int32),
             offsets=_offsets(np.bincount(patient, minlength=n)[rows]),
             visit_days=day[starts].astype(np.int32),
@@ -261,9 +264,11 @@ class Tokenizer:
         place_in_visit = np.arange(len(patient)) - starts[visit]
         return (from_visit <= self.max_length) | (in_last_visit & (place_in_visit < self.max_length))
 
-    def _ages(self, day: np.ndarray, birth_years: np.ndarray) -> np.ndarray:
+    def _ages(self, day: np.ndarray, birth_years: np.ndarray, doubtful: np.ndarray | None) -> np.ndarray:
         ages = ages_on(day, birth_years, self.age_unit)
-        self.summary.before_birth += int((ages == UNK).sum())
+        if doubtful is not None:
+            ages[doubtful] = UNK
+        self.summary.unknown_ages += int((ages == UNK).sum())
         return ages
 
 

@@ -27,7 +27,9 @@ LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}  # n
 def facts(settings: FinetuneSettings, task: Task, cohort: Cohort, run: Run) -> list[tuple[str, str]]:
     """Return names and values: the input, the task, the model; ``run`` is the one whose model is kept."""
     found = [("patients", listed(settings.input)), ("pretrained model", str(settings.model_dir))]
-    found += [*task.description, ("head", settings.head), ("seed", str(run.seed))]
+    found += [*task.description, ("observation", observation(cohort))]
+    found.append(("events of the prediction day", "in the history" if cohort.same_day else "not in the history"))
+    found += [("head", settings.head), ("seed", str(run.seed))]
     if cohort.new_codes:
         found.append(("codes that the model never saw", f"{len(cohort.new_codes):,}"))
     return found
@@ -61,6 +63,15 @@ def study(settings: FinetuneSettings, task: Task, cohort: Cohort, form: ModelInp
         software=f"exmed-bert {__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}.",
         generated=cohort.generated,
     )
+
+
+def observation(cohort: Cohort) -> str:
+    """Return what begins and what ends the observation of a cohort's patients, the most frequent first."""
+    told = [
+        f"{begin} to {end}" + ("" if cohort.cells.limit else f" ({count:,})")
+        for (begin, end), count in cohort.observation.most_common()
+    ]
+    return "; ".join(told)
 
 
 def notes(task: Task, form: ModelInput, subset: Subset) -> list[str]:

@@ -16,8 +16,10 @@ from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
+from exmed_bert.data.implausible_dates import AFTER_TODAY
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.source import Source
+from exmed_bert.data.reading_report import reading_facts
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.predict_only import predict_only
@@ -66,11 +68,11 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     otherwise = "take another model"
     check_fit(settings.model_dir, model.config, form.age_unit, form.static_columns, form.max_length, otherwise)
     source = PatientInput(settings.input, settings, form.static_columns)
-    cohort = build(source, task, form, settings.min_history, settings.seed)
+    cohort = build(source, task, form, settings.min_history, settings.seed, settings.same_day == "include")
     task.check(source, cohort)
     check_splits(settings, cohort)
 
-    identity = _identity(settings, task)
+    identity = _identity(settings, task, source)
     folder = open_run(settings.output_dir, settings.output_dir, identity, 1, settings.overwrite)
     wanted = settings.model_dump(mode="json", include=_ADDED)
     if folder.state == "finished" and folder.manifest.get("added") == wanted:
@@ -80,13 +82,13 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
             "results are written again; --overwrite trains anew."
         )
         return
-    resolved.save(settings.output_dir / "settings.json")
+    resolved.save(settings.output_dir / "settings.json", reading=reading_facts(source))
     open_log(settings.output_dir / "output.log")
     LOGGER.info(resolved.source)
     experiment, notes = make_experiment(settings, cohort, task, form, model)
     shape = step_shape(settings, cohort, model)
     with _reports(settings, folder) as writer, cpu_settings(shape, experiment.precision) as hardware_notes:
-        print_cohort(settings, cohort, experiment.pretrained)
+        print_cohort(settings, cohort, experiment.pretrained, source)
         for note in notes + hardware_notes:
             log(f"  {note}")
         runs: dict[Run, Finished] = {}
@@ -150,10 +152,15 @@ def make_experiment(
     return experiment, notes
 
 
-def _identity(settings: FinetuneSettings, task: Task) -> dict[str, Any]:
-    """Return what decides the weights."""
+def _identity(settings: FinetuneSettings, task: Task, source: PatientInput) -> dict[str, Any]:
+    """Return what decides the weights; the day of the reading does where events are dropped for being after it."""
     files = {"input": Source.at(settings.input).files, "model": weight_files(settings.model_dir)}
-    return run_identity(settings, _NOT_IDENTITY | _ADDED, files, task.identity())
+    after_today = {
+        f"events {reason.split(',')[0]}": count
+        for reason, count in source.summary.implausible_events.items()
+        if reason.startswith(AFTER_TODAY)
+    }
+    return run_identity(settings, _NOT_IDENTITY | _ADDED, files, task.identity() | after_today)
 
 
 @contextlib.contextmanager

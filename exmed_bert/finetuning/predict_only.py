@@ -32,7 +32,8 @@ def predict_only(settings: FinetuneSettings) -> None:
     model, form, known = read_finetuned(folder)
     task = saved_task(folder / FINETUNING, _task(folder / FINETUNING, known), settings)
     source = PatientInput(settings.input, settings, form.static_columns)
-    cohort = build(source, task, form, known["min_history"], settings.seed)
+    same_day = known.get("same_day", "include") == "include"
+    cohort = build(source, task, form, known["min_history"], settings.seed, same_day)
     task.check(source, cohort)
     patients = cohort.patients
     model, estimated = extend_outcome_vocabulary(

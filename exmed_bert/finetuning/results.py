@@ -116,6 +116,7 @@ def _write_model(
             "title": task.title,
             "task": task.to_dict(),
             "min_history": experiment.settings.min_history,
+            "same_day": experiment.settings.same_day,
             "max_length": info.max_length,
             "age_unit": info.age_unit,
             "temperature": temperature,

@@ -4,6 +4,8 @@ from typing import Any
 
 from exmed_bert import console
 from exmed_bert.cohorts.labeled import TEST, Cohort
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.reading_report import date_rows
 from exmed_bert.evaluation.assemble import split_counts
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.small_cells import told_attrition, told_splits
@@ -14,10 +16,11 @@ from exmed_bert.training.metrics_writer import FINETUNING
 from exmed_bert.training.tracking import viewers
 
 
-def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrained) -> None:
-    """Print the attrition, the splits, and how many codes are new to the model."""
+def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrained, source: PatientInput) -> None:
+    """Print the attrition, the splits, what was implausible, and how many codes are new to the model."""
     patients = cohort.patients
     rows: list[tuple[str, Any]] = [*told_attrition(cohort.attrition, cohort.cells)]
+    rows += date_rows(source.summary, settings.keep_implausible_dates, cohort.cells)
     for split in told_splits(split_counts(patients), cohort.cells):
         rows.append((f"  {split.split}", f"{split.patients:,}, {split.events:,} with the outcome"))
     console.table(f"Cohort of {listed(settings.input)}", rows + new_codes(pretrained.new, pretrained.estimated))

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from exmed_bert.cohorts.index_dates import NEVER, IndexRule, last_days
+from exmed_bert.cohorts.index_dates import IndexRule
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.model_input import ModelInput
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.cohorts.observation import Observation, observe
+from exmed_bert.data.patient import EventColumns, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.settings import FinetuneSettings
@@ -33,13 +34,19 @@ class Selection:
 
     Attributes:
         rows: (n,) indices of the patients; a patient with several prediction times stands here several times.
-        days: (n,) prediction times, in days since 1970-01-01. Events of that day belong to the history.
+        days: (n,) prediction times, in days since 1970-01-01. Whether events of that day belong to the history,
+            --same-day says.
         labels: (n,) int8, 0, 1 or `UNLABELED`.
+        outcome_days: (n,) the first day of the outcome after the prediction time, `NEVER` for none; None where only
+            labels are known.
+        observed: of all patients of the chunk; None: as their records and events say.
     """
 
     rows: np.ndarray
     days: np.ndarray
     labels: np.ndarray
+    outcome_days: np.ndarray | None = None
+    observed: Observation | None = None
 
 
 @dataclass
@@ -53,6 +60,8 @@ class Task(ABC):
         option: the option that requests it: --task with the name, or one of its own.
         label_type: of its labels.
         exclusions: how many patients `select` has excluded so far, by reason.
+        extract_end: last day that the data cover, since 1970-01-01; None where it is not known. The building of the
+            cohort sets it.
     """
 
     name: ClassVar[str]
@@ -60,6 +69,7 @@ class Task(ABC):
     label_type: ClassVar[LabelType] = LabelType.BOOLEAN
 
     exclusions: Counter[str] = field(default_factory=Counter, init=False)
+    extract_end: int | None = field(default=None, init=False)
 
     @classmethod
     def requested(cls, settings: FinetuneSettings) -> bool:
@@ -144,10 +154,14 @@ class Task(ABC):
         """
         return cls.from_settings(settings, outcomes=False)
 
-    def with_events(self, patients: PatientColumns) -> np.ndarray:
-        """Return which patients have any event, (N,) bool, and count the others as excluded."""
+    def observe(self, patients: PatientColumns, of_endpoint: np.ndarray | None = None) -> Observation:
+        """Return the observation of N patients; ``of_endpoint``, (table,) bool: codes that it does not depend on."""
+        return observe(patients, of_endpoint, self.extract_end)
+
+    def with_events(self, patients: PatientColumns, events: EventColumns | None = None) -> np.ndarray:
+        """Return which patients have any event, or any of those given, (N,) bool; count the others as excluded."""
         everyone = np.ones(len(patients), dtype=bool)
-        return self.exclude(everyone, last_days(patients) == -NEVER, "no event")
+        return self.exclude(everyone, (events or patients.events).counts() == 0, "no event")
 
     def exclude(self, included: np.ndarray, where: np.ndarray, reason: str) -> np.ndarray:
         """Count the included patients that a reason excludes; return the patients still included, (N,) bool each."""
@@ -161,7 +175,8 @@ def prediction_rule(settings: FinetuneSettings) -> IndexRule:
     Raises:
         OptionError: --index-date is no rule.
     """
-    return IndexRule.parse(settings.index_date or "last-visit", settings.horizon_days, settings.seed)
+    before = settings.min_observation_days
+    return IndexRule.parse(settings.index_date or "last-visit", settings.horizon_days, settings.seed, before)
 
 
 def unlabeled(n: int) -> np.ndarray:

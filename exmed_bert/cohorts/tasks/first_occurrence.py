@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from exmed_bert.cohorts.endpoints import Endpoint
-from exmed_bert.cohorts.index_dates import NEVER, IndexRule, first_after, last_days
+from exmed_bert.cohorts.index_dates import IndexRule, first_after, last_up_to
 from exmed_bert.cohorts.labeled import Cohort
 from exmed_bert.cohorts.model_input import ModelInput
+from exmed_bert.cohorts.observation import NEVER, Known, counting_events
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
@@ -23,11 +24,14 @@ from exmed_bert.settings import FinetuneSettings
 class FirstOccurrence(Task):
     """Whether an endpoint occurs for the first time in (index date + gap, index date + horizon].
 
+    Who belongs to the cohort depends neither on the endpoint after index date and gap nor on what it adds to a record.
+
     Attributes:
         endpoint: its codes.
         index: how the index date is chosen.
         horizon, gap: days after the index date.
         outcomes: False where the outcomes are unknown: patients get no label, and none is censored.
+        washout: days before the index date without the endpoint; 0: it has never occurred before.
     """
 
     name: ClassVar[str] = "first-occurrence"
@@ -38,6 +42,7 @@ class FirstOccurrence(Task):
     horizon: int
     gap: int
     outcomes: bool = True
+    washout: int = 0
 
     @classmethod
     def requested(cls, settings: FinetuneSettings) -> bool:
@@ -46,45 +51,74 @@ class FirstOccurrence(Task):
 
     @classmethod
     def from_settings(cls, settings: FinetuneSettings, outcomes: bool) -> Self:
-        """Return the task that --endpoint, --index-date, --horizon-days and --gap-days describe."""
+        """Return the task that --endpoint, --index-date and the days before and after it describe."""
         if settings.gap_days >= settings.horizon_days:
             raise OptionError(
                 f"--gap-days: {settings.gap_days} must be less than --horizon-days, {settings.horizon_days}"
             )
         endpoint = Endpoint(settings.endpoint or "", settings.endpoints)
+        washout = settings.washout_days
         if not outcomes:
-            return cls(endpoint, prediction_rule(settings), settings.horizon_days, 0, outcomes=False)
-        index = IndexRule.parse(settings.index_date or "last-visit-before", settings.horizon_days, settings.seed)
+            return cls(endpoint, prediction_rule(settings), settings.horizon_days, 0, outcomes=False, washout=washout)
+        rule, before = settings.index_date or "last-visit-before", settings.min_observation_days
+        index = IndexRule.parse(rule, settings.horizon_days, settings.seed, before)
         if index.kind == "last-visit":
             raise OptionError("--index-date: the last visit has no follow-up, expected last-visit-before to train")
-        return cls(endpoint, index, settings.horizon_days, settings.gap_days)
+        return cls(endpoint, index, settings.horizon_days, settings.gap_days, washout=washout)
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
         """Return the index date of each patient without the endpoint by then, and whether it followed."""
-        days = self.index.days(patients, hashes)
-        first = _first_day(patients, self.endpoint, np.full(len(patients), -NEVER))
-        first_later = _first_day(patients, self.endpoint, days)
+        events, of_endpoint = patients.events, self.endpoint.among(patients.events.table)
+        # Without outcomes the last visit is the last of all: who has the endpoint is not predicted for.
+        apart = None if self.index.kind == "last-visit" else of_endpoint
+        visits, observed = counting_events(patients, apart), self.observe(patients, apart)
+        days = self.index.days(visits, hashes, observed)
+        first_later = first_after(events, of_endpoint, days)
         case = first_later <= days + self.horizon
-        followed = last_days(patients) >= days + self.horizon
-        included = self.with_events(patients)
-        included = self.exclude(included, days == NEVER, "no visit with the horizon of follow-up after it")
-        included = self.exclude(included, first <= days, "endpoint on or before the index date")
+
+        included = self.exclude(self.with_events(patients, visits), days == NEVER, self.index.no_date)
+        too_short = days < observed.start + self.index.before
+        if not self.index.before:  # then the first event that is not of the endpoint need not come before
+            too_short &= observed.start_known == Known.RECORD
+        included = self.exclude(included, too_short, self._observed_too_short)
+        last_before = last_up_to(events, of_endpoint, days)
+        had_it = last_before > -NEVER if not self.washout else last_before >= days - self.washout
+        included = self.exclude(included, had_it, self._had_it)
         if self.outcomes:
             included = self.exclude(included, first_later <= days + self.gap, "endpoint within the gap")
-            censored = "censored: follow-up shorter than the horizon, without the endpoint"
-            included = self.exclude(included, ~case & ~followed, censored)
+            censored = "censored: observed for less than the horizon after the index date"
+            included = self.exclude(included, observed.end < days + self.horizon, censored)
         rows = np.flatnonzero(included)
-        return Selection(rows, days[rows], case[rows].astype(np.int8) if self.outcomes else unlabeled(len(rows)))
+        label = case[rows].astype(np.int8) if self.outcomes else unlabeled(len(rows))
+        seen = np.where(first_later <= observed.end, first_later, NEVER)
+        return Selection(rows, days[rows], label, seen[rows], observed)
+
+    @property
+    def _observed_too_short(self) -> str:
+        before = self.index.before
+        return f"observed for less than {before} days before the index date" if before else "not yet observed"
+
+    @property
+    def _had_it(self) -> str:
+        within = f"within {self.washout} days before" if self.washout else "on or before"
+        return f"endpoint {within} the index date"
 
     @property
     def title(self) -> str:
         """The endpoint as it was given, and the horizon."""
-        return f"First occurrence of {self.endpoint.text} within {self.horizon} days"
+        what = "Occurrence" if self.washout else "First occurrence"
+        return f"{what} of {self.endpoint.text} within {self.horizon} days"
 
     @property
     def description(self) -> list[tuple[str, str]]:
-        """How the index date is chosen, and the gap after it."""
-        return [("index date", str(self.index)), ("gap", f"{self.gap} days")]
+        """How the index date is chosen, and the days before and after it."""
+        washout = f"{self.washout} days" if self.washout else "no endpoint at any time before"
+        return [
+            ("index date", str(self.index)),
+            ("gap", f"{self.gap} days"),
+            ("washout", washout),
+            ("observation before the index date", f"at least {self.index.before} days"),
+        ]
 
     def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
         """Return the ids of the endpoint's codes."""
@@ -117,6 +151,8 @@ class FirstOccurrence(Task):
             "endpoint": self.endpoint.texts,
             "horizon_days": self.horizon,
             "gap_days": self.gap,
+            "washout_days": self.washout,
+            "min_observation_days": self.index.before,
             "index_date": str(self.index),
         }
 
@@ -124,10 +160,6 @@ class FirstOccurrence(Task):
     def from_dict(cls, content: dict[str, Any], settings: FinetuneSettings) -> Self:
         """Return the task for patients who have not had the endpoint."""
         endpoint, horizon = Endpoint(",".join(content["endpoint"])), int(content["horizon_days"])
-        index = prediction_rule(settings.model_copy(update={"horizon_days": horizon}))
-        return cls(endpoint, index, horizon, 0, outcomes=False)
-
-
-def _first_day(patients: PatientColumns, endpoint: Endpoint, after: np.ndarray) -> np.ndarray:
-    """Return the day of each patient's first event of the endpoint later than a day, (N,) int64, or `NEVER`."""
-    return first_after(patients.events, endpoint.among(patients.events.table), after)
+        before, washout = int(content.get("min_observation_days", 0)), int(content.get("washout_days", 0))
+        of_model = settings.model_copy(update={"horizon_days": horizon, "min_observation_days": before})
+        return cls(endpoint, prediction_rule(of_model), horizon, 0, outcomes=False, washout=washout)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
+from exmed_bert.cohorts.index_dates import LAST_VISIT, IndexRule
 from exmed_bert.cohorts.label_file import LabelFile, are_whole_numbers, label_source, read_labels
 from exmed_bert.cohorts.labeled import Cohort
+from exmed_bert.cohorts.observation import NEVER, counting_events
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
@@ -64,8 +65,8 @@ class OwnLabels(Task):
             self._patients = tuple(repr(i) for i in patients.patient_ids[:3])
         included = self.with_events(patients)
         if self.file is None:
-            days = self.index.days(patients, hashes)
-            included = self.exclude(included, days == NEVER, "no visit with the horizon of follow-up after it")
+            days = self.index.days(counting_events(patients), hashes, self.observe(patients))
+            included = self.exclude(included, days == NEVER, self.index.no_date)
             rows = np.flatnonzero(included)
             return Selection(rows, days[rows], unlabeled(len(rows)))
         rows, of_file = self.file.rows_of(hashes)

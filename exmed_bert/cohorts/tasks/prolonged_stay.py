@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from exmed_bert.cohorts.index_dates import LAST_VISIT, NEVER, IndexRule
+from exmed_bert.cohorts.index_dates import LAST_VISIT, IndexRule
+from exmed_bert.cohorts.observation import NEVER, counting_events
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.settings import FinetuneSettings
@@ -32,11 +33,11 @@ class ProlongedStay(Task):
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
         """Return the patients whose length of stay is recorded."""
-        days = self.index.days(patients, hashes)
+        days = self.index.days(counting_events(patients), hashes, self.observe(patients))
         included = self.with_events(patients)
         if self.outcomes:
             included = self.exclude(included, patients.plos < 0, "length of stay not recorded")
-        included = self.exclude(included, days == NEVER, "no visit with the horizon of follow-up after it")
+        included = self.exclude(included, days == NEVER, self.index.no_date)
         rows = np.flatnonzero(included)
         return Selection(rows, days[rows], patients.plos[rows] if self.outcomes else unlabeled(len(rows)))
 

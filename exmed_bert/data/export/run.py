@@ -7,6 +7,7 @@ from exmed_bert.config import Resolved
 from exmed_bert.data.export.registry import EXPORTERS
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.reading_report import date_rows, reading_facts
 from exmed_bert.data.static_columns import declared
 from exmed_bert.locks import held
 from exmed_bert.settings import ConvertSettings
@@ -29,7 +30,8 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
         source = PatientInput(settings.input, settings, declared(settings.static_columns))
         with staged_folder(folder, exporter.check_replaceable) as staged:
             counts = exporter.write(staged, folder.name, _with_progress(source), source.origin)
-            resolved.save(staged.with_name(f"{folder.name}.settings.json"))
+            settings_path = staged.with_name(f"{folder.name}.settings.json")
+            resolved.save(settings_path, reading=reading_facts(source))
     excluded, cells = source.summary.excluded, source.cells
     console.table(
         f"Exported {source} to {folder}",
@@ -37,6 +39,7 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
             ("patients read", cells.total([counts.patients, *excluded.values()])),
             *((f"excluded: {reason}", cells.count(count)) for reason, count in excluded.items()),
             ("patients", cells.count(counts.patients)),
+            *date_rows(source.summary, settings.keep_implausible_dates, cells),
             ("coded events", cells.count(counts.events)),
             ("rows, with birth, sex and such", cells.count(counts.rows)),
             ("distinct codes", counts.codes),

@@ -8,6 +8,7 @@ ROWS, ORPHANS, NO_DATE, NO_CODE = "rows", "of no patient", "without a date", "wi
 NO_SYSTEM, REPEATS = "of no code system", "exact repeats"
 # Why a patient is left out.
 NO_BIRTH_YEAR, IMPLAUSIBLE_BIRTH_YEAR = "no birth year", "implausible birth year"
+IMPLAUSIBLE_AGE = "implausible age at the first event"
 
 
 @dataclass
@@ -20,6 +21,8 @@ class ReadingSummary:
         excluded: patients left out, by reason.
         families: events of no known code system, by what they name in its place.
         repeats: events that repeat patient, day and code exactly and are read once.
+        implausible_events: events on days that cannot be, by reason.
+        implausible_periods: patients by period field whose day cannot be and is read as unknown.
         notes: sentences on what else a user has to know.
     """
 
@@ -28,6 +31,8 @@ class ReadingSummary:
     excluded: Counter[str] = field(default_factory=Counter)
     families: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
+    implausible_events: Counter[str] = field(default_factory=Counter)
+    implausible_periods: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
     def of(self, file: str) -> Counter[str]:

@@ -159,4 +159,5 @@ def _translated(events: EventColumns, fates: Sequence[Fate]) -> EventColumns:
     ends = np.concatenate(([0], np.cumsum(numbers)))
     source = np.repeat(np.arange(len(numbers)), numbers)
     places = first[events.codes[source]] + np.arange(ends[-1]) - ends[source]
-    return EventColumns(flat[places], events.days[source], ends[events.offsets], list(ids))
+    doubtful = None if events.doubtful is None else events.doubtful[source]
+    return EventColumns(flat[places], events.days[source], ends[events.offsets], list(ids), doubtful)

@@ -8,6 +8,7 @@ from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import EPOCH
 from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.reading_report import date_rows
 from exmed_bert.files import check_writable
 from exmed_bert.locks import held
 from exmed_bert.reference.tables import load
@@ -60,13 +61,15 @@ def _report(settings: ReportSettings) -> None:
     comparisons = [shareable(compare(findings), findings) for compare in COMPARISONS]
     notes = remarks(findings)
     title = f"{patients.name}: comparison with published values"
-    report = Report(title, facts(findings), notes, sections(comparisons), draw(comparisons))
+    dates = date_rows(patients.summary, settings.keep_implausible_dates, findings.cells)
+    described = facts(findings) + [(name, str(count)) for name, count in dates]
+    report = Report(title, described, notes, sections(comparisons), draw(comparisons))
     with report_files(settings.output_dir, report, DRAWINGS) as staged:
         write_json(staged / JSON, content_of(findings, comparisons, notes))
 
     for note in notes:
         console.warn(note)
-    console.table("Patients", facts(findings))
+    console.table("Patients", described)
     console.table(
         "Compared with published values",
         [
