@@ -87,7 +87,7 @@ def read(
 ) -> tuple[PatientColumns, PatientInput]:
     """Return the patients, few enough for one chunk, with codes as they are written; and the input."""
     source = PatientInput(paths, ReadingSettings(**given), static)
-    (patients,) = source.quiet_chunks(translated=False)
+    (patients,) = source.quiet_chunks(as_written=True)
     return patients, source
 
 

@@ -103,7 +103,7 @@ def test_names_in_tables_are_names_and_no_sql(tmp_path: Path) -> None:
         csv.writer(file).writerows([[patient, "birth_year", day, code], *rows])
     columns = (f"""patient='{patient}',date="{day}",code='{code}',system=icd10cm""",)
     source = PatientInput([folder], ReadingSettings(columns=columns))
-    found = {found for chunk in source.quiet_chunks(translated=False) for _, found in chunk.events.table}
+    found = {found for chunk in source.quiet_chunks(as_written=True) for _, found in chunk.events.table}
     assert found == {"I10", "I10') --"} and source.read == (3, 3)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["claims' OR 1=1 --.csv"]
 
