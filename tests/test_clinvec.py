@@ -267,7 +267,7 @@ class TestReaderErrors:
         self.spoil(folder / "ClinVec_atc.csv", 3, 6, value)
         self.read(folder, f"ClinVec_atc.csv: line 3: column 5: '{value}', expected a number")
 
-    @pytest.mark.parametrize("value", ["1.5", "", "E11.9"])
+    @pytest.mark.parametrize("value", ["1.5", "", "E11.9", "9" * 19])
     def test_node_index_is_no_whole_number(self, folder, value):
         self.spoil(folder / "ClinVec_atc.csv", 2, 0, value)
         self.read(folder, f"ClinVec_atc.csv: line 2: node_index '{value}', expected a whole number")

@@ -40,6 +40,7 @@ FOLDER_CONTENT = f"{NODES_FILE} and ClinVec_<vocabulary>.csv"
 _NODE_TYPES = {"snomedct": "snomedct_us", "umls": "umls_cui"}
 VOCABULARIES = ("icd10cm", "icd9cm", "atc", "cpt", "rxnorm", "phecode", "lnc", "snomedct", "umls")
 AUTO = "auto"
+_DIGITS = 18  # of a node_index, so that it fits into 64 bits
 _MOST_WITHOUT = 0.1  # share of a vocabulary's nodes without a vector; above it, a file is likely to be cut short
 
 # Nameless as published; pandas names the column when it saves the file again.
@@ -402,7 +403,8 @@ def _line_of(path: Path, delimiter: str, column: int, text: str) -> int:
 
 
 def _is_whole_number(text: str) -> bool:
-    return text.strip().removeprefix("-").isdecimal()
+    digits = text.strip().removeprefix("-")
+    return digits.isdecimal() and len(digits) <= _DIGITS
 
 
 def _is_number(text: str) -> bool:

@@ -90,7 +90,7 @@ def _check_parquet(path: Path, size: int, changed: int, per_byte: int) -> None:
         held = pyarrow.parquet.read_metadata(path)
         groups = [held.row_group(number) for number in range(held.num_row_groups)]
         values = sum(group.column(i).num_values for group in groups for i in range(held.num_columns))
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
         return  # what is wrong with it is said where it is read
     most = max(PARQUET_VALUES, per_byte * size)
     if max(values, held.num_rows) > most:

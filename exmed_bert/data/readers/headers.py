@@ -68,7 +68,7 @@ def column_names(path: Path) -> frozenset[str]:
 
     try:
         return frozenset(column.strip().lower() for column in pyarrow.parquet.read_schema(path).names)
-    except (pyarrow.ArrowException, OSError):
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
         return frozenset()
 
 
