@@ -9,13 +9,16 @@ from torchsurv.loss.cox import neg_partial_log_likelihood
 
 from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.console import InputError
-from exmed_bert.evaluation import survival_baselines
+from exmed_bert.evaluation import calibration, survival_baselines
+from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.bootstrap import with_intervals
+from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.concordance import concordance
 from exmed_bert.evaluation.cox import Baseline, Hazards, PartialLikelihood, fit_cox, risks
 from exmed_bert.evaluation.follow_up import CENSORED, DEATH, OUTCOME, FollowUp
 from exmed_bert.evaluation.incidence import cumulative_incidence
-from exmed_bert.evaluation.metrics import logit
+from exmed_bert.evaluation.metrics import logit, measure
+from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.time_to_event import (
     RisksOverTime,
     apply_over_time,
@@ -131,6 +134,43 @@ def hazards_of(patients: LabeledPatients) -> FollowUp:
     days = np.minimum(np.minimum(outcome, death), end)
     events = np.where(outcome == days, OUTCOME, np.where(death == days, DEATH, CENSORED))
     return FollowUp(np.ceil(days), events)
+
+
+class TestReport:
+    """The report of a binary task some of whose patients are censored."""
+
+    @staticmethod
+    def results(patients: LabeledPatients, outcome: HorizonOutcome | None) -> Results:
+        score = 4 * patients.labels + np.random.default_rng(0).normal(size=len(patients)) - 2
+        return assemble(patients, [ModelScores("ours", "ours", score)], title="", outcome=outcome, resamples=20).results
+
+    def test_without_censoring_it_is_the_plain_one(self) -> None:
+        patients = planted()
+        everyone = FollowUp(np.full(len(patients), 40), patients.labels)  # the others are observed to the horizon
+        plain, weighted = self.results(patients, None), self.results(patients, HorizonOutcome(everyone, 40))
+        ours, theirs = plain.models[0], weighted.models[0]
+        assert ours.series is not None and theirs.series is not None
+        assert {name: e.value for name, e in theirs.metrics.items()} == pytest.approx(
+            {name: e.value for name, e in ours.metrics.items()}
+        )
+        assert [group.metrics.keys() for group in theirs.groups] == [group.metrics.keys() for group in ours.groups]
+        assert theirs.by_chance == pytest.approx(ours.by_chance) and theirs.calibration == ours.calibration
+        assert [b.observed for b in theirs.series.bins] == pytest.approx([b.observed for b in ours.series.bins])
+        assert np.array(theirs.series.net_benefit) == pytest.approx(np.array(ours.series.net_benefit))
+
+    def test_the_censored_count_through_those_who_stay(self) -> None:
+        patients = planted()
+        outcome = HorizonOutcome(hazards_of(patients), 60)
+        test, validation = patients.rows(TEST), patients.rows(VALIDATION)
+        results = self.results(patients, outcome)
+        own, censored = results.models[0], int((~outcome.take(test).known).sum())
+        assert results.notes[0].startswith(f"{censored} test patients are censored before the end of 60 days.")
+        score = 4 * patients.labels + np.random.default_rng(0).normal(size=len(patients)) - 2
+        fitted = calibration.fit(outcome.labels[validation], score[validation], outcome.take(validation).weights()[0])
+        assert own.calibration == fitted
+        expected = measure(outcome.labels[test], fitted.probabilities(score[test]), outcome.take(test).weights())
+        assert {name: e.value for name, e in own.metrics.items()} == pytest.approx(expected)
+        assert own.series is not None and sum(one.patients for one in own.series.bins) == len(test)
 
 
 @pytest.mark.parametrize("name", survival_baselines.LABELS)

@@ -11,6 +11,8 @@ from exmed_bert.console import progress
 from exmed_bert.evaluation import calibration
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
 from exmed_bert.evaluation.bootstrap import RESAMPLES, PairedPredictions, mean_paired_differences, with_intervals
+from exmed_bert.evaluation.censoring import HorizonOutcome
+from exmed_bert.evaluation.follow_up import DEATH
 from exmed_bert.evaluation.groups import by_group, groups
 from exmed_bert.evaluation.metrics import METRICS, WITHOUT_DIRECTION, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
@@ -70,6 +72,7 @@ def assemble(
     label_efficiency: Sequence[CurvePoint] = (),
     attributions: Sequence[CodeAttribution] = (),
     study: Study | None = None,
+    outcome: HorizonOutcome | None = None,
     log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -81,6 +84,7 @@ def assemble(
         patients: N histories with labels and splits.
         models: the first is compared with each of the others.
         title, facts, attrition, notes, label_efficiency, attributions, study: as in `Results`.
+        outcome: of the N rows, where some are censored: it has their labels and weights; None where all are known.
         log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
         cells: which counts of patients are hidden, and with them what would tell of so few.
@@ -89,7 +93,13 @@ def assemble(
         ValueError: no test patient, or a score that is not finite.
     """
     validation, test = patients.rows(VALIDATION), patients.rows(TEST)
+    if outcome is not None:
+        patients = replace(patients, labels=outcome.labels)
+    of_validation, of_test = (None if outcome is None else outcome.take(rows) for rows in (validation, test))
+    weights = None if of_test is None else of_test.weights()[0]
+    weigh = None if of_test is None else of_test.weights
     labels = patients.labels[test]
+    known = len(test) if of_test is None else int(of_test.known.sum())
     hashes = patients.dataset.columns["patient_hashes"].numpy()[test]
     parts = groups(patients, test)
     probabilities: dict[str, np.ndarray] = {}
@@ -98,7 +108,11 @@ def assemble(
     for model in progress(models, label="Measuring", unit=" models"):
         if not np.isfinite(model.logits).all():
             raise ValueError(f"{model.label}: a score is not finite")
-        fitted = calibration.fit(patients.labels[validation], model.logits[validation])
+        fitted = calibration.fit(
+            patients.labels[validation],
+            model.logits[validation],
+            None if of_validation is None else of_validation.weights()[0],
+        )
         fitted = replace(fitted, bias=fitted.bias - log_odds_offset)
         probabilities[model.name] = fitted.probabilities(model.logits)
         ours = probabilities[model.name][test]
@@ -107,17 +121,17 @@ def assemble(
                 name=model.name,
                 label=model.label,
                 budget=model.budget,
-                metrics=with_intervals(labels, ours, hashes, resamples, seed),
-                uncalibrated=measure(labels, sigmoid(model.logits[test])),
+                metrics=with_intervals(labels, ours, hashes, resamples, seed, weigh=weigh),
+                uncalibrated=measure(labels, sigmoid(model.logits[test]), weights),
                 calibration=fitted,
-                by_chance=calibration_error_by_chance(ours, seed),
-                groups=by_group(labels, ours, parts, hashes, resamples, seed),
-                series=plot_series(labels, ours, cells) if 0 < labels.sum() < len(labels) else None,
+                by_chance=calibration_error_by_chance(ours, seed, weights),
+                groups=by_group(labels, ours, parts, hashes, resamples, seed, outcome=of_test),
+                series=plot_series(labels, ours, cells, of_test) if 0 < labels.sum() < known else None,
                 details=model.details,
             )
         )
         if len(found) > 1:
-            both = PairedPredictions(labels, probabilities[models[0].name][test], ours, hashes)
+            both = PairedPredictions(labels, probabilities[models[0].name][test], ours, hashes, weigh)
             differing = mean_paired_differences([both], _COMPARED, resamples, seed)
             differences += [Difference(models[0].name, model.name, *item) for item in differing.items()]
     results = Results(
@@ -127,13 +141,25 @@ def assemble(
         splits=split_counts(patients),
         models=tuple(found),
         differences=tuple(differences),
-        notes=tuple(notes),
+        notes=(*notes, *(_censoring_notes(of_test, cells) if of_test is not None else ())),
         resamples=resamples,
         label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
         study=study,
     )
     return Evaluation(shareable(results, cells), probabilities)
+
+
+def _censoring_notes(outcome: HorizonOutcome, cells: MinCell) -> list[str]:
+    """Return how many test patients are censored, and how far the others have to stand for them."""
+    censored = cells.count(int((~outcome.known).sum()))
+    died = (outcome.follow_up.events == DEATH) & (outcome.follow_up.days <= outcome.horizon)
+    return [
+        f"{censored} test patients are censored before the end of {outcome.horizon:g} days. The others count for them, "
+        "by the inverse of the probability of not being censored (Kaplan-Meier): one patient for up to "
+        f"{outcome.largest_weight:.1f}, all together as {outcome.effective_patients:,.0f} of equal weight would. "
+        f"{cells.count(int(died.sum()))} die before the outcome, and count as patients without it."
+    ]
 
 
 def split_counts(patients: LabeledPatients) -> tuple[SplitCount, ...]:

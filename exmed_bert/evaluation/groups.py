@@ -7,6 +7,7 @@ import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, with_intervals
+from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.features import age_at_index
 from exmed_bert.evaluation.metrics import METRICS
 from exmed_bert.reporting.small_cells import Counted
@@ -68,16 +69,25 @@ def by_group(
     resamples: int = RESAMPLES,
     seed: int = 0,
     names: Iterable[str] = METRICS,
+    outcome: HorizonOutcome | None = None,
 ) -> list[GroupMetrics]:
-    """Return the metrics within each subgroup, with intervals; arguments as in `bootstrap.with_intervals`."""
+    """Return the metrics within each subgroup, with intervals.
+
+    Args:
+        labels, probabilities, patient_hashes, resamples, seed, names: as in `bootstrap.with_intervals`.
+        parts: the subgroups.
+        outcome: gives weights for censoring, which is estimated within each subgroup; None where all labels are known.
+    """
     names, found = tuple(names), []
     for part in parts:
         own = part.member
         patients, events = int(own.sum()), int(labels[own].sum())
         metrics: dict[str, Estimate] = {}
-        if min(events, patients - events) >= LEAST_EVENTS:
+        known = patients if outcome is None else int(outcome.known[own].sum())
+        if min(events, known - events) >= LEAST_EVENTS:
             hashes = None if patient_hashes is None else patient_hashes[own]
-            metrics = with_intervals(labels[own], probabilities[own], hashes, resamples, seed, names)
+            weigh = None if outcome is None else outcome.take(own).weights
+            metrics = with_intervals(labels[own], probabilities[own], hashes, resamples, seed, names, weigh)
         found.append(GroupMetrics(part.kind, part.name, patients, events, metrics))
     return found
 

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from exmed_bert.evaluation.follow_up import CENSORED, DEATH, OUTCOME, FollowUp
 from exmed_bert.evaluation.metrics import equal_bins
+from exmed_bert.evaluation.results import CalibrationBin
 
 _NORMAL = 1.959964  # of both sides of a 95 % interval
 
@@ -89,25 +90,7 @@ def cumulative_incidence(follow_up: FollowUp, weights: np.ndarray | None = None)
     return Incidence(days, incidence, np.cumsum(before * _over(death, at_risk), axis=1), np.maximum(variance, 0))
 
 
-@dataclass(frozen=True)
-class IncidenceBin:
-    """Patients whose predicted risks are neighbors.
-
-    Attributes:
-        patients: how many.
-        predicted: mean predicted risk.
-        observed: Aalen-Johansen estimate of those who have the outcome by the horizon.
-        low, high: 95 % interval; None where nobody or everybody has it.
-    """
-
-    patients: int
-    predicted: float
-    observed: float
-    low: float | None
-    high: float | None
-
-
-def calibration_bins(follow_up: FollowUp, risks: np.ndarray, horizon: float) -> list[IncidenceBin]:
+def calibration_bins(follow_up: FollowUp, risks: np.ndarray, horizon: float) -> list[CalibrationBin]:
     """Return predicted and observed risk by a horizon, in bins of equal numbers of patients by rising risk.
 
     Args:
@@ -115,22 +98,21 @@ def calibration_bins(follow_up: FollowUp, risks: np.ndarray, horizon: float) -> 
         risks: (N,) predicted probability of the outcome by the horizon.
         horizon: days.
     """
-    found = []
     bins = equal_bins(risks)
-    for number in np.unique(bins):
-        own = bins == number
-        incidence = cumulative_incidence(follow_up.take(own))
-        low, high = (float(end[0, 0]) for end in incidence.interval(horizon))
-        found.append(
-            IncidenceBin(
-                patients=int(own.sum()),
-                predicted=float(risks[own].mean()),
-                observed=float(incidence.by(horizon)[0, 0]),
-                low=None if np.isnan(low) else low,
-                high=None if np.isnan(high) else high,
-            )
-        )
-    return found
+    return [calibration_bin(follow_up.take(bins == i), risks[bins == i], horizon) for i in np.unique(bins)]
+
+
+def calibration_bin(follow_up: FollowUp, risks: np.ndarray, horizon: float) -> CalibrationBin:
+    """Return the mean predicted risk of patients, and their cumulative incidence by the horizon with its interval."""
+    incidence = cumulative_incidence(follow_up)
+    low, high = (float(end[0, 0]) for end in incidence.interval(horizon))
+    return CalibrationBin(
+        patients=len(follow_up),
+        predicted=float(risks.mean()),
+        observed=float(incidence.by(horizon)[0, 0]),
+        low=None if np.isnan(low) else low,
+        high=None if np.isnan(high) else high,
+    )
 
 
 def _stepped(values: np.ndarray, at: np.ndarray, days: np.ndarray | float) -> np.ndarray:

@@ -24,11 +24,16 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Patients whose probabilities are neighbors: mean probability and share with the outcome."""
+    """Patients whose probabilities are neighbors: mean probability and share with the outcome.
+
+    Where some are censored, ``observed`` is the cumulative incidence, with the ends of its 95 % interval.
+    """
 
     patients: int
     predicted: float
     observed: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ def calibration(results: Results) -> Figure | None:
         axes.plot(predicted, observed, color=color, marker="o", markersize=4.5, linewidth=1.3, label=model.label)
         if own:
             low, high = _wilson(observed, patients)
+            low = np.array([end if b.low is None else b.low for b, end in zip(series.bins, low, strict=True)])
+            high = np.array([end if b.high is None else b.high for b, end in zip(series.bins, high, strict=True)])
             axes.vlines(predicted, low, high, color=color, alpha=0.45, linewidth=1.4)
         furthest = max(furthest, predicted.max(), observed.max())
     limit = min(1.0, 1.12 * furthest)

@@ -15,8 +15,9 @@ from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.concordance import Concordance
 from exmed_bert.evaluation.follow_up import FollowUp
-from exmed_bert.evaluation.incidence import IncidenceBin, calibration_bins, cumulative_incidence
+from exmed_bert.evaluation.incidence import calibration_bins, cumulative_incidence
 from exmed_bert.evaluation.metrics import Predictions, logit
+from exmed_bert.evaluation.results import CalibrationBin
 
 CONCORDANCE = "concordance"
 AT_HORIZON = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "calibration_error")
@@ -98,7 +99,7 @@ class HorizonMetrics:
     incidence: Estimate
     predicted: float
     metrics: dict[str, Estimate]
-    bins: list[IncidenceBin]
+    bins: list[CalibrationBin]
 
 
 @dataclass(frozen=True)
