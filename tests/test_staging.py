@@ -1,5 +1,6 @@
 """Files that belong together appear together."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exmed_bert.console import InputError
+from exmed_bert.files import read_json
 from exmed_bert.staging import staged_files, staged_folder
 
 
@@ -149,3 +151,42 @@ def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:
     with staged_folder(tmp_path / "link", refuse) as staged:
         (staged / "a").write_text("new")
     assert (tmp_path / "link").is_symlink() and content(tmp_path / "disk") == {"a": "new"}
+
+
+def commit(folder: Path, moved: list[str], **files: str) -> None:
+    """Leave what a process leaves that is killed before it moves the first file."""
+    for name, text in files.items():
+        path = folder / ".committed" / "new" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / ".committed" / "journal.json").write_text(json.dumps({"moved": moved, "removed": []}))
+
+
+def test_a_reader_finishes_what_a_killed_process_has_begun(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "p.json").write_text('"old"')
+    commit(tmp_path / "data", ["p.json", "q.json"], **{"p.json": '"new"', "q.json": '"new"'})
+    assert read_json(tmp_path / "data" / "p.json") == "new"
+    assert content(tmp_path / "data") == {"p.json": '"new"', "q.json": '"new"'}
+
+
+@pytest.mark.parametrize("name", ["../p.json", "/p.json", "link/p.json"])
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_nothing_is_moved_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "p.json").write_text("mine")
+    (data / "link").symlink_to(tmp_path)
+    (data / "q.json").write_text("1")
+    commit(data, [name], **{"link/p.json": "planted"})
+    with pytest.raises(InputError, match=r"is damaged|leads out of"):
+        read_json(data / "q.json")
+    assert (tmp_path / "p.json").read_text() == "mine"
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / "q.json").write_text("1")
+    (tmp_path / ".committed").mkdir()
+    (tmp_path / ".committed" / "journal.json").write_text("[")
+    with pytest.raises(InputError, match=r"journal\.json: is damaged"):
+        read_json(tmp_path / "q.json")
