@@ -1,6 +1,6 @@
 """Simulated cohorts with known censoring and death: do weighted metrics find the truth, and what do others find?
 
-    python benchmarks/censoring.py            # 1,000 cohorts of each kind, about ten minutes
+    python benchmarks/censoring.py            # 1,000 cohorts of each kind, a quarter of an hour
     python benchmarks/censoring.py --repeats 50 --patients 500
 
 Patients have an outcome, death and the end of observation, each at a time of its own. A model, not quite calibrated,
