@@ -56,12 +56,11 @@ class Cohort:
     tables: Tables
     throughout: Findings
     everyone: Findings
+    five_years_only: bool = False
     parts: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def add(self, patients: PatientColumns) -> None:
-        n, (diagnoses, drugs) = len(patients), self.everyone.measures.code(patients)
-        self.everyone.measures.add_coded(patients, diagnoses, drugs)
-        self.everyone.histories.add(patients, diagnoses, drugs)
+        """Count a chunk in."""
         start, end, death = (patients.period(name) for name in ("observation_start", "observation_end", "death_date"))
         birth = patients.birth_years.astype(np.int64)
         born = (birth - 1970).astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64) + 182
@@ -69,6 +68,11 @@ class Cohort:
         kept_codes = self.throughout.measures.code(kept)
         self.throughout.measures.add_coded(kept, *kept_codes)
         self.throughout.histories.add(kept, *kept_codes)
+        if self.five_years_only:
+            return
+        n, (diagnoses, drugs) = len(patients), self.everyone.measures.code(patients)
+        self.everyone.measures.add_coded(patients, diagnoses, drugs)
+        self.everyone.histories.add(patients, diagnoses, drugs)
         known = diagnoses.known
         first = np.full((n, len(self.tables.diagnoses.codes)), NEVER, dtype=np.int32)
         np.minimum.at(first, (known.patients, known.codes), known.days)
@@ -95,7 +99,7 @@ class Cohort:
         """
         rate = -np.log1p(-figures_of.load(self.tables).rates["leaving_a_year"])
         before = (born - self.window.start).clip(0) / YEAR
-        taken = np.random.default_rng(len(self.parts.get("start", []))).random(len(born)) < np.exp(-rate * before)
+        taken = np.random.default_rng(self.throughout.measures.patients).random(len(born)) < np.exp(-rate * before)
         return (start <= np.maximum(self.window.start, born + 183)) & (end == self.window.end) & taken
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -129,40 +133,42 @@ class Cohort:
         return found
 
 
-def read(path: Path, end_date: date) -> Cohort:
-    """Count the patients of a file."""
+def read(path: Path, end_date: date, five_years_only: bool = False) -> Cohort:
+    """Count the patients of a file, or of a large one those alone who are observed throughout."""
     tables = load()
     throughout, everyone = (Findings(str(path), Measures(tables), Histories(tables), {}) for _ in range(2))
-    cohort = Cohort(Window.until(end_date), tables, throughout, everyone)
+    cohort = Cohort(Window.until(end_date), tables, throughout, everyone, five_years_only)
     for patients in PatientInput((path,)).chunks():
         cohort.add(patients)
     return cohort
 
 
-def measurements(cohort: Cohort, stays: dict[str, float]) -> Iterator[Measurement]:
-    """Yield the figures, the evidence first."""
-    rates = [*margins(cohort, stays), *independent(cohort)]
-    outside = _outside(rates)
-    listed = "; ".join(outside) or "none"
-    name = f"published rates, of {len(rates)}, off by more than 10 % and more than sampling error: {listed}"
-    yield Measurement(name, [len(outside)], "count", at_most=0)
-    for rate in rates:
-        if rate.kind == OPEN:
-            yield Measurement(f"{rate.name}, published {rate.published:.4g} ({OPEN})", [rate.found], "per year")
-    for name, value, target in subgroups(cohort):
+def measurements(cohort: Cohort, larger: Cohort, stays: dict[str, float]) -> Iterator[Measurement]:
+    """Yield the figures, the evidence first; ``larger`` has the five-year shares."""
+    drawn, open_ = list(margins(cohort, stays)), list(independent(cohort))
+    for name, rates in ((OPEN, open_), (f"{DRAWN} or {FITTED}", drawn)):
+        outside = _outside(rates)
+        listed = "; ".join(outside) or "none"
+        what = (
+            f"published rates, of {len(rates)}, off by more than 10 % and more than sampling error ({name}): {listed}"
+        )
+        yield Measurement(what, [len(outside)], "count", at_most=0)
+    for rate in open_:
+        yield Measurement(f"{rate.name}, published {rate.published:.4g} ({OPEN})", [rate.found], "per year")
+    for name, value, target in subgroups(larger):
         yield Measurement(f"subgroups: {name} ({OPEN})", [value], "number", **target)
     for name, value, target in dependence(cohort):
         yield Measurement(f"dependence: {name} ({DRAWN})", [value], "number", **target)
     for kind in (DRAWN, FITTED):
-        of_kind = [rate for rate in rates if rate.kind == kind]
-        yield Measurement(
-            f"margins: rates, worst relative error of {len(of_kind)} ({kind})", [max(r.off for r in of_kind)], "share"
-        )
-    for metric, kind in _of_report(cohort):
+        worst = max(rate.off for rate in drawn if rate.kind == kind)
+        n = sum(rate.kind == kind for rate in drawn)
+        yield Measurement(f"margins: rates, worst relative error of {n} ({kind})", [worst], "share")
+    for metric, kind in _of_report(cohort, larger):
         if metric.value is not None and metric.target is not None:
             limit = {"at_least" if metric.at_least else "at_most": metric.target}
-            chance = "" if metric.by_chance is None else f", by chance {metric.by_chance:.3g}"
-            yield Measurement(f"margins: {metric.name} ({kind}{chance})", [float(metric.value)], metric.kind, **limit)
+            chance = "" if metric.by_chance is None else f"; sampling alone {metric.by_chance:.3g}"
+            name = f"margins: {metric.name} ({kind}{chance})"
+            yield Measurement(name, [float(metric.value)], metric.kind, **limit)
 
 
 def margins(cohort: Cohort, stays: dict[str, float]) -> Iterator[Rate]:
@@ -310,12 +316,12 @@ def rate_ratio(cohort: Cohort, earlier: int, later: int) -> tuple[float, int]:
     return float(above / below) if below else float("nan"), int(with_it.sum())
 
 
-def _of_report(cohort: Cohort) -> Iterator[tuple[Metric, str]]:
+def _of_report(cohort: Cohort, larger: Cohort) -> Iterator[tuple[Metric, str]]:
     """Yield the metrics of the report: people of all, five-year shares of those observed throughout."""
     for compare in (comparison.age_and_sex, comparison.states):
         yield from ((metric, DRAWN) for metric in compare(cohort.everyone).metrics)
     for compare in (comparison.prevalence, comparison.comorbidity, care.drugs_given_diagnoses, care.drug_users):
-        for metric in compare(cohort.throughout).metrics:
+        for metric in compare(larger.throughout).metrics:
             yield metric, "stopping set by it" if metric.key == "users_1yr" else FITTED
     yield from ((metric, DRAWN) for metric in comparison.violations(cohort.everyone).metrics)
 

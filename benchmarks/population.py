@@ -18,6 +18,7 @@ import fidelity
 from common import ROOT, Measurement, generate, load_average, options, report, run_quietly, script
 
 PATIENTS = 100_000
+LARGER = 5  # times as many patients, of whom one in seven is observed for the whole five years
 OUTPUT = ROOT / "output" / "population_report"
 
 
@@ -28,13 +29,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         patients = generate(Path(folder) / "patients.parquet", given.patients)
         run_quietly(script("report_synthetic_data.py", "--input", patients, "--output-dir", OUTPUT))
-        realistic = generate(Path(folder) / "realistic.parquet", given.patients, options=("--realistic",))
-        meta = json.loads(realistic.with_suffix(".meta.json").read_text(encoding="utf-8"))
-        cohort = fidelity.read(realistic, date.fromisoformat(meta["options"]["end_date"]))
-        layers = list(fidelity.measurements(cohort, meta["realistic"]))
+        layers = realistic_layers(Path(folder), given.patients)
     metrics = json.loads((OUTPUT / "report.json").read_text(encoding="utf-8"))["metrics"].values()
     bounded = [measured for metric in metrics if (measured := as_measurement(metric))]
     report("population", given, load, [*bounded, *(named(layer) for layer in layers)])
+
+
+def realistic_layers(folder: Path, patients: int) -> list[Measurement]:
+    """Generate realistic patients and measure them; five-year shares in a larger file, as few are observed throughout.
+
+    The file's first patients are those of the smaller one.
+    """
+    small, large = (
+        generate(folder / f"realistic_{n}.parquet", n, options=("--realistic",)) for n in (patients, LARGER * patients)
+    )
+    meta = json.loads(small.with_suffix(".meta.json").read_text(encoding="utf-8"))
+    end_date = date.fromisoformat(meta["options"]["end_date"])
+    cohort, larger = fidelity.read(small, end_date), fidelity.read(large, end_date, five_years_only=True)
+    return list(fidelity.measurements(cohort, larger, meta["realistic"]))
 
 
 def named(layer: Measurement) -> Measurement:

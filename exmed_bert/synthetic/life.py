@@ -75,7 +75,8 @@ def draw_life(
     recurring = np.isin(tables.diagnoses.kinds, RECURRING)
     exposure = np.where(recurring, people.observed_share(window)[:, None], 1)
     at_first = -np.expm1(exposure * np.log1p(-at_first))
-    rank = ndtr(rng.standard_normal(share.shape) @ correlation_root(fitted).T)
+    # Products of matrices so small are faster without BLAS, whose threads wait for each other on a busy machine.
+    rank = ndtr(np.einsum("nk,jk->nj", rng.standard_normal(share.shape), correlation_root(fitted)))
     possible = days[0] <= days[1]
     has = possible & (rank < at_first)
     uncoded = possible & ~has & (rank < at_first * (1 + UNCODED))
@@ -88,7 +89,7 @@ def draw_life(
     starts = np.linspace(window.start, window.end + 1, STEPS + 1).astype(np.int64)
     onset = np.where(has, window.start, NEVER)
     hazard = np.zeros((STEPS, *share.shape), dtype=np.float32)
-    relative = has.astype(np.float32) @ ratios  # logarithm, (N, K)
+    relative = np.einsum("nk,kj->nj", has.astype(np.float32), ratios)  # logarithm, (N, K)
     for step in range(STEPS):
         first, last = starts[step], starts[step + 1] - 1
         _close(relative, onset < NEVER, tables)
