@@ -24,7 +24,7 @@ from exmed_bert.synthetic.report.findings import Findings, Metric
 from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures, mantel_haenszel, sex_index
 
-WASHOUT = 730  # days observed before a first record counts as an onset: after one year two in five are older
+WASHOUT = 730  # days observed before a first record counts as an onset: after one year three in ten are older
 NEVER = np.iinfo(np.int32).max
 FITTED, DRAWN, OPEN = "fitted", "drawn from", "not fitted"
 FEWEST = 30  # cases expected of a cell that is compared
