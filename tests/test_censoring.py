@@ -14,6 +14,8 @@ from torchsurv.metrics.cindex import ConcordanceIndex
 from torchsurv.stats.ipcw import get_ipcw
 from torchsurv.stats.kaplan_meier import KaplanMeierEstimator
 
+from exmed_bert.cohorts.labeled import Timeline
+from exmed_bert.cohorts.observation import NEVER
 from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences, with_intervals
 from exmed_bert.evaluation.censoring import CensoringCurve, HorizonOutcome
 from exmed_bert.evaluation.concordance import Concordance, concordance
@@ -73,6 +75,15 @@ def test_on_one_day_the_outcome_comes_first_and_censoring_last() -> None:
     )
     assert found.days.tolist() == [20, 20, 20, 10]
     assert found.events.tolist() == [OUTCOME, DEATH, CENSORED, CENSORED]
+
+
+def test_follow_up_of_a_cohort_is_what_followed_its_index_dates() -> None:
+    start = np.array([100, 100, 100])
+    timeline = Timeline(np.array([130, NEVER, NEVER]), np.array([190, 140, 160]), np.array([NEVER, 140, NEVER]))
+    found = FollowUp.of(timeline, start)
+    assert found.days.tolist() == [30, 40, 60] and found.events.tolist() == [OUTCOME, DEATH, CENSORED]
+    with pytest.raises(ValueError, match="end of observation is not known"):
+        FollowUp.of(Timeline.unknown(3), start)
 
 
 class TestWeights:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from exmed_bert.cohorts.labeled import Timeline
+from exmed_bert.cohorts.observation import NEVER
+
 CENSORED, OUTCOME, DEATH = 0, 1, 2  # what ended the follow-up; death without the outcome is a competing event
 
 
@@ -68,6 +71,21 @@ class FollowUp:
         first = np.minimum(np.minimum(outcome, death), end)
         events = np.where(outcome == first, OUTCOME, np.where(death == first, DEATH, CENSORED))
         return cls(np.asarray(first, dtype=np.int64) - start, events)
+
+    @classmethod
+    def of(cls, timeline: Timeline, start: np.ndarray) -> "FollowUp":
+        """Return the follow-up of a cohort's rows.
+
+        Args:
+            timeline: what followed their index dates.
+            start: (N,) the index dates, or the ends of the gap after them.
+
+        Raises:
+            ValueError: of some rows a label alone is known, or a day comes before ``start``.
+        """
+        if (timeline.observed_until == NEVER).any():
+            raise ValueError("the end of observation is not known of every row, expected a task that knows it")
+        return cls.between(start, timeline.outcome_days, timeline.observed_until, timeline.death_days)
 
     def take(self, rows: np.ndarray) -> "FollowUp":
         """Return the follow-up of some of the patients, by indices or as a mask."""
