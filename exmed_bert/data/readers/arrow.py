@@ -6,6 +6,7 @@ are then looked at one by one (`exmed_bert.data.readers.validation`), which find
 
 import re
 from functools import cache
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from exmed_bert.data.static_columns import BUILT_IN
 
 _DIGITS = 8  # of a date, YYYYMMDD
 _LEVELS = 64
+_LISTS, _OBJECTS = methodcaller("count", b"["), methodcaller("count", b"{")
 _NULL = re.compile(rb"\}\s*n")  # null in the place of a record ends Arrow and the program with it; so does no object
 _TEXT = tuple(column.field for column in BUILT_IN)  # every record has these
 
@@ -31,7 +33,7 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
     schema = dict.fromkeys((*(column.field for column in fields.static_columns), *PERIOD_FIELDS), text)
     schema |= {name: pyarrow.list_(text) for pair in LISTED.values() for name in pair}
     schema |= {"birth_year": pyarrow.int64(), "had_plos": pyarrow.bool_(), "events": pyarrow.list_(event)}
-    if any(map(_may_be_deep, lines)):
+    if (max(map(_LISTS, lines)) > _LEVELS or max(map(_OBJECTS, lines)) > _LEVELS) and any(map(_may_be_deep, lines)):
         return None
     content = b"".join(lines)
     if not lines[0].lstrip().startswith(b"{") or _NULL.search(content):
@@ -57,7 +59,7 @@ def _may_be_deep(line: bytes) -> bool:
     An object within another stands behind a colon or in a list, so objects behind a bracket or a comma, as events are,
     are no deeper than the lists are. Brackets within text count too, which does no harm: it is looked at as a record.
     """
-    lists, objects = line.count(b"["), line.count(b"{")
+    lists, objects = _LISTS(line), _OBJECTS(line)
     if lists <= _LEVELS and objects > _LEVELS:
         objects -= sum(map(line.count, (b"[{", b",{", b"[ {", b", {")))
     return lists > _LEVELS or objects > _LEVELS
