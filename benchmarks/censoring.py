@@ -4,7 +4,7 @@
     python benchmarks/censoring.py --repeats 50 --patients 500
 
 Patients have an outcome, death and the end of observation, each at a time of its own. A model, not quite calibrated,
-predicts the outcome within a year. The truth is what two million patients show of whom nobody is censored. In the first
+predicts the outcome within a year. The truth is what two million patients without any censoring show. In the first
 kind of cohort censoring is the same for all, in the second one half of the patients, those at higher risk, is censored
 four times as fast. Three ways to measure: weighted (by strata in the second kind), weighted without strata, and with
 the censored dropped. For each metric: the share of the cohorts whose estimate lies within two standard errors
@@ -61,7 +61,7 @@ def simulate(rng: np.random.Generator, n: int, by_stratum: bool = False, censore
 
 
 def truth(kind: str, n: int = POPULATION, seed: int = 1) -> dict[str, float]:
-    """Return every metric as patients show it of whom nobody is censored."""
+    """Return every metric as patients without any censoring show it."""
     cohort = simulate(np.random.default_rng(seed), n, kind == KINDS[1], censored=False)
     found = weighted(cohort, np.ones((1, n)))
     return {name: float(values[0]) for name, values in found.items()}

@@ -87,7 +87,7 @@ class CensoringCurve:
 
 @dataclass(frozen=True)
 class HorizonOutcome:
-    """Whether N patients have the outcome by a horizon, and how those count of whom it is known.
+    """Whether N patients have the outcome by a horizon, and what each counts where that is known.
 
     Attributes:
         follow_up: of the patients.

@@ -83,7 +83,7 @@ class HorizonMetrics:
 
     Attributes:
         horizon: days.
-        patients, events: of whom the outcome is known; with the outcome among them.
+        patients, events: those with a known outcome; those of them who have it.
         effective_patients, largest_weight: how far the known have to stand for the censored.
         incidence: Aalen-Johansen estimate of those who have the outcome by then.
         predicted: mean predicted risk.
@@ -183,7 +183,7 @@ def differences_over_time(
 def recalibrate_over_time(
     follow_up: FollowUp, risks: np.ndarray, horizons: Sequence[float], strata: np.ndarray | None = None
 ) -> list[Calibration]:
-    """Return the recalibration of the risks at each horizon, fitted on patients whom a model was not trained on.
+    """Return the recalibration of the risks at each horizon, fitted on patients that the model was not trained on.
 
     Args:
         follow_up, risks, horizons, strata: as in `RisksOverTime`.

@@ -75,7 +75,7 @@ def tripod(results: Results, study: Study) -> list[Item]:
             "Background",
             (),
             (
-                "Which decision is the model to support, for whom, by whom, at which point of care?",
+                "Which decision is the model to support, for which patients, whose, and at which point of care?",
                 "Which models are there already, and why another?",
             ),
         ),
@@ -89,7 +89,7 @@ def tripod(results: Results, study: Study) -> list[Item]:
             "5a, 5b",
             "Data",
             _some(study.source, study.index_dates and f"Index dates: {study.index_dates}."),
-            ("What were the records kept for, and whom do they represent?",),
+            ("What were the records kept for, and which people do they represent?",),
         ),
         Item("6a", "Setting", (), ("Which kind of care, how many centers, where?",)),
         Item("6b", "Eligibility", _eligibility(results)),
@@ -198,7 +198,7 @@ def probast(results: Results, study: Study) -> list[Item]:
             "Participants and data sources",
             (*_some(study.source), *_eligibility(results)),
             (
-                "Do these patients stand for those with whom the model is to be used?",
+                "Do these patients stand for those the model is to be used for?",
                 "Does who is in the records depend on how sick, insured or reached a person is?",
             ),
         ),
