@@ -12,6 +12,7 @@ from exmed_bert.cohorts.tasks.base import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.reading_report import date_rows
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.small_cells import told_attrition
 from exmed_bert.files import make_folder
@@ -47,7 +48,8 @@ def predict_only(settings: FinetuneSettings) -> None:
     labels = None if (patients.labels == UNLABELED).all() else patients.labels
     path = write_predictions(settings.output_dir, patients, probabilities, labels)
     attrition = told_attrition(cohort.attrition, cohort.cells)
-    rows: list[tuple[str, Any]] = [*attrition, *new_codes(len(cohort.new_codes), estimated)]
+    dates = date_rows(source.summary, settings.keep_implausible_dates, cohort.cells)
+    rows: list[tuple[str, Any]] = [*attrition, *dates, *new_codes(len(cohort.new_codes), estimated)]
     rows.append(("mean probability", f"{float(probabilities.mean()):.4f}"))
     console.table(f"{known['title']}: {source}", rows)
     console.table("Written", [("predictions", path)])
