@@ -3,6 +3,7 @@
 import builtins
 import errno
 import io
+import json
 import os
 import re
 import resource
@@ -199,16 +200,24 @@ def run(action: Callable[[], Any], shim: Shim, largest: int | None = None) -> Ou
     return Outcome(code, said, shim.points)
 
 
-def run_forked(action: Callable[[], Any], shim: Shim) -> int:
-    """Run an action as a command in a process of its own, which may be killed; return its exit code."""
+def run_forked(action: Callable[[], Any], shim: Shim) -> Outcome:
+    """Run an action as a command in a process of its own, which may really be killed."""
+    told, tell = os.pipe()
     process = os.fork()
     if process == 0:
+        code = DEFECT
         try:
-            code = DEFECT
-            code = run(action, shim).code
+            outcome = run(action, shim)
+            with open(tell, "w", encoding="utf-8") as pipe:
+                json.dump([outcome.errors, outcome.points], pipe)
+            code = outcome.code
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    os.close(tell)
+    with open(told, encoding="utf-8") as pipe:
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return Outcome(code, *(json.loads(said) if said else ()))
 
 
 class Command:
@@ -250,7 +259,7 @@ class Command:
         """Run it from the old state with a fault; return how it ended and what is there then."""
         self.restore(self.old)
         if fault == SIGKILL:
-            return Outcome(run_forked(self.action, self._shim(number, fault))), self.content()
+            return run_forked(self.action, self._shim(number, fault)), self.content()
         return run(self.action, self._shim(number, fault), largest), self.content()
 
     def succeeds(self, why: str) -> None:

@@ -24,7 +24,8 @@ from exmed_bert.finetuning import finetune
 from exmed_bert.settings import ConvertSettings, FinetuneSettings, PretrainSettings
 from exmed_bert.swap import settle
 from exmed_bert.training import metrics_writer, pretrain
-from faults.shim import EIO, ENOSPC, KILL, run
+from faults.shim import EIO, ENOSPC, Outcome, Shim, run_forked
+from faults.shim import SIGKILL as KILL
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,6 +34,13 @@ pytestmark = [
 
 ALL = os.environ.get("EXMED_BERT_ALL_FAULTS") == "1"
 SAMPLE = 4  # points of each command, where not all are taken
+
+
+def run(action: Callable[[], Any], root: Path, number: int = -1, fault: int = ENOSPC) -> Outcome:
+    """Run a training in a process of its own, and fail at a point."""
+    return run_forked(action, Shim(root, number, fault))
+
+
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 
 
