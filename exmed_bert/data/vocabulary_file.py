@@ -1,9 +1,9 @@
 """Vocabularies in files: vocab.json, which lies in a model's folder, and that of a dataset."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import MANIFEST
@@ -14,9 +14,10 @@ VOCABULARY = "vocab.json"
 DATASET = ".pt"
 
 
-class _Entry(TypedDict):
-    id: int
-    entity: str
+@dataclass
+class _Entry:
+    id: StrictInt
+    entity: StrictStr
 
 
 _ENTRIES = TypeAdapter(dict[str, _Entry])
@@ -63,15 +64,15 @@ def read_vocabulary(path: Path) -> CodeVocabulary:
         InputError: the file is missing, damaged, or another vocabulary.
     """
     try:
-        content = _ENTRIES.validate_python(read_json(path), strict=True)
+        content = _ENTRIES.validate_python(read_json(path))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = f"{'.'.join(map(str, problem['loc']))[:100]}: " if problem["loc"] else ""
         expected = '{"code": {"id": 6, "entity": "..."}}'
         raise InputError(f"{path}: is damaged ({where}{problem['msg']}), expected {expected}") from None
-    entries = sorted(content.items(), key=lambda item: item[1]["id"])
-    ids = [entry["id"] for _, entry in entries]
-    entities = [entry["entity"] for _, entry in entries]
+    entries = sorted(content.items(), key=lambda item: item[1].id)
+    ids = [entry.id for _, entry in entries]
+    entities = [entry.entity for _, entry in entries]
     tokens = tuple(name for name, _ in entries)
     special = len(SPECIAL_TOKENS)
     are_default = [entity == DEFAULT_ENTITY for entity in entities]
