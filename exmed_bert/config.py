@@ -220,7 +220,7 @@ def _check_value(path: Path, where: str, cls: type[StepSettings], name: str, val
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     problem = error.errors()[0]
-    message = problem["msg"].removeprefix("Input ").replace("should be", "must be", 1)
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be", 1)
     if problem["type"].startswith("date"):
         message = "expected a day as YYYY-MM-DD"
     return str(problem["loc"][0]), f"{shown(problem['input'])} is not allowed, {message}"

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer, field_validator
-from pydantic_core import PydanticCustomError
 
 from exmed_bert import stores
 from exmed_bert.stores import StorePath
@@ -80,7 +79,7 @@ class StepSettings(BaseModel):
     def _of_64_bits(cls, value: Any) -> Any:
         """Refuse whole numbers that nothing behind the settings could hold."""
         if isinstance(value, int) and abs(value) >= 2**63:
-            raise PydanticCustomError("too_large", "expected a number of at most 64 bits")
+            raise ValueError("expected a number of at most 64 bits")
         return value
 
     @classmethod
