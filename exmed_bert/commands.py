@@ -79,18 +79,6 @@ COMMANDS = {
             """,
         ),
         Command(
-            "share",
-            "exmed_bert.settings:ShareSettings",
-            "exmed_bert.sharing.options:check",
-            "exmed_bert.sharing.share:run",
-            "Copy a pretrained model without its rare codes, to give it away.",
-            r"""
-            {share}
-            {share} --model-dir output/run_2 --training-data pretrain_stuff/run_2_train.pt \
-                --output-dir output/run_2_shared --min-count 50
-            """,
-        ),
-        Command(
             "hierarchy",
             "exmed_bert.settings:HierarchySettings",
             "exmed_bert.clinvec.hierarchy:check",
@@ -112,6 +100,18 @@ COMMANDS = {
             """
             {report}
             {report} --input data/large.jsonl.gz --output-dir output/large_report
+            """,
+        ),
+        Command(
+            "share",
+            "exmed_bert.settings:ShareSettings",
+            "exmed_bert.sharing.options:check",
+            "exmed_bert.sharing.share:run",
+            "Copy a pretrained model without its rare codes, to give it away.",
+            r"""
+            {share}
+            {share} --model-dir output/run_2 --training-data pretrain_stuff/run_2_train.pt \
+                --output-dir output/run_2_shared --min-count 50
             """,
         ),
     )

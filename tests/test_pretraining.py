@@ -367,7 +367,9 @@ def test_nothing_to_mask_is_refused(name: str, small_datasets: Path, tmp_path: P
     dataset = PatientDataset.load(small_datasets / "small_val.pt")
     for split in ("train", "val"):
         info = replace(dataset.info, vocabulary=CodeVocabulary.build([]), split=split)
-        PatientDataset(info, dataset.columns).save(tmp_path / f"small_{split}.pt")
+        unknown = {"codes": torch.full_like(dataset.columns["codes"], UNK)}
+        unknown["entities"] = torch.zeros_like(dataset.columns["entities"])
+        PatientDataset(info, dataset.columns | unknown).save(tmp_path / f"small_{split}.pt")
     with pytest.raises(InputError, match="nothing to mask: its vocabulary holds no code"):
         run(settings_for(tmp_path, tmp_path))
 

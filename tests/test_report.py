@@ -336,13 +336,18 @@ def test_a_verdict_tells_noise_from_error() -> None:
 
 
 def report_on(
-    folder: Path, records: list[dict[str, Any]], plots: bool = False, min_cell: int | None = 0, **meta: Any
+    folder: Path,
+    records: list[dict[str, Any]],
+    plots: bool = False,
+    min_cell: int | None = 0,
+    keep: bool = False,
+    **meta: Any,
 ) -> dict[str, Any]:
     """Write records and report on them; return report.json, which must hold no NaN."""
     path = write_records(folder / "p.json", records)
     if meta:
         (folder / "p.meta.json").write_text(json.dumps({"format": "exmed-bert-synthetic-patients", **meta}))
-    given = ReportSettings(input=path, output_dir=folder / "report", min_cell=min_cell)
+    given = ReportSettings(input=path, output_dir=folder / "report", min_cell=min_cell, keep_implausible_dates=keep)
     with pytest.MonkeyPatch.context() as patch:
         if not plots and report.draw is draw:
             patch.setattr(report, "draw", lambda comparisons: {})  # most of a small report's time
@@ -383,7 +388,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     patients[3] |= {"diagnoses": ["C61", "J06.9"], "diagnosis_dates": ["2025-01-01"] * 2}  # a woman
     dates = ["2020-03-31", "2025-01-01"]
     patients[5] |= {"birth_year": 2024, "diagnoses": ["U07.1", "F90.9"], "diagnosis_dates": dates}
-    return report_on(tmp_path_factory.mktemp("planted"), patients)
+    return report_on(tmp_path_factory.mktemp("planted"), patients, keep=True)  # one has an event before birth
 
 
 def test_metrics_of_a_file_whose_values_are_known(planted: dict[str, Any]) -> None:
@@ -493,7 +498,9 @@ def test_a_file_from_elsewhere(tmp_path: Path) -> None:
 
 def test_a_file_with_nothing_but_filler_dates(tmp_path: Path) -> None:
     filler = {"diagnosis_dates": ["00010101"] * 3, "prescription_dates": ["00010101"] * 2}
-    made = report_on(tmp_path, [record(**filler)])
+    with pytest.raises(InputError, match="placeholder day; --keep-implausible-dates keeps them"):
+        report_on(tmp_path, [record(**filler)])
+    made = report_on(tmp_path, [record(**filler)], keep=True)
     assert made["input"]["first_day"] is None and made["input"]["patients"] == 1
 
 

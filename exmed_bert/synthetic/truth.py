@@ -85,7 +85,7 @@ def attainable(risk: np.ndarray) -> dict[str, float]:
     """Return what nobody can beat on average where outcomes are drawn with these risks (P,): AUROC and Brier score.
 
     >>> {name: round(value, 3) for name, value in attainable(np.array([0.1, 0.3])).items()}
-    {'auroc': 0.686, 'brier': 0.15}
+    {'auroc': 0.656, 'brier': 0.15}
     """
     order = np.sort(risk)
     _, group = np.unique(order, return_inverse=True)

@@ -106,7 +106,9 @@ def count(source: PatientInput) -> Findings:
             histories.add(patients, diagnoses, drugs)
             bar.update(len(patients))
     if measures.last_day is None:
-        raise InputError(f"{source}: no patient has a diagnosis or a prescription, expected at least one")
+        dropped = ", ".join(source.summary.implausible_events)
+        why = f"; events were dropped {dropped}; --keep-implausible-dates keeps them" if dropped else ""
+        raise InputError(f"{source}: no patient has a diagnosis or a prescription, expected at least one{why}")
     return Findings(str(source), measures, histories, meta, source.cells)
 
 
