@@ -1,6 +1,6 @@
 """Measure training steps of the original's sizes with vocabularies of 1,000 to 500,000 codes, each in a process.
 
-    python benchmarks/vocabulary.py                       # three minutes on two cores, 7 GiB
+    python benchmarks/vocabulary.py                       # a minute on two cores, 8 GiB
     python benchmarks/vocabulary.py --codes 1000,30000
 
 The softmax is over all codes; where logits would take more than 64 MiB, the loss is computed in chunks of positions
