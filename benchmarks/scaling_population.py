@@ -154,7 +154,9 @@ def figures_of_shards(folder: Path, patients: int, repeats: int) -> list[Measure
     figures = []
     for shards in SHARDS:
         output = folder / f"in_{shards}.pt"
-        run_once(conversion([population], output, WORKERS[-1], -(-patients // shards)))
+        # A shard is full with the file that fills it, and a file has some 800 training patients.
+        size = patients if shards == 1 else patients * 3 // (4 * shards)
+        run_once(conversion([population], output, WORKERS[-1], size))
         path = output.with_name(f"{output.stem}_train.pt")
         opening, rates = [], []
         for repeat in range(repeats + 1):
