@@ -18,7 +18,7 @@ import fidelity
 from common import ROOT, Measurement, generate, load_average, options, report, run_quietly, script
 
 PATIENTS = 100_000
-LARGER = 5  # times as many patients, of whom one in seven is observed for the whole five years
+LARGER = 5  # times as many patients; one in seven of them is observed for the whole five years
 OUTPUT = ROOT / "output" / "population_report"
 
 

@@ -31,6 +31,7 @@ from exmed_bert.models.folder import (
     write_finetuned,
     write_pretrained,
 )
+from exmed_bert.models.saved import SavedConfig
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.training.initial_model import new_model
 
@@ -412,3 +413,9 @@ def test_the_encoder_alone_loads_without_a_word_about_heads(
         encoder, report = AutoModel.from_pretrained(of, output_loading_info=True)
         assert not report["unexpected_keys"] and not report["missing_keys"]
         assert encoder.get_input_embeddings().weight.shape == model.get_input_embeddings().weight.shape
+
+
+def test_what_a_configuration_lacks_is_checked_with_the_models_defaults() -> None:
+    built = {name: getattr(ExMedBertConfig(), name) for name in SavedConfig.model_fields}
+    scalars = {name: value for name, value in built.items() if not isinstance(value, tuple)}  # JSON has none
+    assert scalars == {name: SavedConfig.model_fields[name].get_default() for name in scalars}

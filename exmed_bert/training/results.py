@@ -76,7 +76,7 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
     if "eval_membership_auc" in results:
         low, high = (results[f"eval_membership_auc_{end}"] for end in ("low", "high"))
         rows.append(
-            ("trained on or not, told by the loss", f"{results['eval_membership_auc']:.2f} ({low:.2f} to {high:.2f})")
+            ("membership inference by the loss, AUC", f"{results['eval_membership_auc']:.2f} ({low:.2f} to {high:.2f})")
         )
     rows.append(("codes per second in training", f"{results['train_codes_per_second']:,.0f}"))
     rows.append(("seconds", f"{seconds:.1f}"))
