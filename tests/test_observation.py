@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.index_dates import IndexRule
-from exmed_bert.cohorts.labeled import Cohort
+from exmed_bert.cohorts.labeled import UNLABELED, Cohort, Timeline
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.observation import NEVER, observe
 from exmed_bert.cohorts.tasks.base import Selection, Task
@@ -29,6 +29,8 @@ from exmed_bert.data.readers.validation import RecordFields, columns_of
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.evaluation.censoring import HorizonOutcome
+from exmed_bert.evaluation.follow_up import FollowUp
 from exmed_bert.settings import ReadingSettings
 
 START = date(2015, 1, 1)
@@ -63,9 +65,11 @@ def built(folder: Path, records: list[dict[str, Any]], task: Task, **reading: An
     return build(source, task, FORM, 1, seed=1)
 
 
-def first_occurrence(index: str = RULES[0], gap: int = 0, washout: int = 0, before: int = 0) -> FirstOccurrence:
-    rule = IndexRule.parse(index, HORIZON, 7, before)
-    return FirstOccurrence(Endpoint(ENDPOINT), rule, HORIZON, gap, index != "last-visit", washout)
+def first_occurrence(
+    index: str = RULES[0], gap: int = 0, washout: int = 0, before: int = 0, keep: bool = False
+) -> FirstOccurrence:
+    rule = IndexRule.parse(index, HORIZON, 7, before, gap if keep else None)
+    return FirstOccurrence(Endpoint(ENDPOINT), rule, HORIZON, gap, index != "last-visit", washout, keep)
 
 
 # --- never a function of the outcome ---
@@ -90,17 +94,17 @@ def with_endpoint(events: Events, days: Sequence[int]) -> Events:
     return {day: events.get(day, []) + [ENDPOINT] * days.count(day) for day in {*events, *days}}
 
 
-@pytest.mark.parametrize("rule", RULES[:-1])
+@pytest.mark.parametrize(("rule", "keep"), [*((rule, False) for rule in RULES[:-1]), *((r, True) for r in RULES[1:-1])])
 @settings(max_examples=60, deadline=None)
 @given(
     cohort=cohorts(), gap=st.sampled_from([0, 50]), washout=st.sampled_from([0, 90]), before=st.sampled_from([0, 60])
 )
 def test_neither_index_date_nor_membership_depends_on_the_endpoint_after_it(
-    rule: str, cohort: list[Any], gap: int, washout: int, before: int
+    rule: str, keep: bool, cohort: list[Any], gap: int, washout: int, before: int
 ) -> None:
     """Endpoint codes after the index date, and after the gap, go, come and move."""
     for extract_end in (None, DAY_0 + 950):
-        task = first_occurrence(rule, gap, washout, before)
+        task = first_occurrence(rule, gap, washout, before, keep)
         task.extract_end = extract_end
         base = [patient(i, with_endpoint(events, days), **said) for i, (events, days, _, said) in enumerate(cohort)]
         plain = columns([patient(i, events, **said) for i, (events, _, _, said) in enumerate(cohort)])
@@ -206,6 +210,37 @@ def test_a_cohort_says_what_followed(tmp_path: Path) -> None:
     assert followed.death_days.tolist() == [NEVER, DAY_0 + 330, NEVER]
     assert all(days.dtype == np.int32 for days in vars(followed).values()) and sum(cohort.observation.values()) == 3
     assert cohort.patients.labels.tolist() == [1, 0, 0]
+
+
+# --- the censored stay ---
+
+
+@pytest.mark.parametrize(
+    ("index", "gap", "days", "labels"),
+    [
+        (f"fixed:{START + timedelta(20)}", 0, [20, 20, 20, 20, 20], [1, 0, -1, 0, -1]),
+        (f"fixed:{START + timedelta(20)}", 40, [20, 20, 20], [1, 0, 0]),
+        ("first-visit", 0, [0, 0, 0, 0, 0, 0], [1, 0, -1, 0, -1, -1]),
+        ("last-visit-before", 0, [0, 0], [1, 0]),
+    ],
+)
+def test_who_is_censored_stays_without_a_label(index: str, gap: int, days: list[int], labels: list[int]) -> None:
+    records = [
+        patient(0, {0: ["I10"], 100: [ENDPOINT], 120: ["I10"]}, observation_end=210),  # observed to the end
+        patient(1, {0: ["I10"]}, observation_end=150, death_date=150),  # dies without it
+        patient(2, {0: ["I10"], 50: ["I10"]}, observation_end=55),  # leaves, even before the end of the gap
+        patient(3, {0: ["I10"]}, observation_end=500, death_date=400),  # free of it for the whole horizon
+        patient(4, {0: ["I10"], 30: ["I10"], 50: [ENDPOINT]}),  # the endpoint alone does not prolong observation
+        patient(5, {0: ["I10"]}, observation_end=10),  # left before the fixed date
+    ]
+    task = first_occurrence(index, gap, keep=True)
+    found = select(task, records)
+    assert len(found.rows) + task.exclusions.total() == len(records)
+    assert (found.days - DAY_0).tolist() == days and found.labels.tolist() == labels
+    assert found.observed is not None and found.outcome_days is not None
+    timeline = Timeline(found.outcome_days, found.observed.end[found.rows], found.observed.death[found.rows])
+    outcome = HorizonOutcome(FollowUp.of(timeline, found.days + gap), HORIZON - gap)
+    assert np.where(outcome.known, outcome.labels, UNLABELED).tolist() == labels
 
 
 # --- what has to come before ---

@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from exmed_bert import console
-from exmed_bert.cohorts.labeled import Cohort, LabeledPatients, Timeline
+from exmed_bert.cohorts.labeled import UNLABELED, Cohort, LabeledPatients, Timeline
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.observation import NEVER, Observation
 from exmed_bert.cohorts.splits import assign_splits
-from exmed_bert.cohorts.tasks.base import UNLABELED, Selection, Task
+from exmed_bert.cohorts.tasks.base import Selection, Task
 from exmed_bert.console import InputError
 from exmed_bert.data.assembly import join_pieces, refuse_duplicates, settled
 from exmed_bert.data.dataset import PatientDataset
@@ -88,6 +88,8 @@ def build(
     attrition += task.label_attrition(len(label))
     if (label != UNLABELED).any():
         attrition.append(("  with the outcome", int((label == 1).sum())))
+        if censored := int((label == UNLABELED).sum()):
+            attrition.append(("  censored before the end of the horizon, not excluded", censored))
 
     vocabulary, final = tokenizer.extended_vocabulary()
     kinds = ColumnKinds()
@@ -170,4 +172,5 @@ def subset(patients: LabeledPatients, rows: np.ndarray) -> LabeledPatients:
         index_days=patients.index_days[rows],
         splits=patients.splits[rows],
         timeline=patients.timeline.take(rows),
+        weights=None if patients.weights is None else patients.weights[rows],
     )

@@ -1,7 +1,8 @@
 """Index dates, the prediction times of an endpoint, and what is known before and after them, for many patients at once.
 
-An index date must not depend on the outcome. So only a visit that has the whole horizon of observation after it can be
-one, and neither visits nor observation count what is of the endpoint (`observation`).
+An index date must not depend on the outcome, so neither visits nor observation count what is of the endpoint
+(`observation`). Where the censored are excluded, only a visit that has the whole horizon of observation after it can be
+one.
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class IndexRule:
         seed: of random index dates.
         day: of a fixed date, since 1970-01-01.
         before: days of observation before it that all need.
+        after: days of observation after it that ``first-visit`` and ``random`` need; None: the horizon.
     """
 
     kind: Kind
@@ -40,10 +42,11 @@ class IndexRule:
     seed: int = 0
     day: int = 0
     before: int = 0
+    after: int | None = None
 
     @classmethod
-    def parse(cls, text: str, horizon: int, seed: int, before: int = 0) -> "IndexRule":
-        """Read what --index-date takes.
+    def parse(cls, text: str, horizon: int, seed: int, before: int = 0, after: int | None = None) -> "IndexRule":
+        """Read what --index-date takes; the other arguments are as in the attributes.
 
         >>> rule = IndexRule.parse("fixed:1970-01-31", 365, 42)
         >>> rule.day, str(rule)
@@ -54,11 +57,11 @@ class IndexRule:
         """
         for kind in _WITHOUT_DAY:
             if text == kind:
-                return cls(kind, horizon, seed, before=before)
+                return cls(kind, horizon, seed, before=before, after=after)
         if text.startswith("fixed:"):
             try:
                 day = day_number(date.fromisoformat(text.removeprefix("fixed:")))
-                return cls("fixed", horizon, seed, day, before)
+                return cls("fixed", horizon, seed, day, before, after)
             except ValueError:
                 pass
         raise OptionError(f"--index-date: {text!r}, expected {', '.join(_WITHOUT_DAY)} or fixed:YYYY-MM-DD")
@@ -69,8 +72,17 @@ class IndexRule:
     @property
     def no_date(self) -> str:
         """Why a patient has no index date."""
-        before = f"{self.before} days of observation before it and " if self.before else ""
-        return f"no visit with {before}the horizon of follow-up after it"
+        parts = [f"{self.before} days of observation before it"] if self.before else []
+        if self.needs_horizon:
+            parts.append("the horizon of follow-up after it")
+        elif self.after:
+            parts.append(f"{self.after} days of follow-up after it")
+        return f"no visit with {' and '.join(parts)}" if parts else "no visit while observed"
+
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether every index date has the whole horizon of observation after it, so that none is censored."""
+        return self.kind == "last-visit-before" or (self.after is None and self.kind in ("first-visit", "random"))
 
     def days(self, visits: EventColumns, hashes: np.ndarray, observed: Observation) -> np.ndarray:
         """Return the index date of each patient, (N,) int64; `NEVER` where no visit can be one.
@@ -87,7 +99,8 @@ class IndexRule:
             last = visits.span()[1].astype(np.int64)
             return np.where(last == NO_DAY, NEVER, last)
         owner, day = visits.patients(), visits.days.astype(np.int64)
-        can_be = (day <= observed.end[owner] - self.horizon) & (day >= observed.start[owner] + self.before)
+        after = self.horizon if self.needs_horizon or self.after is None else self.after
+        can_be = (day <= observed.end[owner] - after) & (day >= observed.start[owner] + self.before)
         owner, day = owner[can_be], day[can_be]
         # Each patient's visit with the largest number is taken: the latest, the first, or one drawn at random.
         number = day

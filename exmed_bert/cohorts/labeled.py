@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")  # by number
+UNLABELED = -1  # the label of patients whose outcome is not known: censored, or to be predicted
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class LabeledPatients:
 
     Attributes:
         dataset: the histories, N patients; nothing in them is later than the index date.
-        labels: (N,) int8, 1 the outcome occurred, 0 it did not.
+        labels: (N,) int8, 1 the outcome occurred, 0 it did not, `UNLABELED` where it is not known.
         index_days: (N,) int32, the index date of each in days since 1970-01-01.
         splits: (N,) int8, TRAIN, VALIDATION or TEST.
         timeline: what followed the index dates.
+        weights: (N,) what each patient counts where some are censored, None where all count the same.
     """
 
     dataset: PatientDataset
@@ -66,6 +68,7 @@ class LabeledPatients:
     index_days: np.ndarray
     splits: np.ndarray
     timeline: Timeline
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,6 +76,17 @@ class LabeledPatients:
     def rows(self, split: int) -> np.ndarray:
         """Return the indices of the rows of a split, (n,) int64."""
         return np.flatnonzero(self.splits == split)
+
+    def known_rows(self, split: int) -> np.ndarray:
+        """Return those of a split whose outcome is known."""
+        return np.flatnonzero((self.splits == split) & (self.labels != UNLABELED))
+
+    def weights_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return what each of some rows counts, 1 on average; None where all count the same."""
+        if self.weights is None:
+            return None
+        own = self.weights[rows]
+        return own / own.mean()
 
 
 @dataclass(frozen=True)

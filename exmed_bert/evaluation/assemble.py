@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from exmed_bert.cohorts.labeled import SPLITS, TEST, VALIDATION, LabeledPatients
+from exmed_bert.cohorts.labeled import SPLITS, TEST, UNLABELED, VALIDATION, LabeledPatients
 from exmed_bert.console import progress
 from exmed_bert.evaluation import calibration
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
@@ -17,9 +17,9 @@ from exmed_bert.evaluation.groups import by_group, groups
 from exmed_bert.evaluation.metrics import METRICS, WITHOUT_DIRECTION, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint, Difference, ModelResults, Results, SplitCount
 from exmed_bert.evaluation.series import calibration_error_by_chance, plot_series
-from exmed_bert.evaluation.small_cells import shareable
+from exmed_bert.evaluation.small_cells import shareable, told_splits
 from exmed_bert.evaluation.study import Study
-from exmed_bert.reporting.small_cells import ALL, MinCell
+from exmed_bert.reporting.small_cells import ALL, MinCell, as_count
 
 _COMPARED = tuple(name for name in METRICS if name not in WITHOUT_DIRECTION)
 
@@ -84,7 +84,8 @@ def assemble(
         patients: N histories with labels and splits.
         models: the first is compared with each of the others.
         title, facts, attrition, notes, label_efficiency, attributions, study: as in `Results`.
-        outcome: of the N rows, where some are censored: it has their labels and weights; None where all are known.
+        outcome: of the N rows, where some are censored: it has their labels, and the weights where ``patients`` has
+            none; those of the test patients are always estimated among these. None where all labels are known.
         log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
         cells: which counts of patients are hidden, and with them what would tell of so few.
@@ -93,11 +94,16 @@ def assemble(
         ValueError: no test patient, or a score that is not finite.
     """
     validation, test = patients.rows(VALIDATION), patients.rows(TEST)
+    splits = split_counts(patients)
+    of_validation = None if patients.weights is None else patients.weights[validation]
+    of_test = weights = weigh = None
     if outcome is not None:
+        splits = _estimated(patients, outcome)
+        if of_validation is None:
+            of_validation = outcome.take(validation).weights()[0]
+        of_test = outcome.take(test)
+        weights, weigh = of_test.weights()[0], of_test.weights
         patients = replace(patients, labels=outcome.labels)
-    of_validation, of_test = (None if outcome is None else outcome.take(rows) for rows in (validation, test))
-    weights = None if of_test is None else of_test.weights()[0]
-    weigh = None if of_test is None else of_test.weights
     labels = patients.labels[test]
     known = len(test) if of_test is None else int(of_test.known.sum())
     hashes = patients.dataset.columns["patient_hashes"].numpy()[test]
@@ -111,7 +117,7 @@ def assemble(
         fitted = calibration.fit(
             patients.labels[validation],
             model.logits[validation],
-            None if of_validation is None else of_validation.weights()[0],
+            of_validation,
         )
         fitted = replace(fitted, bias=fitted.bias - log_odds_offset)
         probabilities[model.name] = fitted.probabilities(model.logits)
@@ -138,10 +144,10 @@ def assemble(
         title=title,
         facts=tuple(facts),
         attrition=tuple(attrition),
-        splits=split_counts(patients),
+        splits=splits,
         models=tuple(found),
         differences=tuple(differences),
-        notes=(*notes, *(_censoring_notes(of_test, cells) if of_test is not None else ())),
+        notes=(*notes, *(_censoring_notes(of_test, splits, cells) if of_test is not None else ())),
         resamples=resamples,
         label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
@@ -150,19 +156,37 @@ def assemble(
     return Evaluation(shareable(results, cells), probabilities)
 
 
-def _censoring_notes(outcome: HorizonOutcome, cells: MinCell) -> list[str]:
+def _censoring_notes(outcome: HorizonOutcome, splits: Sequence[SplitCount], cells: MinCell) -> list[str]:
     """Return how many test patients are censored, and how far the others have to stand for them."""
-    censored = cells.count(int((~outcome.known).sum()))
-    died = (outcome.follow_up.events == DEATH) & (outcome.follow_up.days <= outcome.horizon)
+    censored = as_count(told_splits(splits, cells)[TEST].censored)
+    died = int(((outcome.follow_up.events == DEATH) & (outcome.follow_up.days <= outcome.horizon)).sum())
+    dead, _ = cells.parts([died, int(outcome.known.sum() - outcome.labels.sum()) - died])
     return [
         f"{censored} test patients are censored before the end of {outcome.horizon:g} days. The others count for them, "
         "by the inverse of the probability of not being censored (Kaplan-Meier): one patient for up to "
         f"{outcome.largest_weight:.1f}, all together as {outcome.effective_patients:,.0f} of equal weight would. "
-        f"{cells.count(int(died.sum()))} die before the outcome, and count as patients without it."
+        f"{dead} die before the outcome, and count as patients without it."
     ]
 
 
 def split_counts(patients: LabeledPatients) -> tuple[SplitCount, ...]:
-    """Return how many rows of each split there are, and how many of them have the outcome."""
-    numbered = ((name, patients.rows(split)) for split, name in enumerate(SPLITS))
-    return tuple(SplitCount(name, len(rows), int(patients.labels[rows].sum())) for name, rows in numbered)
+    """Return how many rows of each split there are, with the outcome and censored."""
+    found = []
+    for split, name in enumerate(SPLITS):
+        labels = patients.labels[patients.rows(split)]
+        found.append(SplitCount(name, len(labels), int((labels == 1).sum()), int((labels == UNLABELED).sum())))
+    return tuple(found)
+
+
+def _estimated(patients: LabeledPatients, outcome: HorizonOutcome) -> tuple[SplitCount, ...]:
+    """Return the same of rows some of whom are censored, with the share that has the outcome."""
+    labels = np.where(outcome.known, outcome.labels, UNLABELED)
+    found = []
+    for split, counted in enumerate(split_counts(replace(patients, labels=labels))):
+        rows = patients.rows(split)
+        own = None if split == TEST or patients.weights is None else patients.weights[rows]
+        weights = outcome.take(rows).weights()[0] if own is None and len(rows) else own
+        if weights is not None and weights.any():
+            counted = replace(counted, risk=float(np.average(outcome.labels[rows], weights=weights)))
+        found.append(counted)
+    return tuple(found)

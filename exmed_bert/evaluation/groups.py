@@ -34,13 +34,17 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupMetrics:
-    """A subgroup, its size, and a model's metrics in it; none where a class has fewer than `LEAST_EVENTS` patients."""
+    """A subgroup, its size, and a model's metrics in it; none where a class has fewer than `LEAST_EVENTS` patients.
+
+    ``censored`` of the patients are not known to have the outcome or to be free of it.
+    """
 
     kind: str
     name: str
     patients: Counted
     events: Counted
     metrics: dict[str, Estimate]
+    censored: Counted = 0
 
 
 def groups(patients: LabeledPatients, rows: np.ndarray) -> list[Group]:
@@ -88,7 +92,7 @@ def by_group(
             hashes = None if patient_hashes is None else patient_hashes[own]
             weigh = None if outcome is None else outcome.take(own).weights
             metrics = with_intervals(labels[own], probabilities[own], hashes, resamples, seed, names, weigh)
-        found.append(GroupMetrics(part.kind, part.name, patients, events, metrics))
+        found.append(GroupMetrics(part.kind, part.name, patients, events, metrics, patients - known))
     return found
 
 

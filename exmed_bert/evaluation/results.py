@@ -8,18 +8,32 @@ from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.study import Study
-from exmed_bert.reporting.small_cells import Counted, plain_json
+from exmed_bert.reporting.small_cells import Counted, percent, plain_json
 
 FORMAT, VERSION = "exmed-bert-evaluation", 2
 
 
 @dataclass(frozen=True)
 class SplitCount:
-    """Patients of a split, and those of them who have the outcome."""
+    """Patients of a split.
+
+    Attributes:
+        split: its name.
+        patients, events, censored: all, those who are known to have the outcome, and those of whom it is not known.
+        risk: share with the outcome where some are censored, estimated with their weights; None where none is, or
+            where it would tell a hidden count.
+    """
 
     split: str
     patients: Counted
     events: Counted
+    censored: Counted = 0
+    risk: float | None = None
+
+    @property
+    def share(self) -> str:
+        """The share with the outcome in percent."""
+        return percent(self.events, self.patients) if self.risk is None else f"{100 * self.risk:.1f} %"
 
 
 @dataclass(frozen=True)

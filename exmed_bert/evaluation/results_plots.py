@@ -183,7 +183,7 @@ def _drawable(results: Results) -> list[tuple[ModelResults, PlotSeries, str]]:
 
 def _prevalence(results: Results) -> float:
     test = results.splits[-1]
-    return as_count(test.events).middle / as_count(test.patients).middle
+    return test.risk if test.risk is not None else as_count(test.events).middle / as_count(test.patients).middle
 
 
 def _mean_auroc(points: list[CurvePoint], size: int) -> float | None:

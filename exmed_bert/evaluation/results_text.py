@@ -7,7 +7,7 @@ from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
 from exmed_bert.evaluation.results import Difference, ModelResults, Results
 from exmed_bert.evaluation.tripod import reporting_section
 from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
-from exmed_bert.reporting.small_cells import percent
+from exmed_bert.reporting.small_cells import number_of
 
 BETTER, WORSE = Verdict("better", "good"), Verdict("worse", "bad")
 UNCLEAR = Verdict("no clear difference", "none")
@@ -52,8 +52,9 @@ def _summary(results: Results) -> ReportSection:
     first, test = results.models[0], results.splits[-1]
     auroc, auprc = first.metrics.get("auroc"), first.metrics.get("auprc")
     text = [
-        f"Of {test.patients:,} test patients {test.events:,} have the outcome, "
-        f"{percent(test.events, test.patients)}. "
+        f"Of {test.patients:,} test patients {test.events:,} have the outcome"
+        + (f" and {test.censored:,} are censored: a risk of " if test.risk is not None else ", ")
+        + f"{test.share}. "
         + (
             f"{capital(first.label)}: AUROC {format_estimate(auroc)}, AUPRC {format_estimate(auprc)}."
             if auroc
@@ -264,11 +265,19 @@ def _cohort(results: Results) -> ReportSection:
     if results.attrition:
         steps = [(name, f"{count:,}") for name, count in results.attrition]
         tables.append(Table(("Attrition", "Patients"), steps, {0: "text"}))
+    censored = any(number_of(split.censored) for split in results.splits)
     splits = [
-        (split.split, f"{split.patients:,}", f"{split.events:,}", percent(split.events, split.patients))
+        (
+            split.split,
+            f"{split.patients:,}",
+            f"{split.events:,}",
+            *((f"{split.censored:,}",) if censored else ()),
+            split.share,
+        )
         for split in results.splits
     ]
-    tables.append(Table(("Split", "Patients", "With the outcome", "Share"), splits))
+    columns = ("Split", "Patients", "With the outcome", *(("Censored", "Risk") if censored else ("Share",)))
+    tables.append(Table(columns, splits))
     return ReportSection("cohort", "Cohort and attrition", tables=tables)
 
 

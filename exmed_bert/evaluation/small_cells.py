@@ -8,7 +8,7 @@ from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.metrics import SENSITIVITIES
 from exmed_bert.evaluation.results import ModelResults, Results, SplitCount
-from exmed_bert.reporting.small_cells import Counted, MinCell, as_count, number_of
+from exmed_bert.reporting.small_cells import Count, Counted, MinCell, as_count, number_of
 
 M = TypeVar("M", Estimate, float)
 
@@ -46,14 +46,19 @@ def shareable(results: Results, cells: MinCell) -> Results:
 
 def told_splits(splits: Sequence[SplitCount], cells: MinCell) -> list[SplitCount]:
     """Return splits as they may be told."""
-    return [SplitCount(one.split, *told) for one, told in zip(splits, _told(splits, cells, open_=0), strict=True)]
+    found = []
+    for one, (patients, events, censored) in zip(splits, _told(splits, cells, open_=0), strict=True):
+        risk = one.risk if as_count(events).is_exact else None
+        found.append(SplitCount(one.split, patients, events, censored, risk))
+    return found
 
 
 def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list[tuple[str, Counted]]:
     """Return the steps of a cohort as they may be told: those who were read are the sum of what is told of the others.
 
     Args:
-        steps: as `Cohort.attrition` has them: ``... read``, exclusions, ``... left``, and some of those who are left.
+        steps: as `Cohort.attrition` has them: ``... read``, exclusions, ``... left``, and at the end parts of those who
+            are left, with a space in front.
         cells: which counts are hidden.
 
     >>> steps = [("patients read", 103), ("excluded: no event", 3), ("patients left", 100), ("  with the outcome", 95)]
@@ -65,8 +70,12 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
     told: list[tuple[str, Counted]] = []
     read: int | None = None
     left = 0
+    of_left: list[tuple[str, int]] = []
     for name, known in steps:
         number = number_of(known)
+        if name.startswith(" "):
+            of_left.append((name, number))
+            continue
         count = cells.count(number)
         if name.endswith(" read"):
             read = len(told)
@@ -74,19 +83,20 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
             if read is not None:
                 told[read] = (told[read][0], sum((as_count(part) for _, part in told[read + 1 :]), count).plain)
             read, left = None, number
-        elif name.startswith(" "):
-            count = cells.parts([number, left - number])[0]
         told.append((name, count.plain))
-    return told
+    numbers = [number for _, number in of_left]
+    parts = cells.parts([*numbers, left - sum(numbers)])
+    return told + [(name, part.plain) for (name, _), part in zip(of_left, parts, strict=False)]
 
 
 def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool, cells: MinCell) -> ModelResults:
     groups: list[GroupMetrics] = []
     for kind in dict.fromkeys(group.kind for group in model.groups):
         own = [group for group in model.groups if group.kind == kind]
-        for group, (patients, events) in zip(own, _told(own, cells, told), strict=True):
+        for group, (patients, events, censored) in zip(own, _told(own, cells, told), strict=True):
             metrics = {} if _few(group, cells) else _metrics(group.metrics, lambda found: found.value, group, cells)
-            groups.append(replace(group, patients=patients, events=events, metrics=metrics if enough else {}))
+            metrics = metrics if enough else {}
+            groups.append(replace(group, patients=patients, events=events, censored=censored, metrics=metrics))
     if not enough:
         return replace(model, metrics={}, uncalibrated={}, groups=groups, series=None)
     return replace(
@@ -97,13 +107,14 @@ def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool
     )
 
 
-def _numbers(part: SplitCount | GroupMetrics) -> tuple[int, int]:
-    """Return how many patients have the outcome, and how many have it not."""
-    return number_of(part.events), number_of(part.patients) - number_of(part.events)
+def _numbers(part: SplitCount | GroupMetrics) -> tuple[int, int, int]:
+    """Return how many patients have the outcome, how many have it not, and how many are censored."""
+    events, censored = number_of(part.events), number_of(part.censored)
+    return events, number_of(part.patients) - events - censored, censored
 
 
 def _few(part: SplitCount | GroupMetrics, cells: MinCell) -> bool:
-    return cells.hides(*_numbers(part))
+    return cells.hides(*_numbers(part)[:2])
 
 
 def _told(
@@ -111,26 +122,29 @@ def _told(
     cells: MinCell,
     whole: SplitCount | None = None,
     open_: int | None = None,
-) -> list[tuple[Counted, Counted]]:
-    """Return patients and events of the parts of a whole, so that none that is hidden follows from the others.
+) -> list[tuple[Counted, Counted, Counted]]:
+    """Return patients, events and the censored of a whole's parts, so that none that is hidden follows from others.
 
-    Patients with and without the outcome are counted apart, since those without are what the two columns leave.
+    Patients without the outcome are counted apart, since they are what the three columns leave.
     """
-    columns = []
-    for column in (0, 1):
-        total = None
-        if whole is not None:
-            events = as_count(whole.events)
-            total = events if column == 0 else as_count(whole.patients) - events
-        columns.append(cells.parts([_numbers(part)[column] for part in parts], total, open_))
-    return [((events + others).plain, events.plain) for events, others in zip(*columns, strict=True)]
+    totals: list[Count | None] = [None] * 3
+    if whole is not None:
+        events, censored = as_count(whole.events), as_count(whole.censored)
+        totals = [events, as_count(whole.patients) - events - censored, censored]
+    columns = [
+        cells.parts([_numbers(part)[column] for part in parts], total, open_) for column, total in enumerate(totals)
+    ]
+    return [
+        ((events + others + censored).plain, events.plain, censored.plain)
+        for events, others, censored in zip(*columns, strict=True)
+    ]
 
 
 def _metrics(
     metrics: dict[str, M], value: Callable[[M], float], of: SplitCount | GroupMetrics, cells: MinCell
 ) -> dict[str, M]:
     """Return the metrics, without sensitivities that tell how few patients were found or missed."""
-    events, _ = _numbers(of)
+    events, *_ = _numbers(of)
     found = {name: round(events * value(metric)) for name, metric in metrics.items() if name in SENSITIVITIES}
     few = {name for name, hits in found.items() if cells.hides(hits, events - hits)}
     return {name: metric for name, metric in metrics.items() if name not in few}

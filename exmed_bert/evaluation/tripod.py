@@ -13,7 +13,7 @@ from exmed_bert.evaluation.metrics import METRICS
 from exmed_bert.evaluation.results import ModelResults, Results
 from exmed_bert.evaluation.study import Study
 from exmed_bert.reporting.content import Cell, ReportSection, Table
-from exmed_bert.reporting.small_cells import number_of, percent
+from exmed_bert.reporting.small_cells import number_of
 
 _EXCLUDED = "excluded: "  # begins what an attrition says of those who were
 _PERFORMANCE = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "calibration_error")
@@ -246,8 +246,8 @@ def _flow(results: Results) -> tuple[str, ...]:
 
 def _events(results: Results) -> tuple[str, ...]:
     return tuple(
-        f"{split.split}: {split.patients:,} patients, {split.events:,} with the outcome "
-        f"({percent(split.events, split.patients)})."
+        f"{split.split}: {split.patients:,} patients, {split.events:,} with the outcome"
+        + (f", {split.censored:,} censored; risk {split.share}." if number_of(split.censored) else f" ({split.share}).")
         for split in results.splits
     )
 
@@ -256,7 +256,8 @@ def _sample_size(results: Results) -> tuple[str, ...]:
     train, *_, test = results.splits
     return (
         f"{train.events:,} of {train.patients:,} training patients and {test.events:,} of {test.patients:,} test "
-        "patients have the outcome.",
+        "patients have the outcome"
+        + (f"; {test.censored:,} of the latter are censored." if number_of(test.censored) else "."),
     )
 
 

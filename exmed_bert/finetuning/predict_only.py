@@ -8,7 +8,7 @@ import numpy as np
 from exmed_bert import console
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
-from exmed_bert.cohorts.tasks.base import UNLABELED
+from exmed_bert.cohorts.labeled import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput

@@ -11,6 +11,7 @@ from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.small_cells import told_attrition, told_splits
 from exmed_bert.finetuning.outcome_model import Pretrained
 from exmed_bert.finetuning.predictions import PREDICTIONS
+from exmed_bert.reporting.small_cells import number_of
 from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.training.metrics_writer import FINETUNING
 from exmed_bert.training.tracking import viewers
@@ -22,7 +23,8 @@ def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrai
     rows: list[tuple[str, Any]] = [*told_attrition(cohort.attrition, cohort.cells)]
     rows += date_rows(source.summary, settings.keep_implausible_dates, cohort.cells)
     for split in told_splits(split_counts(patients), cohort.cells):
-        rows.append((f"  {split.split}", f"{split.patients:,}, {split.events:,} with the outcome"))
+        censored = f", {split.censored:,} censored" if number_of(split.censored) else ""
+        rows.append((f"  {split.split}", f"{split.patients:,}, {split.events:,} with the outcome{censored}"))
     console.table(f"Cohort of {listed(settings.input)}", rows + new_codes(pretrained.new, pretrained.estimated))
 
 

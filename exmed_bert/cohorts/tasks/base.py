@@ -11,15 +11,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from exmed_bert.cohorts.index_dates import IndexRule
-from exmed_bert.cohorts.labeled import Cohort
+from exmed_bert.cohorts.labeled import UNLABELED, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.observation import Observation, observe
 from exmed_bert.data.patient import EventColumns, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.settings import FinetuneSettings
-
-UNLABELED = -1  # the label of patients whose outcome is to be predicted
 
 
 class LabelType(StrEnum):
@@ -36,7 +34,7 @@ class Selection:
         rows: (n,) indices of the patients; a patient with several prediction times stands here several times.
         days: (n,) prediction times, in days since 1970-01-01. Whether events of that day belong to the history,
             --same-day says.
-        labels: (n,) int8, 0, 1 or `UNLABELED`.
+        labels: (n,) int8, 0, 1 or, where the outcome is not known, `UNLABELED`.
         outcome_days: (n,) the first day of the outcome after the prediction time, `NEVER` for none; None where only
             labels are known.
         observed: of all patients of the chunk; None: as their records and events say.

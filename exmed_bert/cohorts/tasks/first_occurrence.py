@@ -9,7 +9,7 @@ import numpy as np
 
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.index_dates import IndexRule, first_after, last_up_to
-from exmed_bert.cohorts.labeled import Cohort
+from exmed_bert.cohorts.labeled import UNLABELED, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.observation import NEVER, Known, counting_events
 from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
@@ -32,6 +32,8 @@ class FirstOccurrence(Task):
         horizon, gap: days after the index date.
         outcomes: False where the outcomes are unknown: patients get no label, and none is censored.
         washout: days before the index date without the endpoint; 0: it has never occurred before.
+        keep_censored: whether patients whose observation ends before the horizon stay in the cohort, without a label
+            unless the endpoint or death comes first.
     """
 
     name: ClassVar[str] = "first-occurrence"
@@ -43,6 +45,7 @@ class FirstOccurrence(Task):
     gap: int
     outcomes: bool = True
     washout: int = 0
+    keep_censored: bool = False
 
     @classmethod
     def requested(cls, settings: FinetuneSettings) -> bool:
@@ -74,7 +77,7 @@ class FirstOccurrence(Task):
         visits, observed = counting_events(patients, apart), self.observe(patients, apart)
         days = self.index.days(visits, hashes, observed)
         first_later = first_after(events, of_endpoint, days)
-        case = first_later <= days + self.horizon
+        until, seen = days + self.horizon, first_later <= observed.end
 
         included = self.exclude(self.with_events(patients, visits), days == NEVER, self.index.no_date)
         too_short = days < observed.start + self.index.before
@@ -86,12 +89,19 @@ class FirstOccurrence(Task):
         included = self.exclude(included, had_it, self._had_it)
         if self.outcomes:
             included = self.exclude(included, first_later <= days + self.gap, "endpoint within the gap")
-            censored = "censored: observed for less than the horizon after the index date"
-            included = self.exclude(included, observed.end < days + self.horizon, censored)
+            least = self.gap if self.keep_censored else self.horizon
+            included = self.exclude(included, observed.end < days + least, self._ends_early)
         rows = np.flatnonzero(included)
-        label = case[rows].astype(np.int8) if self.outcomes else unlabeled(len(rows))
-        seen = np.where(first_later <= observed.end, first_later, NEVER)
-        return Selection(rows, days[rows], label, seen[rows], observed)
+        case = seen & (first_later <= until)
+        known = case | (observed.end >= until) | (observed.death <= observed.end)
+        label = np.where(known, case, UNLABELED).astype(np.int8)[rows] if self.outcomes else unlabeled(len(rows))
+        return Selection(rows, days[rows], label, np.where(seen, first_later, NEVER)[rows], observed)
+
+    @property
+    def _ends_early(self) -> str:
+        if not self.keep_censored:
+            return "censored: observed for less than the horizon after the index date"
+        return "no longer observed " + ("at the end of the gap" if self.gap else "on the index date")
 
     @property
     def _observed_too_short(self) -> str:
