@@ -157,8 +157,32 @@ class TestPrompts:
             assert made["attention_mask"][i].sum() == length + 1 and made["labels"][i] == labeled.labels[row]
             assert made["visit_ids"][i, length] == min(int(made["visit_ids"][i, length - 1]) + 1, 30)
             assert made["age_ids"][i, length] == 2026 - int(dataset.columns["birth_years"][row]) + 6
-            history = dataset[int(row)]["input_ids"]
-            assert torch.equal(made["input_ids"][i, :length], history)
+            history = dataset[int(row)]
+            assert torch.equal(made["input_ids"][i, :length], history["input_ids"])
+            assert torch.equal(made["visit_days"][i, :length], history["visit_days"])
+            first = int(dataset.columns["visit_days"][dataset.columns["visit_offsets"][row]])
+            assert made["visit_days"][i, length] == labeled.index_days[row] - first
+
+    def test_what_the_model_sees_of_days_are_differences(self, labeled: LabeledPatients) -> None:
+        columns = labeled.dataset.columns
+        later = columns["visit_days"].int() + 12_345
+        moved = replace(
+            labeled,
+            dataset=PatientDataset(labeled.dataset.info, columns | {"visit_days": later}),
+            index_days=labeled.index_days + 12_345,
+        )
+        collate = PromptCollator([2], last_position=30)
+        here, there = (collate(LabeledRows(patients, np.arange(40)).batch(range(40))) for patients in (labeled, moved))
+        assert torch.equal(here["visit_days"], there["visit_days"]) and here["visit_days"][:, 0].eq(0).all()
+        masked = MaskedCodeCollator(labeled.dataset.info, plos=False, forecast_prob=1.0)
+        here, there = (masked(patients.dataset.batch(range(40))) for patients in (labeled, moved))
+        assert torch.equal(here["visit_days"], there["visit_days"])
+        rows = here["query_positions"] != IGNORED
+        places = here["query_positions"][rows]
+        days = here["visit_days"][rows]
+        each = torch.arange(len(places))
+        assert torch.equal(days[each, places], days[each, places - 1]), "at the last visit"
+        assert not (here["visit_days"] * (1 - here["attention_mask"])).any()
 
     def test_predictions_do_not_depend_on_the_batch(self, labeled: LabeledPatients) -> None:
         sizes = {"code_vocab_size": len(labeled.dataset.info.vocabulary), "target_codes": [9]}

@@ -14,11 +14,12 @@ from exmed_bert.data.vocabulary import ages_on
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """B histories, (B,) labels, and (B,) age ids at the index date."""
+    """B histories, (B,) labels, and of the index dates (B,) age ids and (B,) days since 1970-01-01."""
 
     histories: PaddedBatch
     labels: np.ndarray
     ages: np.ndarray
+    days: np.ndarray
 
 
 class LabeledRows(torch.utils.data.Dataset):
@@ -47,7 +48,10 @@ class LabeledRows(torch.utils.data.Dataset):
     def batch(self, indices: Sequence[int] | np.ndarray) -> LabeledBatch:
         """Return patients as one padded batch."""
         rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        return LabeledBatch(self.patients.dataset.batch(rows), self.patients.labels[rows], self._ages[rows])
+        patients = self.patients
+        return LabeledBatch(
+            patients.dataset.batch(rows), patients.labels[rows], self._ages[rows], patients.index_days[rows]
+        )
 
 
 class PromptCollator:
@@ -68,14 +72,15 @@ class PromptCollator:
         self.last_position = last_position
 
     def __call__(self, batch: LabeledBatch) -> dict[str, torch.Tensor]:
-        """Return tensors, all int64: (B, L + prompt) per token, (B, 1) for sex and state, (B,) ``labels``."""
+        """Return tensors, all int64: (B, L + prompt) per token, (B, 1) for static columns, (B,) ``labels``."""
         histories = batch.histories
         fields = model_fields(histories, histories.codes)
         n = len(histories.lengths)
         rows = np.arange(n)
         last = histories.visit_ids[rows, np.maximum(histories.lengths - 1, 0)]
-        for name in ("input_ids", "entity_ids", "age_ids", "visit_ids", "attention_mask"):
+        for name in ("input_ids", "entity_ids", "age_ids", "visit_ids", "visit_days", "attention_mask"):
             fields[name] = np.pad(fields[name].astype(np.int64), ((0, 0), (0, len(self.entities))))
+        days = histories.days_since_first(batch.days)
         for i, entity in enumerate(self.entities):
-            put_query(fields, rows, histories.lengths + i, entity, batch.ages, last, self.last_position)
+            put_query(fields, rows, histories.lengths + i, entity, batch.ages, days, last, self.last_position)
         return as_tensors(fields | {"labels": batch.labels})

@@ -151,18 +151,22 @@ def _insert_forecasts(fields: dict[str, np.ndarray], batch: PaddedBatch, forecas
     """Cut histories and put a query after the cut, in place; add the targets."""
     rows, cuts = forecasts.rows, forecasts.cuts
     seen = np.arange(batch.codes.shape[1]) < cuts[:, None]
+    days = batch.days_since_first()
     for name, column in (
         ("input_ids", batch.codes),
         ("entity_ids", batch.entities),
         ("age_ids", batch.ages),
         ("visit_ids", batch.visit_ids),
+        ("visit_days", days),
     ):
         fields[name] = fields[name].astype(np.int64)  # a copy
         fields[name][rows] = column[rows] * seen
     fields["attention_mask"][rows] = seen
     fields["code_labels"][rows] = IGNORED
     last = cuts - 1  # the prediction time is that of the last visit
-    put_query(fields, rows, cuts, forecasts.entities, batch.ages[rows, last], batch.visit_ids[rows, last])
+    put_query(
+        fields, rows, cuts, forecasts.entities, batch.ages[rows, last], days[rows, last], batch.visit_ids[rows, last]
+    )
     fields["query_positions"] = np.full(len(batch.codes), IGNORED)
     fields["query_positions"][rows] = cuts
     fields["future_codes"] = np.full(batch.codes.shape, IGNORED)
@@ -175,6 +179,7 @@ def put_query(
     columns: np.ndarray,
     entities: np.ndarray | int,
     ages: np.ndarray,
+    days: np.ndarray,
     last_visits: np.ndarray,
     most_visits: int | None = None,
 ) -> None:
@@ -185,6 +190,7 @@ def put_query(
         rows, columns: (n,) where the queries go.
         entities: (n,) their entity types, or one for all.
         ages: (n,) age ids at the prediction time.
+        days: (n,) the prediction times, in days since the patients' first visits.
         last_visits: (n,) number of the last visit before.
         most_visits: largest visit number that the model knows; None where the histories leave room for one.
     """
@@ -192,6 +198,7 @@ def put_query(
     fields["input_ids"][rows, columns] = MASK
     fields["entity_ids"][rows, columns] = entities
     fields["age_ids"][rows, columns] = ages
+    fields["visit_days"][rows, columns] = days
     fields["visit_ids"][rows, columns] = visits if most_visits is None else np.minimum(visits, most_visits)
     fields["attention_mask"][rows, columns] = True
 
@@ -204,6 +211,7 @@ def model_fields(batch: PaddedBatch, codes: np.ndarray) -> dict[str, np.ndarray]
         "age_ids": batch.ages,
         **{f"{name}_ids": ids[:, None] for name, ids in batch.static.items()},
         "visit_ids": batch.visit_ids,
+        "visit_days": batch.days_since_first(),
         "attention_mask": np.arange(batch.codes.shape[1]) < batch.lengths[:, None],
     }
 

@@ -53,6 +53,19 @@ class PaddedBatch:
     shown_codes: np.ndarray | None = None
     masked: np.ndarray | None = None
 
+    def days_since_first(self, days: np.ndarray | None = None) -> np.ndarray:
+        """Return the days from each patient's first visit to a day, 0 where there is no visit: no date is left in them.
+
+        Args:
+            days: (B,) since 1970-01-01, for (B,); None: those of all visits, for (B, L), 0 where padded.
+        """
+        visits = self.days.astype(np.int64)
+        first = visits[:, 0] if visits.shape[1] else np.zeros(len(visits), dtype=np.int64)
+        if days is not None:
+            return np.where(self.lengths > 0, days - first, 0)
+        real = np.arange(self.days.shape[1]) < self.lengths[:, None]
+        return np.where(real, visits - first[:, None], 0)
+
 
 class PatientDataset(torch.utils.data.Dataset):
     """Tokenized patients, one item per patient: ``dataset[0]["input_ids"]``, ``dataset.patient(0).events``.
@@ -104,6 +117,7 @@ class PatientDataset(torch.utils.data.Dataset):
             "age_ids": batch.ages,
             **{f"{name}_ids": ids[:, None] * real for name, ids in batch.static.items()},
             "visit_ids": batch.visit_ids,
+            "visit_days": batch.days_since_first(),
             "attention_mask": real,
             "plos_label": np.where(batch.plos < 0, IGNORED, batch.plos),
         }

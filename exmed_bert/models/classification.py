@@ -123,6 +123,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        visit_days: Tensor | None = None,
         **static_ids: Tensor,
     ) -> OutcomeOutput:
         """Predict the outcome.
@@ -131,7 +132,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             input_ids ... attention_mask: as `ExMedBertModel.forward`. With a prompt, every patient has the same number
                 of MASK tokens, the queries.
             labels: (B,) 1 the outcome came, 0 it did not.
-            inputs_embeds: as `ExMedBertModel.forward`.
+            inputs_embeds, visit_days: as `ExMedBertModel.forward`.
         """
         hidden = self.bert(
             input_ids=input_ids,
@@ -140,6 +141,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             visit_ids=visit_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
+            visit_days=visit_days,
             **static_ids,
         ).last_hidden_state
         summary = mean_of_real(hidden, attention_mask) if self.summary is None else self.summary(hidden, attention_mask)

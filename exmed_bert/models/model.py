@@ -209,6 +209,7 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         plos_label: Tensor | None = None,
+        visit_days: Tensor | None = None,
         **static_ids: Tensor,
     ) -> BaseModelOutput:
         """Encode patients.
@@ -220,6 +221,8 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             attention_mask: (B, L), 1 at real tokens, 0 at padding. None: nothing is padded.
             inputs_embeds: (B, L, hidden), in place of the embeddings of the codes; the others are added to it.
             plos_label: not used, so that an item of a `PatientDataset` can be passed as it is.
+            visit_days: (B, L) days since the patient's first visit, or any other day: differences alone count. Models
+                without embeddings of days do not look at them.
             static_ids: ``sex_ids``, ``state_ids`` and so on, (B, L) or (B, 1); ``position_ids``, the original's name
                 of ``visit_ids``, is read too.
 
@@ -231,8 +234,8 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         """
         if input_ids.dim() == 1:
             input_ids, entity_ids = input_ids[None], entity_ids[None]
-            age_ids, visit_ids, attention_mask = (
-                None if ids is None else ids[None] for ids in (age_ids, visit_ids, attention_mask)
+            age_ids, visit_ids, attention_mask, visit_days = (
+                None if ids is None else ids[None] for ids in (age_ids, visit_ids, attention_mask, visit_days)
             )
             static_ids = {name: ids.reshape(1, -1) for name, ids in static_ids.items()}
         if "position_ids" in static_ids:
@@ -291,12 +294,13 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         plos_label: Tensor | None = None,
         query_positions: Tensor | None = None,
         future_codes: Tensor | None = None,
+        visit_days: Tensor | None = None,
         **static_ids: Tensor,
     ) -> MaskedCodeOutput:
         """Predict codes and, if the model has that head, prolonged length of stay.
 
         Args:
-            input_ids ... attention_mask, static_ids: as `ExMedBertModel.forward`.
+            input_ids ... attention_mask, visit_days, static_ids: as `ExMedBertModel.forward`.
             code_labels: (B, L), the original code at masked positions, -100 elsewhere.
             plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
             query_positions: (B,) where a patient's future codes are queried, -100 where they are not.
@@ -308,6 +312,7 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             age_ids=age_ids,
             visit_ids=visit_ids,
             attention_mask=attention_mask,
+            visit_days=visit_days,
             **static_ids,
         ).last_hidden_state
         output = MaskedCodeOutput()
