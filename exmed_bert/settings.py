@@ -506,8 +506,18 @@ class FinetuneSettings(ReadingSettings):
     index_date: str | None = Field(
         None,
         description="last-visit-before: the last visit with the horizon of observation after it, the default; "
-        "first-visit: the first of these; random: any of these; fixed:YYYY-MM-DD; last-visit: the default of "
-        "--predict-only.",
+        "first-visit: the first visit; random: any visit; both with the horizon after it where --censored is drop; "
+        "fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
+    )
+    censored: Literal["weight", "drop"] = Field(
+        "weight",
+        description="Patients whose observation ends before the horizon: weight keeps them, and those who stay count "
+        "for them, by the inverse of the probability of being observed so long; drop excludes them.",
+    )
+    censoring_strata: str | None = Field(
+        None,
+        description="What the probability of being observed may depend on, separated by commas: age, and static "
+        "columns such as sex; not given: one probability for all.",
     )
     min_history: int = Field(5, ge=1, description="Patients with fewer codes by the index date are excluded.")
     head: Literal["ffn", "gru", "lstm"] = Field(

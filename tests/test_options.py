@@ -98,12 +98,13 @@ RUNS = {
     ),
     "finetune": (
         FINETUNE + "--endpoint ICD:J* --horizon-days 200 --gap-days 20 --index-date random --min-history 3 --head ffn "
-        "--washout-days 500 --min-observation-days 100 --same-day exclude "
+        "--washout-days 500 --min-observation-days 100 --same-day exclude --censored weight --censoring-strata sex "
         "--prompt --no-freeze-encoder --class-weights --no-from-scratch --train-sizes 60 --seeds 2 --explain 2 "
         "--baselines logreg,scratch --train-batch-size 16 --eval-batch-size 64 --learning-rate 0.001 --seed 9 "
         "--precision fp32 --no-overwrite --no-predict-only",
         FINETUNE + "--baselines none --config {w}/other.yaml --endpoint respiratory --head gru --no-prompt "
-        "--freeze-encoder --no-class-weights --index-date fixed:2023-06-30 --precision bf16 --overwrite --debug",
+        "--freeze-encoder --no-class-weights --index-date fixed:2023-06-30 --censored drop --precision bf16 "
+        "--overwrite --debug",
         FINETUNE + "--baselines none --labels {w}/labels.csv --head lstm --from-scratch --precision auto "
         "--same-day include",
         FINETUNE + "--task plos --baselines none",

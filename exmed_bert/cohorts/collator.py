@@ -14,12 +14,16 @@ from exmed_bert.data.vocabulary import ages_on
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """B histories, (B,) labels, and of the index dates (B,) age ids and (B,) days since 1970-01-01."""
+    """B histories, their labels, and of the index dates age ids and days since 1970-01-01, (B,) each.
+
+    ``weights``, (B,), say what each counts, None where all count the same.
+    """
 
     histories: PaddedBatch
     labels: np.ndarray
     ages: np.ndarray
     days: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class LabeledRows(torch.utils.data.Dataset):
@@ -29,6 +33,7 @@ class LabeledRows(torch.utils.data.Dataset):
         """Take N patients and the indices of the rows to use, (n,)."""
         self.patients = patients
         self.rows = rows
+        self.weights = patients.weights_of(rows)
         birth_years = patients.dataset.columns["birth_years"].numpy()
         self._ages = ages_on(patients.index_days, birth_years, patients.dataset.info.age_unit)
 
@@ -47,10 +52,14 @@ class LabeledRows(torch.utils.data.Dataset):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> LabeledBatch:
         """Return patients as one padded batch."""
-        rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        patients = self.patients
+        chosen = np.asarray(indices, dtype=np.int64)
+        patients, rows = self.patients, self.rows[chosen]
         return LabeledBatch(
-            patients.dataset.batch(rows), patients.labels[rows], self._ages[rows], patients.index_days[rows]
+            patients.dataset.batch(rows),
+            patients.labels[rows],
+            self._ages[rows],
+            patients.index_days[rows],
+            None if self.weights is None else self.weights[chosen],
         )
 
 
@@ -72,7 +81,10 @@ class PromptCollator:
         self.last_position = last_position
 
     def __call__(self, batch: LabeledBatch) -> dict[str, torch.Tensor]:
-        """Return tensors, all int64: (B, L + prompt) per token, (B, 1) for static columns, (B,) ``labels``."""
+        """Return int64 tensors: (B, L + prompt) per token, (B, 1) for static columns, (B,) ``labels``.
+
+        Where patients do not count the same there are ``weights`` too, (B,) float32.
+        """
         histories = batch.histories
         fields = model_fields(histories, histories.codes)
         n = len(histories.lengths)
@@ -83,4 +95,7 @@ class PromptCollator:
         days = histories.days_since_first(batch.days)
         for i, entity in enumerate(self.entities):
             put_query(fields, rows, histories.lengths + i, entity, batch.ages, days, last, self.last_position)
-        return as_tensors(fields | {"labels": batch.labels})
+        tensors = as_tensors(fields | {"labels": batch.labels})
+        if batch.weights is not None:
+            tensors["weights"] = torch.from_numpy(batch.weights.astype(np.float32))
+        return tensors

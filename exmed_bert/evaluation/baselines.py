@@ -94,7 +94,7 @@ def fit(
 
     Args:
         name: which.
-        patients: N histories; labels are read at ``train_rows`` and ``validation_rows`` alone.
+        patients: N histories; labels and weights are read at ``train_rows`` and ``validation_rows`` alone.
         train_rows, validation_rows: indices of patients, fitted on and tuned on.
         seed: of whatever is drawn.
 
@@ -113,15 +113,15 @@ def fit(
     inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
     if name == "hgb":
         inputs = {columns: most_used(matrix, train_rows, DENSE_COLUMNS) for columns, matrix in inputs.items()}
-    labels = patients.labels[validation_rows]
+    labels, weights = patients.labels[validation_rows], patients.weights_of(validation_rows)
 
     def tried(settings: dict[str, Any], rows: np.ndarray) -> tuple[Trial, Any]:
         own = inputs[settings["columns"]]
-        model = _model(name, settings, len(rows), seed).fit(own[rows], patients.labels[rows])
+        model = _model(name, settings, len(rows), seed).fit(own[rows], patients.labels[rows], patients.weights_of(rows))
         if name == "rf":
             model.set_params(n_jobs=1)  # threads add the trees up in any order, which changes the last bits
         rounds = (
-            Trial(settings | more, len(rows), Predictions(labels, probabilities).measure()["auroc"])
+            Trial(settings | more, len(rows), Predictions(labels, probabilities).measure(weights)["auroc"])
             for more, probabilities in _predictions(name, model, own[validation_rows])
         )
         return max(rounds, key=_auroc), model  # of boosting the best number of rounds; of the others there is one

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.console import OptionError
+from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.evaluation.bootstrap import RESAMPLES, Estimate, with_intervals
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.features import age_at_index
@@ -63,6 +65,37 @@ def groups(patients: LabeledPatients, rows: np.ndarray) -> list[Group]:
     lengths = patients.dataset.lengths[rows]
     found += [Group("codes", name, member) for name, member in _thirds(lengths)]
     return [group for group in found if group.member.any()]
+
+
+def censoring_strata(text: str | None, columns: Iterable[StaticColumn]) -> tuple[str, ...]:
+    """Read --censoring-strata.
+
+    Args:
+        text: names separated by commas.
+        columns: the static columns of the patients.
+
+    Raises:
+        OptionError: a name is neither ``age`` nor that of a column with few values.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+    known = ["age", *(column.name for column in columns if column.divides_groups)]
+    for name in names:
+        if name not in known:
+            raise OptionError(f"--censoring-strata: {name!r}, expected some of {', '.join(known)}")
+    return names
+
+
+def strata(patients: LabeledPatients, names: Iterable[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the stratum of each patient by age and static columns, (N,), and what the strata are called."""
+    number, called = np.zeros(len(patients), dtype=np.int64), [""]
+    rows = np.arange(len(patients))
+    for name in names:
+        own = [group for group in groups(patients, rows) if group.kind == name]
+        part = np.select([group.member for group in own], range(len(own)))
+        called = [", ".join(filter(None, (one, f"{name} {group.name}"))) for one in called for group in own]
+        found, number = np.unique(number * len(own) + part, return_inverse=True)
+        called = [called[i] for i in found]
+    return number, called
 
 
 def by_group(

@@ -8,7 +8,7 @@ import sklearn
 import torch
 
 from exmed_bert import __version__
-from exmed_bert.cohorts.labeled import TEST, Cohort, LabeledPatients
+from exmed_bert.cohorts.labeled import TEST, UNLABELED, Cohort, LabeledPatients
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.data.patient import EPOCH
@@ -60,9 +60,21 @@ def study(settings: FinetuneSettings, task: Task, cohort: Cohort, form: ModelInp
             f"A BERT over medical codes, pretrained without labels ({settings.model_dir}) and fine-tuned "
             f"({settings.head} head); seed {settings.seed}."
         ),
+        censoring=_censoring(settings, task, cohort),
         software=f"exmed-bert {__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}.",
         generated=cohort.generated,
     )
+
+
+def _censoring(settings: FinetuneSettings, task: Task, cohort: Cohort) -> str:
+    """Return what becomes of those whose observation ends early."""
+    labels = cohort.patients.labels
+    censored = int((labels == UNLABELED).sum())
+    if not censored:
+        return task.censoring
+    told, _ = cohort.cells.parts([censored, len(labels) - censored])
+    by = f"The probability of being observed is estimated by {settings.censoring_strata}. "
+    return f"{task.censoring} {by if settings.censoring_strata else ''}{told} of {len(labels):,} are censored."
 
 
 def observation(cohort: Cohort) -> str:
@@ -109,17 +121,17 @@ def curve(
     """
     if len({(run.size, run.seed) for run in runs}) == 1:
         return []
-    test = patients.rows(TEST)
-    labels = patients.labels[test]
+    test, known = patients.rows(TEST), patients.known_rows(TEST)
+    labels, weights = patients.labels[known], patients.weights_of(known)
+
+    def auroc(probabilities: np.ndarray) -> float:
+        return Predictions(labels, probabilities).measure(weights)["auroc"]
+
     points = []
     for run, finished in runs.items():
-        auroc = _auroc(labels, sigmoid(finished.logits))
-        points.append(CurvePoint(run.kind, finished.labels, run.seed, auroc))
+        of_known = sigmoid(finished.logits[np.isin(test, known)])
+        points.append(CurvePoint(run.kind, finished.labels, run.seed, auroc(of_known)))
     for run, fit in fitted.items():
         count = len(draw_subset(patients, run.size, run.seed).train)
-        points.append(CurvePoint(run.kind, count, run.seed, _auroc(labels, fit.probabilities[test])))
+        points.append(CurvePoint(run.kind, count, run.seed, auroc(fit.probabilities[known])))
     return points
-
-
-def _auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return Predictions(labels, probabilities).measure()["auroc"]

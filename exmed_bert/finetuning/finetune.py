@@ -3,6 +3,7 @@
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from transformers import logging as transformers_logging
@@ -20,6 +21,8 @@ from exmed_bert.data.implausible_dates import AFTER_TODAY
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.reading_report import reading_facts
+from exmed_bert.evaluation.groups import censoring_strata
+from exmed_bert.finetuning.censored import horizon_outcome, weighted
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.predict_only import predict_only
@@ -67,10 +70,13 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     model, form = read_pretrained(settings.model_dir)
     otherwise = "take another model"
     check_fit(settings.model_dir, model.config, form.age_unit, form.static_columns, form.max_length, otherwise)
+    strata = censoring_strata(settings.censoring_strata, form.static_columns)
     source = PatientInput(settings.input, settings, form.static_columns)
     cohort = build(source, task, form, settings.min_history, settings.seed, settings.same_day == "include")
     task.check(source, cohort)
     check_splits(settings, cohort)
+    outcome = horizon_outcome(cohort.patients, task, strata)
+    cohort = replace(cohort, patients=weighted(cohort.patients, outcome, strata))
 
     identity = _identity(settings, task, source)
     folder = open_run(settings.output_dir, settings.output_dir, identity, 1, settings.overwrite)
@@ -95,7 +101,7 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
         for one in planned(settings, sizes, SCRATCH in compared):
             prefix = f"{one.name}/" if runs else ""
             runs[one] = train_one(one, experiment, settings.output_dir / "runs" / one.name, writer, prefix)
-        results = evaluate_and_write(experiment, cohort, form, task, runs, compared)
+        results = evaluate_and_write(experiment, cohort, form, task, runs, compared, outcome)
         print_summary(settings, results)
         LOGGER.info("finished")
     folder.remember(finished_steps=1, added=wanted)
@@ -113,13 +119,14 @@ def check_splits(settings: FinetuneSettings, cohort: Cohort) -> None:
     """Raise an InputError where a split is empty or of one class."""
     patients = cohort.patients
     for number, name in enumerate(SPLITS):
-        rows = patients.rows(number)
-        events = int(patients.labels[rows].sum())
+        rows = patients.known_rows(number)
+        events, censored = int(patients.labels[rows].sum()), len(patients.rows(number)) - len(rows)
         if not 0 < events < len(rows):
+            without = f" who are not censored ({censored:,} are)" if censored else ""
             raise InputError(
-                f"{listed(settings.input)}: {events:,} of {len(rows):,} {name} patients have the outcome, "
-                "expected some with it and some without; use more patients, a wider --endpoint or a longer "
-                "--horizon-days"
+                f"{listed(settings.input)}: {events:,} of {len(rows):,} {name} patients{without} have the outcome, "
+                f"expected some with it and some without; use more patients, a wider --endpoint or a "
+                f"{'shorter or ' if censored else ''}longer --horizon-days"
             )
 
 

@@ -35,6 +35,8 @@ def check(settings: FinetuneSettings) -> None:
             label_source(settings.labels)
     else:
         requested_task(settings)
+        if settings.censoring_strata and settings.censored == "drop":
+            raise OptionError("--censoring-strata: --censored drop gives no weights, expected --censored weight")
         train_sizes(settings.train_sizes)
         baseline_names(settings.baselines)
     check_writable(settings.output_dir)

@@ -106,9 +106,10 @@ def fit_prompt(
         table[:, 0] = (table[:, 0] - center) / spread
     fits = {}
     for strength in _STRENGTHS:
-        fit = LogisticRegression(C=strength, max_iter=1000).fit(inputs, train.labels)
+        fit = LogisticRegression(C=strength, max_iter=1000).fit(inputs, train.labels, train.weights)
         logits = fit.decision_function(held_out)
-        fits[float(np.mean(np.logaddexp(0, logits) - validation.labels * logits))] = strength, fit
+        losses = np.logaddexp(0, logits) - validation.labels * logits
+        fits[float(np.average(losses, weights=validation.weights))] = strength, fit
     strength, fit = fits[min(fits)]
     weights = fit.coef_[0]
     scale = float(weights[0] / spread)

@@ -78,18 +78,18 @@ def draw_subset(patients: LabeledPatients, size: int | None, seed: int) -> Subse
     case-control study; what that adds to the log odds is known and taken off after recalibration.
 
     Args:
-        patients: all of them.
+        patients: all of them; who is censored has no label to learn from.
         size: how many to train on; None takes all.
         seed: another one draws others.
     """
-    train, validation = patients.rows(TRAIN), patients.rows(VALIDATION)
+    train, validation = patients.known_rows(TRAIN), patients.known_rows(VALIDATION)
     if size is None or size >= len(train):
         return Subset(train, _nested(patients, validation, len(train), seed, natural=True), 0.0)
     chosen = _nested(patients, train, size, seed)
     return Subset(
         chosen,
         _nested(patients, validation, size, seed),
-        _log_odds(patients.labels[chosen]) - _log_odds(patients.labels[train]),
+        _log_odds(patients, chosen) - _log_odds(patients, train),
     )
 
 
@@ -105,6 +105,7 @@ def _nested(patients: LabeledPatients, rows: np.ndarray, size: int, seed: int, n
     return np.sort(np.concatenate((cases[:wanted], others[: size - wanted])))
 
 
-def _log_odds(labels: np.ndarray) -> float:
-    cases = float(labels.sum())
+def _log_odds(patients: LabeledPatients, rows: np.ndarray) -> float:
+    labels, weights = patients.labels[rows], patients.weights_of(rows)
+    cases = float(labels.sum() if weights is None else weights @ labels)
     return math.log((cases + 0.5) / (len(labels) - cases + 0.5))

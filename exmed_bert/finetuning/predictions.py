@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.cohorts.labeled import UNLABELED, LabeledPatients
 from exmed_bert.staging import atomic_write
 
 PREDICTIONS = "predictions.parquet"
@@ -25,7 +25,7 @@ def write_predictions(
         folder: of the file.
         patients: N rows; gives ``patient_id`` and ``index_date``.
         probabilities: (N,) of the outcome.
-        labels: (N,) None where they are unknown.
+        labels: (N,) as of `LabeledPatients`, those that are not known become null; None without any.
         splits: name of the split of each row, None where they are not divided.
     """
     import pyarrow
@@ -37,7 +37,7 @@ def write_predictions(
         "index_date": pyarrow.array(patients.index_days, type=pyarrow.int32()).cast(pyarrow.date32()),
     }
     if labels is not None:
-        columns["label"] = labels
+        columns["label"] = pyarrow.array(labels, mask=labels == UNLABELED)
     columns["probability"] = probabilities
     if splits is not None:
         columns["split"] = list(splits)

@@ -13,6 +13,7 @@ from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
+from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.finetuning import facts
@@ -33,6 +34,7 @@ def evaluate_and_write(
     task: Task,
     runs: Mapping[Run, Finished],
     compared: Sequence[str],
+    outcome: HorizonOutcome | None = None,
 ) -> Results:
     """Fit the baselines, measure everything on the test patients, and write model, results and predictions.
 
@@ -41,6 +43,7 @@ def evaluate_and_write(
         cohort, form, task: as the runs had them.
         runs: in order; the model of the first is kept.
         compared: names of the baselines, and ``scratch``.
+        outcome: of all patients, where some are censored.
     """
     settings, patients = experiment.settings, cohort.patients
     main = next(iter(runs))
@@ -82,6 +85,7 @@ def evaluate_and_write(
         attributions=explain(model, experiment, settings.explain, settings.output_dir, cohort.cells)
         if settings.explain
         else (),
+        outcome=None if outcome is None else outcome.take(used),
         log_odds_offset=part.log_odds_offset,
         seed=settings.seed,
         cells=cohort.cells,

@@ -134,7 +134,7 @@ def train_one(
     if settings.freeze_encoder:
         model.bert.requires_grad_(False)
     if settings.class_weights:
-        share = float(labels.mean())
+        share = float(np.average(labels, weights=train.weights))
         model.class_weights = (0.5 / (1 - share), 0.5 / share)
     plan = make_plan(settings, len(train), model.config.hidden_size, run.kind == "scratch")
     args = _arguments(folder, experiment.precision, run.seed, plan, settings)

@@ -99,8 +99,9 @@ class FinetuningTrainer(PatientTrainer):
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Evaluate on the validation patients: loss (nats), AUROC and AUPRC where both classes occur."""
-        logits, labels = self.predict_logits(self._validation), self._validation.labels
-        result = {f"{metric_key_prefix}_{name}": value for name, value in outcome_metrics(labels, logits).items()}
+        logits, validation = self.predict_logits(self._validation), self._validation
+        measured = outcome_metrics(validation.labels, logits, validation.weights)
+        result = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(result)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
         return result
@@ -118,10 +119,10 @@ class FinetuningTrainer(PatientTrainer):
         return best_step(self.state)[0]
 
 
-def outcome_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return the loss in nats and, where both classes occur, AUROC and AUPRC."""
-    found = {"loss": float(np.mean(np.logaddexp(0, logits) - labels * logits))}
+def outcome_metrics(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float]:
+    """Return the loss in nats and, where both classes occur, AUROC and AUPRC; ``weights`` say what each counts."""
+    found = {"loss": float(np.average(np.logaddexp(0, logits) - labels * logits, weights=weights))}
     if 0 < labels.sum() < len(labels):
-        measured = Predictions(labels, sigmoid(logits)).measure()
+        measured = Predictions(labels, sigmoid(logits)).measure(weights)
         found |= {name: measured[name] for name in ("auroc", "auprc")}
     return found

@@ -124,6 +124,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         labels: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         visit_days: Tensor | None = None,
+        weights: Tensor | None = None,
         **static_ids: Tensor,
     ) -> OutcomeOutput:
         """Predict the outcome.
@@ -133,6 +134,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
                 of MASK tokens, the queries.
             labels: (B,) 1 the outcome came, 0 it did not.
             inputs_embeds, visit_days: as `ExMedBertModel.forward`.
+            weights: (B,) what each patient counts in the loss, 1 on average; None where all count the same.
         """
         hidden = self.bert(
             input_ids=input_ids,
@@ -158,7 +160,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             logits = logits + self.prompt_scale * prompt_logits
         output = OutcomeOutput(logits=logits, prompt_logits=prompt_logits, wide=wide)
         if labels is not None:
-            output.loss = self._loss(logits, labels)
+            output.loss = self._loss(logits, labels, weights)
         return output
 
     def _prompt_logits(self, queries: Tensor, more: Tensor | None) -> Tensor:
@@ -168,9 +170,10 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             scores = F.log_softmax(scores, dim=-1)
         return scores[:, :, list(self.config.target_codes)].logsumexp(dim=(1, 2))
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        weight = None
+    def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        of_class = None
         if self.class_weights is not None:
-            weight = logits.new_tensor(self.class_weights)[labels]
-        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), weight, reduction="sum")
-        return losses / (len(labels) if weight is None else weight.sum())
+            of_class = logits.new_tensor(self.class_weights)[labels]
+            weights = of_class if weights is None else of_class * weights
+        losses = F.binary_cross_entropy_with_logits(logits, labels.float(), weights, reduction="sum")
+        return losses / (len(labels) if of_class is None else of_class.sum())

@@ -108,6 +108,19 @@ class Task(ABC):
         return []
 
     @property
+    def follow_up_days(self) -> tuple[int, int] | None:
+        """Days after the prediction time from which, and up to which, the outcome counts where some are censored.
+
+        None where only labels are known, or where the censored are excluded.
+        """
+        return None
+
+    @property
+    def censoring(self) -> str:
+        """What becomes of patients whose observation ends early, as a sentence; "" where only labels are known."""
+        return ""
+
+    @property
     def hint(self) -> str:
         """What the user should know where no patient is left; "" for nothing."""
         return ""

@@ -64,10 +64,12 @@ class FirstOccurrence(Task):
         if not outcomes:
             return cls(endpoint, prediction_rule(settings), settings.horizon_days, 0, outcomes=False, washout=washout)
         rule, before = settings.index_date or "last-visit-before", settings.min_observation_days
-        index = IndexRule.parse(rule, settings.horizon_days, settings.seed, before)
+        keep = settings.censored == "weight"
+        after = settings.gap_days if keep else None
+        index = IndexRule.parse(rule, settings.horizon_days, settings.seed, before, after)
         if index.kind == "last-visit":
             raise OptionError("--index-date: the last visit has no follow-up, expected last-visit-before to train")
-        return cls(endpoint, index, settings.horizon_days, settings.gap_days, washout=washout)
+        return cls(endpoint, index, settings.horizon_days, settings.gap_days, washout=washout, keep_censored=keep)
 
     def select(self, patients: PatientColumns, hashes: np.ndarray) -> Selection:
         """Return the index date of each patient without the endpoint by then, and whether it followed."""
@@ -129,6 +131,30 @@ class FirstOccurrence(Task):
             ("washout", washout),
             ("observation before the index date", f"at least {self.index.before} days"),
         ]
+
+    @property
+    def follow_up_days(self) -> tuple[int, int] | None:
+        """The gap and the horizon where the censored are kept."""
+        return (self.gap, self.horizon) if self.outcomes and self.keep_censored else None
+
+    @property
+    def censoring(self) -> str:
+        """Whether there can be censored patients, and what becomes of them."""
+        if self.index.needs_horizon:
+            return (
+                "Only a visit with the whole horizon of observation after it is an index date, so nobody is censored "
+                "and nobody dies before its end: the risks are those of patients who stay."
+            )
+        if self.keep_censored:
+            return (
+                "Patients whose observation ends before the horizon are censored: those who are observed for so long "
+                "count for them, by the inverse of the probability of being observed (Kaplan-Meier), in training, "
+                "recalibration and every metric. Whoever dies first has not had the outcome."
+            )
+        return (
+            "Patients whose observation ends before the horizon are excluded, those who die before it among them: the "
+            "risks are those of patients who stay."
+        )
 
     def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
         """Return the ids of the endpoint's codes."""

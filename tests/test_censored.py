@@ -1,0 +1,227 @@
+"""Fine-tuning where some patients are censored: what the others count, and how near to the truth that comes."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from exmed_bert.cli import script
+from exmed_bert.cohorts.cohort import build
+from exmed_bert.cohorts.labeled import TEST, TRAIN, UNLABELED, VALIDATION, LabeledPatients
+from exmed_bert.cohorts.model_input import ModelInput
+from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.registry import requested_task
+from exmed_bert.commands import COMMANDS
+from exmed_bert.config import Resolved
+from exmed_bert.console import InputError
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.splits import SplitRule
+from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.evaluation.censoring import HorizonOutcome
+from exmed_bert.evaluation.metrics import measure
+from exmed_bert.evaluation.small_cells import told_attrition
+from exmed_bert.finetuning.censored import horizon_outcome, weighted
+from exmed_bert.finetuning.plan import draw_subset
+from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.models.folder import write_pretrained
+from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.settings import FinetuneSettings, GenerateSettings
+from exmed_bert.synthetic import generate
+from exmed_bert.synthetic.truth import attainable, truth
+from exmed_bert.training import metrics_writer
+
+CODES = ("I10", "E78.5", "E11.9", "F41.9")
+FORM = ModelInput(CodeVocabulary.build([("icd10cm", "I10")]), 50, "years", [SplitRule(42, 0.5)])
+
+
+@dataclass(frozen=True)
+class Built:
+    """A cohort, its task and, where some are censored, the outcomes by the horizon."""
+
+    source: PatientInput
+    task: Task
+    patients: LabeledPatients
+    attrition: dict[str, int]
+    outcome: HorizonOutcome | None
+
+
+def built(people: Path, **given: Any) -> Built:
+    settings = FinetuneSettings(input=people, min_history=1, **given)  # type: ignore[arg-type]
+    source, task = PatientInput(settings.input, settings), requested_task(settings)
+    cohort = build(source, task, FORM, 1, seed=1)
+    return Built(source, task, cohort.patients, dict(cohort.attrition), horizon_outcome(cohort.patients, task))
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of 10,000 patients who enter and leave, and some of whom die."""
+    path = tmp_path_factory.mktemp("people") / "people.parquet"
+    generate.run(Resolved(GenerateSettings(num_patients=10_000, realistic=True, seed=7, output=path), {}))
+    return path
+
+
+# --- the cohort ---
+
+
+def test_the_weighted_find_the_true_risk_and_those_who_are_known_alone_do_not(people: Path) -> None:
+    weights_of, excess = [], []
+    for code in CODES:
+        found = built(people, endpoint=code, index_date="first-visit")
+        patients, outcome = found.patients, found.outcome
+        assert outcome is not None
+        ids = np.array([patients.dataset.patient_id(row) for row in range(len(patients))])
+        known = truth(found.source.origin.meta, code, ids, patients.index_days.astype(np.int64), 365)
+        outcome, risk = outcome.take(known.at_risk), known.risk[known.at_risk]
+        weights = outcome.weights()[0]
+        estimate, error = np.average(outcome.labels, weights=weights), np.sqrt(risk.mean() / len(risk))
+        naive = outcome.labels[outcome.known].mean()
+        excess.append([(estimate - risk.mean()) / error, (naive - risk.mean()) / error])
+        weights_of.append(outcome.largest_weight)
+        measured, best = measure(outcome.labels, risk, weights), attainable(risk)
+        assert measured["auroc"] == pytest.approx(best["auroc"], abs=0.08)
+        assert measured["brier"] == pytest.approx(best["brier"], rel=0.25)
+    found_by = np.array(excess)
+    assert np.abs(found_by[:, 0]).max() < 2.5 and abs(found_by[:, 0].mean()) < 1 < found_by[:, 1].mean()
+    assert 1.2 < max(weights_of) < 2
+
+
+def test_dropping_excludes_those_whom_weighting_keeps(people: Path) -> None:
+    for rule, drops in (("first-visit", True), ("fixed:2023-06-30", True), ("last-visit-before", False)):
+        kept, dropped = (
+            built(people, endpoint="I10", index_date=rule, censored=censored) for censored in ("weight", "drop")
+        )
+        assert dropped.outcome is None and (dropped.patients.labels != UNLABELED).all()
+        assert (kept.outcome is not None) == drops == (len(kept.patients) > len(dropped.patients))
+        assert kept.task.censoring != dropped.task.censoring or not drops
+        censored = "  censored before the end of the horizon, not excluded"
+        assert kept.attrition.get(censored, 0) == (kept.patients.labels == UNLABELED).sum()
+        for one in (kept, dropped):
+            read, *excluded = (n for name, n in one.attrition.items() if name.endswith(("read", "left")))
+            assert read - sum(n for name, n in one.attrition.items() if "excluded: " in name) == excluded[0]
+        if not drops:
+            assert kept.attrition == dropped.attrition and weighted(kept.patients, None) is kept.patients
+            assert np.array_equal(kept.patients.labels, dropped.patients.labels)
+
+
+def test_each_stratum_counts_for_its_own(people: Path) -> None:
+    found = built(people, endpoint="I10", index_date="fixed:2023-06-30")
+    outcome = horizon_outcome(found.patients, found.task, ("sex", "age"))
+    patients = weighted(found.patients, outcome, ("sex", "age"))
+    assert outcome is not None and outcome.strata is not None and patients.weights is not None
+    assert len(np.unique(outcome.strata)) == 8
+    assert (patients.weights[patients.labels == UNLABELED] == 0).all()
+    for rows in (patients.splits == TEST, patients.splits != TEST):
+        for stratum in range(8):
+            own = rows & (outcome.strata == stratum)
+            assert patients.weights[own].sum() == pytest.approx(own.sum())
+    late = replace(found.patients.timeline, observed_until=np.minimum(found.patients.timeline.observed_until, 19_800))
+    with pytest.raises(
+        InputError, match=r"patients of sex \w+, age .*: none of .* to the end of the horizon of 365 days"
+    ):
+        weighted(found.patients, horizon_outcome(early, found.task), ("sex", "age"))
+
+
+def test_a_subset_is_of_those_whose_outcome_is_known(people: Path) -> None:
+    found = built(people, endpoint="I10", index_date="fixed:2023-06-30")
+    patients = weighted(found.patients, found.outcome)
+    every, few = draw_subset(patients, None, 0), draw_subset(patients, 100, 0)
+    assert np.array_equal(every.train, patients.known_rows(TRAIN)) and every.log_odds_offset == 0
+    assert set(every.validation) <= set(patients.known_rows(VALIDATION))
+    assert (patients.labels[few.train] != UNLABELED).all() and patients.labels[few.train].sum() == 10
+    own, whole = (float(patients.labels[rows] @ patients.weights_of(rows)) for rows in (few.train, every.train))
+    expected = np.log((own + 0.5) / (100.5 - own)) - np.log((whole + 0.5) / (len(every.train) + 0.5 - whole))
+    assert few.log_odds_offset == pytest.approx(expected)
+
+
+def test_what_patients_count_in_the_loss() -> None:
+    sizes = {"code_vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = ExMedBertForSequenceClassification(ExMedBertConfig(**sizes, intermediate_size=16)).eval()
+    codes = torch.randint(6, 40, (3, 5))
+    given = {"input_ids": codes, "entity_ids": torch.ones_like(codes), "labels": torch.tensor([1, 0, 0])}
+    weights = torch.tensor([2.0, 0.5, 0.5])
+    output = model(**given, weights=weights)
+    losses = F.binary_cross_entropy_with_logits(output.logits, given["labels"].float(), reduction="none")
+    assert torch.isclose(output.loss, (weights * losses).mean())
+    model.class_weights = (1.0, 3.0)
+    of_class = torch.tensor([3.0, 1.0, 1.0])
+    assert torch.isclose(model(**given, weights=weights).loss, (weights * of_class * losses).sum() / of_class.sum())
+
+
+def test_no_part_of_those_left_gives_another_away() -> None:
+    steps = [("patients read", 100), ("patients left", 100), ("  with the outcome", 60), ("  censored", 35)]
+    told = [str(count) for _, count in told_attrition(steps, MinCell(11))]
+    assert told == ["100", "100", "60", "30 to 39"]
+
+
+# --- the command ---
+
+
+@pytest.fixture(scope="module")
+def world(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an untrained model, whose training patients are half of the patients."""
+    folder = tmp_path_factory.mktemp("censored")
+    cohort = build(PatientInput([people]), built(people, endpoint="I10").task, FORM, 1, seed=1)
+    info = cohort.patients.dataset.info
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = ExMedBertConfig(code_vocab_size=len(info.vocabulary), max_position_embedding=64, **sizes)
+    torch.manual_seed(0)
+    model = ExMedBertForMaskedLM(config)
+    write_pretrained(folder / "model", model, model.state_dict(), replace(info, train_ratio=0.5))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put a process that only reads in place of MLflow's writer, whose import takes longer than most of these runs."""
+    monkeypatch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+    yield
+
+
+def finetune(world: Path, people: Path, output: Path, *more: object) -> Any:
+    given = ["--model-dir", world / "model", "--input", people, "--output-dir", output, *more]
+    return CliRunner().invoke(script(COMMANDS["finetune"]), [str(word) for word in given])
+
+
+@pytest.mark.slow
+def test_a_report_of_censored_patients(world: Path, people: Path, tmp_path: Path) -> None:
+    fast = ["--epochs", 1, "--baselines", "logreg", "--train-sizes", 300, "--min-history", 3]
+    given = ["--endpoint", "I10", "--index-date", "fixed:2023-06-30", "--censoring-strata", "sex", *fast]
+    result = finetune(world, people, tmp_path, *given)
+    assert result.exit_code == 0, result.output
+    assert "censored before the end of the horizon, not excluded" in result.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    train, validation, test = results["splits"]
+    assert train["censored"] == validation["censored"] == 0 and 0.1 < test["censored"] / test["patients"] < 0.4
+    assert test["events"] / test["patients"] < test["risk"] < test["events"] / (test["patients"] - test["censored"])
+    assert any("test patients are censored before the end of 365 days" in note for note in results["notes"])
+    assert "estimated by sex" in results["study"]["censoring"] and "are censored." in results["study"]["censoring"]
+    table = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pydict()
+    assert set(table["label"]) == {0, 1, None}
+    of_test = [label for label, split in zip(table["label"], table["split"], strict=True) if split == "test"]
+    assert of_test.count(None) == test["censored"] and of_test.count(1) == test["events"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--censoring-strata", "height"], 2, "--censoring-strata: 'height', expected some of age, sex"),
+        (["--censoring-strata", "sex", "--censored", "drop"], 2, "--censoring-strata: --censored drop"),
+        (["--horizon-days", 5000], 1, "patients who are not censored"),
+    ],
+)
+def test_refusals_are_one_line(
+    world: Path, people: Path, tmp_path: Path, more: list[object], code: int, message: str
+) -> None:
+    result = finetune(world, people, tmp_path / "out", "--endpoint", "I10", "--index-date", "first-visit", *more)
+    assert result.exit_code == code and message in result.stderr, result.output
+    assert len(result.stderr.splitlines()) == 1
