@@ -101,7 +101,7 @@ class FirstOccurrence(Task):
 
     @property
     def _ends_early(self) -> str:
-        if not self.keep_censored:
+        if not self.keep_censored or self.index.needs_horizon:
             return "censored: observed for less than the horizon after the index date"
         return "no longer observed " + ("at the end of the gap" if self.gap else "on the index date")
 
