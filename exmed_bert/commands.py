@@ -66,6 +66,20 @@ COMMANDS = {
             """,
         ),
         Command(
+            "embed",
+            "exmed_bert.settings:EmbedSettings",
+            "exmed_bert.embedding.options:check",
+            "exmed_bert.embedding.embed:run",
+            "Embed patients: a vector for each of them, as a model sees their history.",
+            r"""
+            {embed}
+            {embed} --input omop/ --output output/omop.parquet --pooling last-visit
+            {embed} --labels labels.csv --same-day exclude --output output/at_labels.parquet
+            {embed} --input pretrain_stuff/synthetic_val.pt --map tsne --color-by sex --projector
+            torchrun --nproc_per_node 2 {embed.program} --input data/population
+            """,
+        ),
+        Command(
             "analyze",
             "exmed_bert.settings:AnalyzeSettings",
             "exmed_bert.analysis.novel_codes.options:check",

@@ -558,6 +558,47 @@ class FinetuneSettings(ReadingSettings):
     overwrite: bool = Field(False, description="Archive a finished run and train anew.")
 
 
+class EmbedSettings(ReadingSettings):
+    """scripts/embed_patients.py: a vector for each patient, or for each of their prediction times."""
+
+    section = "embed"
+
+    model_dir: FilePath = Field(
+        Path("output/synthetic_pretrain"), description="Folder of a pretrained or a fine-tuned model."
+    )
+    input: FilePaths = Field(
+        (Path("data/synthetic_patients.json"),), description=f"{_INPUT} Or datasets made by step 2 (.pt)."
+    )
+    output: FilePath = Field(
+        Path("output/embeddings.parquet"),
+        description="File of the embeddings: patient_id, prediction_time, embedding.",
+    )
+    labels: FilePath | None = Field(
+        None,
+        description="Embed at the prediction times of this file: .csv or .parquet with subject_id, prediction_time, "
+        "boolean_value (MEDS), or a folder of them; not given: at each patient's last visit.",
+    )
+    same_day: Literal["include", "exclude"] = Field(
+        "include", description="Whether events of the prediction day itself belong to the history."
+    )
+    pooling: Literal["mean", "last-visit", "query"] = Field(
+        "mean",
+        description="What is pooled: the mean of the history's hidden states, of those of its last visit, or the state "
+        "of a query (MASK) after the history.",
+    )
+    eval_batch_size: int = Field(256, ge=1, description="Patients per step.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Precision of matrix products; auto: bf16 on GPUs that compute it, else fp32."
+    )
+    projector: bool = Field(False, description="Also write a sample for TensorBoard's Embedding Projector.")
+    map: Literal["pca", "tsne"] | None = Field(
+        None, description="Also draw a sample in two dimensions: principal components, or t-SNE."
+    )
+    color_by: str = Field("sex", description="Static column that colors the points of --map.")
+    max_points: int = Field(5000, ge=1, description="Most embeddings of --projector and --map, drawn at random.")
+    seed: int = Field(42, ge=0, description="Seed of that sample, and of t-SNE.")
+
+
 class ReportSettings(ReadingSettings):
     """scripts/report_synthetic_data.py: a file of patients against the published figures."""
 
@@ -625,6 +666,7 @@ SECTIONS: tuple[type[StepSettings], ...] = (
     ClinVecSettings,
     PretrainSettings,
     FinetuneSettings,
+    EmbedSettings,
     ReportSettings,
     HierarchySettings,
     AnalyzeSettings,

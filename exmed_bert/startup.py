@@ -15,6 +15,7 @@ SCRIPTS = {
     "convert": "convert_synthetic_to_dataset.py",
     "pretrain": "pretrain-exmed-bert-clinvec.py",
     "finetune": "finetune-exmed-bert.py",
+    "embed": "embed_patients.py",
     "analyze": "analyze_novel_codes.py",
     "hierarchy": "make_hierarchy_embeddings.py",
     "report": "report_synthetic_data.py",

@@ -253,6 +253,7 @@ WRONG = {
     "convert": (["--input", "none.json"], 1, "none.json: file not found; make it with: python scripts/generate_"),
     "pretrain": (["--num-attention-heads", "7"], 2, "--num-attention-heads: 7 does not divide"),
     "finetune": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
+    "embed": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "analyze": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "share": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "hierarchy": (["--output-dir", "file/folder"], 1, "file: is a file, expected a folder"),

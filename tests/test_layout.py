@@ -38,6 +38,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
     {"evaluation"},
     {"training"},
     {"finetuning", "analysis", "sharing"},
+    {"embedding"},
     {"commands", "__main__"},
 )
 

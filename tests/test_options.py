@@ -111,6 +111,14 @@ RUNS = {
         FINETUNE.replace("patients.json", "realistic.parquet") + "--endpoint ICD:J* --baselines none",
         "--predict-only --model-dir {w}/tuned --input {w}/patients.json --output-dir {o} --index-date last-visit",
     ),
+    "embed": (
+        "--model-dir {w}/model --input {w}/patients.json --output {o}/e.parquet --labels {w}/labels.csv "
+        "--same-day exclude --pooling query --eval-batch-size 100 --precision fp32 --projector --map tsne "
+        "--color-by state --max-points 50 --seed 3 --min-cell 5 --debug",
+        "--model-dir {w}/tuned --input {w}/d_val.pt --output {o}/e.parquet --same-day include --pooling last-visit "
+        "--precision bf16 --no-projector --map pca --config {w}/other.yaml",
+        "--model-dir {w}/model --input {w}/few.parquet --output {o}/e.parquet --pooling mean --precision auto",
+    ),
     "analyze": (
         "--model-dir {w}/model --dataset {w}/d_val.pt --training-data {w}/d_train.pt --output-dir {o} "
         "--max-patients 50 --seed 3 --min-cell 11 --config {w}/other.yaml --debug",
@@ -127,6 +135,7 @@ LEAVES = {  # what a run writes, at least
     "convert": ("d_*.pt",),
     "pretrain": ("model/model.safetensors", "model/vocab.json", "model/output.log", "metrics/eval_results.txt"),
     "finetune": ("**/predictions.parquet",),
+    "embed": ("e.parquet", "e.settings.json"),
     "analyze": ("report.html", "results.json"),
     "share": ("model.safetensors", "vocab.json", "pretraining.json"),
     "hierarchy": ("ClinVec_*.csv", "held_out/ClinVec_*.csv"),

@@ -1,0 +1,89 @@
+"""A sample of embeddings to look at: a picture in two dimensions, and files for TensorBoard's Embedding Projector.
+
+Neither names a patient; in the picture values that few patients have are one group.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from exmed_bert.analysis.novel_codes import projector
+from exmed_bert.analysis.novel_codes.projections import principal_components, tsne
+from exmed_bert.embedding.parts import Sample
+from exmed_bert.reporting.plotting import INK, draw_plots, one_axes
+from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.staging import atomic_write, staged_files
+
+UNKNOWN, OTHER = "unknown", "other"
+_COLORS = ("#2f6f9f", "#d9822b", "#4c9a6a", "#9b5fa8", "#b84a4a", "#7d8a2e", "#3aa0a8", "#8c6d52")
+_GROUPS = len(_COLORS)  # further ones are together
+_TITLES = {"pca": "principal component", "tsne": "t-SNE"}
+
+
+def draw_map(
+    path: Path, sample: Sample, kind: Literal["pca", "tsne"], color_by: str, cells: MinCell, seed: int
+) -> None:
+    """Draw the sample in two dimensions.
+
+    Args:
+        path: of the PNG file.
+        sample: the embeddings.
+        kind: how they are projected.
+        color_by: the static column that colors the points.
+        cells: values of fewer patients are one group.
+        seed: of t-SNE.
+    """
+    places = principal_components(sample.vectors) if kind == "pca" else tsne(sample.vectors, seed)
+    groups = grouped(sample.static[color_by], cells)
+
+    def draw(_: None) -> Figure:
+        figure, axes = one_axes(4.6)
+        for name, color in zip(groups.names, (*_COLORS, INK), strict=False):
+            own = places[groups.of_point == name]
+            axes.scatter(own[:, 0], own[:, 1], s=5, color=color, alpha=0.6, linewidths=0, label=name)
+        axes.set_xlabel(f"{_TITLES[kind]} 1")
+        axes.set_ylabel(f"{_TITLES[kind]} 2")
+        axes.set_title(f"{len(places):,} embeddings by {color_by}")
+        axes.legend(markerscale=2.5, loc="best")
+        return figure
+
+    plot = draw_plots({"map": (draw, "")}, None)["map"]
+    with atomic_write(path) as part:
+        part.write_bytes(plot.png)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of N points, and their names, the largest group first."""
+
+    of_point: np.ndarray
+    names: list[str]
+
+
+def grouped(values: Sequence[str | None], cells: MinCell) -> Groups:
+    """Return the groups of points by their values; values of few, or beyond those that have a color, are one group.
+
+    >>> found = grouped(["F"] * 12 + ["M"] * 11 + ["X"] * 2 + [None], MinCell(11))
+    >>> found.names, found.of_point[-2:].tolist()
+    (['F', 'M', 'other'], ['other', 'other'])
+    """
+    named = [UNKNOWN if value is None else value for value in values]
+    most = Counter(named).most_common()
+    shown = {name for name, count in most[:_GROUPS] if not cells.hides(count)}
+    of_point = np.array([name if name in shown else OTHER for name in named], dtype=object)
+    return Groups(of_point, [name for name, _ in Counter(of_point.tolist()).most_common()])
+
+
+def write_projector(folder: Path, sample: Sample) -> Path:
+    """Write the sample for ``tensorboard --logdir``, its static columns beside each vector; return the folder."""
+    header = list(sample.static)
+    rows = [[value or UNKNOWN for value in values] for values in zip(*sample.static.values(), strict=True)]
+    with staged_files(folder.parent, whole=(folder.name,)) as staged:
+        made = projector.write_projector(staged, {"patients": sample.vectors}, header, rows)
+        made.rename(staged / folder.name)
+    return folder
