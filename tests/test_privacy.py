@@ -24,7 +24,12 @@ from exmed_bert.synthetic import generate
 ID = "ZQXID"  # begins the id of each patient
 DATES = ("2019-02-17", "20190217", "2019-02-18", "20190218", "2025-11-03", "20251103")  # of one patient each
 TEXT = "JANEDOE77"  # typed where a code belongs
-PATIENT_LEVEL = {"d_train.pt", "d_val.pt", "predictions.parquet"}  # a user asks for these, by patient
+PATIENT_LEVEL = {
+    "d_train.pt",
+    "d_val.pt",
+    "predictions.parquet",
+    "embeddings.parquet",
+}  # a user asks for these, by patient
 
 RARE = "Q98.5"  # a code of one patient, which its model knows
 # What a model knows is part of it, and of the tables of all its codes (docs/PRIVACY.md).
@@ -42,6 +47,7 @@ STEPS = [
     "finetune --predict-only --model-dir {f}/tuned --input {i} --output-dir {f}/predicted",
     "report --input {i} --output-dir {f}/report",
     "analyze --model-dir {f}/model --dataset {f}/d_val.pt --output-dir {f}/novel --max-patients 50",
+    "embed --model-dir {f}/model --input {i} --output {f}/embeddings.parquet --map pca --projector",
 ]
 
 
