@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,17 @@ def test_generated_shards(memory: str, tmp_path: Path) -> None:
     for pattern in ("", "/*.parquet"):
         run(input=f"{memory}/in{pattern}", output=f"{memory}/out/d.pt")
         assert datasets(contents(f"{memory}/out")) == datasets(below(tmp_path / "out"))
+
+
+def test_the_end_of_generated_data_is_known_where_they_are_read(memory: str, tmp_path: Path) -> None:
+    until = date(date.today().year + 2, 12, 31)
+    settings = GenerateSettings(num_patients=300, output=tmp_path / "in" / "p", shards=1, end_date=until)
+    generate.run(Resolved(settings, {}))
+    put(tmp_path / "in" / "p", f"{memory}/in")
+    run(input=f"{memory}/in", output=tmp_path / "out" / "d.pt")
+    assert "after today" not in (tmp_path / "out" / "d.settings.json").read_text()
+    days = open_dataset(tmp_path / "out" / "d_train.pt").columns["visit_days"]
+    assert days.max() > (date.today() - date(1970, 1, 1)).days
 
 
 def test_joined_tables_are_copied_together(memory: str, tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ class Source:
         with TemporaryDirectory(prefix="exmed_bert_") as name, called_by_url(Path(name)):
             folder = Path(name)
             copies = tuple(self.stored.copy(file, folder) for file in self.files)
+            for file in self.stored.metas:
+                self.stored.copy(file, folder)
             urls = {self.stored.moved(file, folder): found.path for file, found in self.stored.files.items()}
             yield Source(tuple(self.stored.moved(path, folder) for path in self.paths), copies, urls=urls)
 

@@ -33,8 +33,14 @@ class Stored:
     digests: dict[Path, str] = field(default_factory=dict)
 
     def of(self, files: Iterable[Path]) -> "Stored":
-        """Return the same for some of the files."""
-        return Stored(self.root, self.given, {file: self.files[file] for file in files if file in self.files})
+        """Return the same for some of the files, with what the generator says beside them."""
+        kept = [file for file in files if file in self.files]
+        return Stored(self.root, self.given, {file: self.files[file] for file in (*kept, *self.metas)})
+
+    @property
+    def metas(self) -> list[Path]:
+        """The outlines of the generator's meta files."""
+        return [file for file in self.files if file.name.endswith(META)]
 
     def find(self, place: StorePath) -> tuple[list[Path], list[Path]]:
         """Add the files at a place, below it, or that match a pattern; the outlines are made by `outline`.
