@@ -7,19 +7,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from typer.testing import CliRunner
 
 from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
 from exmed_bert.console import InputError
 from exmed_bert.data.patient import NO_DAY, day_number
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.data.writers import Fields, write_patients
 from exmed_bert.reference import realistic as figures_of
-from exmed_bert.reference.tables import load
-from exmed_bert.synthetic.life import NEVER, first_events, log_hazard_ratios
+from exmed_bert.reference.tables import BAND_STARTS, load
+from exmed_bert.synthetic.conditions import prevalence_by_age
+from exmed_bert.synthetic.fitted import load_realistic
+from exmed_bert.synthetic.life import (
+    LASTING,
+    NEVER,
+    Early,
+    begins_within,
+    early_deaths,
+    first_events,
+    log_hazard_ratios,
+)
 from exmed_bert.synthetic.people import YEAR
 from exmed_bert.synthetic.population import BLOCK, generate_block
 from exmed_bert.synthetic.realistic import Drawn, draw, generator, lives
-from exmed_bert.synthetic.truth import DEATH, LONG_STAY, attainable, truth
+from exmed_bert.synthetic.truth import (
+    DEATH,
+    LONG_STAY,
+    Truth,
+    attainable,
+    conditions_of,
+    of_prolonged_stays,
+    truth,
+)
 
 TABLES = load()
 FIGURES = figures_of.load(TABLES)
@@ -233,12 +254,88 @@ def test_an_unknown_truth_is_refused(meta: dict[str, Any]) -> None:
 
 
 def test_the_tables_hazard_ratios_take_the_place_of_implied_ones() -> None:
-    from exmed_bert.synthetic.fitted import load_realistic
-
     ratios = log_hazard_ratios(TABLES, FIGURES, load_realistic(TABLES, FIGURES)[0])
     assert ratios[CODES.index("R73.03"), CODES.index("E11.9")] == pytest.approx(np.log(5.55))
     assert ratios[CODES.index("E03.9"), CODES.index("E55.9")] > 0.1, "an odds ratio alone"
     assert (ratios[:, [CODES.index("J06.9"), CODES.index("Z23")]] == 0).all(), "nothing begins once and stays"
+
+
+def test_an_endpoint_may_be_codes_that_begin_alike(meta: dict[str, Any]) -> None:
+    n, day = 1000, np.full(1000, day_number(date(2022, 3, 1)))
+    by_prefix, by_name = (truth(meta, codes, np.arange(n), day, 365) for codes in ("E11*", ["E11.9", "E11.65"]))
+    assert (by_prefix.risk == by_name.risk).all() and by_prefix.at_risk.any()
+    lasting = [code for code, kind in zip(CODES, TABLES.diagnoses.kinds, strict=True) if kind in LASTING]
+    assert len(lasting) > 30
+    for code in lasting:
+        assert CODES.index(code) in conditions_of(f"{code[:3]}*"), "each category holds conditions that last alone"
+    with pytest.raises(InputError, match=r"J\*: no known hazard"):
+        truth(meta, "J*", np.arange(n), day, 365)  # asthma, and colds
+
+
+def test_attainable_concordance_is_what_draws_show() -> None:
+    rng = np.random.default_rng(3)
+    hazard = np.repeat([0.05, 0.2, 0.8], 300)
+    known = Truth(np.ones(900, dtype=bool), hazard, np.full(900, 0.3), 730)
+    outcome, death = rng.exponential(1 / hazard), rng.exponential(1 / 0.3, 900)
+    time = np.where(outcome <= death, outcome, np.inf)
+    first = (time[:, None] < time) & (time[:, None] <= 730 / YEAR)
+    higher, same = hazard[:, None] > hazard, hazard[:, None] == hazard
+    found = known.attainable()
+    assert found["concordance"] == pytest.approx(
+        (first & higher).sum() / first.sum() + (first & same).sum() / 2 / first.sum(), abs=0.03
+    )
+    assert found["auroc"] > found["concordance"], "over two years those who have it late count as well"
+
+
+def test_the_truth_of_the_label_of_prolonged_stays(drawn: list[Drawn], meta: dict[str, Any]) -> None:
+    probability = of_prolonged_stays(meta, np.arange(BLOCKS * BLOCK))
+    prolonged = np.concatenate([one.prolonged for one in drawn])
+    assert prolonged.sum() == pytest.approx(probability.sum(), abs=3 * np.sqrt(probability.sum()))
+    assert prolonged[probability > 0.05].mean() > 3 * prolonged[probability < 0.02].mean()
+
+
+def test_conditions_begin_at_the_published_incidence() -> None:
+    fitted = load_realistic(TABLES, FIGURES)[0]
+    code, people = CODES.index("E11.9"), TABLES.demographics.people
+    share = prevalence_by_age(TABLES, fitted)[:, :, code]
+    new = begins_within(TABLES, FIGURES, fitted)[:, [code]] * share
+    cases, lived = (np.add.reduceat((x * people).sum(axis=1), BAND_STARTS) for x in (new, 5 * (1 - share + new / 2)))
+    assert (cases / lived)[1:] == pytest.approx(FIGURES.incidence[code, 1:])
+    assert (begins_within(TABLES, FIGURES, fitted)[:, CODES.index("I10")] == 0.25).all(), "no figure, so the estimate"
+
+
+def test_death_is_likely_soon_after_some_onsets(drawn: list[Drawn], meta: dict[str, Any]) -> None:
+    n = 20_000
+    early = Early(np.arange(n), np.full(n, 10), np.full(n, 10), np.full(n, 39), np.full(n, 1.5))
+    begin = np.where(np.arange(n) % 2, 0, 25)
+    day = early_deaths(np.random.default_rng(1), early, begin)
+    for since, days in ((0, 30), (25, 15)):
+        died = day[begin == since]
+        assert (died < NEVER).mean() == pytest.approx(-np.expm1(-1.5 * days / YEAR), abs=0.01)
+        assert died.min() >= max(since, 10) and died[died < NEVER].max() <= 39
+    one, failing = drawn[0], CODES.index("I50.9")
+    new = np.flatnonzero((one.life.onset[:, failing] > one.life.starts[0]) & (one.life.onset[:, failing] < NEVER))
+    onset = one.life.onset[new, failing]
+    soon, later = (truth(meta, DEATH, new, onset + days, 30) for days in (0, 400))
+    assert soon.hazard[soon.at_risk].mean() > 2 * later.hazard[later.at_risk].mean()
+
+
+def test_corrupted_dates_move_no_risk(tmp_path: Path) -> None:
+    """What benchmarks/corrupted_dates.py does with a million patients."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        import corrupted_dates as benchmark
+    chunks = [generate_block(SEED, block, 0.0, END, realistic=True).patients for block in range(8)]
+    paths, rng = (tmp_path / "clean.parquet", tmp_path / "corrupted.parquet"), np.random.default_rng(7)
+    write_patients(paths[0], chunks, Fields(periods=True))
+    write_patients(paths[1], (benchmark.corrupted(chunk, rng) for chunk in chunks), Fields(periods=True))
+    sources = [PatientInput((path,)) for path in paths]
+    clean, corrupted = (benchmark.risks(source.chunks(), ["I10", "F41.9", "death"]) for source in sources)
+    events = sum(len(chunk.events.codes) for chunk in chunks)
+    assert sources[1].summary.implausible_events.total() == pytest.approx(events / 100, rel=0.1)
+    for name, risk in clean.items():
+        assert risk.value > 0.005
+        assert abs(corrupted[name].value - risk.value) < 2 * risk.error, name
 
 
 def test_first_events_follow_piecewise_hazards() -> None:

@@ -11,16 +11,37 @@ from pathlib import Path
 import numpy as np
 
 from exmed_bert.reference.rows import Rows
-from exmed_bert.reference.tables import DIAGNOSES, FOLDER, OLDEST, SEX_MASKS, Tables
+from exmed_bert.reference.tables import BAND_STARTS, DIAGNOSES, FOLDER, OLDEST, SEX_MASKS, Tables
 
-HAZARD_RATIOS, LIFE_RATES, VISIT_RATES, DEPARTURES = (
+FILES = HAZARD_RATIOS, LIFE_RATES, VISIT_RATES, DEPARTURES, INCIDENCE, EARLY_DEATHS = (
     "hazard_ratios.csv",
     "life_rates.csv",
     "visit_rates.csv",
     "departures.csv",
+    "incidence.csv",
+    "early_deaths.csv",
 )
 DEATH = "death"  # the outcome, beside codes
+EARLY_AGE = 75  # years at the onset to which the rates of early deaths refer
 _SMOOTHING = 50
+
+
+@dataclass(frozen=True, eq=False)
+class EarlyDeaths:
+    """Deaths soon after an onset, in E periods, beside those that the hazard ratios of death give.
+
+    Attributes:
+        conditions: (E,) index of the condition.
+        first, last: (E,) days after the onset, both included.
+        rate: (E,) deaths per person-year of those whose condition began at `EARLY_AGE`.
+        per_decade: (E,) ratio of the rates of two who are ten years apart.
+    """
+
+    conditions: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    rate: np.ndarray
+    per_decade: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +53,8 @@ class Realistic:
         death: (ages, 2) deaths per person-year, smooth in age within the groups of the life table.
         death_group: (ages,) index of the life table's age group. death_rate: (groups, 2) as published.
         death_ratios: (K,) logarithm of the hazard ratio of death with a condition.
+        early: deaths soon after an onset.
+        incidence: (K, 4) new cases per person-year without the condition, by age band; NaN where none is published.
         onset_ratios: (K, K) logarithm of the hazard ratio of the onset of the second with the first; NaN without one.
         visit_group: (ages,) index of the age group of ``visits``. visits: (groups, 2) visits per person-year.
         digest: of the files.
@@ -42,6 +65,8 @@ class Realistic:
     death_group: np.ndarray
     death_rate: np.ndarray
     death_ratios: np.ndarray
+    early: EarlyDeaths
+    incidence: np.ndarray
     onset_ratios: np.ndarray
     visit_group: np.ndarray
     visits: np.ndarray
@@ -60,13 +85,15 @@ def load(tables: Tables, folder: Path = FOLDER) -> Realistic:
     death_group, death_rate = _by_age(folder / DEPARTURES, "per_100000_a_year", 100_000, only=DEATH)
     visit_group, visits = _by_age(folder / VISIT_RATES, "visits_per_100_people", 100)
     death_ratios, onset_ratios = _hazard_ratios(folder / HAZARD_RATIOS, tables.condition_codes)
-    read = (folder / name for name in (HAZARD_RATIOS, LIFE_RATES, VISIT_RATES, DEPARTURES))
+    read = (folder / name for name in FILES)
     return Realistic(
         rates=rates,
         death=_smooth(death_rate, death_group, tables.demographics.people),
         death_group=death_group,
         death_rate=death_rate,
         death_ratios=death_ratios,
+        early=_early_deaths(folder / EARLY_DEATHS, tables.condition_codes),
+        incidence=_incidence(folder / INCIDENCE, tables.condition_codes),
         onset_ratios=onset_ratios,
         visit_group=visit_group,
         visits=visits,
@@ -85,6 +112,26 @@ def _hazard_ratios(path: Path, codes: tuple[str, ...]) -> tuple[np.ndarray, np.n
         else:
             onset[condition, outcome] = ratio
     return death, onset
+
+
+def _early_deaths(path: Path, codes: tuple[str, ...]) -> EarlyDeaths:
+    rows, index = Rows(path), {code: i for i, code in enumerate(codes)}
+    return EarlyDeaths(
+        conditions=np.array(rows.each("condition", lambda code: rows.find(code, index, DIAGNOSES))),
+        first=np.array(rows.each("day_first", int)),
+        last=np.array(rows.each("day_last", int)),
+        rate=rows.numbers("deaths_a_year"),
+        per_decade=rows.numbers("per_decade"),
+    )
+
+
+def _incidence(path: Path, codes: tuple[str, ...]) -> np.ndarray:
+    rows, index = Rows(path), {code: i for i, code in enumerate(codes)}
+    conditions = rows.each("condition", lambda code: rows.find(code, index, DIAGNOSES))
+    bands = rows.each("age_first", lambda text: BAND_STARTS.index(int(text)))
+    found = np.full((len(codes), len(BAND_STARTS)), np.nan)
+    found[conditions, bands] = rows.numbers("new_per_1000_a_year") / 1000
+    return found
 
 
 def _by_age(path: Path, column: str, per: float, only: str | None = None) -> tuple[np.ndarray, np.ndarray]:

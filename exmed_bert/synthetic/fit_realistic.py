@@ -24,7 +24,7 @@ from exmed_bert.synthetic.conditions import correlation_root
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.fit import Values, errors_of
 from exmed_bert.synthetic.fitted import Fitted, Levels
-from exmed_bert.synthetic.life import NEVER, STEPS, base_hazard
+from exmed_bert.synthetic.life import NEVER, STEPS, ages_in_step, base_hazard
 from exmed_bert.synthetic.people import YEAR
 from exmed_bert.synthetic.population import BLOCK, columns_of, novel_codes
 from exmed_bert.synthetic.realistic import Drawn, draw, generator, middle_ages
@@ -58,16 +58,23 @@ class _Sums:
         """Count patients in who are all observed from the beginning to the end or to their death."""
         people, life = drawn.people, drawn.life
         base = base_hazard(people, tables, figures, fitted)
+        death = drawn.observation.death
         for step in range(STEPS):
-            alive = drawn.observation.death >= life.starts[step]
+            alive = death >= life.starts[step]
             waiting = alive[:, None] & ~life.present(step)
             for row, hazard in enumerate((life.hazard[step], base)):
                 np.add.at(self.onset[row].transpose(1, 2, 0), (people.bands, people.sexes), hazard * waiting)
-            ages = ((life.starts[step] - people.birth_days) // YEAR).astype(np.int64).clip(0, len(figures.death) - 1)
-            group = figures.death_group[ages], people.sexes
-            np.add.at(self.death[0], group, life.death_hazard[step] * alive)
-            np.add.at(self.death[1], group, figures.death[ages, people.sexes] * alive)
+            born = people.birth_days < life.starts[step + 1]
+            lived = (np.minimum(death, life.starts[step + 1]) - life.starts[step]).clip(0) * born / YEAR
+            group = figures.death_group[ages_in_step(people, life.starts, step)[1]], people.sexes
+            np.add.at(self.death[0], group, life.death_hazard[step] * lived)
+            np.add.at(self.death[1], group, figures.death_rate[group] * lived)
             self.stay += (life.stay_hazard[step] @ alive, figures.rates["stays_per_person_year"] * alive.sum())
+        early = life.early
+        until = np.minimum(np.minimum(death[early.patients], life.starts[-1]), early.last + 1)
+        lived = (until - early.first).clip(0) / YEAR
+        ages = ((early.first - people.birth_days[early.patients]) / YEAR).astype(np.int64)
+        np.add.at(self.death[0], (figures.death_group[ages], people.sexes[early.patients]), early.hazard * lived)
         key = drawn.diagnoses.patients << 24 | drawn.diagnoses.days
         visitor = drawn.diagnoses.patients[first_of_run(key)]
         group = figures.visit_group[middle_ages(people)]

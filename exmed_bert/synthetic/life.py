@@ -1,8 +1,9 @@
 """What happens to realistic patients, observed or not: onsets of conditions, hospital stays, death, by known hazards.
 
 The five years go in half-year steps. A condition that is not there yet begins within a step at a hazard that depends
-on age, sex and the conditions present at the beginning of the step; so do death and stays in hospital. What a record
-shows of a life is cut out of it by `observation`.
+on age, sex and the conditions present at the beginning of the step; so do death and stays in hospital. Soon after some
+onsets death is more likely from that day on, whatever the step. What a record shows of a life is cut out of it by
+`observation`.
 """
 
 import functools
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exmed_bert.reference.realistic import Realistic
+from exmed_bert.reference.realistic import EARLY_AGE, Realistic
 from exmed_bert.reference.tables import BAND_STARTS, OLDEST, Tables
 from exmed_bert.synthetic.conditions import RECURRING, UNCODED, correlation_root, prevalence_by_age
 from exmed_bert.synthetic.events import Events
@@ -21,8 +22,29 @@ STEPS = 10  # half-years
 LASTING = ("chronic", "status")  # kinds that begin once and stay
 NEVER = np.iinfo(np.int64).max
 _STRONGEST = np.log(30.0)  # of a patient's relative hazard
+_MOST_NEW = 0.9  # of those with a condition within the five years
 _NO_WAY_BACK = -30.0  # log hazard ratio of a condition that has ended in another
 _CENTERS = (9, 31, 54, 75)  # years of age, of the bands
+
+
+@dataclass(frozen=True, eq=False)
+class Early:
+    """M periods soon after an onset in which a patient is more likely to die.
+
+    Attributes:
+        patients: (M,) index of the patient.
+        onset, first, last: (M,) days of the onset, and of the beginning and the end of the period, both included.
+        hazard: (M,) further deaths per year.
+    """
+
+    patients: np.ndarray
+    onset: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    hazard: np.ndarray
+
+    def __getitem__(self, which: np.ndarray) -> "Early":
+        return Early(*(values[which] for values in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +57,9 @@ class Life:
         onset: (N, K) first day; the first day of the window where it began before, `NEVER` without it.
         starts: (STEPS + 1,) first day of each step, and the day after the last.
         hazard: (STEPS, N, K) onsets per year, whether or not the condition is there already.
-        death_hazard: (STEPS, N) deaths per year. stay_hazard: (STEPS, N) stays in hospital per year.
+        death_hazard: (STEPS, N) deaths per year, those of ``early`` not counted.
+        stay_hazard: (STEPS, N) stays in hospital per year.
+        early: deaths soon after an onset.
     """
 
     has: np.ndarray
@@ -45,6 +69,7 @@ class Life:
     hazard: np.ndarray
     death_hazard: np.ndarray
     stay_hazard: np.ndarray
+    early: Early
 
     def present(self, step: int) -> np.ndarray:
         """Return who has which condition at the beginning of a step, (N, K) bool."""
@@ -64,13 +89,13 @@ def draw_life(
     """Draw the conditions that are there at the beginning, as in `conditions`, then those that begin.
 
     ``days`` are two (N, K) arrays, the first and the last day on which a patient can have a code. Of those who have a
-    lasting condition within five years the tables' share begins within them.
+    lasting condition within five years a share begins within them: that of the published incidence, else the tables'.
     """
     from scipy.special import ndtr  # imported here to keep --help fast
 
     lasting = np.isin(tables.diagnoses.kinds, LASTING)
     share = prevalence_by_age(tables, fitted)[people.ages, people.sexes]  # (N, K)
-    new = figures.rates["begins_within_five_years"] * share
+    new = begins_within(tables, figures, fitted)[people.ages] * share
     at_first = np.where(lasting, share - new, share)
     recurring = np.isin(tables.diagnoses.kinds, RECURRING)
     exposure = np.where(recurring, people.observed_share(window)[:, None], 1)
@@ -110,15 +135,45 @@ def draw_life(
         starts,
         hazard,
         *_consequences(people, onset, starts, tables, figures, levels),
+        _early(people, onset, window, figures),
     )
 
 
 def base_hazard(people: People, tables: Tables, figures: Realistic, fitted: Fitted) -> np.ndarray:
     """Return the hazard at which lasting conditions begin in people of the same age and sex, per year, (N, K)."""
     share = prevalence_by_age(tables, fitted)[people.ages, people.sexes]
-    new = figures.rates["begins_within_five_years"] * share
+    new = begins_within(tables, figures, fitted)[people.ages] * share
     hazard = -np.log1p(-(new / (1 - share + new)).clip(0, 0.9)) / YEARS_OBSERVED
     return np.where(np.isin(tables.diagnoses.kinds, LASTING), hazard, 0)
+
+
+@functools.lru_cache(maxsize=4)
+def begins_within(tables: Tables, figures: Realistic, fitted: Fitted) -> np.ndarray:
+    """Return the share of those with a condition at some time within the five years in whom it begins then, (ages, K).
+
+    With a published incidence r those are 5 r of the people without the condition, who on average are what is left of
+    all after half of the new cases.
+    """
+    default = figures.rates["begins_within_five_years"]
+    people = tables.demographics.people  # (ages, 2)
+    share = prevalence_by_age(tables, fitted)  # (ages, 2, K)
+    cases = np.add.reduceat((share * people[:, :, None]).sum(axis=1), BAND_STARTS)  # (4, K)
+    free = np.add.reduceat(((1 - share) * people[:, :, None]).sum(axis=1), BAND_STARTS)
+    times = YEARS_OBSERVED * figures.incidence.T
+    wanted = times * free / (cases * (1 - times / 2)).clip(1e-9)
+    of_band = np.where(np.isnan(wanted), default, wanted.clip(max=_MOST_NEW))
+    return np.repeat(of_band, np.diff([*BAND_STARTS, OLDEST + 1]), axis=0)
+
+
+def _early(people: People, onset: np.ndarray, window: Window, figures: Realistic) -> Early:
+    """Return the periods after onsets within the window; when the others began is not known."""
+    early = figures.early
+    began = onset[:, early.conditions]
+    patients, period = np.nonzero((began > window.start) & (began < NEVER))
+    day = began[patients, period]
+    decades = ((day - people.birth_days[patients]) / YEAR - EARLY_AGE) / 10
+    hazard = early.rate[period] * early.per_decade[period] ** decades
+    return Early(patients, day, day + early.first[period], day + early.last[period], hazard)
 
 
 def _close(relative: np.ndarray, present: np.ndarray, tables: Tables) -> None:
@@ -138,14 +193,29 @@ def _consequences(
     )
     death, stays = np.empty((STEPS, len(people))), np.empty((STEPS, len(people)))
     for step in range(STEPS):
-        age = ((starts[step] - people.birth_days) / YEAR).clip(0)
-        years = age.astype(np.int64).clip(max=OLDEST)
+        age, years = ages_in_step(people, starts, step)
         log_ratio = (onset <= starts[step]) @ weights.T  # (N, 2)
         relative = np.exp(log_ratio[:, 0].clip(max=_STRONGEST)) / levels.death[figures.death_group[years], people.sexes]
         death[step] = figures.death[years, people.sexes] * relative
         of_age = np.exp(stay.decade_of_age_over_40 * (age - 40).clip(0) / 10 + log_ratio[:, 1])
         stays[step] = figures.rates["stays_per_person_year"] * of_age / levels.stay
     return death, stays
+
+
+def ages_in_step(people: People, starts: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ages in the middle of a step, (N,) each: in years, and in whole years as an index of tables."""
+    age = (((starts[step] + starts[step + 1]) / 2 - people.birth_days) / YEAR).clip(0)
+    return age, age.astype(np.int64).clip(max=OLDEST)
+
+
+def early_deaths(rng: np.random.Generator, early: Early, begin: np.ndarray) -> np.ndarray:
+    """Draw the days of deaths soon after an onset, (N,), from ``begin`` (N,) on; `NEVER` for all others."""
+    day = np.maximum(early.first, begin[early.patients])
+    day = day + (rng.standard_exponential(len(day)) / early.hazard * YEAR).clip(max=YEAR * 100).astype(np.int64)
+    death = np.full(len(begin), NEVER)
+    soon = day <= early.last
+    np.minimum.at(death, early.patients[soon], day[soon])
+    return death
 
 
 def first_events(rng: np.random.Generator, hazard: np.ndarray, starts: np.ndarray, begin: np.ndarray) -> np.ndarray:

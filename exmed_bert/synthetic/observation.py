@@ -7,7 +7,7 @@ import numpy as np
 from exmed_bert.data.patient import NO_DAY
 from exmed_bert.reference.realistic import Realistic
 from exmed_bert.synthetic.events import Events
-from exmed_bert.synthetic.life import NEVER, Life, Stays, first_events
+from exmed_bert.synthetic.life import NEVER, Life, Stays, early_deaths, first_events
 from exmed_bert.synthetic.people import YEAR, YEARS_OBSERVED, YOUNGEST, People, Window
 
 
@@ -60,6 +60,7 @@ def draw_observation(
     leaves = rng.standard_exponential(n) * (YEAR / rate if rate else np.inf)
     end = np.minimum(start + leaves.clip(max=window.end - window.start), window.end).astype(np.int64)
     death = first_events(rng, life.death_hazard, life.starts, start)
+    death = np.minimum(death, early_deaths(rng, life.early, start))
     death = np.where(death <= end, death, NEVER)
     return Observation(start, np.minimum(end, death), death)
 

@@ -191,18 +191,19 @@ def _therapies(
     days = np.where(together[users.patients, None] & (refill > 0), np.maximum(common, begin[:, None] + 15), days)
     taken = (days >= begin[:, None]) & (days <= stop[:, None])
     if persistence is not None:
-        taken &= _taking(rng, days - begin[:, None], persistence)
+        taken &= _taking(rng, days - begin[:, None], interval, persistence)
     user, fill = np.nonzero(taken)
     return Events(users.patients[user], users.drugs[user], days[user, fill])
 
 
-def _taking(rng: np.random.Generator, since: np.ndarray, persistence: Persistence) -> np.ndarray:
+def _taking(rng: np.random.Generator, since: np.ndarray, interval: np.ndarray, persistence: Persistence) -> np.ndarray:
     """Return whether a therapy is being taken ``since`` (M, F) days after its begin: it stops and begins again.
 
-    Both at constant rates; a share of the therapies stops at the first fill.
+    Both at constant rates; a share of the therapies stops at the first fill, and none between that and the second,
+    which comes after an ``interval`` (M,).
     """
     stopping, restarting = (-np.log1p(-share) / YEAR for share in (persistence.stopping, persistence.restarting))
-    taking, turn = since >= 0, rng.standard_exponential(len(since)) / stopping
+    taking, turn = since >= 0, interval + TOGETHER_EVERY + rng.standard_exponential(len(since)) / stopping
     turn[rng.random(len(since)) < persistence.never_refilled] = 0
     for cycle in range(2 * MOST_STOPS - 1):
         taking ^= since > turn[:, None]

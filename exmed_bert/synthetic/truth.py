@@ -6,6 +6,7 @@ condition since before the first day of the five years is not, but may not have 
 `Truth.at_risk`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +24,7 @@ from exmed_bert.synthetic.population import BLOCK
 from exmed_bert.synthetic.realistic import generator, lives
 
 DEATH, LONG_STAY = "death", "plos"  # outcomes beside the codes of lasting conditions
+_TIMES = 50  # within the horizon, at which concordance is looked at
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,51 @@ class Truth:
 
     Attributes:
         at_risk: (P,) bool, alive and without the outcome on the day.
-        hazard: (P,) per year on the day, of those at risk; 0 for the others.
-        risk: (P,) probability of the outcome within the horizon and before death, with the conditions of the day:
-            that further conditions may begin within the horizon and raise it is left out.
+        hazard: (P,) of the outcome per year on the day, 0 for those not at risk; of death the mean within the horizon.
+        death: (P,) mean hazard of death within the horizon, 0 for those not at risk.
+        horizon_days: the horizon.
     """
 
     at_risk: np.ndarray
     hazard: np.ndarray
-    risk: np.ndarray
+    death: np.ndarray
+    horizon_days: int
+
+    @property
+    def risk(self) -> np.ndarray:
+        """(P,) probability of the outcome within the horizon and before death, with the conditions of the day.
+
+        That further conditions may begin within the horizon and raise it is left out.
+        """
+        return self.within(self.horizon_days)
+
+    def within(self, days: float) -> np.ndarray:
+        """Return the probability of the outcome within so many days and before death, (P,)."""
+        both = self.hazard + self.death
+        return self.hazard / both.clip(1e-12) * -np.expm1(-both * days / YEAR)
+
+    def attainable(self) -> dict[str, float]:
+        """Return what nobody can beat on average in those at risk: AUROC, Brier score and concordance."""
+        kept = self.at_risk
+        own = Truth(kept[kept], self.hazard[kept], self.death[kept], self.horizon_days)
+        return {**attainable(own.risk), "concordance": own._concordance()}
+
+    def _concordance(self) -> float:
+        """Return the probability that of two patients the one with the higher risk has the outcome first.
+
+        Among pairs of which one has it within the horizon; who dies without it never has it.
+        """
+        order = np.argsort(self.risk, kind="stable")
+        _, group = np.unique(self.risk[order], return_inverse=True)
+        times = np.linspace(0, self.horizon_days, _TIMES + 1)
+        right = pairs = 0.0
+        for begin, end in itertools.pairwise(times):
+            happens = (self.within(end) - self.within(begin))[order]
+            later = 1 - self.within((begin + end) / 2)[order]
+            of_group = np.bincount(group, later)
+            lower = (np.cumsum(of_group) - of_group / 2)[group] - later / 2  # a tie is half right; nobody is two
+            right, pairs = right + happens @ lower, pairs + happens @ (later.sum() - later)
+        return float(right / pairs) if pairs > 0 else float("nan")
 
 
 def truth(
@@ -48,7 +87,8 @@ def truth(
 
     Args:
         meta: content of the population's meta file.
-        outcome: `DEATH`, `LONG_STAY`, or the codes of an endpoint: the first onset of any of them counts.
+        outcome: `DEATH`, `LONG_STAY`, or the codes of an endpoint, of which the first onset of any counts; ``E11*``
+            stands for all codes that begin so.
         patients: (P,) int, their ids; a patient may be there several times.
         days: (P,) days since 1970-01-01 within the five years.
         horizon_days: from the day on.
@@ -57,9 +97,9 @@ def truth(
         InputError: the patients are not realistic ones of these tables, or the outcome has no known hazard.
     """
     end_date = _check(meta)
-    columns = _columns(outcome)
+    columns = conditions_of(outcome)
     n = len(patients)
-    at_risk, hazard, dying = np.zeros(n, dtype=bool), np.zeros(n), np.zeros(n)
+    at_risk, hazard, death = np.zeros(n, dtype=bool), np.zeros(n), np.zeros(n)
     blocks = patients // BLOCK
     for block in np.unique(blocks).tolist():
         own = np.flatnonzero(blocks == block)
@@ -67,18 +107,33 @@ def truth(
         _, life, observation = lives(generator(meta["seed"], block), BLOCK, end_date, load())
         step = (np.searchsorted(life.starts, day, side="right") - 1).clip(0, STEPS - 1)
         at_risk[own] = observation.death[row] > day
-        dying[own] = life.death_hazard[step, row]
+        death[own] = life.death_hazard[step, row] + _early(life, row, day, horizon_days)
         if outcome == DEATH:
-            hazard[own] = dying[own]
+            hazard[own] = death[own]
         elif outcome == LONG_STAY:
             hazard[own] = life.stay_hazard[step, row] * _long_share()
         else:
             at_risk[own] &= (life.onset[row][:, columns] > day[:, None]).all(axis=1)
             hazard[own] = _onset_hazard(life, step, row, columns)
-    hazard *= at_risk
-    both = hazard if outcome == DEATH else hazard + dying
-    years = horizon_days / YEAR
-    return Truth(at_risk, hazard, hazard / both.clip(1e-12) * -np.expm1(-both * years))
+    return Truth(at_risk, hazard * at_risk, death * at_risk * (outcome != DEATH), horizon_days)
+
+
+def of_prolonged_stays(meta: Mapping[str, Any], patients: np.ndarray) -> np.ndarray:
+    """Return the probability with which a long stay began while each patient was observed, (P,): that of ``had_plos``.
+
+    Raises:
+        InputError: the patients are not realistic ones of these tables.
+    """
+    end_date = _check(meta)
+    expected = np.zeros(len(patients))
+    blocks = patients // BLOCK
+    for block in np.unique(blocks).tolist():
+        own = np.flatnonzero(blocks == block)
+        _, life, observation = lives(generator(meta["seed"], block), BLOCK, end_date, load())
+        first, last = observation.start, np.minimum(observation.end + 1, life.starts[-1])
+        years = (np.minimum(last, life.starts[1:, None]) - np.maximum(first, life.starts[:-1, None])).clip(0) / YEAR
+        expected[own] = (life.stay_hazard * years).sum(axis=0)[patients[own] - block * BLOCK]
+    return -np.expm1(-expected * _long_share())
 
 
 def attainable(risk: np.ndarray) -> dict[str, float]:
@@ -109,17 +164,40 @@ def _check(meta: Mapping[str, Any]) -> date:
     return date.fromisoformat(meta["options"]["end_date"])
 
 
-def _columns(outcome: str | Sequence[str]) -> np.ndarray:
-    """Return the columns of the outcome's codes; none for an outcome that is no code."""
+def conditions_of(outcome: str | Sequence[str]) -> np.ndarray:
+    """Return the indices of the outcome's conditions, (C,); none for `DEATH` and `LONG_STAY`.
+
+    Raises:
+        InputError: to one of its codes belongs no condition, or one whose hazard is not known.
+    """
     if outcome in (DEATH, LONG_STAY):
         return np.zeros(0, dtype=np.int64)
     diagnoses = load().diagnoses
-    known = {code: i for i, code in enumerate(diagnoses.codes) if diagnoses.kinds[i] in LASTING}
     names = [outcome] if isinstance(outcome, str) else list(outcome)
-    if not names or (missing := [name for name in names if name not in known]):
-        which = ", ".join(missing) if names else "no code"
+    found = {name: [i for i, code in enumerate(diagnoses.codes) if _belongs(code, name)] for name in names}
+    unknown = [name for name, own in found.items() if not own or not np.isin(diagnoses.kinds[own], LASTING).all()]
+    if unknown or not names:
+        which = ", ".join(unknown) or "no code"
         raise InputError(f"{which}: no known hazard, expected codes of lasting conditions")
-    return np.array([known[name] for name in names])
+    return np.unique(np.concatenate(list(found.values())))
+
+
+def _belongs(code: str, name: str) -> bool:
+    """Return whether a code is the one named, or begins as one that ends in ``*``."""
+    return code.replace(".", "").startswith(name[:-1].replace(".", "")) if name.endswith("*") else code == name
+
+
+def _early(life: Life, row: np.ndarray, day: np.ndarray, horizon_days: int) -> np.ndarray:
+    """Return the mean hazard within the horizon of deaths soon after an onset up to the day, (P,) per year."""
+    early, mean = life.early, np.zeros(len(row))
+    place = np.argsort(row, kind="stable")  # a patient may be there several times
+    first, last = (np.searchsorted(row[place], early.patients, side=side) for side in ("left", "right"))
+    period = np.repeat(np.arange(len(first)), last - first)
+    own = place[np.concatenate([np.arange(0), *map(np.arange, first, last)])]
+    begun = early.onset[period] <= day[own]
+    within = np.minimum(early.last[period], day[own] + horizon_days) - np.maximum(early.first[period], day[own]) + 1
+    np.add.at(mean, own, early.hazard[period] * begun * within.clip(0) / max(horizon_days, 1))
+    return mean
 
 
 def _onset_hazard(life: Life, step: np.ndarray, row: np.ndarray, columns: np.ndarray) -> np.ndarray:
