@@ -15,8 +15,8 @@ from common import HEADER, RESULTS, ROOT, Measurement, shown
 
 NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
 LONG = (
-    *("pretraining", "scaling", "population", "generation_at_size", "learnability", "novel_codes"),
-    *("finetuning", "step_parts", "ingestion", "vocabulary", "kills", "censoring"),
+    *("pretraining", "scaling", "population", "fidelity", "generation_at_size", "learnability", "novel_codes"),
+    *("finetuning", "step_parts", "ingestion", "vocabulary", "kills", "censoring", "corrupted_dates"),
 )
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"

@@ -5,6 +5,7 @@
 Each repetition runs `bash scripts/train_on_synthetic_data.sh 1000 0.01 50 42` in a fresh copy of the project, in the
 environment of this process, so that nothing is installed. Training is disturbed by other processes more than the other
 benchmarks are; the load average stands before each run.
+The patients are those of the guide, bounded ones.
 """
 
 import os

@@ -1,6 +1,8 @@
 """Measure whole processes as a user starts them: generating 10,000 patients, and the answer to --help.
 
 python benchmarks/generation.py
+
+The patients are the bounded ones, so that the time compares with earlier ones; `generation_at_size` has both kinds.
 """
 
 import tempfile

@@ -8,6 +8,7 @@ at a random moment or while it writes a checkpoint, evaluates or writes its mode
 that has imported everything, so that a kill takes about a second. Of two processes a random one is killed, and the
 other one stopped as a launcher does. Then the run is left to its end, and its weights are compared bit by bit. MLflow
 has no part in it. Ctrl-C ends it with the kills until then.
+Which patients these are plays no part; they are bounded ones.
 """
 
 import argparse

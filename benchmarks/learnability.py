@@ -3,10 +3,10 @@
     python benchmarks/learnability.py            # 25,000 patients, about 20 minutes
     python benchmarks/learnability.py --quick    # a check of the program itself, about two minutes, keeps no results
 
-Patients are generated (seed 42), converted and pretrained on by the project itself. Every predictor answers for the
-same positions of the same validation patients: those that the fixed validation masks choose and that show MASK (the
-masks leave a tenth of the chosen codes in sight, and put a random code in place of another tenth). Each predictor is
-told the kind of the hidden code, diagnosis or drug, and
+Realistic patients are generated (seed 42), converted and pretrained on by the project itself. Every predictor answers
+for the same positions of the same validation patients: those that the fixed validation masks choose and that show MASK
+(the masks leave a tenth of the chosen codes in sight, and put a random code in place of another tenth). Each predictor
+is told the kind of the hidden code, diagnosis or drug, and
 
 * frequency: the patient's age and sex, and nothing else;
 * copy: the codes that the patient's masked history shows; it names the most frequent of the kind;
@@ -41,7 +41,7 @@ from exmed_bert.data.vocabulary import ORIGINAL_ENTITIES, SPECIAL_TOKENS
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.settings import ConvertSettings
 
-MAX_LENGTH = 80  # codes; hardly a patient has more
+MAX_LENGTH = 80  # codes; of longer histories the latest visits count
 MODEL = {
     "train-batch-size": 64,
     "hidden-size": 64,
@@ -280,7 +280,7 @@ def pretrain(train: Path, val: Path, folder: Path, epochs: int) -> dict[str, flo
 
 def measure_all(folder: Path, patients: int, epochs: int) -> list[Measurement]:
     """Make the data, fit and train the predictors, and return all figures."""
-    people = generate(folder / "patients.jsonl", patients)
+    people = generate(folder / "patients.jsonl", patients, options=("--realistic",))
     made = convert(ConvertSettings(input=people, output=folder / "data.pt", max_length=MAX_LENGTH))
     train, val = made.datasets["train"], made.datasets["val"]
     size = len(train.info.vocabulary)

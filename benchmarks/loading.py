@@ -6,6 +6,7 @@ A repetition is an epoch of the training data in a new order with new masks, in 
 is not counted. "In training" are the sampler's batches of similar length, "at random" any 256 patients together.
 The start of an epoch is opening a dataset of a million patients (those of the first one, repeated), deciding the order
 and making the first batch.
+The patients are the bounded ones, so that figures compare with earlier ones.
 """
 
 import tempfile

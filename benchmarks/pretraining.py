@@ -9,6 +9,7 @@ checkpoints are left out, and so is the last epoch, which ends with both. Theirs
 BertForMaskedLM: patients in random order, padded to the longest of the batch, sdpa attention, AdamW, clipping, a linear
 schedule. Both see the same patients, the same sizes and the same vocabulary; theirs embeds the code alone. After each
 epoch of ours comes one of theirs; the first of each does not count. Tokens are real ones, padding does not count.
+The patients are the bounded ones, so that figures compare with earlier ones.
 
 MFU is the share of the peak: a token costs 3 * (layers * (2 * (4 h^2 + 2 h f) + 4 h L) + 2 m (h^2 + h V)) operations
 (a multiplication and an addition each count; backward costs twice forward), where L is the length that the average

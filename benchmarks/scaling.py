@@ -6,6 +6,7 @@ Of generation, conversion and opening with patients, workers and shards; of trai
     python benchmarks/scaling.py --patients 10000000            # half an hour, 10 GB; --population saves a third
 
 `scaling_population` and `scaling_epoch` say what a figure is.
+The patients are the bounded ones, so that figures compare with earlier ones.
 """
 
 import argparse

@@ -6,6 +6,7 @@
 Pretraining of the demonstration's sizes runs in a process of its own, epoch after epoch, with an evaluation and a
 checkpoint every 100 steps, until it is stopped by Ctrl-C. It is looked at every second. The first fifth, in which it
 starts, does not count. MLflow's database grows with what is written to it, so its growth is that of a metric.
+The patients are the bounded ones, so that figures compare with earlier ones.
 """
 
 import argparse

@@ -14,6 +14,7 @@ the plain one.
 Where other processes take part, the seconds on the processor say more than those on the clock.
 
 What saves less than a twentieth is not worth its code.
+The patients are the bounded ones, so that figures compare with earlier ones.
 """
 
 import argparse
