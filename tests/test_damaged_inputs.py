@@ -13,6 +13,7 @@ from exmed_bert.config import read_config
 from exmed_bert.console import InputError, shortened
 from exmed_bert.data.convert import convert
 from exmed_bert.data.gzipped import check_gzip
+from exmed_bert.data.parquet_footer import rows_and_values
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.settings import ConvertSettings
 
@@ -87,6 +88,25 @@ def test_damaged_parquet_is_one_line(tmp_path: Path, damage: str) -> None:
     if damage == "cut":
         path.write_bytes(content[:-20])
     with pytest.raises(InputError, match=re.escape(str(path))):
+        read(path)
+
+
+def test_a_column_that_contradicts_itself_does_not_end_the_process(tmp_path: Path) -> None:
+    # Arrow's metadata of such a column throws what Python cannot catch.
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(PEOPLE), path)
+    held = parquet.read_metadata(path)
+    columns = [held.row_group(0).column(i).num_values for i in range(held.num_columns)]
+    assert rows_and_values(path) == (len(PEOPLE), sum(columns))
+    optional, required = (b"\x35" + kind + b"\x18\x09diagnoses" for kind in (b"\x02", b"\x00"))
+    content = path.read_bytes()
+    assert content.count(optional) == 1
+    path.write_bytes(content.replace(optional, required))
+    assert rows_and_values(path) == (len(PEOPLE), sum(columns))
+    with pytest.raises(InputError, match=r"p\.parquet: is no Parquet file, or is damaged: .*histogram"):
         read(path)
 
 

@@ -147,7 +147,7 @@ def _read_columns(path: Path) -> dict[str, list[Any]]:
     try:
         if path.name.lower().endswith(".parquet"):
             names = _columns(path, pyarrow.parquet.read_schema(path).names)
-            table = pyarrow.parquet.read_table(path, columns=list(names.values()))
+            table = pyarrow.parquet.read_table(path, columns=list(names.values()), page_checksum_verification=True)
         else:
             with pyarrow.csv.open_csv(path) as reader:
                 names = _columns(path, reader.schema.names)

@@ -15,6 +15,7 @@ from typing import Any
 
 from exmed_bert.console import InputError
 from exmed_bert.data.gzipped import NO_GZIP, check_unpacked
+from exmed_bert.data.parquet_footer import rows_and_values
 
 LONGEST_LINE = 2**29  # bytes
 PARQUET_VALUES = 2**25  # that any Parquet file may hold; larger ones up to so many per byte:
@@ -83,20 +84,15 @@ def check_parquet(paths: Iterable[Path], per_byte: int = _PER_BYTE) -> None:
 
 @lru_cache(maxsize=4096)
 def _check_parquet(path: Path, size: int, changed: int, per_byte: int) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        held = pyarrow.parquet.read_metadata(path)
-        groups = [held.row_group(number) for number in range(held.num_row_groups)]
-        values = sum(group.column(i).num_values for group in groups for i in range(held.num_columns))
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
+        held = rows_and_values(path)
+    except OSError:
+        held = None
+    if held is None:
         return  # what is wrong with it is said where it is read
     most = max(PARQUET_VALUES, per_byte * size)
-    if max(values, held.num_rows) > most:
-        raise InputError(
-            f"{path}: says to hold {max(values, held.num_rows):,} values in {size:,} bytes, expected at most {most:,}"
-        )
+    if max(held) > most:
+        raise InputError(f"{path}: says to hold {max(held):,} values in {size:,} bytes, expected at most {most:,}")
 
 
 def check_archive(path: Path) -> None:

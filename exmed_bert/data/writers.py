@@ -145,7 +145,7 @@ def _write_parquet(path: Path, pieces: Iterator[tuple[PatientColumns, Fields]]) 
     try:
         for table in _row_groups(_arrow_table(columns, fields) for columns, fields in pieces):
             if writer is None:
-                writer = pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
+                writer = pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True)
             writer.write_table(table, row_group_size=_ROW_GROUP)
     finally:
         if writer is not None:

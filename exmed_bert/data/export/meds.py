@@ -164,7 +164,11 @@ class _Dataset:
             return
         row = int(first[counts > 1].min())
         second = int(np.flatnonzero(subjects == subjects[row])[1])
-        listed = pyarrow.parquet.read_table(self._folder / SUBJECT_IDS).slice(second, 1).to_pylist()[0]
+        listed = (
+            pyarrow.parquet.read_table(self._folder / SUBJECT_IDS, page_checksum_verification=True)
+            .slice(second, 1)
+            .to_pylist()[0]
+        )
         patient_id = listed["subject_id"] if listed["patient_id"] is None else listed["patient_id"]
         raise InputError(
             f"patient_id {patient_id!r}: is that of patient {row + 1} of the input and of patient {second + 1}, "
@@ -384,10 +388,12 @@ class _List:
     def _write(self, table: pyarrow.Table) -> None:
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pyarrow.parquet.ParquetWriter(self._path, self._schema, compression=_COMPRESSION)
+            self._writer = pyarrow.parquet.ParquetWriter(
+                self._path, self._schema, compression=_COMPRESSION, write_page_checksum=True
+            )
         self._writer.write_table(table.combine_chunks(), row_group_size=_SHARD)
 
 
 def _write(path: Path, table: pyarrow.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(table, path, compression=_COMPRESSION)
+    pyarrow.parquet.write_table(table, path, compression=_COMPRESSION, write_page_checksum=True)

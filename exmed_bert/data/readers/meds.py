@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exmed_bert.codes import code_system
 from exmed_bert.console import InputError, OptionError, shown
-from exmed_bert.data.database import connect, name, quoted
+from exmed_bert.data.database import connect, file_list, name, quoted
 from exmed_bert.data.export.meds_codes import PERIODS, PROLONGED_STAY, static_prefix
 from exmed_bert.data.export.provenance import SUBJECT_IDS, read_provenance
 from exmed_bert.data.readers.base import Origin, Reading
@@ -300,9 +300,8 @@ def _written_ids(source: Source) -> list[Path]:
 
 def _are_apart(files: Sequence[Path], whole: bool) -> bool:
     """Tell whether each patient is in one file only; files that are not ``whole`` are known by their ends alone."""
-    ranges = [_range_of_subjects(file) for file in files]
-    known = sorted(one for one in ranges if one is not None)
-    if len(known) == len(files) and all(before[1] < after[0] for before, after in pairwise(known)):
+    ranges = _ranges_of_subjects(files)
+    if ranges is not None and all(before[1] < after[0] for before, after in pairwise(sorted(ranges))):
         return True
     if not whole:
         return False
@@ -321,20 +320,27 @@ def _distinct_subjects(data: Table) -> str:
     return f"SELECT DISTINCT {subject}::VARCHAR AS subject FROM {data.sql}"
 
 
-def _range_of_subjects(file: Path) -> tuple[int, int] | None:
-    """Return the least and the greatest id in a file, None where its end does not tell."""
-    import pyarrow
-    import pyarrow.parquet
+def _ranges_of_subjects(files: Sequence[Path]) -> list[tuple[int, int]] | None:
+    """Return the least and the greatest id in each file; None where their ends do not tell."""
+    import duckdb
 
+    db = connect(files, threads=1)
     try:
-        metadata = pyarrow.parquet.ParquetFile(file).metadata
-    except (OSError, pyarrow.ArrowException):
+        said = db.execute(
+            "SELECT file_name, lower(path_in_schema), type, stats_min_value, stats_max_value "
+            f"FROM parquet_metadata({file_list(files)}) WHERE lower(path_in_schema) IN {_SUBJECTS}"
+        ).fetchall()
+    except duckdb.Error:  # what is wrong is said where they are read
         return None
-    names = [name.lower() for name in metadata.schema.to_arrow_schema().names]
-    column = next((names.index(name) for name in _SUBJECTS if name in names), None)
-    if column is None or metadata.num_columns != len(names):
-        return None
-    found = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-    if not found or not all(one is not None and one.has_min_max and isinstance(one.min, int) for one in found):
-        return None
-    return min(one.min for one in found), max(one.max for one in found)
+    finally:
+        db.close()
+    found: dict[str, dict[str, list[Any]]] = {}
+    for file, column, *facts in said:
+        found.setdefault(file, {}).setdefault(column, []).append(facts)
+    ranges = []
+    for columns in found.values():
+        groups = columns[min(columns, key=_SUBJECTS.index)]
+        if any(kind not in ("INT32", "INT64") or least is None or greatest is None for kind, least, greatest in groups):
+            return None
+        ranges.append((min(int(least) for _, least, _ in groups), max(int(greatest) for *_, greatest in groups)))
+    return ranges if len(ranges) == len(files) else None
