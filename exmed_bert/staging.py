@@ -25,6 +25,7 @@ from exmed_bert.swap import NEW, fsync, settle, swap_in
 _PART = re.compile(r"\..+?(?P<host>\.[^.].*-|\.)(?P<pid>\d+)\.part")
 _ABANDONED_SECONDS = 86400.0  # of a process that cannot be looked for, as on another host of a shared disk
 _numbers = itertools.count()
+_being_staged: dict[Path, tuple[set[str], set[str]]] = {}  # folders yielded here: what is replaced whole, what goes
 
 
 @contextmanager
@@ -63,6 +64,9 @@ def staged_files(folder: Path, *, whole: Collection[str] = (), obsolete: Collect
     or after it leaves ``folder`` as it was. Of a process that dies either nothing is new, or everything once the next
     process looks (`swap`).
 
+    Blocks nest: for a folder that was itself yielded here, that folder is yielded again, and all is moved when the
+    outermost block ends. So whatever writes several files can be part of what writes more.
+
     Args:
         folder: where the files belong; made with its parents.
         whole: names of folders that are replaced as a whole.
@@ -79,23 +83,30 @@ def staged_files(folder: Path, *, whole: Collection[str] = (), obsolete: Collect
 @contextmanager
 def _staged(folder: Path, shown: Path, whole: Collection[str], obsolete: Collection[str]) -> Iterator[Path]:
     """See `staged_files`; ``shown`` is named where something cannot be written."""
+    if folder in _being_staged:
+        for known, more in zip(_being_staged[folder], (whole, obsolete), strict=True):
+            known.update(more)
+        yield folder
+        return
     is_new = not folder.exists()
     make_folder(folder)
     settle(folder)
     remove_abandoned(folder)
     staging = part_path(folder / f"being-written-{next(_numbers)}")
+    names = _being_staged[staging / NEW] = (set(whole), set(obsolete))
     try:
         try:
             shutil.rmtree(staging, ignore_errors=True)
             (staging / NEW).mkdir(parents=True)
             yield staging / NEW
-            swap_in(staging, folder, whole, obsolete)
+            swap_in(staging, folder, *names)
         except OSError as error:
             raise InputError(f"{shown}: cannot be written: {error.strerror or error}") from error
         except InputError as error:  # the user knows the place of the file
             error.args = (Exception.__str__(error).replace(str(staging / NEW), str(folder)),)
             raise
     finally:
+        del _being_staged[staging / NEW]
         shutil.rmtree(staging, ignore_errors=True)
         if is_new and not any(folder.iterdir()):
             folder.rmdir()

@@ -24,6 +24,7 @@ from exmed_bert.clinvec.report import table, write
 from exmed_bert.clinvec.resize import neighbor_overlap, resize
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.reference.names import code_names
+from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import ClinVecSettings
 
 ICD_CODES = ["C10", "C10.1", "E11", "E11.9", "E11.65", "I10", "M54", "M54.5", "R51"]
@@ -506,7 +507,7 @@ class TestInitialize:
     def test_the_report_counts_codes_and_events(self, published, tmp_path):
         result = self.start(published, use_hierarchical_init=True)
         events = np.arange(len(KEYS)) * 10
-        write(tmp_path, result, events, {CODES.index("E11.95")})
+        write(tmp_path, result, events, {CODES.index("E11.95")}, MinCell(25))
         content = json.loads((tmp_path / "clinvec_report.json").read_text())
         for part in (content["start"], *content["by_system"].values()):
             assert sum(row["share_of_events"] for row in part.values()) == pytest.approx(1)
@@ -516,7 +517,18 @@ class TestInitialize:
         with open(tmp_path / "clinvec_codes.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["code"] for row in rows] == CODES[2:]
-        shown = "\n".join(table(result, events))
+        hidden, *others = [row["events"] for row in rows]
+        assert hidden == "<25" and others == [str(count) for count in events[3:]]
+        assert content["notes"][-1].startswith("Counts from 1 to 24 are hidden")
+        assert content["start"]["own"]["share_of_events"] == pytest.approx(
+            sum(
+                events[i] if events[i] >= 25 else 12.5
+                for i, origin in enumerate(result.origins)
+                if i > 1 and origin.how == "own"
+            )
+            / (events[2:].sum() - 7.5)
+        )
+        shown = "\n".join(table(result, events, MinCell(0)))
         assert re.search(r"their own vector +2 +\d+\.\d%", shown)
 
 

@@ -217,7 +217,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
     resumed = run_script(SCRIPT, *flags, cwd=ROOT)
     assert resumed.returncode == 0, resumed.stderr
-    assert "Going on from" in resumed.stdout
+    assert ("nothing to do" if moment == "model_written" else "Going on from") in resumed.stdout
     assert ("is damaged" in resumed.stderr) == (moment == "published")
     one, other = (torch.load(f / "model" / "pytorch_model.bin", weights_only=True) for f in (finished, tmp_path))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -10,6 +10,7 @@ import numpy as np
 from exmed_bert.clinvec.initialization import CodeInitialization
 from exmed_bert.clinvec.relatives import How
 from exmed_bert.codes import CodeKey
+from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.reporting.spreadsheet import write_csv
 from exmed_bert.staging import staged_files, write_json
 
@@ -24,19 +25,21 @@ _WORDS: dict[str, str] = {
 _HEADER = ("code", "system", "start", "ancestor", "siblings", "events", "novel")
 
 
-def table(start: CodeInitialization, events: np.ndarray) -> Iterator[str]:
+def table(start: CodeInitialization, events: np.ndarray, cells: MinCell) -> Iterator[str]:
     """Yield lines that say how many codes start from what, and which share of the training events they are.
 
     Args:
         start: what the codes start from.
         events: (V,) how often each id occurs in the training data.
+        cells: which counts are hidden; shares are then those of what is told.
     """
+    events = _told(events, cells)
     yield f"{'codes start from':<28}{'codes':>8}{'of events':>11}"
     for how, (codes, share) in _by_how(start, events).items():
         yield f"  {_WORDS[how]:<26}{codes:>8,}{share:>11.1%}"
 
 
-def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: AbstractSet[int]) -> None:
+def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: AbstractSet[int], cells: MinCell) -> None:
     """Write ``clinvec_report.json`` and ``clinvec_codes.csv``, a line a code.
 
     Args:
@@ -44,8 +47,11 @@ def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: Ab
         start: what the codes start from.
         events: (V,) how often each id occurs in the training data.
         novel: ids of codes that the generator made.
+        cells: which counts are hidden; shares are then those of what is told.
     """
-    codes = [_code(start, i, key, events, i in novel) for i, key in enumerate(start.keys) if key is not None]
+    told = [cells.value(count) for count in events.tolist()]
+    codes = [_code(start, i, key, told[i], i in novel) for i, key in enumerate(start.keys) if key is not None]
+    events = _told(events, cells)
     systems: dict[str, Any] = {}
     for system in sorted({code["system"] for code in codes}):
         of_system = np.array([key is not None and key[0] == system for key in start.keys])
@@ -55,7 +61,7 @@ def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: Ab
         "start": _shares(start, events, np.array([key is not None for key in start.keys])),
         "by_system": systems,
         "novel_codes": [code for code in codes if code["novel"]],
-        "notes": [*start.notes, *start.warnings],
+        "notes": [*start.notes, *start.warnings, *([cells.note] if cells.limit else [])],
     }
     with staged_files(folder) as staged:
         write_json(staged / REPORT, content)
@@ -63,10 +69,15 @@ def write(folder: Path, start: CodeInitialization, events: np.ndarray, novel: Ab
             write_csv(file, _HEADER, (list(code.values()) for code in codes))
 
 
+def _told(events: np.ndarray, cells: MinCell) -> np.ndarray:
+    """Return counts to take shares of: in the place of a hidden one stands the middle of what it may be."""
+    return np.where((events > 0) & (events < cells.limit), cells.limit / 2, events)
+
+
 def _by_how(start: CodeInitialization, events: np.ndarray) -> dict[How, tuple[int, float]]:
     """Return for each way to start the number of codes and their share of the events."""
     medical = np.array([key is not None for key in start.keys])
-    total = max(int(events[medical].sum()), 1)
+    total = max(float(events[medical].sum()), 1.0)
     hows = np.array([origin.how for origin in start.origins])
     return {
         how: (int((medical & (hows == how)).sum()), float(events[medical & (hows == how)].sum() / total))
@@ -80,7 +91,7 @@ def _shares(start: CodeInitialization, events: np.ndarray, chosen: np.ndarray) -
     return {how: {"codes": n, "share_of_events": share} for how, (n, share) in _by_how(part, events).items()}
 
 
-def _code(start: CodeInitialization, token: int, key: CodeKey, events: np.ndarray, novel: bool) -> dict[str, Any]:
+def _code(start: CodeInitialization, token: int, key: CodeKey, events: int | str, novel: bool) -> dict[str, Any]:
     (system, code), origin = key, start.origins[token]
-    values = (code, system, origin.how, origin.ancestor, origin.siblings, int(events[token]), novel)
+    values = (code, system, origin.how, origin.ancestor, origin.siblings, events, novel)
     return dict(zip(_HEADER, values, strict=True))

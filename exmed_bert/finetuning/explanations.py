@@ -4,6 +4,7 @@ Only the codes change on the way from the baseline to the patient; ages, static 
 the embedding of MASK at each code, which the model has learned to read as an unknown code.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,23 @@ ATTRIBUTIONS = "attributions.parquet"
 _AT_ONCE = 16  # patients
 
 
-def explain(
-    model: ExMedBertForSequenceClassification, experiment: Experiment, number: int, folder: Path, cells: MinCell
-) -> list[CodeAttribution]:
-    """Attribute the logits of test patients to their codes, and return the sums by code.
+@dataclass(frozen=True)
+class Attributions:
+    """What codes add to the logits of some patients.
 
-    The codes of single patients go to attributions.parquet, but not where counts are hidden.
+    Attributes:
+        by_code: the sums.
+        single: ``row`` of the patient, id of the ``code`` and ``value``, one of each per event.
     """
+
+    by_code: list[CodeAttribution]
+    single: dict[str, np.ndarray]
+
+
+def explain(
+    model: ExMedBertForSequenceClassification, experiment: Experiment, number: int, cells: MinCell
+) -> Attributions:
+    """Attribute the logits of some test patients, ``number`` of them, to their codes."""
     patients = experiment.patients
     test = patients.rows(TEST)
     keys = patients.dataset.columns["patient_hashes"].numpy()[test]
@@ -65,24 +76,24 @@ def explain(
         found["value"].append(attributions.tokens.numpy()[shown])
     joined = {name: np.concatenate(parts) for name, parts in found.items()}
     vocabulary = patients.dataset.info.vocabulary
-    if cells.limit:
-        log(f"{ATTRIBUTIONS}: not written, since it holds the codes of single patients; --min-cell 0 writes it")
-        (folder / ATTRIBUTIONS).unlink(missing_ok=True)
-    else:
-        _write(folder / ATTRIBUTIONS, joined, patients.dataset)
     if complete < len(chosen):
         console.warn(f"the attributions of {len(chosen) - complete:,} patients miss their logit by more than 1 %")
-    return by_code(joined["code"], joined["value"], joined["row"], vocabulary, least=max(min(3, number), cells.limit))
+    least = max(min(3, number), cells.limit)
+    return Attributions(by_code(joined["code"], joined["value"], joined["row"], vocabulary, least=least), joined)
 
 
-def _write(path: Path, attributions: dict[str, np.ndarray], dataset: PatientDataset) -> None:
+def write_attributions(folder: Path, found: Attributions, dataset: PatientDataset, cells: MinCell) -> None:
+    """Write the codes of single patients to attributions.parquet, but not where counts are hidden."""
+    if cells.limit:
+        log(f"{ATTRIBUTIONS}: not written, since it holds the codes of single patients; --min-cell 0 writes it")
+        return
     import pyarrow
     import pyarrow.parquet
 
     content = {
-        "patient_id": [str(dataset.patient_id(row)) for row in attributions["row"].tolist()],
-        "code": [dataset.info.vocabulary.tokens[code] for code in attributions["code"].tolist()],
-        "attribution": attributions["value"],
+        "patient_id": [str(dataset.patient_id(row)) for row in found.single["row"].tolist()],
+        "code": [dataset.info.vocabulary.tokens[code] for code in found.single["code"].tolist()],
+        "attribution": found.single["value"],
     }
-    with atomic_write(path) as part:
-        pyarrow.parquet.write_table(pyarrow.table(content), part)
+    with atomic_write(folder / ATTRIBUTIONS) as part:
+        pyarrow.parquet.write_table(pyarrow.table(content), part, write_page_checksum=True)

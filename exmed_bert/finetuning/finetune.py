@@ -1,7 +1,6 @@
 """Fine-tuning of a pretrained ExMed-BERT to a task, and its comparison with baselines."""
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -26,17 +25,18 @@ from exmed_bert.finetuning.censored import horizon_outcome, weighted
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.predict_only import predict_only
-from exmed_bert.finetuning.results import evaluate_and_write
+from exmed_bert.finetuning.results import OBSOLETE, evaluate, write
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
 from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import check_fit, read_pretrained, weight_files
 from exmed_bert.settings import FinetuneSettings, listed
+from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.metrics_writer import FINETUNING, MetricsWriter
-from exmed_bert.training.run_folder import RunFolder, locked, open_run, run_identity
+from exmed_bert.training.run_folder import SETTINGS, RunFolder, locked, open_run, run_identity
 from exmed_bert.training.tracking import LOGGER, log, open_log
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
@@ -88,7 +88,8 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
             "results are written again; --overwrite trains anew."
         )
         return
-    resolved.save(settings.output_dir / "settings.json", reading=reading_facts(source))
+    if not folder.has_results:
+        resolved.save(settings.output_dir / SETTINGS, reading=reading_facts(source))
     open_log(settings.output_dir / "output.log")
     LOGGER.info(resolved.source)
     experiment, notes = make_experiment(settings, cohort, task, form, model)
@@ -101,10 +102,13 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
         for one in planned(settings, sizes, SCRATCH in compared):
             prefix = f"{one.name}/" if runs else ""
             runs[one] = train_one(one, experiment, settings.output_dir / "runs" / one.name, writer, prefix)
-        results = evaluate_and_write(experiment, cohort, form, task, runs, compared, outcome)
-        print_summary(settings, results)
+        evaluated = evaluate(experiment, cohort, form, task, runs, compared, outcome)
+        with staged_files(settings.output_dir, obsolete=OBSOLETE) as staged:
+            write(staged, evaluated, experiment, cohort, task)
+            resolved.save(staged / SETTINGS, reading=reading_facts(source))
+            folder.remember(staged, finished_steps=1, added=wanted)
+        print_summary(settings, evaluated.results)
         LOGGER.info("finished")
-    folder.remember(finished_steps=1, added=wanted)
 
 
 def planned(settings: FinetuneSettings, sizes: list[int | None], scratch: bool) -> list[Run]:
@@ -178,8 +182,7 @@ def _reports(settings: FinetuneSettings, folder: RunFolder) -> Iterator[Callable
 
         def writer() -> MetricsWriter:
             if not opened:
-                key = folder.manifest.get("mlflow_key") or uuid.uuid4().hex
-                folder.remember(mlflow_key=key)
+                key = folder.mlflow_key()
                 opened.append(
                     stack.enter_context(
                         MetricsWriter(settings.output_dir, settings.output_dir.name, key, 0, FINETUNING)

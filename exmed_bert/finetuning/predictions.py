@@ -43,5 +43,5 @@ def write_predictions(
         columns["split"] = list(splits)
     path = folder / PREDICTIONS
     with atomic_write(path) as part:
-        pyarrow.parquet.write_table(pyarrow.table(columns), part)
+        pyarrow.parquet.write_table(pyarrow.table(columns), part, write_page_checksum=True)
     return path

@@ -1,7 +1,7 @@
 """The end of fine-tuning: measures all models on the test patients and writes model, predictions and report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
+from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.finetuning import facts
-from exmed_bert.finetuning.explanations import explain
+from exmed_bert.finetuning.explanations import ATTRIBUTIONS, Attributions, explain, write_attributions
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.predictions import write_predictions
@@ -26,8 +27,29 @@ from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.folder import write_finetuned
 from exmed_bert.settings import is_baseline
 
+OBSOLETE = (ATTRIBUTIONS,)  # what an earlier run may have left besides, and this one may not write
 
-def evaluate_and_write(
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What fine-tuning ends in.
+
+    Attributes:
+        model: that is kept.
+        logits: (N,) of all patients.
+        calibration: makes probabilities of them.
+        results: of all models on the test patients.
+        attributions: of some test patients; None where they were not asked for.
+    """
+
+    model: ExMedBertForSequenceClassification
+    logits: np.ndarray
+    calibration: Calibration
+    results: Results
+    attributions: Attributions | None
+
+
+def evaluate(
     experiment: Experiment,
     cohort: Cohort,
     form: ModelInput,
@@ -35,8 +57,8 @@ def evaluate_and_write(
     runs: Mapping[Run, Finished],
     compared: Sequence[str],
     outcome: HorizonOutcome | None = None,
-) -> Results:
-    """Fit the baselines, measure everything on the test patients, and write model, results and predictions.
+) -> Evaluated:
+    """Fit the baselines, and measure everything on the test patients; nothing is written.
 
     Args:
         experiment: what all runs share.
@@ -73,6 +95,7 @@ def evaluate_and_write(
                 settings.eval_batch_size,
             )
             models.append(ModelScores(name, facts.LABELS[name], of_twin, runs[twin].budget))
+    attributions = explain(model, experiment, settings.explain, cohort.cells) if settings.explain else None
     evaluation = assemble(
         subset(patients, used),
         models,
@@ -82,39 +105,23 @@ def evaluate_and_write(
         notes=facts.notes(task, form, part),
         study=facts.study(settings, task, cohort, form),
         label_efficiency=facts.curve(patients, runs, fitted),
-        attributions=explain(model, experiment, settings.explain, settings.output_dir, cohort.cells)
-        if settings.explain
-        else (),
+        attributions=attributions.by_code if attributions else (),
         outcome=None if outcome is None else outcome.take(used),
         log_odds_offset=part.log_odds_offset,
         seed=settings.seed,
         cells=cohort.cells,
     )
     calibration = evaluation.results.models[0].calibration
-    _write_model(settings.output_dir, model, experiment, task, calibration.temperature, calibration.bias)
-    write_predictions(
-        settings.output_dir,
-        patients,
-        calibration.probabilities(logits),
-        patients.labels,
-        [SPLITS[split] for split in patients.splits],
-    )
-    write_report(settings.output_dir, evaluation.results)
-    return evaluation.results
+    return Evaluated(model, logits, calibration, evaluation.results, attributions)
 
 
-def _write_model(
-    folder: Path,
-    model: ExMedBertForSequenceClassification,
-    experiment: Experiment,
-    task: Task,
-    temperature: float,
-    bias: float,
-) -> None:
-    info = experiment.patients.dataset.info
+def write(folder: Path, evaluated: Evaluated, experiment: Experiment, cohort: Cohort, task: Task) -> None:
+    """Write model, predictions, attributions and report into a folder that is put in place later."""
+    patients, calibration = cohort.patients, evaluated.calibration
+    info = patients.dataset.info
     write_finetuned(
         folder,
-        model,
+        evaluated.model,
         experiment.pretrained.vocabulary,
         {
             "title": task.title,
@@ -123,7 +130,12 @@ def _write_model(
             "same_day": experiment.settings.same_day,
             "max_length": info.max_length,
             "age_unit": info.age_unit,
-            "temperature": temperature,
-            "bias": bias,
+            "temperature": calibration.temperature,
+            "bias": calibration.bias,
         },
     )
+    splits = [SPLITS[split] for split in patients.splits]
+    write_predictions(folder, patients, calibration.probabilities(evaluated.logits), patients.labels, splits)
+    if evaluated.attributions:
+        write_attributions(folder, evaluated.attributions, patients.dataset, cohort.cells)
+    write_report(folder, evaluated.results)

@@ -55,6 +55,7 @@ def write_pretrained(
     state: dict[str, Tensor],
     info: DatasetInfo,
     started_from: Path | None = None,
+    start_embeddings: Path | None = None,
 ) -> None:
     """Write a pretrained model with its vocabulary and the record of its pretraining; all files or none.
 
@@ -64,13 +65,14 @@ def write_pretrained(
         state: parameters and buffers.
         info: of the training dataset.
         started_from: folder of the model whose weights the training started from.
+        start_embeddings: file of the code embeddings before training, which stands in the folder already.
     """
     record = _record(info, started_from)
     with staged_files(folder) as staged:
         save_tensors(staged / PYTORCH, state)
         _write_model(staged, model, info.vocabulary, state)
         write_json(staged / PRETRAINING, record)
-        write_contents(staged, [*staged.iterdir(), folder / START_EMBEDDINGS])
+        write_contents(staged, [*staged.iterdir(), *([start_embeddings] if start_embeddings else ())])
 
 
 def write_finetuned(

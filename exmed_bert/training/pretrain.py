@@ -2,7 +2,6 @@
 
 import os
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from exmed_bert.data.shards import deciding_file, open_dataset, patients_in_both
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models.folder import weight_files, write_start_embeddings
 from exmed_bert.settings import PretrainSettings, flag
+from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
@@ -32,7 +32,7 @@ from exmed_bert.training.options import check
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, print_already_finished, print_summary, write_results
-from exmed_bert.training.run_folder import RunFolder, locked, open_run, run_identity
+from exmed_bert.training.run_folder import SETTINGS, RunFolder, locked, open_run, run_identity
 from exmed_bert.training.tracking import LOGGER, ReportCallback, log, open_log
 from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
@@ -93,7 +93,7 @@ def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
     initial = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
     model, notes = initial.model, initial.notes
     if initial.codes:
-        notes += code_report.table(initial.codes, train.code_counts)
+        notes += code_report.table(initial.codes, train.code_counts, train.info.cells())
     codes_a_step = round(settings.train_batch_size * float(train.lengths.mean()))
     shape = StepShape(codes_a_step, model.config.hidden_size, model.config.intermediate_size)
     precision = choose_precision(settings.precision, shape)
@@ -154,16 +154,19 @@ def _write_initial_codes(
 ) -> None:
     """Write what the codes start from, for looking back at it after training."""
     if folder.first_step == 0:
-        write_start_embeddings(settings.output_dir, initial.model.get_input_embeddings().weight)
-        if initial.codes:
-            code_report.write(settings.output_dir, initial.codes, train.code_counts, set(train.novel_ids.tolist()))
+        with staged_files(settings.output_dir) as staged:
+            write_start_embeddings(staged, initial.model.get_input_embeddings().weight)
+            if initial.codes:
+                novel = set(train.novel_ids.tolist())
+                code_report.write(staged, initial.codes, train.code_counts, novel, train.info.cells())
 
 
 def _train_and_report(
     trainer: PretrainingTrainer, resolved: Resolved[PretrainSettings], folder: RunFolder, plan: Plan, notes: list[str]
 ) -> None:
     settings = resolved.settings
-    resolved.save(settings.output_dir / "settings.json")
+    if not folder.has_results:
+        resolved.save(settings.output_dir / SETTINGS)
     open_log(settings.output_dir / "output.log")
     LOGGER.info(resolved.source)
     if settings.profile:
@@ -175,8 +178,7 @@ def _train_and_report(
         seconds = time.perf_counter() - start
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
-        write_results(trainer, trainer.full_state_dict(), settings, results)
-    folder.remember(finished_steps=plan.total_steps)
+        write_results(trainer, trainer.full_state_dict(), resolved, folder, plan, results)
     print_summary(settings, results, seconds)
 
 
@@ -304,8 +306,7 @@ def _identity(settings: PretrainSettings, plan: Plan, plos: bool, processes: int
 def _open_reports(
     trainer: PretrainingTrainer, settings: PretrainSettings, folder: RunFolder, plan: Plan
 ) -> MetricsWriter:
-    key = folder.manifest.get("mlflow_key") or uuid.uuid4().hex
-    folder.remember(mlflow_key=key)
+    key = folder.mlflow_key()
     writer = MetricsWriter(settings.output_data_dir, settings.output_dir.name, key, folder.first_step)
     writer.parameters(settings.model_dump(mode="json") | {f"plan_{k}": v for k, v in vars(plan).items()})
     trainer.add_callback(ReportCallback(writer, "Pretraining", _described))

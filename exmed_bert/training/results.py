@@ -1,20 +1,23 @@
 """The results of a pretraining run: its metrics, its files, and the summary on the terminal."""
 
 import math
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from exmed_bert import console
+from exmed_bert.config import Resolved
 from exmed_bert.evaluation import masked_codes
 from exmed_bert.evaluation.membership import membership, patient_losses
-from exmed_bert.models.folder import write_pretrained
+from exmed_bert.models.folder import START_EMBEDDINGS, write_pretrained
 from exmed_bert.settings import PretrainSettings
-from exmed_bert.staging import atomic_write
+from exmed_bert.staging import atomic_write, staged_files
 from exmed_bert.training.metrics_writer import PRETRAINING
 from exmed_bert.training.plan import Plan
-from exmed_bert.training.run_folder import RunFolder
+from exmed_bert.training.run_folder import METRICS, SETTINGS, RunFolder
 from exmed_bert.training.tracking import LOGGER, viewers
 from exmed_bert.training.trainer import PretrainingTrainer
 
@@ -49,12 +52,27 @@ def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, se
 
 
 def write_results(
-    trainer: PretrainingTrainer, state: dict[str, Tensor], settings: PretrainSettings, results: dict[str, float]
+    trainer: PretrainingTrainer,
+    state: dict[str, Tensor],
+    resolved: Resolved[PretrainSettings],
+    folder: RunFolder,
+    plan: Plan,
+    results: dict[str, float],
 ) -> None:
-    """Write the model's folder and the metrics."""
-    write_pretrained(settings.output_dir, trainer.model, state, trainer.train_dataset.info, settings.model_dir)
-    with atomic_write(settings.output_data_dir / "eval_results.txt") as part:
-        part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")
+    """Write the model, the settings, the metrics and that the run is finished.
+
+    Metrics that have a folder outside the model's are in place just before the rest is.
+    """
+    settings, info = resolved.settings, trainer.train_dataset.info
+    start = settings.output_dir / START_EMBEDDINGS
+    with staged_files(settings.output_dir) as staged:
+        write_pretrained(staged, trainer.model, state, info, settings.model_dir, start)
+        resolved.save(staged / SETTINGS)
+        folder.remember(staged, finished_steps=plan.total_steps)
+        data, place = (Path(os.path.realpath(path)) for path in (settings.output_data_dir, settings.output_dir))
+        metrics = (staged / data.relative_to(place) if data.is_relative_to(place) else data) / METRICS
+        with atomic_write(metrics) as part:
+            part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")
 
 
 def _shown(value: float) -> str:
@@ -86,7 +104,7 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
         "Written",
         [
             ("model", settings.output_dir),
-            ("metrics", settings.output_data_dir / "eval_results.txt"),
+            ("metrics", settings.output_data_dir / METRICS),
             *viewers(settings.output_data_dir, PRETRAINING),
         ],
     )

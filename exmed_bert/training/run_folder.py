@@ -6,6 +6,7 @@ it reports do not belong to that, so a run can be prolonged or moved.
 
 import json
 import os
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ from exmed_bert.staging import remove_abandoned, write_json
 from exmed_bert.swap import settle
 from exmed_bert.training import checkpoints
 
-MANIFEST = "run.json"
+MANIFEST, SETTINGS, METRICS = "run.json", "settings.json", "eval_results.txt"
 
 # What a run writes; a folder that holds any of these without our manifest belongs to something else.
 _MODEL_FILES = ("pytorch_model.bin", "model.safetensors", "config.json", "vocab.json", "output.log")
-_DATA_FILES = ("eval_results.txt", "logs", "mlruns.db")
+_DATA_FILES = (METRICS, "logs", "mlruns.db")
 
 
 @dataclass
@@ -52,10 +53,21 @@ class RunFolder:
         """Optimizer steps that an earlier process has done."""
         return checkpoints.step_of(self.checkpoint) if self.checkpoint else 0
 
-    def remember(self, **facts: Any) -> None:
-        """Add facts to the manifest."""
+    @property
+    def has_results(self) -> bool:
+        """Whether the run was finished before, perhaps after fewer steps: until it ends, what stands there is left."""
+        return "finished_steps" in self.manifest
+
+    def remember(self, folder: Path | None = None, **facts: Any) -> None:
+        """Add facts to the manifest, which is written to a folder that is put in place later, if one is given."""
         self.manifest.update(facts)
-        write_json(self.model_dir / MANIFEST, self.manifest)
+        write_json((folder or self.model_dir) / MANIFEST, self.manifest)
+
+    def mlflow_key(self) -> str:
+        """Return what marks the run in MLflow, the same one each time."""
+        if "mlflow_key" not in self.manifest:
+            self.remember(mlflow_key=uuid.uuid4().hex)
+        return str(self.manifest["mlflow_key"])
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from exmed_bert.finetuning import finetune
 from exmed_bert.settings import ConvertSettings, FinetuneSettings, PretrainSettings
 from exmed_bert.swap import settle
 from exmed_bert.training import metrics_writer, pretrain
-from faults.shim import EIO, ENOSPC, Outcome, Shim, run_forked
+from faults.shim import EIO, ENOSPC, Content, Outcome, Shim, content, differences, run_forked, visible
 from faults.shim import SIGKILL as KILL
 
 pytestmark = [
@@ -34,6 +34,7 @@ pytestmark = [
 
 ALL = os.environ.get("EXMED_BERT_ALL_FAULTS") == "1"
 SAMPLE = 4  # points of each command, where not all are taken
+WORKING = r"(runs|logs|metrics|checkpoint-\d+)(/|$)|output\.log$"
 
 
 def run(action: Callable[[], Any], root: Path, number: int = -1, fault: int = ENOSPC) -> Outcome:
@@ -78,14 +79,14 @@ def pretraining(home: Path, output: Path, steps: int) -> Callable[[], Any]:
     return lambda: pretrain.run(resolve(PretrainSettings, given | TINY))
 
 
-def fine_tuning(home: Path, output: Path) -> Callable[[], Any]:
+def fine_tuning(home: Path, output: Path, sizes: str = "16") -> Callable[[], Any]:
     given: dict[str, Any] = {
         "model_dir": home / "start",
         "input": home / "patients.json",
         "output_dir": output,
         "task": "plos",
         "baselines": "none",
-        "train_sizes": "16",
+        "train_sizes": sizes,
         "epochs": 1,
         "train_batch_size": 4,
         "min_history": 1,
@@ -94,13 +95,17 @@ def fine_tuning(home: Path, output: Path) -> Callable[[], Any]:
 
 
 class Training:
-    """A command that trains, the weights that it ends in, and the points at which it can fail."""
+    """A command that trains, the weights that it ends in, and the points at which it can fail.
+
+    What stands in the folder at first stands there each time.
+    """
 
     def __init__(self, action: Callable[[], Any], home: Path, output: Path) -> None:
         self.action, self.home, self.output = action, home, output
+        self.old = content(output)
         outcome = run(action, home)
         assert outcome.code == 0, outcome.errors
-        self.weights = self._weights()
+        self.weights, self.new = self._weights(), content(output)
         self.points = outcome.points
 
     def chosen(self) -> list[int]:
@@ -112,7 +117,7 @@ class Training:
     def check(self, number: int, fault: int) -> None:
         """Fail at a point, look at what is there, and run the same command again."""
         what = f"{self.points[number]} ({number}, {fault})"
-        shutil.rmtree(self.output)
+        self._restore()
         failed = run(self.action, self.home, number, fault)
         if failed.code == 0:  # it does without, or TensorBoard's thread was faster than before
             assert fault != KILL or len(failed.points) <= number, what
@@ -123,15 +128,30 @@ class Training:
             settle(self.output)
         if (self.output / "contents.json").exists():
             assert damage(self.output) is None, what
+        if self.old:
+            stands = [differences(results(content(self.output)), results(state)) for state in (self.old, self.new)]
+            assert [] in stands, (what, stands)
         again = run(self.action, self.home)
         assert again.code == 0, (what, again.errors)
         assert self._weights() == self.weights, what
         left = [path for folder in (self.home, self.output) for path in folder.rglob(".*")]
         assert not left, (what, left)
 
+    def _restore(self) -> None:
+        shutil.rmtree(self.output)
+        for name, bytes_ in self.old.items():
+            path = self.output / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir() if bytes_ is None else path.write_bytes(bytes_)
+
     def _weights(self) -> bytes:
         assert damage(self.output) is None
         return (self.output / "model.safetensors").read_bytes()
+
+
+def results(found: Content) -> Content:
+    """Return what a run ends in: all but what it keeps to go on with, its log and what it reports meanwhile."""
+    return {name: bytes_ for name, bytes_ in visible(found).items() if not re.match(WORKING, name)}
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])
@@ -143,6 +163,22 @@ def test_each_point(kind: str, home: Path) -> None:
         error = (ENOSPC, EIO)[turn % 2]
         for fault in (error, KILL) if ALL else ((error, KILL)[turn // 2 % 2],):
             training.check(number, fault)
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"] if ALL else ["fine-tuning"])
+def test_what_a_finished_run_has_left_stands_until_more_of_it_ends(kind: str, home: Path) -> None:
+    output = home / f"more {kind}"
+    make: dict[str, Any] = {"pretraining": (pretraining, 2, 4), "fine-tuning": (fine_tuning, "12", "12,16")}
+    command, first, second = make[kind]
+    assert run(command(home, output, first), home).code == 0
+    before = results(content(output))
+    more = Training(command(home, output, second), home, output)
+    assert len(differences(before, results(more.new))) > 3
+    half_way = next(
+        number for number, what in enumerate(more.points) if what.endswith("fine-tuning/predictions.parquet")
+    )
+    for turn, number in enumerate(more.chosen() if ALL else [half_way]):
+        more.check(number, (ENOSPC, KILL)[turn % 2])
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])
