@@ -23,7 +23,7 @@ CHECKPOINT = ROOT / "tests" / "fixtures" / "upstream_checkpoint"
 def small_model(**changes: object) -> ExMedBertForMaskedLM:
     torch.manual_seed(0)
     sizes = {"code_vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = ExMedBertConfig(**sizes, intermediate_size=32, max_position_embedding=12, **changes)
+    config = ExMedBertConfig(**sizes | {"intermediate_size": 32, "max_position_embedding": 12} | changes)
     return ExMedBertForMaskedLM(config)
 
 
@@ -36,6 +36,7 @@ def small_batch(lengths: tuple[int, ...] = (10, 6, 3)) -> dict[str, torch.Tensor
         "entity_ids": torch.randint(1, 3, shape, generator=generator),
         "age_ids": torch.randint(6, 100, shape, generator=generator),
         "position_ids": torch.arange(1, shape[1] + 1).expand(shape),
+        "visit_days": torch.randint(1, 400, shape, generator=generator).cumsum(dim=1),
         "attention_mask": real.long(),
     }
     batch = {name: tensor * real for name, tensor in batch.items()}
@@ -53,13 +54,15 @@ def test_the_originals_checkpoint_loads_and_gives_its_logits() -> None:
     torch.testing.assert_close(logits[real], torch.from_numpy(expected["expected_logits"])[real], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("visit_days", [False, True])
 @pytest.mark.parametrize("visit_distance_bias", [False, True])
-def test_the_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bias: bool) -> None:
+def test_the_attention_kernels_agree_in_outputs_and_gradients(visit_distance_bias: bool, visit_days: bool) -> None:
     batch = small_batch()
     labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.5, batch["input_ids"], IGNORED)
     results = []
     for kernel in ("sdpa", "eager"):
-        model = small_model(visit_distance_bias=visit_distance_bias).eval()
+        sees = {"visit_distance_bias": visit_distance_bias, "visit_days": visit_days, "num_attention_heads": 4}
+        model = small_model(**sees).eval()
         model.set_attn_implementation(kernel)
         output = model(**batch, code_labels=labels)
         output.loss.backward()

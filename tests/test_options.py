@@ -81,11 +81,11 @@ RUNS = {
         PRETRAIN + "--num-attention-heads 2 --intermediate-size 16 --eval-batch-size 16 --max-steps 3 "
         "--learning-rate 0.01 --gradient-accumulation-steps 2 --seed 1 --num-workers 1 --logging-steps 1 "
         "--eval-steps 2 --eval-max-patients 10 --save-steps 1 --warmup-steps 1 --initialization normal "
-        "--no-visit-distance-bias --dynamic-masking --max-masked 3 --max-seq-length 40 --forecast-prob 0.5 --no-plos "
-        "--precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec --no-use-hierarchical-init "
-        "--no-resize-if-needed --config {w}/other.yaml",
-        PRETRAIN + "--epochs 1 --warmup-ratio 0.5 --initialization orthogonal --visit-distance-bias --plos "
-        "--precision bf16 --overwrite --debug",
+        "--no-visit-distance-bias --no-visit-days --dynamic-masking --max-masked 3 --max-seq-length 40 "
+        "--forecast-prob 0.5 --no-plos --precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec "
+        "--no-use-hierarchical-init --no-resize-if-needed --config {w}/other.yaml",
+        PRETRAIN + "--epochs 1 --warmup-ratio 0.5 --initialization orthogonal --visit-distance-bias --visit-days "
+        "--plos --precision bf16 --overwrite --debug",
         PRETRAIN.replace("/d_", "/static_") + "--max-steps 1 --no-dynamic-masking --precision auto",
         PRETRAIN + "--max-steps 1 --compile",
         PRETRAIN + "--max-steps 1 --model-dir {w}/model --use-hierarchical-init",

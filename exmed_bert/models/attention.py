@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from exmed_bert.models.config import ExMedBertConfig, visit_slopes
+from exmed_bert.models.days import day_powers, log_days_between
 from exmed_bert.models.dropout import dropout as cheap_dropout
 
 
@@ -16,7 +17,11 @@ def kernel(name: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
 
 
 def attention_bias(
-    config: ExMedBertConfig, attention_mask: Tensor | None, visit_ids: Tensor | None, embedded: Tensor
+    config: ExMedBertConfig,
+    attention_mask: Tensor | None,
+    visit_ids: Tensor | None,
+    embedded: Tensor,
+    visit_days: Tensor | None = None,
 ) -> Tensor | None:
     """Return padding and visit distances in the form that the configured kernel takes.
 
@@ -25,6 +30,7 @@ def attention_bias(
         attention_mask: (B, L), 1 at real tokens.
         visit_ids: (B, L), visit numbers.
         embedded: (B, L, hidden), gives type and device.
+        visit_days: (B, L), days of the visits; not looked at where the configuration knows no days.
 
     Returns:
         What is added to the logits, (B, heads, L, L) or (B, 1, 1, L); for sdpa without distances the same as truth
@@ -47,13 +53,23 @@ def attention_bias(
     if config.visit_distance_bias:
         visits = torch.zeros_like(attention_mask) if visit_ids is None else visit_ids
         distances = (visits[:, None, None, :] - visits[:, None, :, None]).abs().to(dtype)  # (B, 1, L, L)
-        slopes = torch.tensor(visit_slopes(config.num_attention_heads), dtype=dtype, device=device)
-        bias = distances * -slopes[:, None, None]
+        by_day = day_powers(config.num_attention_heads) if config.visit_days else []
+        by_visit = visit_slopes(config.num_attention_heads)[: config.num_attention_heads - len(by_day)]
+        bias = distances * -_column(by_visit, distances)
+        if by_day:
+            assert visit_days is not None  # the model has looked
+            logs = log_days_between(visit_days, dtype)[:, None]
+            bias = torch.cat((bias, logs * -_column(by_day, logs)), dim=1)
     elif name == "sdpa":
         return allowed
     else:
         bias = torch.zeros_like(allowed, dtype=dtype)
     return bias.masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def _column(slopes: list[float], like: Tensor) -> Tensor:
+    """Return (heads,) slopes as (heads, 1, 1)."""
+    return torch.tensor(slopes, dtype=like.dtype, device=like.device)[:, None, None]
 
 
 def plain_attention(

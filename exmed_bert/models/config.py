@@ -39,6 +39,10 @@ class ExMedBertConfig(PretrainedConfig):
             none of it; the others lose `visit_slopes` a visit, down to a head that hardly looks beyond the visit. With
             positions in the embeddings alone a model takes very long to find what meets in a visit. The original's
             weights know nothing of it.
+        visit_days: whether the model sees the days between visits: embeddings of the days since the visit before and
+            until the patient's last token, and with ``visit_distance_bias`` the attention of the heads beyond the
+            second falls with the days between two tokens (`days.day_powers`), no longer with the visits. Such a model
+            needs the days of visits; others do not look at them.
         predict_future_codes: whether pretraining also forecast: at a MASK after the history the code head gives the log
             odds that a code occurs for the first time within a year.
         context_scale: size of the embeddings of entity, age, sex, state and visit position beside the code's, whose
@@ -71,6 +75,7 @@ class ExMedBertConfig(PretrainedConfig):
     orthogonal_gain: float = 0.4
     context_scale: float = 0.1
     visit_distance_bias: bool = False
+    visit_days: bool = False
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
     predict_codes: bool = True

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.models import days
 from exmed_bert.models.attention import attention_bias
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.dropout import dropout
@@ -99,6 +100,10 @@ class ExMedBertEmbeddings(nn.Module):
         for name, count in config.static_vocab_sizes.items():
             if not hasattr(self, f"{name}_embeddings"):
                 setattr(self, f"{name}_embeddings", EmbeddingTable(count, size, scale))
+        self.visit_days = config.visit_days
+        if config.visit_days:
+            self.since_previous_embeddings = EmbeddingTable(days.BUCKETS, size, scale)
+            self.until_end_embeddings = EmbeddingTable(days.BUCKETS, size, scale)
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout_probability = config.hidden_dropout_prob
 
@@ -110,6 +115,7 @@ class ExMedBertEmbeddings(nn.Module):
         visit_ids: Tensor | None,
         static_ids: Mapping[str, Tensor],
         inputs_embeds: Tensor | None = None,
+        visit_days: Tensor | None = None,
     ) -> Tensor:
         """Return (B, L, hidden).
 
@@ -117,6 +123,7 @@ class ExMedBertEmbeddings(nn.Module):
             input_ids, entity_ids, age_ids, visit_ids: (B, L).
             static_ids: by name of a static column (B, L) or (B, 1); those that are missing stand for padding.
             inputs_embeds: (B, L, hidden), stands in for the code embeddings alone.
+            visit_days: (B, L), which a model that knows days needs.
         """
         padding = torch.zeros_like(input_ids)
         embedded = (
@@ -127,6 +134,14 @@ class ExMedBertEmbeddings(nn.Module):
         )
         for name in self.static:
             embedded = embedded + getattr(self, f"{name}_embeddings")(static_ids.get(name, padding))
+        if self.visit_days:
+            if visit_days is None or visit_ids is None:
+                raise TypeError("visit_days and visit_ids are missing: this model sees the days between visits")
+            embedded = (
+                embedded
+                + self.since_previous_embeddings(days.since_previous_visit(visit_days, visit_ids))
+                + self.until_end_embeddings(days.until_end(visit_days))
+            )
         normalized = self.layer_norm(embedded)
         return dropout(normalized, self.dropout_probability) if self.training else normalized
 
@@ -221,8 +236,8 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             attention_mask: (B, L), 1 at real tokens, 0 at padding. None: nothing is padded.
             inputs_embeds: (B, L, hidden), in place of the embeddings of the codes; the others are added to it.
             plos_label: not used, so that an item of a `PatientDataset` can be passed as it is.
-            visit_days: (B, L) days since the patient's first visit, or any other day: differences alone count. Models
-                without embeddings of days do not look at them.
+            visit_days: (B, L) days since the patient's first visit, 0 where padded; differences alone count. Models
+                that know no days (``config.visit_days``) do not look at them.
             static_ids: ``sex_ids``, ``state_ids`` and so on, (B, L) or (B, 1); ``position_ids``, the original's name
                 of ``visit_ids``, is read too.
 
@@ -230,7 +245,7 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             ``last_hidden_state``, (B, L, hidden).
 
         Raises:
-            TypeError: an input has no embedding in this model.
+            TypeError: an input has no embedding in this model, or is missing where it has one.
         """
         if input_ids.dim() == 1:
             input_ids, entity_ids = input_ids[None], entity_ids[None]
@@ -243,8 +258,8 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         static = {name.removesuffix("_ids"): ids for name, ids in static_ids.items()}
         if unknown := static.keys() - self.config.static_vocab_sizes.keys():
             raise TypeError(f"{type(self).__name__}: no embedding for {', '.join(f'{name}_ids' for name in unknown)}")
-        embedded = self.embeddings(input_ids, entity_ids, age_ids, visit_ids, static, inputs_embeds)
-        bias = attention_bias(self.config, attention_mask, visit_ids, embedded)
+        embedded = self.embeddings(input_ids, entity_ids, age_ids, visit_ids, static, inputs_embeds, visit_days)
+        bias = attention_bias(self.config, attention_mask, visit_ids, embedded, visit_days)
         return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
 
 

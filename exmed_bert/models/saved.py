@@ -48,6 +48,7 @@ class SavedConfig(_Saved):
     orthogonal_gain: Number = 0.4
     context_scale: Number = 0.1
     visit_distance_bias: bool = False
+    visit_days: bool = False
     layer_norm_eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-12
     pad_token_id: CodeId | None = 0
     predict_codes: bool = True

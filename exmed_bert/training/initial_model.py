@@ -44,6 +44,7 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
         intermediate_size=intermediate_size(settings),
         initialization=settings.initialization,
         visit_distance_bias=settings.visit_distance_bias,
+        visit_days=settings.visit_days,
         predict_los=plos,
         predict_future_codes=settings.forecast_prob > 0,
     )
