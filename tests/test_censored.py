@@ -18,7 +18,7 @@ from exmed_bert.cli import script
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.labeled import TEST, TRAIN, UNLABELED, VALIDATION, LabeledPatients
 from exmed_bert.cohorts.model_input import ModelInput
-from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.base import GeneratedOutcome, Task
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.commands import COMMANDS
 from exmed_bert.config import Resolved
@@ -26,6 +26,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.evaluation.attainable import TrueRisks, compare_with_truth, true_risks
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.metrics import measure
 from exmed_bert.evaluation.small_cells import told_attrition
@@ -140,6 +141,43 @@ def test_a_subset_is_of_those_whose_outcome_is_known(people: Path) -> None:
     assert few.log_odds_offset == pytest.approx(expected)
 
 
+def test_true_risks_are_those_of_the_rows_of_a_cohort(people: Path) -> None:
+    rules = ("fixed:2023-06-30", "last-visit-before")
+    died, stay = (built(people, endpoint="I10", index_date=rule, gap_days=30) for rule in rules)
+    ratios = []
+    for one in (died, stay):
+        outcome = one.task.generated_outcome
+        assert outcome == GeneratedOutcome(("I10",), 30, 365)
+        found = true_risks(one.source.origin.meta, outcome, one.patients)
+        ids = np.array([one.patients.dataset.patient_id(row) for row in range(len(one.patients))])
+        known = truth(one.source.origin.meta, "I10", ids, one.patients.index_days.astype(np.int64), 335)
+        assert np.array_equal(found.at_risk, known.at_risk) and 0.9 < found.at_risk.mean() < 1
+        ratios.append(found.risk[found.at_risk] / known.risk[found.at_risk])
+    assert np.allclose(ratios[0], 1) and 1 < ratios[1].mean() < 1.02  # nobody dies first of those who stay
+    unknown = GeneratedOutcome(("J06.9",), 0, 365)
+    with pytest.raises(InputError, match=r"J06\.9: no known hazard"):
+        true_risks(died.source.origin.meta, unknown, died.patients)
+    with pytest.raises(InputError, match="no code: no known hazard"):
+        true_risks(died.source.origin.meta, replace(unknown, codes=()), died.patients)
+
+
+def test_the_truth_is_measured_on_those_at_risk() -> None:
+    rng = np.random.default_rng(1)
+    n, hashes = 4000, np.arange(4000)
+    risk, at_risk = rng.uniform(0, 0.5, n), rng.random(n) < 0.8
+    labels = np.where(at_risk, rng.random(n) < risk, rng.random(n) < 0.9).astype(np.int8)
+    worse = np.clip(risk + rng.normal(0, 0.2, n), 0.01, 0.99)
+    known = TrueRisks(at_risk, np.where(at_risk, risk, 0))
+    found = compare_with_truth(labels, known, {"ours": worse}, hashes, resamples=50)
+    assert found is not None and (found.patients, found.others) == (at_risk.sum(), n - at_risk.sum())
+    assert found.true["auroc"].value == pytest.approx(found.expected["auroc"], abs=0.02)
+    assert found.true["brier"].value == pytest.approx(found.expected["brier"], rel=0.05)
+    behind = found.behind["ours"]
+    assert behind is not None and behind.excludes_zero and behind.value > 0.02
+    assert behind.value == pytest.approx(found.true["auroc"].value - found.models["ours"]["auroc"].value)
+    assert compare_with_truth(np.zeros(n, dtype=np.int8), known, {}, hashes) is None
+
+
 def test_what_patients_count_in_the_loss() -> None:
     sizes = {"code_vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = ExMedBertForSequenceClassification(ExMedBertConfig(**sizes, intermediate_size=16)).eval()
@@ -203,6 +241,12 @@ def test_a_report_of_censored_patients(world: Path, people: Path, tmp_path: Path
     assert "estimated by sex" in results["study"]["censoring"] and "are censored." in results["study"]["censoring"]
     table = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pydict()
     assert set(table["label"]) == {0, 1, None}
+    best, first = results["attainable"], results["models"][0]["name"]
+    assert (
+        best["patients"] + best["others"] == test["patients"]
+        and best["events"] + best["other_events"] == test["events"]
+    )
+    assert 0.6 < best["expected"]["auroc"] < 1 and set(best["models"][first]) <= set(best["true"])
     of_test = [label for label, split in zip(table["label"], table["split"], strict=True) if split == "test"]
     assert of_test.count(None) == test["censored"] and of_test.count(1) == test["events"]
 

@@ -243,6 +243,15 @@ def test_deaths_and_long_stays_have_a_truth(drawn: list[Drawn], meta: dict[str, 
     assert not deaths.at_risk[dead].any() and (deaths.risk[dead] == 0).all()
 
 
+def test_the_truth_of_the_label_of_patients_with_bounds(meta: dict[str, Any]) -> None:
+    blocks, given = 4, {key: value for key, value in meta.items() if key != "realistic"}
+    found = of_prolonged_stays(given, np.arange(blocks * BLOCK))
+    label = np.concatenate([generate_block(SEED, block, 0.01, END).patients.plos for block in range(blocks)])
+    assert label.sum() == pytest.approx(found.sum(), abs=2 * np.sqrt(found.sum()))
+    low, high = (label[(found > np.median(found)) == above].mean() for above in (False, True))
+    assert high > 1.5 * low and 0.6 < attainable(found)["auroc"] < 0.8
+
+
 def test_an_unknown_truth_is_refused(meta: dict[str, Any]) -> None:
     one = np.array([0])
     with pytest.raises(InputError, match="Z23: no known hazard"):

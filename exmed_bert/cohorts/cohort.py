@@ -120,7 +120,8 @@ def build(
     )
     check_nothing_after_index(found, same_day)
     new_codes = vocabulary.tokens[len(model.vocabulary) :]
-    return Cohort(found, attrition, new_codes, source.cells, source.generated, observation, same_day)
+    meta = source.origin.meta if source.generated else {}
+    return Cohort(found, attrition, new_codes, source.cells, source.generated, observation, same_day, meta)
 
 
 def _timeline(chosen: Selection, observed: Observation, kept: np.ndarray) -> Timeline:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,6 +102,7 @@ class Cohort:
         generated: whether our generator made the patients.
         observation: rows by what begins and what ends their observation.
         same_day: whether histories hold the events of the prediction day.
+        meta: what our generator says of the patients, {} of others.
     """
 
     patients: LabeledPatients
@@ -111,3 +112,4 @@ class Cohort:
     generated: bool = False
     observation: Counter[tuple[str, str]] = field(default_factory=Counter)
     same_day: bool = True
+    meta: Mapping[str, Any] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import numpy as np
 from exmed_bert.cohorts.labeled import SPLITS, TEST, UNLABELED, VALIDATION, LabeledPatients
 from exmed_bert.console import progress
 from exmed_bert.evaluation import calibration
+from exmed_bert.evaluation.attainable import TrueRisks, compare_with_truth
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
 from exmed_bert.evaluation.bootstrap import RESAMPLES, PairedPredictions, mean_paired_differences, with_intervals
 from exmed_bert.evaluation.censoring import HorizonOutcome
@@ -73,6 +74,7 @@ def assemble(
     attributions: Sequence[CodeAttribution] = (),
     study: Study | None = None,
     outcome: HorizonOutcome | None = None,
+    truth: TrueRisks | None = None,
     log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -86,6 +88,7 @@ def assemble(
         title, facts, attrition, notes, label_efficiency, attributions, study: as in `Results`.
         outcome: of the N rows, where some are censored: it has their labels, and the weights where ``patients`` has
             none; those of the test patients are always estimated among these. None where all labels are known.
+        truth: what the outcomes of the test patients were drawn from, None where that is not known.
         log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
         cells: which counts of patients are hidden, and with them what would tell of so few.
@@ -140,6 +143,10 @@ def assemble(
             both = PairedPredictions(labels, probabilities[models[0].name][test], ours, hashes, weigh)
             differing = mean_paired_differences([both], _COMPARED, resamples, seed)
             differences += [Difference(models[0].name, model.name, *item) for item in differing.items()]
+    attainable = None
+    if truth is not None:
+        of_models = {name: own[test] for name, own in probabilities.items()}
+        attainable = compare_with_truth(labels, truth, of_models, hashes, of_test, resamples, seed)
     results = Results(
         title=title,
         facts=tuple(facts),
@@ -152,6 +159,7 @@ def assemble(
         label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
         study=study,
+        attainable=attainable,
     )
     return Evaluation(shareable(results, cells), probabilities)
 

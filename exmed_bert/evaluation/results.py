@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from exmed_bert.evaluation.attainable import Attainable
 from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.groups import GroupMetrics
@@ -155,6 +156,7 @@ class Results:
         label_efficiency: every run of the label-efficiency curve; empty where there is none.
         attributions: by code, largest first; empty where nothing was explained.
         study: what reporting guidelines ask for besides; None where nothing is known.
+        attainable: what nobody could beat; None where it is not known.
     """
 
     title: str
@@ -168,6 +170,7 @@ class Results:
     label_efficiency: Sequence[CurvePoint] = ()
     attributions: Sequence[CodeAttribution] = ()
     study: Study | None = None
+    attainable: Attainable | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of results.json."""

@@ -1,5 +1,6 @@
 """Text and tables of an evaluation: from `Results` to the sections of its report."""
 
+from exmed_bert.evaluation.attainable import MEASURED
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number
 from exmed_bert.evaluation.groups import LEAST_EVENTS
@@ -27,6 +28,7 @@ def sections(results: Results) -> list[ReportSection]:
     found = [
         _summary(results),
         _metrics(results),
+        _attainable(results),
         _discrimination(results),
         _calibration(results),
         _decision(results),
@@ -101,9 +103,45 @@ def _metrics(results: Results) -> ReportSection | None:
             "On the test patients, after every model was recalibrated on the validation patients in the same way. The "
             "partial AUROC is standardized: 0.5 by chance, 1 at best (McClish). Brier score and calibration error are "
             f"best at 0, the slope at 1, the intercept at 0. The calibration error has {BINS} bins of equal numbers.",
+            *(
+                ("Patients whose outcome is known count for those who are censored, in every metric and resample.",)
+                if _has_censored(results)
+                else ()
+            ),
         ],
         tables=[Table(("Metric", *(model.label for model in results.models)), rows, {0: "text"})],
     )
+
+
+def _attainable(results: Results) -> ReportSection | None:
+    found = results.attainable
+    if found is None:
+        return None
+    columns = ("Metric", "True risks", *(model.label for model in results.models))
+    rows = [
+        (
+            METRICS[key],
+            estimate_cell(found.true[key]),
+            *(estimate_cell(found.models[m.name].get(key)) for m in results.models),
+        )
+        for key in MEASURED
+        if key in found.true
+    ]
+    behind = (estimate_cell(found.behind[model.name], sign=True) for model in results.models)
+    rows.append(("AUROC of the true risks minus the model’s", "", *behind))
+    text = [
+        "The patients are generated, so the risk that each outcome was drawn with is known. No model does better than "
+        "these risks, but by chance: on average over draws of such patients an AUROC of "
+        f"{found.expected['auroc']:.3f} and a Brier score of {found.expected['brier']:.3f}. The table has the risks "
+        f"and the models on the same {found.patients:,} test patients, {found.events:,} with the outcome.",
+    ]
+    if number_of(found.others):
+        text.append(
+            f"The other {found.others:,} test patients, {found.other_events:,} with the outcome, had the condition "
+            "before they were first observed and wait for a code to say so. A record cannot tell them, and their risk "
+            "is not known. Models predict their codes too, so their risks may be too high beside the true ones."
+        )
+    return ReportSection("attainable", "What nobody could beat", text, tables=[Table(columns, rows, {0: "text"})])
 
 
 def _discrimination(results: Results) -> ReportSection | None:
@@ -154,6 +192,14 @@ def _calibration(results: Results) -> ReportSection | None:
             "“By chance” is the mean error of a model whose probabilities are exactly right, on as many patients: an "
             "error near it is no miscalibration. Resampling adds noise to the error, so its interval lies rather too "
             "high.",
+            *(
+                (
+                    "Some patients are censored, so the observed risk of a group is its cumulative incidence by Aalen "
+                    "and Johansen, with death as a competing event: whoever dies first cannot have the outcome anymore.",
+                )
+                if _has_censored(results)
+                else ()
+            ),
         ],
         plots=["calibration"],
         tables=[Table(columns, rows)],
@@ -265,7 +311,7 @@ def _cohort(results: Results) -> ReportSection:
     if results.attrition:
         steps = [(name, f"{count:,}") for name, count in results.attrition]
         tables.append(Table(("Attrition", "Patients"), steps, {0: "text"}))
-    censored = any(number_of(split.censored) for split in results.splits)
+    censored = _has_censored(results)
     splits = [
         (
             split.split,
@@ -289,6 +335,10 @@ def _budgets(results: Results) -> ReportSection:
         ["All models were tuned on the same validation patients."],
         tables=[Table(("Model", "Budget"), rows, {0: "word", 1: "text"})],
     )
+
+
+def _has_censored(results: Results) -> bool:
+    return any(number_of(split.censored) for split in results.splits)
 
 
 def _has_curves(results: Results) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from exmed_bert.evaluation.attainable import Attainable
 from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.metrics import SENSITIVITIES
@@ -40,6 +41,7 @@ def shareable(results: Results, cells: MinCell) -> Results:
         differences=[one for one in results.differences if one.metric in metrics[one.ours] & metrics[one.theirs]],
         notes=[*results.notes, cells.note, note],
         label_efficiency=results.label_efficiency if enough else (),
+        attainable=_attainable(results.attainable, cells) if enough else None,
         attributions=[code for code in results.attributions if not cells.hides(code.patients)],
     )
 
@@ -87,6 +89,15 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
     numbers = [number for _, number in of_left]
     parts = cells.parts([*numbers, left - sum(numbers)])
     return told + [(name, part.plain) for (name, _), part in zip(of_left, parts, strict=False)]
+
+
+def _attainable(found: Attainable | None, cells: MinCell) -> Attainable | None:
+    """Return what is attainable; nothing where few patients, with or without the outcome, are at risk or are not."""
+    if found is None:
+        return None
+    counts = [number_of(one) for one in (found.events, found.patients, found.other_events, found.others)]
+    few = cells.hides(counts[0], counts[1] - counts[0], counts[2], counts[3] - counts[2])
+    return None if few else found
 
 
 def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool, cells: MinCell) -> ModelResults:

@@ -11,8 +11,10 @@ from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.console import InputError
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
+from exmed_bert.evaluation.attainable import TrueRisks, true_risks
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.results import Results
@@ -96,17 +98,19 @@ def evaluate(
             )
             models.append(ModelScores(name, facts.LABELS[name], of_twin, runs[twin].budget))
     attributions = explain(model, experiment, settings.explain, cohort.cells) if settings.explain else None
+    truth, unknown = _true_risks(cohort, task)
     evaluation = assemble(
         subset(patients, used),
         models,
         title=task.title,
         facts=facts.facts(settings, task, cohort, main),
         attrition=cohort.attrition,
-        notes=facts.notes(task, form, part),
+        notes=[*facts.notes(task, form, part), *unknown],
         study=facts.study(settings, task, cohort, form),
         label_efficiency=facts.curve(patients, runs, fitted),
         attributions=attributions.by_code if attributions else (),
         outcome=None if outcome is None else outcome.take(used),
+        truth=truth,
         log_odds_offset=part.log_odds_offset,
         seed=settings.seed,
         cells=cohort.cells,
@@ -139,3 +143,17 @@ def write(folder: Path, evaluated: Evaluated, experiment: Experiment, cohort: Co
     if evaluated.attributions:
         write_attributions(folder, evaluated.attributions, patients.dataset, cohort.cells)
     write_report(folder, evaluated.results)
+
+
+def _true_risks(cohort: Cohort, task: Task) -> tuple[TrueRisks | None, list[str]]:
+    """Return what the outcomes of the test patients were drawn from, or why that is not known of generated patients."""
+    outcome = task.generated_outcome
+    if outcome is None or not cohort.meta:
+        return None, []
+    novel = cohort.meta.get("novel_codes", {})
+    if outcome.codes is not None:
+        outcome = replace(outcome, codes=tuple(code for code in outcome.codes if code not in novel))
+    try:
+        return true_risks(cohort.meta, outcome, subset(cohort.patients, cohort.patients.rows(TEST))), []
+    except InputError as error:
+        return None, [f"What nobody could beat is not known: {error}."]

@@ -44,6 +44,11 @@ def print_summary(settings: FinetuneSettings, results: Results) -> None:
             continue
         interval = "" if auroc.low is None else f" ({auroc.low:.4f} to {auroc.high:.4f})"
         rows.append((model.label, f"AUROC {auroc.value:.4f}{interval}"))
+    if (best := results.attainable) is not None:
+        first = results.models[0]
+        own = best.models[first.name].get("auroc")
+        there = "" if own is None else f"; {first.label} {own.value:.4f} there"
+        rows.append(("true risks", f"AUROC {best.true['auroc'].value:.4f} of {best.patients:,} at risk{there}"))
     console.table(f"{results.title}: {results.splits[TEST].patients:,} test patients", rows)
     folder = settings.output_dir
     console.table(

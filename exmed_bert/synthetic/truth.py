@@ -1,4 +1,4 @@
-"""Known truth of realistic patients: the hazards that their onsets, deaths and long stays were drawn from.
+"""Known truth of generated patients: the hazards that onsets, deaths and long stays of realistic ones were drawn from.
 
 Lives are a function of the seed and the patient's number, so nothing is stored: they are drawn again from what the meta
 file says. What a record shows of an onset follows the same hazard where the patient is at risk. Whoever has had the
@@ -13,14 +13,17 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import norm
 
+from exmed_bert.codes import ICD10CM
 from exmed_bert.console import InputError
 from exmed_bert.reference import realistic as figures_of
 from exmed_bert.reference.tables import load
 from exmed_bert.synthetic.life import LASTING, STEPS, Life, spread_of_stays
-from exmed_bert.synthetic.people import YEAR
-from exmed_bert.synthetic.population import BLOCK
+from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
+from exmed_bert.synthetic.people import YEAR, Window, draw_people
+from exmed_bert.synthetic.population import BLOCK, generate_block
 from exmed_bert.synthetic.realistic import generator, lives
 
 DEATH, LONG_STAY = "death", "plos"  # outcomes beside the codes of lasting conditions
@@ -119,21 +122,37 @@ def truth(
 
 
 def of_prolonged_stays(meta: Mapping[str, Any], patients: np.ndarray) -> np.ndarray:
-    """Return the probability with which a long stay began while each patient was observed, (P,): that of ``had_plos``.
+    """Return the probability of ``had_plos`` of patients, (P,), those with bounds as well.
+
+    Of realistic ones it is that of a long stay which begins while they are observed.
 
     Raises:
-        InputError: the patients are not realistic ones of these tables.
+        InputError: the patients were generated from other tables than these.
     """
-    end_date = _check(meta)
-    expected = np.zeros(len(patients))
-    blocks = patients // BLOCK
+    end_date = _end_date(meta)
+    found, blocks = np.zeros(len(patients)), patients // BLOCK
     for block in np.unique(blocks).tolist():
         own = np.flatnonzero(blocks == block)
-        _, life, observation = lives(generator(meta["seed"], block), BLOCK, end_date, load())
-        first, last = observation.start, np.minimum(observation.end + 1, life.starts[-1])
-        years = (np.minimum(last, life.starts[1:, None]) - np.maximum(first, life.starts[:-1, None])).clip(0) / YEAR
-        expected[own] = (life.stay_hazard * years).sum(axis=0)[patients[own] - block * BLOCK]
-    return -np.expm1(-expected * _long_share())
+        of_block = _of_long_stays if "realistic" in meta else _of_bounded_stays
+        found[own] = of_block(meta["seed"], block, end_date)[patients[own] - block * BLOCK]
+    return found
+
+
+def _of_long_stays(seed: int, block: int, end_date: date) -> np.ndarray:
+    _, life, observation = lives(generator(seed, block), BLOCK, end_date, load())
+    first, last = observation.start, np.minimum(observation.end + 1, life.starts[-1])
+    years = (np.minimum(last, life.starts[1:, None]) - np.maximum(first, life.starts[:-1, None])).clip(0) / YEAR
+    return -np.expm1(-(life.stay_hazard * years).sum(axis=0) * _long_share())
+
+
+def _of_bounded_stays(seed: int, block: int, end_date: date) -> np.ndarray:
+    tables = load()
+    people = draw_people(generator(seed, block), BLOCK, tables.demographics, Window.until(end_date))
+    diagnoses = generate_block(seed, block, 0.0, end_date).patients.events.of_system(ICD10CM)
+    weights = dict(zip(tables.diagnoses.codes, of_diagnoses(tables).tolist(), strict=True))
+    weight = np.array([weights[code] for _, code in diagnoses.table])
+    patient, code = np.unique(np.stack((diagnoses.patients(), diagnoses.codes)), axis=1)  # each code of a patient once
+    return expit(of_ages(tables.prolonged_stay, people.ages) + np.bincount(patient, weight[code], BLOCK))
 
 
 def attainable(risk: np.ndarray) -> dict[str, float]:
@@ -158,8 +177,13 @@ def _check(meta: Mapping[str, Any]) -> date:
     """
     if "realistic" not in meta:
         raise InputError("the hazards of these patients are not known, expected patients of generate --realistic")
+    return _end_date(meta)
+
+
+def _end_date(meta: Mapping[str, Any]) -> date:
     tables = load()
-    if (meta["tables"], meta["realistic"]["figures"]) != (tables.digest, figures_of.load(tables).digest):
+    figures = meta["realistic"]["figures"] == figures_of.load(tables).digest if "realistic" in meta else True
+    if meta["tables"] != tables.digest or not figures:
         raise InputError("the patients were generated from other tables than these, generate them again")
     return date.fromisoformat(meta["options"]["end_date"])
 

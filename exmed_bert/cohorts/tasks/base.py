@@ -47,6 +47,20 @@ class Selection:
     observed: Observation | None = None
 
 
+@dataclass(frozen=True)
+class GeneratedOutcome:
+    """An outcome as the generator of our patients knows it.
+
+    Attributes:
+        codes: the first of any of them is the outcome; None: the prolonged stay of the record.
+        after, until: days after the prediction time between which it counts; ``codes`` alone have them.
+    """
+
+    codes: tuple[str, ...] | None = None
+    after: int = 0
+    until: int = 0
+
+
 @dataclass
 class Task(ABC):
     """A prediction task, for one cohort.
@@ -124,6 +138,11 @@ class Task(ABC):
     def hint(self) -> str:
         """What the user should know where no patient is left; "" for nothing."""
         return ""
+
+    @property
+    def generated_outcome(self) -> GeneratedOutcome | None:
+        """The outcome as the generator of our patients knows it, once the cohort is built; None where it does not."""
+        return None
 
     def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
         """Return the ids of the codes whose occurrence is the outcome, for the prompt; none for other outcomes."""

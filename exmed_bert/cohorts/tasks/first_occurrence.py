@@ -12,7 +12,7 @@ from exmed_bert.cohorts.index_dates import IndexRule, first_after, last_up_to
 from exmed_bert.cohorts.labeled import UNLABELED, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.observation import NEVER, Known, counting_events
-from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
+from exmed_bert.cohorts.tasks.base import GeneratedOutcome, Selection, Task, prediction_rule, unlabeled
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
@@ -155,6 +155,12 @@ class FirstOccurrence(Task):
             "Patients whose observation ends before the horizon are excluded, those who die before it among them: the "
             "risks are those of patients who stay."
         )
+
+    @property
+    def generated_outcome(self) -> GeneratedOutcome | None:
+        """The codes of the endpoint that the patients have, and the days in which they count."""
+        codes = tuple(sorted(code for _, code in self.endpoint.found))
+        return GeneratedOutcome(codes, self.gap, self.horizon) if codes else None
 
     def target_codes(self, vocabulary: CodeVocabulary) -> list[int]:
         """Return the ids of the endpoint's codes."""

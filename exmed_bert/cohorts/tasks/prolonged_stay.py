@@ -7,7 +7,7 @@ import numpy as np
 
 from exmed_bert.cohorts.index_dates import LAST_VISIT, IndexRule
 from exmed_bert.cohorts.observation import NEVER, counting_events
-from exmed_bert.cohorts.tasks.base import Selection, Task, prediction_rule, unlabeled
+from exmed_bert.cohorts.tasks.base import GeneratedOutcome, Selection, Task, prediction_rule, unlabeled
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.settings import FinetuneSettings
 
@@ -40,6 +40,11 @@ class ProlongedStay(Task):
         included = self.exclude(included, days == NEVER, self.index.no_date)
         rows = np.flatnonzero(included)
         return Selection(rows, days[rows], patients.plos[rows] if self.outcomes else unlabeled(len(rows)))
+
+    @property
+    def generated_outcome(self) -> GeneratedOutcome | None:
+        """The prolonged stay of the record."""
+        return GeneratedOutcome()
 
     @property
     def title(self) -> str:
