@@ -195,7 +195,7 @@ def _calibration(results: Results) -> ReportSection | None:
             *(
                 (
                     "Some patients are censored, so the observed risk of a group is its cumulative incidence by Aalen "
-                    "and Johansen, with death as a competing event: whoever dies first cannot have the outcome anymore.",
+                    "and Johansen, with death as a competing event: whoever dies first can have no outcome anymore.",
                 )
                 if _has_censored(results)
                 else ()
