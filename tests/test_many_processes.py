@@ -210,8 +210,11 @@ def in_shards(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_shards_are_shared_and_the_run_goes_on_after_a_process_was_killed(
     small_datasets: Path, in_shards: Path, under_torchrun: Path, tmp_path: Path
 ) -> None:
-    """Killed in its second epoch, resumed with data workers: the weights of a run over one file that nothing befell."""
-    killed = launch(TORCHRUN, in_shards, tmp_path, 2, runner=_NOTING, DIES="1 15")
+    """Killed in its second epoch, resumed with data workers: the weights of a run over one file that nothing befell.
+
+    The random state of a process in the last checkpoint is damaged, so the run goes on from the one before.
+    """
+    killed = launch(TORCHRUN, in_shards, tmp_path, 2, "--save-steps", 5, runner=_NOTING, DIES="1 15")
     lines = [line for line in killed.stderr.splitlines() if line.startswith("Error: ")]
     assert killed.returncode != 0 and len(lines) == 1, killed.stderr
     assert "run the same command again: it goes on from the last checkpoint" in lines[0]
@@ -224,9 +227,14 @@ def test_shards_are_shared_and_the_run_goes_on_after_a_process_was_killed(
     seen = [patient for share in shares for batch in share for patient in batch]
     assert set(seen) == set(range(len(sampler.lengths))) and len(seen) - len(sampler.lengths) < 2 * BATCH
 
+    before, last = checkpoints(tmp_path / "model")[-2:]
+    state = bytearray((last / "rng_state_1.pth").read_bytes())
+    state[len(state) // 2] ^= 1
+    (last / "rng_state_1.pth").write_bytes(state)
     resumed = launch(TORCHRUN, in_shards, tmp_path, 2, "--num-workers", 1)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("Going on from") == 1
+    assert resumed.stderr.count(f"{last}: is damaged and passed over: rng_state_1.pth does not match its digest") == 1
+    assert resumed.stdout.count("Going on from") == resumed.stdout.count(f"Going on from {before}") == 1
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in (under_torchrun, tmp_path))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert eval_results(tmp_path)["eval_loss"] == eval_results(under_torchrun)["eval_loss"]

@@ -412,6 +412,18 @@ def test_patients(tmp_path: Path) -> None:
     assert counts(source, "Condition.ndjson") == {"rows": 1, "of no patient": 1}
 
 
+def test_keys_that_stand_twice_in_a_patient_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, patient("a", gender="male"), patient("b", gender="male"), condition(subject={"reference": "a"}))
+    path = tmp_path / "Patient.ndjson"
+    text = path.read_text()
+    read(tmp_path)
+    assert "second time" not in capsys.readouterr().err
+    path.write_text(text.replace('"gender"', '"gender": "female", "gender"', 1))
+    read(tmp_path)
+    said = capsys.readouterr().err
+    assert "Patient.ndjson: 1 keys stand a second time in their resource, of which the first is read: 'gender'" in said
+
+
 def test_race_and_ethnicity_where_they_are_declared(tmp_path: Path) -> None:
     url = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
     race = [

@@ -1,6 +1,7 @@
 """Files of tensors: opened without running anything, and read once as a whole for their checksums."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ def open_tensors(path: Path, expected: str) -> Any:
     """
     check_archive(existing_file(path))
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():  # torch's about damage, which gets its line here
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: is refused because it holds Python objects that opening it would run; {expected}"

@@ -13,7 +13,10 @@ from safetensors import SafetensorError
 from exmed_bert.console import InputError
 
 # How the libraries word a write that failed: the system, torch's zip writer, safetensors.
-_DISK = ("No space left", "PytorchStreamWriter", "unexpected pos", "I/O error", "disk is full")
+_DISK = (
+    *("No space left", "File too large", "disk is full", "I/O error"),
+    *("PytorchStreamWriter", "unexpected pos", "iostream error"),
+)
 _MEMORY = ("can't allocate memory", "out of memory")
 _CONNECTION = ("gloo", "NCCL")
 _OTHER_PROCESS = (

@@ -200,14 +200,14 @@ def run(action: Callable[[], Any], shim: Shim, largest: int | None = None) -> Ou
     return Outcome(code, said, shim.points)
 
 
-def run_forked(action: Callable[[], Any], shim: Shim) -> Outcome:
-    """Run an action as a command in a process of its own, which may really be killed."""
+def run_forked(action: Callable[[], Any], shim: Shim, largest: int | None = None) -> Outcome:
+    """Run an action as a command in a process of its own, which may really be killed; else as `run`."""
     told, tell = os.pipe()
     process = os.fork()
     if process == 0:
         code = DEFECT
         try:
-            outcome = run(action, shim)
+            outcome = run(action, shim, largest)
             with open(tell, "w", encoding="utf-8") as pipe:
                 json.dump([outcome.errors, outcome.points], pipe)
             code = outcome.code

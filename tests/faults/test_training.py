@@ -37,9 +37,11 @@ SAMPLE = 4  # points of each command, where not all are taken
 WORKING = r"(runs|logs|metrics|checkpoint-\d+)(/|$)|output\.log$"
 
 
-def run(action: Callable[[], Any], root: Path, number: int = -1, fault: int = ENOSPC) -> Outcome:
-    """Run a training in a process of its own, and fail at a point."""
-    return run_forked(action, Shim(root, number, fault))
+def run(
+    action: Callable[[], Any], root: Path, number: int = -1, fault: int = ENOSPC, largest: int | None = None
+) -> Outcome:
+    """Run a training in a process of its own, and fail at a point, or where a file gets too large."""
+    return run_forked(action, Shim(root, number, fault), largest)
 
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
@@ -124,6 +126,34 @@ class Training:
         else:
             assert failed.code == (KILL if fault == KILL else 1), (what, failed.errors)
             assert failed.errors.count("Error: ") == (fault != KILL) and "Traceback" not in failed.errors, what
+        self._goes_on(what)
+
+    def sizes(self) -> list[int]:
+        """Return sizes of files that are too small by a byte for one that the training writes."""
+        found = {len(bytes_) - 1 for bytes_ in self.new.values() if bytes_}
+        chosen = sorted(found)
+        return chosen if ALL else chosen[-1:]
+
+    def check_size(self, largest: int) -> None:
+        """Let files that are too large fail, as on a full disk, also those that are written in C and Rust."""
+        what = f"files of at most {largest} bytes"
+        self._restore()
+        failed = run(self.action, self.home, largest=largest)
+        assert failed.code in (0, 1) and "Traceback" not in failed.errors, (what, failed.errors)
+        assert failed.errors.count("Error: ") == failed.code, (what, failed.errors)
+        self._goes_on(what)
+
+    def run_over(self, damaged: Content, message: str) -> None:
+        """Run with other bytes in some files; a line says so, and all ends as it does with theirs."""
+        self._restore()
+        for name, bytes_ in damaged.items():
+            (self.output / name).write_bytes(bytes_ or b"")
+        outcome = run(self.action, self.home)
+        assert outcome.code == 0 and outcome.errors.count(message) == 1, (damaged.keys(), outcome.errors)
+        assert differences(results(content(self.output)), results(self.new)) == []
+        assert self._weights() == self.weights
+
+    def _goes_on(self, what: str) -> None:
         if self.output.exists():
             settle(self.output)
         if (self.output / "contents.json").exists():
@@ -163,6 +193,8 @@ def test_each_point(kind: str, home: Path) -> None:
         error = (ENOSPC, EIO)[turn % 2]
         for fault in (error, KILL) if ALL else ((error, KILL)[turn // 2 % 2],):
             training.check(number, fault)
+    for largest in training.sizes():
+        training.check_size(largest)
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"] if ALL else ["fine-tuning"])
@@ -179,6 +211,11 @@ def test_what_a_finished_run_has_left_stands_until_more_of_it_ends(kind: str, ho
     )
     for turn, number in enumerate(more.chosen() if ALL else [half_way]):
         more.check(number, (ENOSPC, KILL)[turn % 2])
+    for kept in ("best.safetensors", "scores.safetensors") if kind == "fine-tuning" else ():
+        [name] = [name for name in more.old if name.endswith(kept)]
+        flipped = bytearray(more.old[name] or b"")
+        flipped[-20] ^= 1
+        more.run_over({name: bytes(flipped)}, "the run starts over")
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "fine-tuning"])

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the tes
 from clinvec_files import write_clinvec_folder
 from conftest import ROOT, record, write_records
 
+from exmed_bert.analysis.novel_codes.inputs import named_training_data
 from exmed_bert.clinvec.reader import read_clinvec
 from exmed_bert.cohorts.label_file import read_labels
 from exmed_bert.config import read_config
@@ -144,6 +145,17 @@ def _shards(folder: Path) -> None:
     shutil.rmtree(folder / "made")
 
 
+def _model_settings(folder: Path) -> None:
+    content = {"step": "pretrain", "settings": {"training_data": "d_train.pt", "seed": 1}, "config": None}
+    (folder / "settings.json").write_text(json.dumps(content))
+
+
+def _named_dataset(folder: Path) -> None:
+    path = named_training_data(folder)
+    if path is not None:
+        open_dataset(path)
+
+
 def _looked_through(name: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         dataset = open_dataset(folder / name)
@@ -214,5 +226,6 @@ TARGETS = (
     ),
     Target("code map", _code_map, lambda f: read_code_map(f / "map.csv"), 15),
     Target("athena", _athena, _athena_read),
+    Target("model settings", _model_settings, _named_dataset, 5),
     Target("vocabulary", _vocabulary, lambda f: read_vocabulary(f / "vocab.json"), 15),
 )

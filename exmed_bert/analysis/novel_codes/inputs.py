@@ -164,7 +164,7 @@ def _training_data(
     settings: AnalyzeSettings, dataset: PatientDataset, notes: list[str]
 ) -> tuple[PatientDataset | None, Path | None]:
     """Return the dataset that the model was trained on, and its file; None where it is not at hand."""
-    path = settings.training_data or _named_training_data(settings.model_dir)
+    path = settings.training_data or named_training_data(settings.model_dir)
     if path is None:
         notes.append(
             "The data that the model was trained on is not at hand (--training-data), so nothing is said of how often "
@@ -180,13 +180,13 @@ def _training_data(
     return train, path
 
 
-def _named_training_data(folder: Path) -> Path | None:
+def named_training_data(folder: Path) -> Path | None:
     """Return the training data that the model's settings name, None where it is not there."""
     try:
         named = Path(json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]["training_data"])
-    except (OSError, ValueError, KeyError, TypeError):  # a model from elsewhere has no such file
+        return named if named.exists() else None  # which some names do not allow to ask
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a model from elsewhere has no such file
         return None
-    return named if named.exists() else None
 
 
 def _novel(vocabulary: CodeVocabulary, dataset: PatientDataset, counts: np.ndarray | None) -> tuple[np.ndarray, str]:
