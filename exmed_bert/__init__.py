@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Patient": "exmed_bert.data.patient",
     "PatientDataset": "exmed_bert.data.dataset",
+    "load_model": "exmed_bert.interface",
+    "PatientModel": "exmed_bert.interface",
+    "PatientEmbedder": "exmed_bert.interface",
+    "PatientTokenizer": "exmed_bert.interface",
     "ExMedBertConfig": "exmed_bert.models",
     "ExMedBertModel": "exmed_bert.models",
     "ExMedBertForMaskedLM": "exmed_bert.models",

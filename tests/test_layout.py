@@ -39,6 +39,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
     {"training"},
     {"finetuning", "analysis", "sharing"},
     {"embedding"},
+    {"interface"},
     {"commands", "__main__"},
 )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK
 from exmed_bert.files import existing_file
 from exmed_bert.staging import write_tensors
 from exmed_bert.startup import called
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,32 @@ class PatientDataset(torch.utils.data.Dataset):
             had_plos=None if plos < 0 else bool(plos),
             **{name: EPOCH + timedelta(days=day) for name, day in periods.items() if day != NO_DAY},
         )
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the codes that were kept as a table of events, a row for each, in the order of the tokens.
+
+        Its columns are ``patient_id, date, system, code, birth_year`` and the fields of the static columns; unknown
+        codes are ``UNK``.
+        """
+        import pandas
+
+        vocabulary, arrays = self.info.vocabulary, self.arrays
+        owner = np.repeat(np.arange(len(self)), np.diff(arrays["offsets"]))
+        visits = arrays["visit_offsets"][owner] + arrays["visit_ids"] - 1
+        systems = [DEFAULT_ENTITY if system is None else system.name for system in vocabulary.entity_systems]
+        codes = np.array([vocabulary.code(token) for token in range(len(vocabulary))], dtype=object)
+        ids = pandas.Index([self.patient_id(row) for row in range(len(self))])
+        table = {
+            "patient_id": ids[owner],
+            "date": arrays["visit_days"][visits].astype("datetime64[D]").astype("datetime64[s]"),
+            "system": np.array(systems, dtype=object)[arrays["entities"]],
+            "code": codes[arrays["codes"]],
+            "birth_year": arrays["birth_years"][owner].astype(np.int64),
+        }
+        for column in self.info.static_columns:
+            values = np.array([column.value(token) for token in range(len(column.tokens))], dtype=object)
+            table[column.field] = values[self.static_ids(column.name)[owner]]
+        return pandas.DataFrame(table)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "PatientDataset":
         """Return a dataset of the given patients, in that order."""

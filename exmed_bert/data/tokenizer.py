@@ -9,7 +9,7 @@ import numpy as np
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.data.patient import EventColumns, PatientColumns
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
-from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on
+from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on
 
 _DAY_SPAN = 2**23  # more than the days of the calendar, years 1 to 9999
 
@@ -130,6 +130,7 @@ class Tokenizer:
         known: CodeVocabulary | None = None,
         static_columns: Sequence[StaticColumn] = BUILT_IN,
         extend: bool = True,
+        masks: bool = False,
     ) -> None:
         """Set the limits.
 
@@ -140,6 +141,7 @@ class Tokenizer:
             known: codes that have ids already, a model's; they keep them.
             static_columns: those that are encoded.
             extend: whether other codes get ids too; if not, they are UNK.
+            masks: whether ``MASK``, also with a number, stands for the token MASK; if not, it is an unknown code.
         """
         self.max_length = max_length
         self.min_observations = min_observations
@@ -148,6 +150,7 @@ class Tokenizer:
         self.summary = TokenizerSummary()
         self._known = known or CodeVocabulary.build([])
         self._extend = extend
+        self._masks = masks
         self._ids: dict[CodeKey, int] = {key: i for i, key in enumerate(self._known.keys) if key is not None}
         self._entities = {name: i for i, name in enumerate(self._known.entity_names)}
 
@@ -229,7 +232,10 @@ class Tokenizer:
             system = systems[name]
             entities[i] = self._entities.setdefault(system.entity, len(self._entities))
             code = system.normalize(text)
-            if code is None:
+            if self._masks and text.split(maxsplit=1)[:1] == [SPECIAL_TOKENS[MASK]]:
+                ids[i] = MASK
+                same = (system.name, text, False)
+            elif code is None:
                 self.summary.unknown_codes[system.name, text] += int(counts[i])
                 same = (system.name, text.strip().casefold(), False)
             else:

@@ -29,7 +29,9 @@ class HistoryBuilder:
         hashes: of all patients read, a list of (n,) int64.
     """
 
-    def __init__(self, form: ModelInput, task: Task, same_day: bool = True, min_history: int = 1) -> None:
+    def __init__(
+        self, form: ModelInput, task: Task, same_day: bool = True, min_history: int = 1, masks: bool = False
+    ) -> None:
         """Set the form.
 
         Args:
@@ -37,13 +39,14 @@ class HistoryBuilder:
             task: gives the prediction times.
             same_day: whether events of the prediction day belong to the history.
             min_history: histories with fewer codes are left out.
+            masks: whether the code MASK stands for the token.
         """
         self.form = form
         self.task = task
         self.same_day = same_day
         self.min_history = min_history
         self.tokenizer = Tokenizer(
-            form.max_length, min_history, form.age_unit, form.vocabulary, form.static_columns, extend=False
+            form.max_length, min_history, form.age_unit, form.vocabulary, form.static_columns, False, masks
         )
         self.patients = self.selected = self.left = self.histories = 0
         self.hashes: list[np.ndarray] = []

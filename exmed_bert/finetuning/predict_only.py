@@ -31,7 +31,7 @@ def predict_only(settings: FinetuneSettings) -> None:
     """
     folder = settings.model_dir
     model, form, known = read_finetuned(folder)
-    task = saved_task(folder / FINETUNING, _task(folder / FINETUNING, known), settings)
+    task = saved_task(folder / FINETUNING, task_content(folder / FINETUNING, known), settings)
     source = PatientInput(settings.input, settings, form.static_columns)
     same_day = known.get("same_day", "include") == "include"
     cohort = build(source, task, form, known["min_history"], settings.seed, same_day)
@@ -55,7 +55,7 @@ def predict_only(settings: FinetuneSettings) -> None:
     console.table("Written", [("predictions", path)])
 
 
-def _task(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+def task_content(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return the task of a finetuning.json, the ``path``; earlier releases name it in keys of their own."""
     if isinstance(content["task"], dict):
         return content["task"]

@@ -65,9 +65,12 @@ class Attention(nn.Module):
         self.self = SelfAttention(config)
         self.output = ResidualOutput(config, config.hidden_size)
 
-    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, L, hidden) -> the same."""
-        return self.output(self.self(hidden, bias)[0], hidden)
+    def forward(self, hidden: Tensor, bias: Tensor | None, weights: list[Tensor | None] | None = None) -> Tensor:
+        """(B, L, hidden) -> the same; the weights are appended where a list for them is given."""
+        attended, own = self.self(hidden, bias)
+        if weights is not None:
+            weights.append(own)
+        return self.output(attended, hidden)
 
 
 class Intermediate(nn.Module):
@@ -92,9 +95,9 @@ class EncoderLayer(GradientCheckpointingLayer):
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, bias: Tensor | None, weights: list[Tensor | None] | None = None) -> Tensor:
         """(B, L, hidden) -> the same; ``bias`` as `attention.attention_bias` returns it."""
-        attended = self.attention(hidden, bias)
+        attended = self.attention(hidden, bias, weights)
         return self.output(self.intermediate(attended), attended)
 
 
@@ -105,11 +108,28 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, L, hidden) -> the same; under autocast in its type."""
+    def forward(
+        self,
+        hidden: Tensor,
+        bias: Tensor | None,
+        states: list[Tensor] | None = None,
+        weights: list[Tensor | None] | None = None,
+    ) -> Tensor:
+        """(B, L, hidden) -> the same; under autocast in its type.
+
+        Args:
+            hidden: what the layers start from.
+            bias: as `attention.attention_bias` returns it.
+            states: takes what goes into each layer, and what comes out of the last, (B, L, hidden) each.
+            weights: takes each layer's attention weights, (B, heads, L, L), None of a kernel that gives none.
+        """
         device = hidden.device.type
         if torch.is_autocast_enabled(device):  # or each residual would be carried in fp32 and cast for each product
             hidden = hidden.to(torch.get_autocast_dtype(device))
         for layer in self.layer:
-            hidden = layer(hidden, bias)
+            if states is not None:
+                states.append(hidden)
+            hidden = layer(hidden, bias) if weights is None else layer(hidden, bias, weights)
+        if states is not None:
+            states.append(hidden)
         return hidden

@@ -154,9 +154,9 @@ def read_pretrained(folder: Path) -> tuple[ExMedBertForMaskedLM, ModelInput]:
     """
     model, vocabulary = _read(ExMedBertForMaskedLM, folder, "a pretrained model")
     record = read_record(folder)
-    if record is None:  # from elsewhere: as much as it can take
-        record = PretrainingRecord(model.config.max_position_embedding - 1, _age_unit(model.config), None)
-    return model, _form(folder, model, vocabulary, record)
+    if record is None:
+        record = _unrecorded(model.config)
+    return model, _form(folder, model.config, vocabulary, record)
 
 
 def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, ModelInput, dict[str, Any]]:
@@ -172,14 +172,36 @@ def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, Mo
     content = _current(path, FINETUNING_KEYS)
     saved = checked(path, content, SavedFinetuning)
     model, vocabulary = _read(ExMedBertForSequenceClassification, folder, "a fine-tuned model")
-    return model, _form(folder, model, vocabulary, PretrainingRecord(saved.max_length, saved.age_unit, None)), content
+    record = PretrainingRecord(saved.max_length, saved.age_unit, None)
+    return model, _form(folder, model.config, vocabulary, record), content
 
 
-def _form(
-    folder: Path, model: ExMedBertPreTrainedModel, vocabulary: CodeVocabulary, record: "PretrainingRecord"
-) -> ModelInput:
+def read_form(folder: Path) -> ModelInput:
+    """Read the form in which the model of a folder takes histories, without its weights.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    settle(folder)
+    content = _current(folder / CONFIG, CONFIG_KEYS)
+    checked(folder / CONFIG, content, SavedConfig)
+    config, vocabulary = ExMedBertConfig.from_dict(content), read_vocabulary(folder / VOCABULARY)
+    if (folder / FINETUNING).is_file():
+        tuned = checked(folder / FINETUNING, _current(folder / FINETUNING, FINETUNING_KEYS), SavedFinetuning)
+        record = PretrainingRecord(tuned.max_length, tuned.age_unit, None)
+    else:
+        record = read_record(folder) or _unrecorded(config)
+    return _form(folder, config, vocabulary, record)
+
+
+def _unrecorded(config: ExMedBertConfig) -> "PretrainingRecord":
+    """Return the record of a model from elsewhere: it is given as much as it can take."""
+    return PretrainingRecord(config.max_position_embedding - 1, _age_unit(config), None)
+
+
+def _form(folder: Path, config: ExMedBertConfig, vocabulary: CodeVocabulary, record: "PretrainingRecord") -> ModelInput:
     try:
-        columns = declared(model.config.static_columns or {})
+        columns = declared(config.static_columns or {})
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: is damaged: {str(error).removeprefix('config.yaml: ')}") from None
     return ModelInput(

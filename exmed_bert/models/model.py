@@ -225,6 +225,8 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         plos_label: Tensor | None = None,
         visit_days: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **static_ids: Tensor,
     ) -> BaseModelOutput:
         """Encode patients.
@@ -238,14 +240,17 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             plos_label: not used, so that an item of a `PatientDataset` can be passed as it is.
             visit_days: (B, L) days since the patient's first visit, 0 where padded; differences alone count. Models
                 that know no days (``config.visit_days``) do not look at them.
+            output_hidden_states, output_attentions: whether these are returned; None: as the configuration says.
             static_ids: ``sex_ids``, ``state_ids`` and so on, (B, L) or (B, 1); ``position_ids``, the original's name
                 of ``visit_ids``, is read too.
 
         Returns:
-            ``last_hidden_state``, (B, L, hidden).
+            ``last_hidden_state``, (B, L, hidden); where asked for, ``hidden_states``, of the embeddings and of each
+            layer, and ``attentions``, the weights of each layer, (B, heads, L, L).
 
         Raises:
             TypeError: an input has no embedding in this model, or is missing where it has one.
+            ValueError: attentions are asked for of a kernel that gives none, any but ``eager``.
         """
         if input_ids.dim() == 1:
             input_ids, entity_ids = input_ids[None], entity_ids[None]
@@ -260,7 +265,25 @@ class ExMedBertModel(ExMedBertPreTrainedModel):
             raise TypeError(f"{type(self).__name__}: no embedding for {', '.join(f'{name}_ids' for name in unknown)}")
         embedded = self.embeddings(input_ids, entity_ids, age_ids, visit_ids, static, inputs_embeds, visit_days)
         bias = attention_bias(self.config, attention_mask, visit_ids, embedded, visit_days)
-        return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
+        config = self.config
+        states: list[Tensor] | None = [] if _wanted(output_hidden_states, config.output_hidden_states) else None
+        weights: list[Tensor | None] | None = [] if _wanted(output_attentions, config.output_attentions) else None
+        if weights is not None and config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions: attention kernel {config._attn_implementation!r} gives no weights, expected "
+                "'eager': model.set_attn_implementation('eager')"
+            )
+        if states is None and weights is None:
+            return BaseModelOutput(last_hidden_state=self.encoder(embedded, bias))
+        return BaseModelOutput(
+            last_hidden_state=self.encoder(embedded, bias, states, weights),
+            hidden_states=None if states is None else tuple(states),
+            attentions=None if weights is None else tuple(weight for weight in weights if weight is not None),
+        )
+
+
+def _wanted(argument: bool | None, configured: bool | None) -> bool:
+    return bool(configured if argument is None else argument)
 
 
 def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:

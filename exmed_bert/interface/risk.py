@@ -1,0 +1,64 @@
+"""The risk of an outcome for patients: a fine-tuned model's of its own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exmed_bert.cohorts.cohort import build
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.endpoints import Endpoint
+from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.cohorts.tasks.registry import saved_task
+from exmed_bert.console import InputError
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
+from exmed_bert.finetuning.predict_only import task_content
+from exmed_bert.models.folder import FINETUNING, read_finetuned
+from exmed_bert.settings import FinetuneSettings
+
+
+def risks(
+    folder: Path, source: PatientInput, endpoint: str | None, horizon_days: int | None, batch_size: int
+) -> tuple[LabeledPatients, np.ndarray]:
+    """Return the patients with a prediction at their last visit, and the (n,) probabilities.
+
+    Args:
+        folder: of a model.
+        source: the patients.
+        endpoint, horizon_days: what is asked for; None: the model's own.
+        batch_size: patients per pass.
+
+    Raises:
+        InputError: the model predicts something else, or none of the patients has a prediction.
+    """
+    if not (folder / FINETUNING).is_file():
+        raise InputError(
+            f"{folder}: is pretrained, expected a fine-tuned model: fine-tune it to the endpoint, and load its folder"
+        )
+    model, form, known = read_finetuned(folder)
+    content = task_content(folder / FINETUNING, known)
+    check_own(folder, content, known["title"], endpoint, horizon_days)
+    settings = FinetuneSettings(model_dir=folder, predict_only=True)
+    task = saved_task(folder / FINETUNING, content, settings)
+    same_day = known.get("same_day", "include") == "include"
+    patients = build(source, task, form, known["min_history"], settings.seed, same_day).patients
+    model, _ = extend_outcome_vocabulary(model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed)
+    entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.target_codes})
+    collator = PromptCollator(entities, model.config.max_position_embedding - 1)
+    logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, batch_size)
+    return patients, Calibration(known["temperature"], known["bias"]).probabilities(logits)
+
+
+def check_own(folder: Path, task: dict[str, Any], title: str, endpoint: str | None, horizon_days: int | None) -> None:
+    """Refuse an endpoint or a horizon that a fine-tuned model does not predict.
+
+    Raises:
+        InputError, OptionError: it is another one, or no endpoint.
+    """
+    own = task.get("endpoint")
+    if endpoint is not None and (own is None or set(Endpoint(endpoint).texts) != set(Endpoint(",".join(own)).texts)):
+        raise InputError(f"{folder}: endpoint {endpoint!r}: the model predicts another outcome: {title}")
+    if horizon_days is not None and horizon_days != task.get("horizon_days"):
+        raise InputError(f"{folder}: horizon_days {horizon_days}: the model predicts another outcome: {title}")
