@@ -28,12 +28,15 @@ from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation.attainable import TrueRisks, compare_with_truth, true_risks
 from exmed_bert.evaluation.censoring import HorizonOutcome
+from exmed_bert.evaluation.flow import flow_of
 from exmed_bert.evaluation.metrics import measure
+from exmed_bert.evaluation.results import SplitCount
 from exmed_bert.evaluation.small_cells import told_attrition
 from exmed_bert.finetuning.censored import horizon_outcome, weighted
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.folder import write_pretrained
+from exmed_bert.reporting.content import FlowBox
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import FinetuneSettings, GenerateSettings
 from exmed_bert.synthetic import generate
@@ -196,6 +199,31 @@ def test_no_part_of_those_left_gives_another_away() -> None:
     steps = [("patients read", 100), ("patients left", 100), ("  with the outcome", 60), ("  censored", 35)]
     told = [str(count) for _, count in told_attrition(steps, MinCell(11))]
     assert told == ["100", "100", "60", "30 to 39"]
+
+
+def test_the_flow_counts_everyone_once() -> None:
+    steps = [
+        ("patients read", 100),
+        ("excluded: no event", 7),
+        ("excluded: another reason", 0),
+        ("patients left", 93),
+        ("  with the outcome", 12),
+        ("  censored before the end of the horizon, not excluded", 9),
+    ]
+    splits = [SplitCount("train", 50, 6), SplitCount("validation", 10, 2), SplitCount("test", 30, 4, 6)]
+    flow = flow_of(steps, splits)
+    assert flow is not None
+    (read, left), ends = flow.steps, flow.ends
+    assert (read.box.title, read.box.count, left.box.count) == ("Patients read", "100", "93")
+    assert read.leaving == FlowBox("Excluded", "7", (("no event", "7"),))
+    assert [count for _, count in left.box.lines] == ["12", "9"]
+    assert left.leaving is not None and (left.leaving.title, left.leaving.count) == ("Not used", "3")
+    assert [(box.title, box.count, len(box.lines)) for box in ends] == [
+        ("Train", "50", 1),
+        ("Validation", "10", 1),
+        ("Test", "30", 2),
+    ]
+    assert flow_of([], splits) is None
 
 
 # --- the command ---

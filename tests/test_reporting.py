@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from exmed_bert.reporting.content import Interval, Link, Plot, Report, ReportSection, Statement, Table, Verdict
+from exmed_bert.reporting.content import (
+    Flow,
+    FlowBox,
+    FlowStep,
+    Interval,
+    Link,
+    Plot,
+    Report,
+    ReportSection,
+    Statement,
+    Table,
+    Verdict,
+)
 from exmed_bert.reporting.folder import PAGE, report_files
 from exmed_bert.reporting.html import html
 from exmed_bert.reporting.markdown import markdown
@@ -27,8 +39,11 @@ def report(text: str = "text") -> Report:
     statement = Statement(
         replace(BAD, text=f"worse {text}"), f"name {text}", f"1 {text}", f"remark {text}", f"how {text}"
     )
+    parts = [(f"part {text}", f"3 {text}")]
+    boxes = [FlowBox(f"{name} {text}", f"10 {text}", parts) for name in ("all", "out", "end")]
+    chart = Flow([FlowStep(boxes[0], boxes[1]), FlowStep(boxes[0])], [boxes[2]])
     first = ReportSection(
-        "first", f"title {text}", [f"paragraph {text}"], f"source {text}", [statement], ["drawn", "not_drawn"],
+        "first", f"title {text}", [f"paragraph {text}"], f"source {text}", [statement], chart, ["drawn", "not_drawn"],
         [table], [f"small print {text}"], [(GOOD, f"means {text}")], [replace(table, caption=f"folded {text}")],
     )  # fmt: skip
     second = ReportSection("second", f"other {text}", plots=["drawn", "other"])
@@ -60,6 +75,7 @@ def test_a_page_shows_everything_and_closes_what_it_opens() -> None:
     page = Page(html(report("<&\"'>")))
     assert page.open == []
     before = ("report", "fact", "is", "know", "title", "paragraph", "source", "worse", "name", "1", "remark", "how")
+    before += ("all", "out", "end", "10", "part", "3")
     before += ("small print", "means", "caption", "metric", "to", "0.5", "0.4 to", "E11.9", "a", "folded", "other")
     assert [words for words in before if f"{words} <&\"'>" not in page.text] == []
     assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"] == ["picture <&\"'>"] * 2 + ["other picture"]

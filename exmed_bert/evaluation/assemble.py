@@ -173,7 +173,7 @@ def _censoring_notes(outcome: HorizonOutcome, splits: Sequence[SplitCount], cell
         f"{censored} test patients are censored before the end of {outcome.horizon:g} days. The others count for them, "
         "by the inverse of the probability of not being censored (Kaplan-Meier): one patient for up to "
         f"{outcome.largest_weight:.1f}, all together as {outcome.effective_patients:,.0f} of equal weight would. "
-        f"{dead} die before the outcome, and count as patients without it."
+        f"{dead if died else 'None'} of them die before the outcome, and count as patients without it."
     ]
 
 

@@ -108,7 +108,7 @@ def label_efficiency(results: Results) -> Figure | None:
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="training patients with a label", ylabel="test AUROC")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return figure
 
 

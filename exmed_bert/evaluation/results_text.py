@@ -2,6 +2,7 @@
 
 from exmed_bert.evaluation.attainable import MEASURED
 from exmed_bert.evaluation.explain import TOLERANCE
+from exmed_bert.evaluation.flow import flow_of
 from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number
 from exmed_bert.evaluation.groups import LEAST_EVENTS
 from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
@@ -109,7 +110,7 @@ def _metrics(results: Results) -> ReportSection | None:
                 else ()
             ),
         ],
-        tables=[Table(("Metric", *(model.label for model in results.models)), rows, {0: "text"})],
+        tables=[Table(("Metric", *(model.label for model in results.models)), rows, {0: "text"}, stacked=True)],
     )
 
 
@@ -128,7 +129,7 @@ def _attainable(results: Results) -> ReportSection | None:
         if key in found.true
     ]
     behind = (estimate_cell(found.behind[model.name], sign=True) for model in results.models)
-    rows.append(("AUROC of the true risks minus the model’s", "", *behind))
+    rows.append(("AUROC of the true risks minus the model’s", "–", *behind))
     text = [
         "The patients are generated, so the risk that each outcome was drawn with is known. No model does better than "
         "these risks, but by chance: on average over draws of such patients an AUROC of "
@@ -141,7 +142,9 @@ def _attainable(results: Results) -> ReportSection | None:
             "before they were first observed and wait for a code to say so. A record cannot tell them, and their risk "
             "is not known. Models predict their codes too, so their risks may be too high beside the true ones."
         )
-    return ReportSection("attainable", "What nobody could beat", text, tables=[Table(columns, rows, {0: "text"})])
+    return ReportSection(
+        "attainable", "What nobody could beat", text, tables=[Table(columns, rows, {0: "text"}, stacked=True)]
+    )
 
 
 def _discrimination(results: Results) -> ReportSection | None:
@@ -202,7 +205,7 @@ def _calibration(results: Results) -> ReportSection | None:
             ),
         ],
         plots=["calibration"],
-        tables=[Table(columns, rows)],
+        tables=[Table(columns, rows, stacked=True)],
     )
 
 
@@ -255,6 +258,7 @@ def _efficiency(results: Results) -> ReportSection | None:
 def _subgroups(results: Results) -> ReportSection | None:
     if not results.models[0].groups:
         return None
+    censored = _has_censored(results)
 
     def table(model: ModelResults, caption: str = "") -> Table:
         rows = [
@@ -263,11 +267,13 @@ def _subgroups(results: Results) -> ReportSection | None:
                 group.name,
                 f"{group.patients:,}",
                 f"{group.events:,}",
+                *((f"{group.censored:,}",) if censored else ()),
                 *(estimate_cell(group.metrics.get(key)) for key in _IN_SUBGROUPS),
             )
             for group in model.groups
         ]
-        columns = ("By", "Subgroup", "Patients", "Events", *(METRICS[key] for key in _IN_SUBGROUPS))
+        counted = ("Patients", "Events", *(("Censored",) if censored else ()))
+        columns = ("By", "Subgroup", *counted, *(METRICS[key] for key in _IN_SUBGROUPS))
         return Table(columns, rows, {0: "word", 1: "word"}, caption)
 
     first, *others = results.models
@@ -302,15 +308,13 @@ def _attributions(results: Results) -> ReportSection | None:
             f"in logit within {100 * TOLERANCE:g} %. They say what the model uses, not what causes the outcome."
         ],
         plots=["attributions"],
-        folded=[Table(columns, rows, {0: "code"}, f"The first {len(rows)} codes")],
+        folded=[Table(columns, rows, {0: "code"}, f"The first {len(rows)} codes" if len(rows) > 1 else "The code")],
     )
 
 
 def _cohort(results: Results) -> ReportSection:
-    tables = []
-    if results.attrition:
-        steps = [(name, f"{count:,}") for name, count in results.attrition]
-        tables.append(Table(("Attrition", "Patients"), steps, {0: "text"}))
+    steps = [(name, f"{count:,}") for name, count in results.attrition]
+    attrition = Table(("Attrition", "Patients"), steps, {0: "text"}, "Attrition with all reasons")
     censored = _has_censored(results)
     splits = [
         (
@@ -323,8 +327,13 @@ def _cohort(results: Results) -> ReportSection:
         for split in results.splits
     ]
     columns = ("Split", "Patients", "With the outcome", *(("Censored", "Risk") if censored else ("Share",)))
-    tables.append(Table(columns, splits))
-    return ReportSection("cohort", "Cohort and attrition", tables=tables)
+    return ReportSection(
+        "cohort",
+        "Cohort and attrition",
+        flow=flow_of(results.attrition, results.splits),
+        tables=[Table(columns, splits, stacked=True)],
+        folded=[attrition] if steps else [],
+    )
 
 
 def _budgets(results: Results) -> ReportSection:

@@ -79,6 +79,31 @@ class Table:
 
 
 @dataclass(frozen=True)
+class FlowBox:
+    """A box of a flow chart: what it counts, how many, and what they are made of."""
+
+    title: str
+    count: str
+    lines: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """A box, and who leaves the flow below it."""
+
+    box: FlowBox
+    leaving: FlowBox | None = None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A flow chart of counts: steps one below another, and the boxes side by side that they end in."""
+
+    steps: Sequence[FlowStep]
+    ends: Sequence[FlowBox] = ()
+
+
+@dataclass(frozen=True)
 class Statement:
     """A metric with its verdict, as a sentence.
 
@@ -105,6 +130,7 @@ class ReportSection:
         text: paragraphs.
         source: where the numbers come from, in small print.
         statements: metrics with verdicts.
+        flow: a flow chart; what it counts stands in a table too, for Markdown has no charts.
         plots: names of plots; those that were not drawn are left out.
         tables: open ones.
         notes: paragraphs in small print.
@@ -117,6 +143,7 @@ class ReportSection:
     text: Sequence[str] = ()
     source: str = ""
     statements: Sequence[Statement] = ()
+    flow: Flow | None = None
     plots: Sequence[str] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
