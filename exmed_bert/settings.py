@@ -453,6 +453,11 @@ class PretrainSettings(ClinVecSettings):
     compile: bool = Field(
         False, description="Compile the encoder with torch.compile, which takes a minute; for long runs on a GPU."
     )
+    code_ancestors: bool | None = Field(
+        None,
+        description="Make the row of each code, in embeddings and output layer, the sum of its own and its ancestors'; "
+        "not given: for new models, and for those of --model-dir that have it.",
+    )
     profile: int | None = Field(
         None, ge=1, description="Write a profiler trace of this many steps, for TensorBoard or Perfetto."
     )

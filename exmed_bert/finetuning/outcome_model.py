@@ -10,7 +10,8 @@ from exmed_bert.clinvec.initialization import initialize_from
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
-from exmed_bert.training.initial_model import align_head, estimate_codes, with_vocabulary
+from exmed_bert.models.code_tree import EMBEDDINGS
+from exmed_bert.training.initial_model import align_head, place_codes, with_vocabulary
 
 _STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
 _PROMPT_SPREAD = 5.0  # of the first logit among inputs of about unit spread
@@ -24,7 +25,7 @@ class Pretrained:
         model: with ``vocabulary``.
         vocabulary: the model's own, with the cohort's new codes at its end.
         new: how many codes the model never saw.
-        estimated: how many of these start from their relatives; the others are drawn at random.
+        estimated: how many of these are placed by their ancestors or relatives; the others are drawn at random.
     """
 
     model: ExMedBertForMaskedLM
@@ -36,15 +37,14 @@ class Pretrained:
 def extend_vocabulary(
     model: ExMedBertForMaskedLM, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
 ) -> Pretrained:
-    """Give a pretrained model the codes of a cohort; those it never saw start from their relatives."""
+    """Give a pretrained model the codes of a cohort; those it never saw are placed by their ancestors."""
     grown, shared = with_vocabulary(model, known, vocabulary)
     if len(vocabulary) == len(known):
         return Pretrained(grown, vocabulary, 0, 0)
     keys = vocabulary.keys
     known_ids = [token for token in shared if keys[token] is not None]
-    start = estimate_codes(grown, keys, known_ids, seed)
-    placed = np.setdiff1d(start.ids, known_ids)
-    return Pretrained(grown, vocabulary, len(vocabulary) - len(known), len(placed))
+    placed = place_codes(grown, keys, known_ids, seed).ids
+    return Pretrained(grown, vocabulary, len(vocabulary) - len(known), len(np.setdiff1d(placed, known_ids)))
 
 
 @torch.no_grad()
@@ -71,6 +71,7 @@ def outcome_model(
     config = ExMedBertConfig(**base.config.to_dict() | {"classifier_head": head, "target_codes": list(target_codes)})
     model = ExMedBertForSequenceClassification(config)
     model.bert.load_state_dict(base.bert.state_dict())
+    model.tree_rows = base.tree_rows
     if target_codes:
         model.code_classifier.load_state_dict(base.code_classifier.state_dict())
         if config.predict_future_codes:
@@ -169,7 +170,7 @@ def predict(
 def extend_outcome_vocabulary(
     model: ExMedBertForSequenceClassification, known: CodeVocabulary, vocabulary: CodeVocabulary, seed: int
 ) -> tuple[ExMedBertForSequenceClassification, int]:
-    """Give a fine-tuned model the codes of new patients, and return how many of the new ones have relatives.
+    """Give a fine-tuned model the codes of new patients, and return how many are placed by ancestors or relatives.
 
     The code head gets no new codes: its logits keep the scale that they were fine-tuned with.
     """
@@ -178,18 +179,22 @@ def extend_outcome_vocabulary(
     size = len(known)
     old = model.get_input_embeddings().weight
     keys = vocabulary.keys
-    medical = {token: key for token, key in enumerate(keys[:size]) if key is not None}
-    learned = old[torch.tensor(list(medical))].numpy()
-    ids, (vectors,), _, _ = initialize_from(keys, list(medical.values()), [learned], True, seed)
     table = torch.nn.Embedding(len(vocabulary), old.shape[1])
     torch.nn.init.normal_(table.weight)
     table.weight[:size] = old
-    new = ids >= size
-    table.weight[torch.from_numpy(ids[new])] = torch.from_numpy(vectors[new])
+    if model.tree_rows is not None:
+        has_ancestors, sums = model.tree_rows.sums(keys[size:])
+        ids, vectors = np.flatnonzero(has_ancestors) + size, sums[EMBEDDINGS][has_ancestors]
+    else:
+        medical = {token: key for token, key in enumerate(keys[:size]) if key is not None}
+        learned = old[torch.tensor(list(medical))].numpy()
+        ids, (vectors,), _, _ = initialize_from(keys, list(medical.values()), [learned], True, seed)
+        ids, vectors = ids[ids >= size], vectors[ids >= size]
+    table.weight[torch.from_numpy(ids)] = torch.from_numpy(vectors)
     model.set_input_embeddings(table)
     entities = model.bert.embeddings.entity_embeddings
     further = len(vocabulary.entity_names) - entities.num_embeddings
     if further > 0:  # of a code system that the model never saw nothing is known but what the others have in common
         mean = entities.weight[1:].mean(dim=0, keepdim=True).expand(further, -1)
         model.bert.embeddings.entity_embeddings = torch.nn.Embedding.from_pretrained(torch.cat((entities.weight, mean)))
-    return model.eval(), int(new.sum())
+    return model.eval(), len(ids)

@@ -6,6 +6,7 @@ contents.json                    size and digest of each of these files
 vocab.json                       {"code": {"id": 6, "entity": "..."}}
 pretraining.json                 a pretrained model: the form of its input, and the patients it was trained on
 start_embeddings.safetensors     a pretrained model: its code embeddings before training
+code_tree.safetensors            what the nodes above its codes have learned, where the codes are sums over the trees
 finetuning.json                  a fine-tuned model: what it predicts, and how its logits become probabilities
 """
 
@@ -32,6 +33,7 @@ from exmed_bert.data.vocabulary import AgeUnit, CodeVocabulary, age_vocabulary_s
 from exmed_bert.data.vocabulary_file import VOCABULARY, read_vocabulary
 from exmed_bert.files import read_json
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
 from exmed_bert.models.saved import SavedConfig, SavedFinetuning, SavedPretraining, checked
@@ -40,7 +42,7 @@ from exmed_bert.swap import settle
 
 CONFIG, SAFETENSORS, PYTORCH = "config.json", "model.safetensors", "pytorch_model.bin"
 PRETRAINING, FINETUNING = "pretraining.json", "finetuning.json"
-START_EMBEDDINGS = "start_embeddings.safetensors"
+START_EMBEDDINGS, CODE_TREE = "start_embeddings.safetensors", "code_tree.safetensors"
 _WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PYTORCH, f"{PYTORCH}.index.json")  # the first that is there
 
 Model = TypeVar("Model", bound=ExMedBertPreTrainedModel)
@@ -126,7 +128,7 @@ def check_copy_place(folder: Path) -> None:
         InputError: so it is.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if others := names - {CONFIG, SAFETENSORS, PYTORCH, VOCABULARY, PRETRAINING, START_EMBEDDINGS, CONTENTS}:
+    if others := names - {CONFIG, SAFETENSORS, PYTORCH, VOCABULARY, PRETRAINING, START_EMBEDDINGS, CODE_TREE, CONTENTS}:
         raise InputError(f"{folder}: holds {min(others)}, expected a new or empty folder, or one of an earlier copy")
 
 
@@ -135,6 +137,8 @@ def _write_model(
 ) -> None:
     model.save_pretrained(folder, state_dict=state)
     write_json(folder / VOCABULARY, vocabulary.to_dict())
+    if model.tree_rows is not None:
+        model.tree_rows.write(folder / CODE_TREE)
 
 
 def write_start_embeddings(folder: Path, embeddings: Tensor) -> None:
@@ -248,6 +252,9 @@ def _read(kind: type[Model], folder: Path, expected: str) -> tuple[Model, CodeVo
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InputError(f"{where}: has no weights for {missing[0]}; expected the folder of {expected}")
+    if (folder / CODE_TREE).is_file():
+        _check_digests(folder, (CODE_TREE,))
+        model.tree_rows = TreeRows.read(folder / CODE_TREE, model.config.hidden_size)
     return model, vocabulary
 
 
@@ -320,7 +327,7 @@ def read_start_embeddings(folder: Path, shape: tuple[int, ...]) -> np.ndarray | 
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files that decide what a model says: its weights and its vocabulary, as far as they are there."""
-    return [folder / name for name in (SAFETENSORS, PYTORCH, VOCABULARY) if (folder / name).is_file()]
+    return [folder / name for name in (SAFETENSORS, PYTORCH, VOCABULARY, CODE_TREE) if (folder / name).is_file()]
 
 
 # What it was pretrained on, and whether it fits ---------------------------------------------------------------------

@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.models import days
 from exmed_bert.models.attention import attention_bias
+from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
@@ -151,6 +152,7 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
 
     config_class = ExMedBertConfig
     config: ExMedBertConfig
+    tree_rows: TreeRows | None = None  # what the nodes above the codes have learned; `models.folder` reads it
     base_model_prefix = "bert"
     supports_gradient_checkpointing = True
     _supports_sdpa = True

@@ -113,4 +113,6 @@ def with_codes(
     changed = {"code_vocab_size": len(kept), "number_of_codes": len(entities)}
     shared = ExMedBertForMaskedLM(ExMedBertConfig.from_dict(model.config.to_dict() | changed))
     shared.load_state_dict({name: tensor[rows[name]] if name in rows else tensor for name, tensor in state.items()})
+    if model.tree_rows is not None:
+        shared.tree_rows = model.tree_rows.of(smaller.keys)
     return smaller, shared.eval()

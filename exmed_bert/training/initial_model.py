@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,21 @@ import torch
 
 from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
+from exmed_bert.clinvec.relatives import Origin
 from exmed_bert.codes import CodeKey
 from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
+from exmed_bert.models.code_tree import BIAS, CODE_TABLES, EMBEDDINGS, HEAD, CodeTree, TreeRows
 from exmed_bert.models.folder import check_fit, read_pretrained
 from exmed_bert.settings import PretrainSettings
+from exmed_bert.training.composition import ComposedTables
 from exmed_bert.training.options import attention_heads, intermediate_size
 
 _VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction
 _ALIGNED_LOGIT = 8.0  # that the head first gives a code whose embedding equals the hidden state
 _ENTITY_TABLE = "bert.embeddings.entity_embeddings.weight"
-CODE_TABLES = (  # the embeddings first
-    "bert.embeddings.code_embeddings.weight",
-    "code_classifier.predictions.decoder.weight",
-    "code_classifier.predictions.decoder.bias",
-)
 
 
 def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> ExMedBertConfig:
@@ -58,27 +56,98 @@ class InitialModel:
         model: the network.
         notes: where its weights come from, a line each.
         codes: what its codes start from, where vectors were given.
+        pretrained: ids of the codes that an earlier pretraining knew.
+        composed: the tables of its codes, where these are sums over the trees.
     """
 
     model: ExMedBertForMaskedLM
     notes: list[str]
     codes: CodeInitialization | None = None
+    pretrained: Sequence[int] = ()
+    composed: ComposedTables | None = None
 
 
-def new_model(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
+def new_model(
+    settings: PretrainSettings, info: DatasetInfo, plos: bool, counts: np.ndarray | None = None
+) -> InitialModel:
     """Make the model of a run.
+
+    Args:
+        settings: of the run.
+        info: of the training dataset.
+        plos: whether to predict prolonged length of stay.
+        counts: (V,) how often each id occurs in training; None: all do.
 
     Raises:
         InputError, OptionError: the pretrained model or the ClinVec files do not fit.
     """
     torch.manual_seed(settings.seed)
     if settings.model_dir is not None:
-        return _from_pretrained(settings.model_dir, settings, info, plos)
-    model = ExMedBertForMaskedLM(model_config(settings, info, plos))
-    notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
-    codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
-    align_head(model)
-    return InitialModel(model, notes + (codes.notes if codes else []), codes)
+        initial, earlier = _from_pretrained(settings.model_dir, settings, info, plos)
+    else:
+        model, earlier = ExMedBertForMaskedLM(model_config(settings, info, plos)), None
+        notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
+        codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
+        align_head(model)
+        initial = InitialModel(model, notes + (codes.notes if codes else []), codes)
+    ancestors = settings.code_ancestors
+    if ancestors is None:
+        ancestors = settings.model_dir is None or earlier is not None
+    if not ancestors:
+        return initial
+    unseen = np.flatnonzero(counts == 0) if counts is not None else np.empty(0, dtype=np.int64)
+    composed = composed_tables(initial.model, info.vocabulary.keys, unseen, initial.pretrained, earlier)
+    if not composed.tree.above.nnz:  # flat code systems alone
+        return initial
+    nodes = len(composed.tree.nodes) - len(info.vocabulary)
+    notes = [
+        *initial.notes,
+        f"codes: sums of own rows and their ancestors', {nodes:,} of which are no codes here",
+    ]
+    return replace(initial, notes=notes, composed=composed)
+
+
+@torch.no_grad()
+def composed_tables(
+    model: ExMedBertForMaskedLM,
+    keys: Sequence[CodeKey | None],
+    unseen: np.ndarray,
+    pretrained: Sequence[int] = (),
+    earlier: TreeRows | None = None,
+) -> ComposedTables:
+    """Make a model's tables of codes sums over the trees.
+
+    The rows of a new model's codes become their own, and those of nodes are drawn alike; a code that training does not
+    meet is the sum of its ancestors. The rows of codes that an earlier pretraining knew stay what they are.
+
+    Args:
+        model: changed in place.
+        keys: (code system, code) of each id, None for special tokens.
+        unseen: ids that do not occur in training.
+        pretrained: ids that an earlier pretraining knew.
+        earlier: what that learned of nodes; those that it lacks, and all where it had none, start at zero.
+    """
+    tree = CodeTree.of(keys, np.setdiff1d(unseen, pretrained).tolist())
+    further, size, state = len(tree.nodes) - len(keys), model.config.hidden_size, model.state_dict()
+    drawn = torch.randn(further, size) * (0.0 if len(pretrained) else 1.0)
+    nodes = {EMBEDDINGS: drawn, HEAD: drawn * (_ALIGNED_LOGIT / size), BIAS: torch.zeros(further, 1)}
+    rows = {name: torch.cat((state[name].view(len(keys), -1), nodes[name])) for name in CODE_TABLES}
+    place = {node: i for i, node in enumerate(tree.nodes) if node}
+    found = [(place[node], i) for i, node in enumerate(earlier.nodes if earlier else ()) if node in place]
+    for name, table in (earlier.tables if earlier else {}).items():
+        rows[name][[here for here, _ in found]] = torch.from_numpy(table[[there for _, there in found]])
+    for name in CODE_TABLES:
+        _decompose(rows[name], state[name].view(len(keys), -1), tree, np.array(pretrained, dtype=np.int64))
+    return ComposedTables(model, rows, tree)
+
+
+def _decompose(rows: torch.Tensor, table: torch.Tensor, tree: CodeTree, ids: np.ndarray) -> None:
+    """Set the rows of some codes so that their sums are those of a table, ancestors before what is below them."""
+    depths = np.diff(tree.above.indptr)[ids]
+    for depth in np.unique(depths):
+        level = ids[depths == depth]
+        above = torch.from_numpy((tree.above[level] @ rows.numpy()).astype(np.float32))
+        rows[level] = (table[level] - above) / torch.from_numpy(tree.own[level])[:, None]
 
 
 @torch.no_grad()
@@ -113,7 +182,9 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
     model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_LOGIT / model.config.hidden_size))
 
 
-def _from_pretrained(folder: Path, settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
+def _from_pretrained(
+    folder: Path, settings: PretrainSettings, info: DatasetInfo, plos: bool
+) -> tuple[InitialModel, TreeRows | None]:
     """Load a pretrained model and give it the dataset's vocabulary; codes it knows keep their vectors."""
     old, form = read_pretrained(folder)
     check_fit(folder, old.config, info.age_unit, info.static_columns, info.max_length, "leave out --model-dir")
@@ -121,10 +192,12 @@ def _from_pretrained(folder: Path, settings: PretrainSettings, info: DatasetInfo
         old, form.vocabulary, info.vocabulary, predict_los=plos, predict_future_codes=settings.forecast_prob > 0
     )
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
-    if not settings.use_hierarchical_init:
-        return InitialModel(model, notes)
-    codes = estimate_codes(model, info.vocabulary.keys, shared, settings.seed)
-    return InitialModel(model, notes + codes.notes, codes)
+    codes = None
+    if settings.use_hierarchical_init:
+        codes = place_codes(model, info.vocabulary.keys, shared, settings.seed)
+        notes += codes.notes
+    keys = info.vocabulary.keys
+    return InitialModel(model, notes, codes, [i for i in shared if keys[i] is not None]), old.tree_rows
 
 
 @torch.no_grad()
@@ -153,7 +226,29 @@ def with_vocabulary(
                 tensor[vocabulary.entity_names.index(entity)] = old_state[name][known.entity_names.index(entity)]
         elif name in old_state:
             tensor.copy_(old_state[name])
+    model.tree_rows = old.tree_rows
     return model, here.tolist()
+
+
+def place_codes(
+    model: ExMedBertForMaskedLM, keys: Sequence[CodeKey | None], known: Sequence[int], seed: int
+) -> CodeInitialization:
+    """Give each code that is not known the sum of its ancestors or, in a model without their rows, an estimate.
+
+    Args:
+        model, keys, known, seed: as `estimate_codes`.
+    """
+    if model.tree_rows is None:
+        return estimate_codes(model, keys, known, seed)
+    has_ancestors, sums = model.tree_rows.sums(keys)
+    new = has_ancestors & ~np.isin(np.arange(len(keys)), known)
+    with torch.no_grad():
+        for name in CODE_TABLES:
+            tensor = model.get_parameter(name)
+            tensor[torch.from_numpy(new)] = torch.from_numpy(sums[name][new]).reshape(-1, *tensor.shape[1:]).to(tensor)
+    ids = np.flatnonzero(new)
+    origins = [Origin("ancestor" if placed else "none") for placed in new.tolist()]
+    return CodeInitialization(keys, origins, ids, sums[EMBEDDINGS][new])
 
 
 @torch.no_grad()

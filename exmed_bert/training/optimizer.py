@@ -1,6 +1,6 @@
 """AdamW for models of many small tensors, where torch's bookkeeping takes longer than the arithmetic."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,9 +20,15 @@ class FusedAdamW(torch.optim.AdamW):
         self._collected: list[tuple[dict[str, Any], list[list[Tensor]]]] | None = None
 
     @torch.no_grad()
-    def clip(self, max_norm: float) -> Tensor:
-        """Have the next step scale the gradients to a norm of at most ``max_norm``; return their norm, a scalar."""
+    def clip(self, max_norm: float, further: Sequence[Tensor] = ()) -> Tensor:
+        """Have the next step scale the gradients to a norm of at most ``max_norm``; return their norm, a scalar.
+
+        Args:
+            max_norm: of all gradients together.
+            further: parameters that this optimizer does not update, whose gradients count, too.
+        """
         gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
+        gradients += [parameter.grad for parameter in further]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self.grad_scale = ((norm + 1e-6) / max_norm).clamp_(min=1.0)  # 1e-6 as torch's clip_grad_norm_
         return norm

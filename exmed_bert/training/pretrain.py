@@ -90,7 +90,9 @@ def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
     if settings.compile:
         check_compiler()
 
-    initial = new_model(settings, train.info, plos)  # before a folder is touched: this checks the sizes
+    initial = new_model(
+        settings, train.info, plos, train.code_counts
+    )  # before a folder is touched: this checks the sizes
     model, notes = initial.model, initial.notes
     if initial.codes:
         notes += code_report.table(initial.codes, train.code_counts, train.info.cells())
@@ -104,10 +106,10 @@ def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
         model.bert.encoder.compile(dynamic=True)
 
     unseen = None
-    if settings.use_hierarchical_init:
-        pretrained = initial.codes.ids_of("own") if settings.model_dir and initial.codes else []
-        unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, pretrained)
-        notes.append(f"{len(unseen.ids):,} codes occur nowhere in training; relatives initialize them after it")
+    if settings.use_hierarchical_init or initial.composed is not None:
+        unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, initial.pretrained)
+        place = "relatives initialize them after it" if initial.composed is None else "they are their ancestors' sum"
+        notes.append(f"{len(unseen.ids):,} codes occur nowhere in training; {place}")
 
     args = _training_arguments(settings, precision.name)
     plan = make_plan(settings, len(train), args.world_size)
@@ -131,7 +133,9 @@ def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
         if args.should_save:
             print_already_finished(settings, plan)
         return
-    trainer = PretrainingTrainer(model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob)
+    trainer = PretrainingTrainer(
+        model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob, initial.composed
+    )
     with cpu_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
             _write_initial_codes(initial, train, folder, settings)

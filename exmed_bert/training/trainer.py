@@ -27,7 +27,9 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.randomness import mix
 from exmed_bert.evaluation import masked_codes
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.models.code_tree import BIAS
 from exmed_bert.training import checkpoints
+from exmed_bert.training.composition import ComposedTables
 from exmed_bert.training.optimizer import FusedAdamW
 
 if TYPE_CHECKING:  # what it imports, the trainer does without
@@ -35,6 +37,7 @@ if TYPE_CHECKING:  # what it imports, the trainer does without
 
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _HASHED_AT_ONCE = 2**18  # patients
+_CALIBRATED_ON = 500  # training patients
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -81,6 +84,7 @@ class PatientTrainer(Trainer):
         eval_dataset: Any,
         collator: Callable[[Any], dict[str, torch.Tensor]],
         *epoch_listeners: Any,
+        composed: ComposedTables | None = None,
     ) -> None:
         """Take what a Trainer takes.
 
@@ -89,8 +93,10 @@ class PatientTrainer(Trainer):
             train_dataset, eval_dataset: with ``lengths``, the tokens of each patient, and ``batch(rows)``.
             collator: what a dataset gives for a batch to what the model takes.
             epoch_listeners: their ``set_epoch`` is called with the number of each epoch before it begins.
+            composed: the model's tables that are sums of parts, which are trained in their place.
         """
         assert args.output_dir is not None
+        self._composed = composed
         self._run = Path(args.output_dir)
         self.sampler = LengthGroupedBatchSampler(train_dataset.lengths, args.per_device_train_batch_size, args.seed)
         super().__init__(
@@ -101,6 +107,8 @@ class PatientTrainer(Trainer):
         if self._whole_model:
             self.optimizer_cls_and_kwargs = (FusedAdamW, {"lr": args.learning_rate})
         self.add_callback(_EpochCallback(self.sampler, *epoch_listeners))
+        if composed is not None:
+            self.add_callback(composed)
         self.data_wait_seconds = 0.0  # for batches
 
     def get_train_dataloader(self) -> DataLoader:
@@ -141,10 +149,21 @@ class PatientTrainer(Trainer):
             self.accelerator.backward(loss)
         return loss.detach()
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer of all parameters but the tables that are composed, whose parts have their own."""
+        optimizer = super().create_optimizer(model)
+        apart = set(map(id, self._tables()))
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in apart]
+        return optimizer
+
+    def _tables(self) -> list[torch.nn.Parameter]:
+        return [] if self._composed is None else list(self._composed.tables.values())
+
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         wrapped = getattr(self.optimizer, "optimizer", None)
         if isinstance(wrapped, FusedAdamW):
-            return wrapped.clip(self.args.max_grad_norm)
+            return wrapped.clip(self.args.max_grad_norm, self._tables())
         return super()._clip_grad_norm(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -169,8 +188,15 @@ class PatientTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # every process has written its random state
         if self.args.should_save:
             name = f"{checkpoints.PREFIX}{self.state.global_step}"
+            if self._composed is not None:
+                self._composed.save(self._run / checkpoints.STAGING / name)
             checkpoints.publish(self._run, name, KEPT_CHECKPOINTS)
             shutil.rmtree(self._run / checkpoints.STAGING, ignore_errors=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._composed is not None:
+            self._composed.load(Path(resume_from_checkpoint), self.args)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # The Trainer would add its own arguments as a pickle, which is unsafe to open.
@@ -194,6 +220,7 @@ class PretrainingTrainer(PatientTrainer):
         eval_max_patients: int,
         unseen: "UnseenCodes | None" = None,
         forecast_prob: float = 0.0,
+        composed: ComposedTables | None = None,
     ) -> None:
         """Take what a Trainer takes.
 
@@ -201,8 +228,9 @@ class PretrainingTrainer(PatientTrainer):
             model, args, train_dataset, eval_dataset: as a Trainer takes them.
             eval_max_patients: how many validation patients an evaluation during training looks at; as many training
                 patients are compared with them at its end.
-            unseen: codes whose rows are estimated when training ends.
+            unseen: codes that do not occur in training.
             forecast_prob: share of the patients with a forecast in place of masked codes.
+            composed: the tables of codes, where they are sums over the trees.
         """
         self._unseen = unseen
         plos = bool(model.config.predict_los)
@@ -210,18 +238,43 @@ class PretrainingTrainer(PatientTrainer):
         self.train_sample = evaluation_sample(train_dataset, len(self.eval_sample), args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         collator = MaskedCodeCollator(train_dataset.info, plos, forecast_prob=forecast_prob, seed=args.seed)
-        super().__init__(model, args, train_dataset, eval_dataset, collator, collator)
+        super().__init__(model, args, train_dataset, eval_dataset, collator, collator, composed=composed)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, and then initialize the codes that did not occur."""
+        """Train, and then find out how likely codes are that did not occur."""
         output = super().train(*args, **kwargs)
-        if self._unseen is not None and self._whole_model:
-            self._unseen.estimate(self.model, self.args.seed)
+        if self._unseen is not None:
+            if self._composed is None and self._whole_model:
+                self._unseen.estimate(self.model, self.args.seed)
+            self._calibrate_unseen()
         return output
+
+    def _calibrate_unseen(self) -> None:
+        """Lower the logits of codes that did not occur, by what a sample of the training patients says."""
+        if self._unseen is None or not len(self._unseen.ids):
+            return
+        batches = self._eval_batches(self.train_dataset, self.train_sample[:_CALIBRATED_ON])
+        with self.accelerator.autocast():
+            log_odds = self._unseen.log_odds(self.model, batches, self.args.device)
+        if self.args.world_size > 1:
+            parts: list[Any] = [None] * self.args.world_size
+            torch.distributed.all_gather_object(parts, log_odds)
+            log_odds = np.concatenate(parts)
+        self._unseen.calibrate(log_odds)
+
+    def full_state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the model's parameters and buffers as they are to be written, as `PatientTrainer.full_state_dict`."""
+        state = super().full_state_dict()
+        if state and self._unseen is not None:
+            state[BIAS] = self._unseen.lowered(state[BIAS])
+        if self._composed is not None:
+            self.model.tree_rows = self._composed.learned(self._unseen.offset if self._unseen is not None else 0.0)
+        return state
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Evaluate on the sample of validation patients with their fixed masks; all processes get the same metrics."""
         start = time.perf_counter()
+        self._calibrate_unseen()
         found = self.predict_masked_codes(self.eval_sample)
         summary = masked_codes.summarize(found, self.eval_dataset, self.model.config.plos_weight)
         result = {f"{metric_key_prefix}_{name}": value for name, value in summary.items()}

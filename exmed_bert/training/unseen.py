@@ -1,12 +1,12 @@
 """Codes of the vocabulary that do not occur in the training data, novel codes above all.
 
 A code that is never a label is pushed down at each step whose label is one of its relatives. So the logits of unseen
-codes are masked in training, and lowered by a constant in evaluations meanwhile. After training each gets an embedding
-and a row of the code head that are estimated from its relatives' trained ones. The head then predicts such codes more
-often than they occur (docs/CLINVEC.md has the figures): the price of being able to predict them at all.
+codes are masked in training. For evaluations and in the written model they are lowered by one offset, with which they
+get together the probability that Good and Turing's estimate gives to what has not been seen: the share of the codes of
+the training data that occurred once (Good, 1953).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from exmed_bert.codes import CodeKey
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.initial_model import estimate_codes
 
-# How much the logit of an unseen code is lowered, in nats: were it as common as its relatives, it would have occurred.
-_ESTIMATED_OFFSET = 1.0  # once its row is estimated
-_RANDOM_OFFSET = 5.0  # before: all of them together then get about the probability that they should have
+_RANGE = 30.0  # nats, in which the offset is sought
 
 
 class UnseenCodes:
-    """The codes that do not occur in training; their logits are masked until `estimate` is called."""
+    """The codes that do not occur in training.
+
+    Attributes:
+        ids: (u,) those that no earlier pretraining knew.
+        offset: what their logits are lowered by in evaluation, in nats.
+    """
 
     def __init__(
         self,
@@ -30,30 +33,64 @@ class UnseenCodes:
         counts: np.ndarray,
         pretrained: Sequence[int] = (),
     ) -> None:
-        """Mask the codes' logits.
+        """Mask the codes' logits in training.
 
         Args:
             model: before training.
             keys: (code system, code) of each id, None for special tokens.
             counts: (V,) how often each id occurs in training.
-            pretrained: ids whose rows an earlier pretraining has trained; they keep them.
+            pretrained: ids whose rows an earlier pretraining has trained; evaluations take them as they are.
         """
         self._keys = keys
         medical = np.array([key is not None for key in keys])
-        self.ids = np.flatnonzero(medical & (counts == 0))
-        self._pretrained = np.intersect1d(self.ids, pretrained).astype(np.int64)
-        self._known = np.union1d(np.flatnonzero(medical & (counts > 0)), self._pretrained)
-        self._new = np.setdiff1d(self.ids, self._pretrained)
-        if len(self.ids):
-            ids, new = torch.from_numpy(self.ids), torch.from_numpy(self._new)
-            model.code_classifier.predictions.mask_logits(ids, new, _RANDOM_OFFSET)
+        absent = np.flatnonzero(medical & (counts == 0))
+        self.ids = np.setdiff1d(absent, pretrained).astype(np.int64)
+        self._known = np.setdiff1d(np.flatnonzero(medical), self.ids)
+        occurrences = counts[medical]
+        self.mass = max(int((occurrences == 1).sum()), 0.5) / max(int(occurrences.sum()), 1)
+        self._head = model.code_classifier.predictions
+        self._absent = torch.from_numpy(absent)
+        self.offset = 0.0
+        self.lower(0.0)
+
+    def lower(self, offset: float) -> None:
+        """Mask the codes' logits in training, and lower them by an offset in evaluation."""
+        self.offset = offset
+        if len(self._absent):
+            self._head.mask_logits(self._absent, torch.from_numpy(self.ids), offset)
+
+    @torch.no_grad()
+    def log_odds(
+        self, model: ExMedBertForMaskedLM, batches: Iterable[dict[str, torch.Tensor]], device: torch.device
+    ) -> np.ndarray:
+        """Return the log odds that a masked code is an unseen one, (n,) at all masked positions, without the offset."""
+        found = []
+        unseen = torch.zeros(len(self._keys), dtype=torch.bool, device=device)
+        unseen[torch.from_numpy(self.ids)] = True
+        was_training = model.training
+        model.eval()
+        for batch in batches:
+            logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).masked_logits.float()
+            odds = logits[:, unseen].logsumexp(dim=1) - logits[:, ~unseen].logsumexp(dim=1)
+            found.append(odds.double().cpu().numpy() + self.offset)
+        model.train(was_training)
+        return np.concatenate(found) if found else np.empty(0)
 
     @torch.no_grad()
     def estimate(self, model: ExMedBertForMaskedLM, seed: int) -> None:
-        """Estimate each code's rows from its relatives' and unmask its logit; codes without relatives stay random."""
-        model.code_classifier.predictions.unmask_logits()
-        if not len(self._new) or not len(self._known):
-            return
-        start = estimate_codes(model, self._keys, self._known.tolist(), seed)
-        estimated = torch.from_numpy(np.intersect1d(self._new, start.ids))
-        model.code_classifier.predictions.decoder.bias[estimated] -= _ESTIMATED_OFFSET
+        """Estimate each code's rows from its relatives' in a model whose codes are no sums over the trees."""
+        if len(self.ids) and len(self._known):
+            estimate_codes(model, self._keys, self._known.tolist(), seed)
+
+    def lowered(self, bias: torch.Tensor) -> torch.Tensor:
+        """Return the bias of the code head, (V,), with which the offset is no longer needed."""
+        return bias.index_add(0, torch.from_numpy(self.ids), torch.full((len(self.ids),), -self.offset).to(bias))
+
+    def calibrate(self, log_odds: np.ndarray) -> None:
+        """Lower the logits so that the mean probability of the codes is Good and Turing's."""
+        low, high = -_RANGE, _RANGE
+        while high - low > 1e-4:
+            middle = (low + high) / 2
+            too_likely = float((1 / (1 + np.exp(middle - log_odds))).mean()) > self.mass
+            low, high = (middle, high) if too_likely else (low, middle)
+        self.lower(low)
