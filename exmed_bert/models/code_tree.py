@@ -78,6 +78,12 @@ class CodeTree:
         shares[np.diff(above.indptr) == 0] = 1.0
         return cls(tuple(names), np.sqrt(shares).astype(np.float32), above)
 
+    @property
+    def keys(self) -> list[CodeKey | None]:
+        """(code system, code) of each row, None for special tokens and chapters."""
+        parts = [node.partition(":") for node in self.nodes]
+        return [(system, code) if colon and "/" not in system else None for system, colon, code in parts]
+
 
 def _sums(
     keys: Sequence[CodeKey | None], column: Mapping[str, int], width: int, shares: np.ndarray | None = None
@@ -97,11 +103,11 @@ def _sums(
 
 def sparse_tensor(matrix: csr_matrix) -> Tensor:
     """Return a sparse matrix as a tensor of 32-bit numbers in compressed rows."""
-    parts = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
-    values = torch.from_numpy(matrix.data.astype(np.float32))
+    starts, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
+    values, shape = torch.from_numpy(matrix.data.astype(np.float32)), list(matrix.shape)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(*parts, values, size=matrix.shape, check_invariants=True)
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=True)
 
 
 @dataclass(frozen=True)

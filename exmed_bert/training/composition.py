@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ from exmed_bert.training.optimizer import FusedAdamW
 
 STATE = "code_tree_training.safetensors"  # in a checkpoint: the rows, and what their optimizer knows
 _KEPT = ("exp_avg", "exp_avg_sq", "step")
+
+# Weight decay, beside that of all weights, of rows that are a code's alone, so that nodes learn what their families have
+# in common (cf. Elhussein et al., 2025). Without it novel codes are named less often.
+_ALONE_DECAY = 0.3
 
 
 class ComposedTables(TrainerCallback):
@@ -32,9 +37,12 @@ class ComposedTables(TrainerCallback):
             rows: by the name of a parameter, (N, d) what it is composed of; d is 1 for a vector.
             tree: of the codes.
         """
-        self.model, self.rows, self.tree = model, dict(rows), tree
+        self.model, self.tree = model, tree
+        self.rows = {name: part.detach() for name, part in rows.items()}
         self._scale = torch.from_numpy(tree.own)[:, None]
         self._above, self._below = sparse_tensor(tree.above), sparse_tensor(tree.above.T.tocsr())
+        parents = np.bincount(tree.above.indices, minlength=len(tree.nodes)) > 0
+        self._alone = torch.from_numpy(np.flatnonzero(~parents[: len(tree.own)] & (tree.own < 1)))
         self._optimizer: FusedAdamW | None = None
         self.compose()
 
@@ -67,8 +75,9 @@ class ComposedTables(TrainerCallback):
         if self._optimizer is None:
             self._optimizer = self._new_optimizer(args.weight_decay)
         of_model = kwargs["optimizer"]
+        rate = of_model.param_groups[0]["lr"]
         for group in self._optimizer.param_groups:
-            group["lr"] = of_model.param_groups[0]["lr"]
+            group["lr"] = rate
         self._optimizer.grad_scale = getattr(getattr(of_model, "optimizer", of_model), "grad_scale", None)
         for name, table in self.tables.items():
             rows, gradient = self.rows[name], table.grad
@@ -77,6 +86,8 @@ class ComposedTables(TrainerCallback):
             gradient = gradient.view(len(self._scale), -1)
             rows.grad = self._below @ gradient
             rows.grad[: len(gradient)] += gradient * self._scale
+            if rows.shape[1] > 1:
+                rows[self._alone] *= 1 - rate * _ALONE_DECAY
         self._optimizer.step()
         self.compose()
 
@@ -87,8 +98,8 @@ class ComposedTables(TrainerCallback):
         return FusedAdamW([group for group in groups if group["params"]])
 
     def _to(self, device: torch.device) -> None:
-        self._scale, self._above, self._below = (
-            tensor.to(device) for tensor in (self._scale, self._above, self._below)
+        self._scale, self._above, self._below, self._alone = (
+            tensor.to(device) for tensor in (self._scale, self._above, self._below, self._alone)
         )
         self.rows = {name: rows.to(device) for name, rows in self.rows.items()}
 

@@ -67,6 +67,7 @@ class InitialModel:
     composed: ComposedTables | None = None
 
 
+@torch.no_grad()
 def new_model(
     settings: PretrainSettings, info: DatasetInfo, plos: bool, counts: np.ndarray | None = None
 ) -> InitialModel:
@@ -82,62 +83,58 @@ def new_model(
         InputError, OptionError: the pretrained model or the ClinVec files do not fit.
     """
     torch.manual_seed(settings.seed)
-    if settings.model_dir is not None:
-        initial, earlier = _from_pretrained(settings.model_dir, settings, info, plos)
-    else:
-        model, earlier = ExMedBertForMaskedLM(model_config(settings, info, plos)), None
-        notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
-        codes = start_from_clinvec(model, info.vocabulary, settings) if settings.use_clinvec else None
-        align_head(model)
-        initial = InitialModel(model, notes + (codes.notes if codes else []), codes)
-    ancestors = settings.code_ancestors
-    if ancestors is None:
-        ancestors = settings.model_dir is None or earlier is not None
-    if not ancestors:
-        return initial
+    keys = info.vocabulary.keys
     unseen = np.flatnonzero(counts == 0) if counts is not None else np.empty(0, dtype=np.int64)
-    composed = composed_tables(initial.model, info.vocabulary.keys, unseen, initial.pretrained, earlier)
-    if not composed.tree.above.nnz:  # flat code systems alone
-        return initial
-    nodes = len(composed.tree.nodes) - len(info.vocabulary)
-    notes = [
-        *initial.notes,
-        f"codes: sums of own rows and their ancestors', {nodes:,} of which are no codes here",
-    ]
-    return replace(initial, notes=notes, composed=composed)
+    if settings.model_dir is not None:
+        initial = _from_pretrained(settings.model_dir, settings, info, plos)
+        model, earlier = initial.model, initial.model.tree_rows
+        if not (earlier is not None if settings.code_ancestors is None else settings.code_ancestors):
+            return initial
+        tree = CodeTree.of(keys, np.setdiff1d(unseen, initial.pretrained).tolist())
+        composed = composed_again(model, tree, initial.pretrained, earlier)
+        return replace(initial, notes=[*initial.notes, _composed_note(tree)], composed=composed)
+    model = ExMedBertForMaskedLM(model_config(settings, info, plos))
+    notes = [f"weights: {settings.initialization} initialization, seed {settings.seed}"]
+    tree = CodeTree.of(keys, unseen.tolist())
+    ancestors = settings.code_ancestors is not False and tree.above.nnz > 0
+    table = model.get_input_embeddings().weight
+    rows = torch.cat((table, torch.randn(len(tree.nodes) - len(keys), table.shape[1]))) if ancestors else table
+    codes = start_from_clinvec(rows, tree.keys[: len(rows)], len(keys), settings) if settings.use_clinvec else None
+    notes += codes.notes if codes else []
+    if not ancestors:
+        align_head(model)
+        return InitialModel(model, notes, codes)
+    bias = torch.zeros(len(rows), 1)
+    composed = ComposedTables(model, {EMBEDDINGS: rows, HEAD: _aligned(rows), BIAS: bias}, tree)
+    return InitialModel(model, [*notes, _composed_note(tree)], codes, composed=composed)
 
 
-@torch.no_grad()
-def composed_tables(
-    model: ExMedBertForMaskedLM,
-    keys: Sequence[CodeKey | None],
-    unseen: np.ndarray,
-    pretrained: Sequence[int] = (),
-    earlier: TreeRows | None = None,
+def _composed_note(tree: CodeTree) -> str:
+    nodes = len(tree.nodes) - len(tree.own)
+    return f"codes: sums of own rows and their ancestors', {nodes:,} of which are no codes of the data"
+
+
+def composed_again(
+    model: ExMedBertForMaskedLM, tree: CodeTree, pretrained: Sequence[int], earlier: TreeRows | None
 ) -> ComposedTables:
-    """Make a model's tables of codes sums over the trees.
-
-    The rows of a new model's codes become their own, and those of nodes are drawn alike; a code that training does not
-    meet is the sum of its ancestors. The rows of codes that an earlier pretraining knew stay what they are.
+    """Make the tables of a pretrained model sums over the trees; codes that it knew keep the rows that they have.
 
     Args:
-        model: changed in place.
-        keys: (code system, code) of each id, None for special tokens.
-        unseen: ids that do not occur in training.
-        pretrained: ids that an earlier pretraining knew.
+        model: its tables of codes are composed anew.
+        tree: of its vocabulary.
+        pretrained: ids that the earlier pretraining knew.
         earlier: what that learned of nodes; those that it lacks, and all where it had none, start at zero.
     """
-    tree = CodeTree.of(keys, np.setdiff1d(unseen, pretrained).tolist())
-    further, size, state = len(tree.nodes) - len(keys), model.config.hidden_size, model.state_dict()
-    drawn = torch.randn(further, size) * (0.0 if len(pretrained) else 1.0)
-    nodes = {EMBEDDINGS: drawn, HEAD: drawn * (_ALIGNED_LOGIT / size), BIAS: torch.zeros(further, 1)}
-    rows = {name: torch.cat((state[name].view(len(keys), -1), nodes[name])) for name in CODE_TABLES}
+    count, rows = len(tree.own), {}
     place = {node: i for i, node in enumerate(tree.nodes) if node}
     found = [(place[node], i) for i, node in enumerate(earlier.nodes if earlier else ()) if node in place]
-    for name, table in (earlier.tables if earlier else {}).items():
-        rows[name][[here for here, _ in found]] = torch.from_numpy(table[[there for _, there in found]])
     for name in CODE_TABLES:
-        _decompose(rows[name], state[name].view(len(keys), -1), tree, np.array(pretrained, dtype=np.int64))
+        table = model.get_parameter(name).detach().view(count, -1)
+        rows[name] = torch.cat((table, torch.zeros(len(tree.nodes) - count, table.shape[1])))
+        if earlier is not None:
+            learned = torch.from_numpy(earlier.tables[name])
+            rows[name][[here for here, _ in found]] = learned[[there for _, there in found]]
+        _decompose(rows[name], table, tree, np.array(pretrained, dtype=np.int64))
     return ComposedTables(model, rows, tree)
 
 
@@ -150,25 +147,37 @@ def _decompose(rows: torch.Tensor, table: torch.Tensor, tree: CodeTree, ids: np.
         rows[level] = (table[level] - above) / torch.from_numpy(tree.own[level])[:, None]
 
 
-@torch.no_grad()
 def start_from_clinvec(
-    model: ExMedBertForMaskedLM, vocabulary: CodeVocabulary, settings: PretrainSettings
+    table: torch.Tensor, keys: Sequence[CodeKey | None], codes: int, settings: PretrainSettings
 ) -> CodeInitialization:
     """Give codes the ClinVec vector of their own or an estimate from their relatives', and return what was done.
 
     A row is the sum of the vector and of what the initialization drew, each with half of the squared norm: vectors of
     relatives are so alike that by themselves a model learns to tell the codes apart later than from a random start.
+
+    Args:
+        table: (n, hidden) rows of the codes of a vocabulary, and of the nodes above them; changed in place.
+        keys: (code system, code) of each row, None for special tokens and chapters.
+        codes: how many of the rows are the vocabulary's; the others are left out of what is returned.
+        settings: where ClinVec is, and how to use it.
     """
-    table = model.bert.embeddings.code_embeddings.weight
-    row_norm = float(table.norm(dim=1).mean()) * math.sqrt(_VECTOR_SHARE)
-    start = initialize_codes(vocabulary.keys, settings, model.config.hidden_size, row_norm, settings.seed)
+    row_norm = float(table.detach().norm(dim=1).mean()) * math.sqrt(_VECTOR_SHARE)
+    start = initialize_codes(keys, settings, table.shape[1], row_norm, settings.seed)
     ids = torch.from_numpy(start.ids)
-    table[ids] = math.sqrt(1 - _VECTOR_SHARE) * table[ids] + torch.from_numpy(start.vectors)
+    with torch.no_grad():
+        table[ids] = math.sqrt(1 - _VECTOR_SHARE) * table[ids] + torch.from_numpy(start.vectors)
     for warning in start.warnings:
         console.warn(warning)
     if not len(start.ids):
         console.warn(f"{settings.clinvec_dir}: holds no vector for any code of the dataset")
-    return start
+    of_codes = start.ids < codes
+    return replace(
+        start,
+        keys=keys[:codes],
+        origins=start.origins[:codes],
+        ids=start.ids[of_codes],
+        vectors=start.vectors[of_codes],
+    )
 
 
 @torch.no_grad()
@@ -178,13 +187,15 @@ def align_head(model: ExMedBertForMaskedLM) -> None:
     The two are trained separately, as in the original, but start equal (Press and Wolf, 2017, tie them): from the first
     step on, the codes of the history and those with similar embeddings get high logits.
     """
-    embeddings = model.bert.embeddings.code_embeddings.weight
-    model.code_classifier.predictions.decoder.weight.copy_(embeddings * (_ALIGNED_LOGIT / model.config.hidden_size))
+    model.code_classifier.predictions.decoder.weight.copy_(_aligned(model.get_input_embeddings().weight))
 
 
-def _from_pretrained(
-    folder: Path, settings: PretrainSettings, info: DatasetInfo, plos: bool
-) -> tuple[InitialModel, TreeRows | None]:
+def _aligned(embeddings: torch.Tensor) -> torch.Tensor:
+    """(..., hidden) embeddings of codes -> rows of the code head."""
+    return embeddings * (_ALIGNED_LOGIT / embeddings.shape[-1])
+
+
+def _from_pretrained(folder: Path, settings: PretrainSettings, info: DatasetInfo, plos: bool) -> InitialModel:
     """Load a pretrained model and give it the dataset's vocabulary; codes it knows keep their vectors."""
     old, form = read_pretrained(folder)
     check_fit(folder, old.config, info.age_unit, info.static_columns, info.max_length, "leave out --model-dir")
@@ -197,7 +208,7 @@ def _from_pretrained(
         codes = place_codes(model, info.vocabulary.keys, shared, settings.seed)
         notes += codes.notes
     keys = info.vocabulary.keys
-    return InitialModel(model, notes, codes, [i for i in shared if keys[i] is not None]), old.tree_rows
+    return InitialModel(model, notes, codes, [i for i in shared if keys[i] is not None])
 
 
 @torch.no_grad()

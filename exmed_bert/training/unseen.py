@@ -1,9 +1,10 @@
 """Codes of the vocabulary that do not occur in the training data, novel codes above all.
 
 A code that is never a label is pushed down at each step whose label is one of its relatives. So the logits of unseen
-codes are masked in training. For evaluations and in the written model they are lowered by one offset, with which they
-get together the probability that Good and Turing's estimate gives to what has not been seen: the share of the codes of
-the training data that occurred once (Good, 1953).
+codes are masked in training. For evaluations and in the written model they are lowered by one offset. Good and Turing
+estimate the probability of all of them together as the share of what occurred once (Good, 1953). So it would be if the
+patients to come were as those before; but a code that a vocabulary holds and its patients do not have is often a new
+one, so they get ten times that (docs/CLINVEC.md has the price).
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.training.initial_model import estimate_codes
 
 _RANGE = 30.0  # nats, in which the offset is sought
+_MORE_LIKELY = 10.0  # than Good and Turing estimate
+_MOST = 0.5  # of the probability, in tiny data
 
 
 class UnseenCodes:
@@ -24,6 +27,7 @@ class UnseenCodes:
     Attributes:
         ids: (u,) those that no earlier pretraining knew.
         offset: what their logits are lowered by in evaluation, in nats.
+        mass: the probability that they get together, on average over masked codes.
     """
 
     def __init__(
@@ -46,8 +50,8 @@ class UnseenCodes:
         absent = np.flatnonzero(medical & (counts == 0))
         self.ids = np.setdiff1d(absent, pretrained).astype(np.int64)
         self._known = np.setdiff1d(np.flatnonzero(medical), self.ids)
-        occurrences = counts[medical]
-        self.mass = max(int((occurrences == 1).sum()), 0.5) / max(int(occurrences.sum()), 1)
+        once, all_codes = int((counts[medical] == 1).sum()), int(counts[medical].sum())
+        self.mass = min(_MORE_LIKELY * max(once, 0.5) / max(all_codes, 1), _MOST)
         self._head = model.code_classifier.predictions
         self._absent = torch.from_numpy(absent)
         self.offset = 0.0
@@ -87,7 +91,7 @@ class UnseenCodes:
         return bias.index_add(0, torch.from_numpy(self.ids), torch.full((len(self.ids),), -self.offset).to(bias))
 
     def calibrate(self, log_odds: np.ndarray) -> None:
-        """Lower the logits so that the mean probability of the codes is Good and Turing's."""
+        """Lower the logits so that the codes get their mass."""
         low, high = -_RANGE, _RANGE
         while high - low > 1e-4:
             middle = (low + high) / 2
