@@ -21,6 +21,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation import masked_codes
+from exmed_bert.models.code_tree import EMBEDDINGS
 from exmed_bert.models.folder import write_pretrained
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.training import checkpoints
@@ -278,7 +279,9 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
     known = sorted({code for code in icd if code != novel} | {novel[:3]})
     write_clinvec_folder(tmp_path, {"icd10cm": known}, dimension=16)
     options = {"use_clinvec": True, "clinvec_dir": tmp_path, "vocab_types": "icd10cm"}
-    plain = new_model(PretrainSettings(**SMALL), info, plos=False).model
+    composed = new_model(PretrainSettings(**SMALL, **options), info, plos=False).composed
+    options["code_ancestors"] = False
+    plain = new_model(PretrainSettings(**SMALL, code_ancestors=False), info, plos=False).model
     exact = new_model(PretrainSettings(**SMALL, **options), info, plos=False).model
     start = new_model(PretrainSettings(**SMALL, **options, use_hierarchical_init=True), info, plos=False)
     hierarchical = start.model
@@ -291,6 +294,11 @@ def test_clinvec_gives_codes_their_own_vector_or_an_ancestors(info: Any, tmp_pat
     assert not torch.equal(row(exact, a_known), row(plain, a_known))
     assert not torch.equal(row(hierarchical, novel), row(plain, novel))
     assert torch.equal(row(exact, "MASK"), row(plain, "MASK")), "special tokens keep theirs"
+    assert composed is not None
+    nodes = dict(zip(composed.tree.nodes, composed.rows[EMBEDDINGS], strict=True))
+    above = nodes[f"icd10cm:{novel[:3]}"]  # has a vector of its own, be it a code of the data or not
+    vector = torch.from_numpy(start.codes.vectors[start.codes.ids == vocabulary.ids[novel]][0])
+    assert torch.cosine_similarity(above, vector, dim=0) > 0.4
     origin = start.codes.origins[vocabulary.ids[novel]]
     assert origin.how == "ancestor" and novel.startswith(origin.ancestor)
     norms = hierarchical.bert.embeddings.code_embeddings.weight.norm(dim=1).mean()

@@ -21,7 +21,7 @@ from exmed_bert.training.optimizer import FusedAdamW
 STATE = "code_tree_training.safetensors"  # in a checkpoint: the rows, and what their optimizer knows
 _KEPT = ("exp_avg", "exp_avg_sq", "step")
 
-# Weight decay, beside that of all weights, of rows that are a code's alone, so that nodes learn what their families have
+# Weight decay, beside that of all weights, of rows that are a code's alone, so that nodes learn what families have
 # in common (cf. Elhussein et al., 2025). Without it novel codes are named less often.
 _ALONE_DECAY = 0.3
 
@@ -113,8 +113,9 @@ class ComposedTables(TrainerCallback):
     def save(self, folder: Path) -> None:
         """Write the rows and the state of their optimizer."""
         content = dict(self.rows)
-        for name, rows in self.rows.items() if self._optimizer is not None else ():
-            content |= {f"{name}.{kept}": self._optimizer.state[rows][kept].clone() for kept in _KEPT}
+        if self._optimizer is not None:
+            for name, rows in self.rows.items():
+                content |= {f"{name}.{kept}": self._optimizer.state[rows][kept].clone() for kept in _KEPT}
         save_file({name: tensor.cpu().contiguous() for name, tensor in content.items()}, folder / STATE)
 
     def load(self, folder: Path, args: TrainingArguments) -> None:
