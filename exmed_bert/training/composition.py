@@ -120,7 +120,7 @@ class ComposedTables(TrainerCallback):
 
     def load(self, folder: Path, args: TrainingArguments) -> None:
         """Read what `save` wrote."""
-        content = load_file(folder / STATE, device=str(args.device))
+        content = {name: tensor.to(args.device) for name, tensor in load_file(folder / STATE).items()}
         self._to(args.device)
         self.rows = {name: content[name] for name in self.rows}
         self._optimizer = self._new_optimizer(args.weight_decay)
