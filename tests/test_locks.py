@@ -1,5 +1,6 @@
 """Two processes that write the same: the second is told who the first is, and changes nothing."""
 
+import ctypes
 import json
 import os
 import re
@@ -9,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import ROOT, wait_for
 
-from exmed_bert import locks
+from exmed_bert import locks, processes
 from exmed_bert.console import InputError
 from exmed_bert.locks import held
 from exmed_bert.processes import is_alive
@@ -106,6 +108,26 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/run: cannot be locked"), held(tmp_path / "file" / "run", "one"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("handle", "error", "ended", "alive"),
+    [(7, 0, False, True), (7, 0, True, False), (None, 87, False, False), (None, 5, False, True)],
+    ids=["works", "has ended", "is not there", "is another user's"],
+)
+def test_windows_is_asked_for_a_process(
+    handle: int | None, error: int, ended: bool, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, closed = Mock(), []
+    kernel.OpenProcess = Mock(return_value=handle)
+    kernel.WaitForSingleObject = Mock(return_value=0 if ended else 258)  # WAIT_TIMEOUT
+    kernel.CloseHandle = Mock(side_effect=closed.append)
+    stand_in = Mock(wraps=ctypes, WinDLL=Mock(return_value=kernel), get_last_error=Mock(return_value=error))
+    monkeypatch.setattr(processes, "ctypes", stand_in)
+    monkeypatch.setattr(processes, "sys", Mock(platform="win32"))
+    monkeypatch.setattr(os, "kill", None)  # it would end the process there
+    assert is_alive(4711) == alive
+    assert closed == ([handle] if handle else [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

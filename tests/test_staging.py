@@ -6,9 +6,11 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from exmed_bert import locks, swap
 from exmed_bert.console import InputError
 from exmed_bert.files import read_json
 from exmed_bert.staging import staged_files, staged_folder
@@ -38,6 +40,59 @@ def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
             (staged / "page.html").write_text("half")
             raise KeyboardInterrupt
     assert content(tmp_path) == {"old/page.html": "old"} and not (tmp_path / "new" / "folder").exists()
+
+
+def test_blocks_that_nest_are_one(tmp_path: Path) -> None:
+    for name in ("page.html", "old.png", "projector/a", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    before = content(tmp_path)
+
+    def report(folder: Path) -> None:
+        with staged_files(folder, whole=["projector"], obsolete=["old.png"]) as staged:
+            (staged / "page.html").write_text("new")
+            (staged / "projector").mkdir()
+            (staged / "projector" / "b").write_text("new")
+
+    with pytest.raises(InputError, match="cannot be written: full"), staged_files(tmp_path) as staged:
+        report(staged)
+        raise OSError("full")
+    assert content(tmp_path) == before
+    with staged_files(tmp_path) as staged:
+        report(staged)
+        assert content(tmp_path).items() >= before.items(), "nothing is moved before the outer block ends"
+        (staged / "weights").write_text("new")
+    new = dict.fromkeys(("page.html", "projector/b", "weights"), "new")
+    assert content(tmp_path) == new | {"notes.txt": "old"}
+
+
+class Windows:
+    """The module ``os`` as far as Windows differs here: folders cannot be opened, and users have no numbers."""
+
+    name = "nt"
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "geteuid":
+            raise AttributeError(name)
+        return getattr(os, name)
+
+    @staticmethod
+    def open(path: Path, *rest: Any) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied")
+        return os.open(path, *rest)
+
+
+def test_files_change_places_where_folders_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (swap, locks):
+        monkeypatch.setattr(module, "os", Windows())
+    for text in ("old", "new"):
+        with staged_files(tmp_path) as staged:
+            (staged / "page.html").write_text(text)
+    commit(tmp_path, ["p.json"], **{"p.json": '"killed"'})
+    assert read_json(tmp_path / "p.json") == "killed"
+    (tmp_path / ".committed.lock").unlink(missing_ok=True)  # on Windows it goes with its release
+    assert content(tmp_path) == {"page.html": "new", "p.json": '"killed"'}
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
