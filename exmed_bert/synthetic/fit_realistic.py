@@ -1,8 +1,9 @@
 """Fit what the realistic population draws from: python -m exmed_bert.synthetic.fit_realistic
 
 The method is that of `fit`. Prevalences, odds ratios and drugs are counted among those who live through the five
-years, all of whom are observed throughout here; the levels of the hazards and the rates of visits among all who live
-at the time. Needed after a change of the tables or of how realistic patients are drawn; some ten minutes on two cores.
+years, all of whom are observed throughout here; the levels of onsets and the rates of visits among all who live at the
+time, those of deaths and stays among the members of a plan that they enter and leave. Needed after a change of the
+tables or of how realistic patients are drawn; some ten minutes on two cores.
 """
 
 import functools
@@ -17,7 +18,7 @@ from exmed_bert.console import InputError
 from exmed_bert.parallel import ordered_map
 from exmed_bert.reference import realistic as figures_of
 from exmed_bert.reference.realistic import Realistic
-from exmed_bert.reference.tables import Tables, load
+from exmed_bert.reference.tables import OLDEST, Tables, load
 from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic import fitted as store
 from exmed_bert.synthetic.conditions import correlation_root
@@ -25,7 +26,8 @@ from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.fit import Values, errors_of
 from exmed_bert.synthetic.fitted import Fitted, Levels
 from exmed_bert.synthetic.life import NEVER, STEPS, ages_in_step, base_hazard
-from exmed_bert.synthetic.people import YEAR
+from exmed_bert.synthetic.observation import Observation, draw_observation
+from exmed_bert.synthetic.people import YEAR, Window
 from exmed_bert.synthetic.population import BLOCK, columns_of, novel_codes
 from exmed_bert.synthetic.realistic import Drawn, draw, generator, middle_ages
 from exmed_bert.synthetic.report.measures import Measures
@@ -54,26 +56,27 @@ class _Sums:
             np.zeros((2, len(figures.visits), 2)),
         )
 
-    def add(self, drawn: Drawn, tables: Tables, figures: Realistic, fitted: Fitted) -> None:
-        """Count patients in who are all observed from the beginning to the end or to their death."""
+    def add(self, drawn: Drawn, plan: Observation, tables: Tables, figures: Realistic, fitted: Fitted) -> None:
+        """Count patients in who are all observed from the beginning to the end or to their death.
+
+        Deaths and stays are counted while they are members of the ``plan``: who enters late has not been at risk of
+        dying before, so members are sicker than those who are left of a closed group.
+        """
         people, life = drawn.people, drawn.life
         base = base_hazard(people, tables, figures, fitted)
-        death = drawn.observation.death
         for step in range(STEPS):
-            alive = death >= life.starts[step]
-            waiting = alive[:, None] & ~life.present(step)
+            first, end = life.starts[step], life.starts[step + 1]
+            waiting = (drawn.observation.death >= first)[:, None] & ~life.present(step)
             for row, hazard in enumerate((life.hazard[step], base)):
                 np.add.at(self.onset[row].transpose(1, 2, 0), (people.bands, people.sexes), hazard * waiting)
-            born = people.birth_days < life.starts[step + 1]
-            lived = (np.minimum(death, life.starts[step + 1]) - life.starts[step]).clip(0) * born / YEAR
+            lived = _years(plan, np.arange(len(people)), first, end)
             group = figures.death_group[ages_in_step(people, life.starts, step)[1]], people.sexes
             np.add.at(self.death[0], group, life.death_hazard[step] * lived)
             np.add.at(self.death[1], group, figures.death_rate[group] * lived)
-            self.stay += (life.stay_hazard[step] @ alive, figures.rates["stays_per_person_year"] * alive.sum())
+            self.stay += (life.stay_hazard[step] @ lived, figures.rates["stays_per_person_year"] * lived.sum())
         early = life.early
-        until = np.minimum(np.minimum(death[early.patients], life.starts[-1]), early.last + 1)
-        lived = (until - early.first).clip(0) / YEAR
-        ages = ((early.first - people.birth_days[early.patients]) / YEAR).astype(np.int64)
+        lived = _years(plan, early.patients, early.first, early.last + 1)
+        ages = ((early.first - people.birth_days[early.patients]) / YEAR).astype(np.int64).clip(0, OLDEST)
         np.add.at(self.death[0], (figures.death_group[ages], people.sexes[early.patients]), early.hazard * lived)
         key = drawn.diagnoses.patients << 24 | drawn.diagnoses.days
         visitor = drawn.diagnoses.patients[first_of_run(key)]
@@ -97,6 +100,11 @@ class _Sums:
             levels.stay * float(ratio(self.stay[:, None])[0]),
             (levels.visits * figures.visits / (self.visits[0] / self.visits[1])).clip(*_FACTORS),
         )
+
+
+def _years(plan: Observation, patients: np.ndarray, first: np.ndarray | int, end: np.ndarray | int) -> np.ndarray:
+    """Return the years that patients are members from ``first`` on and before ``end``."""
+    return (np.minimum(plan.end[patients] + 1, end) - np.maximum(plan.start[patients], first)).clip(0) / YEAR
 
 
 def run(patients: int, rounds: int, workers: int) -> None:
@@ -149,7 +157,8 @@ def _count(seed: int, fitted: Fitted, levels: Levels, blocks: np.ndarray) -> tup
     for block in blocks.tolist():
         rng = generator(seed, block)
         drawn = draw(rng, BLOCK, end_date, tables, (fitted, levels), leaving=False)
-        sums.add(drawn, tables, figures, fitted)
+        plan = draw_observation(rng, drawn.people, drawn.life, Window.until(end_date), figures)
+        sums.add(drawn, plan, tables, figures, fitted)
         patients = columns_of(rng, block, drawn.people, drawn.diagnoses, drawn.drugs, novel, 0.0)
         measures.add(patients.take(np.flatnonzero(drawn.observation.death == NEVER)))
     return measures, sums
