@@ -118,6 +118,8 @@ def write_copy(
             write_json(staged / PRETRAINING, read_json(source / PRETRAINING))
         if start_embeddings is not None:
             write_start_embeddings(staged, torch.from_numpy(start_embeddings))
+        if model.tree_rows is None:
+            (folder / CODE_TREE).unlink(missing_ok=True)  # of an earlier copy
         write_contents(staged)
 
 
