@@ -80,11 +80,11 @@ def soak(folder: Path, minutes: float) -> np.ndarray:
                 rows.append(look(training.pid, folder / "data", start))
                 time.sleep(SECONDS)
         finally:
-            training.send_signal(signal.SIGINT)
+            training.terminate()  # a shell's background jobs are deaf to Ctrl-C
             code = training.wait(timeout=300)
         said.seek(0)
-        if code != 130:
-            sys.exit(f"{said.read()}Error: exit code {code}, expected that of Ctrl-C")
+        if code != 128 + signal.SIGTERM:
+            sys.exit(f"{said.read()}Error: exit code {code}, expected that of a stop")
     return np.array(rows)
 
 
