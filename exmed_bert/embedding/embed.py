@@ -38,6 +38,7 @@ from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained
 from exmed_bert.models.model import ExMedBertModel
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import EmbedSettings, listed
+from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, cpu_settings
@@ -182,20 +183,21 @@ def _finish(
         counts = [f"{count:,} {what}" for what, count in builder.attrition]
         hint = [builder.task.hint] if builder.task.hint else []
         raise InputError(f"{listed(settings.input)}: nothing to embed: {'; '.join(counts + hint)}")
-    sample = join_parts(paths, settings.output, settings.max_points, settings.seed)
     cells = patients.cells(settings.min_cell)
-    resolved.save(
-        settings.output.with_suffix(".settings.json"), **({} if source is None else {"reading": reading_facts(source)})
-    )
-    written: list[tuple[str, Any]] = [("embeddings", settings.output)]
-    stem = settings.output.with_suffix("")
-    if settings.map is not None:
-        path = stem.with_name(f"{stem.name}_{settings.map}.png")
-        draw_map(path, sample, settings.map, settings.color_by, cells, settings.seed)
-        written.append(("map", path))
-    if settings.projector:
-        folder = write_projector(stem.with_name(f"{stem.name}_projector"), sample)
-        written.append(("projector", f"tensorboard --logdir {folder}"))
+    facts = {} if source is None else {"reading": reading_facts(source)}
+    output, stem = settings.output, settings.output.with_suffix("").name
+    written: list[tuple[str, Any]] = [("embeddings", output)]
+    with staged_files(output.absolute().parent) as staged:
+        sample = join_parts(paths, staged / output.name, settings.max_points, settings.seed)
+        resolved.save(staged / f"{stem}.settings.json", **facts)
+        if settings.map is not None:
+            name = f"{stem}_{settings.map}.png"
+            draw_map(staged / name, sample, settings.map, settings.color_by, cells, settings.seed)
+            written.append(("map", output.with_name(name)))
+        if settings.projector:
+            name = f"{stem}_projector"
+            write_projector(staged / name, sample)
+            written.append(("projector", f"tensorboard --logdir {output.with_name(name)}"))
     rows: list[tuple[str, Any]] = [*told_attrition(builder.attrition, cells)]
     if source is not None:
         rows += date_rows(source.summary, settings.keep_implausible_dates, cells)

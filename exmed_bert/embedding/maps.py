@@ -79,11 +79,10 @@ def grouped(values: Sequence[str | None], cells: MinCell) -> Groups:
     return Groups(of_point, [name for name, _ in Counter(of_point.tolist()).most_common()])
 
 
-def write_projector(folder: Path, sample: Sample) -> Path:
-    """Write the sample for ``tensorboard --logdir``, its static columns beside each vector; return the folder."""
+def write_projector(folder: Path, sample: Sample) -> None:
+    """Write the sample for ``tensorboard --logdir``, its static columns beside each vector."""
     header = list(sample.static)
     rows = [[value or UNKNOWN for value in values] for values in zip(*sample.static.values(), strict=True)]
     with staged_files(folder.parent, whole=(folder.name,)) as staged:
         made = projector.write_projector(staged, {"patients": sample.vectors}, header, rows)
         made.rename(staged / folder.name)
-    return folder

@@ -71,7 +71,10 @@ def join_parts(paths: Sequence[Path], target: Path, most: int, seed: int) -> Sam
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(sum(counts), min(most, sum(counts)), replace=False))
     samples = []
-    with atomic_write(target) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
+    with (
+        atomic_write(target) as part,
+        pyarrow.parquet.ParquetWriter(part, schema, write_page_checksum=True) as writer,
+    ):
         for first, table in _tables(paths, counts):
             if len(table):
                 writer.write_table(table.select(COLUMNS).cast(schema), row_group_size=len(table))
