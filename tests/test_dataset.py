@@ -343,6 +343,24 @@ def test_a_saved_dataset_opens_as_it_was(dynamic: bool, tmp_path: Path) -> None:
     assert ("masked" in content["columns"]) is not dynamic
 
 
+def test_months_are_counted_from_the_day_of_birth_where_it_is_known(tmp_path: Path) -> None:
+    """The first visit of the record is on 15 March 2022, the last on 15 December 2023."""
+    born = {1: "1965-03-15", 2: "1965-03-16", 3: None, 4: "1965-12-20"}
+    people = [record(i, birth_date=day) for i, day in born.items()]
+    ages = {}
+    for unit in ("months", "years"):
+        dataset = convert_all(people, tmp_path, split="train", train_ratio=0.99, age_unit=unit)["train"]
+        ages[unit] = {
+            dataset.patient_id(i): (dataset[i]["age_ids"][[0, -1]] - len(SPECIAL_TOKENS)).tolist()
+            for i in range(len(dataset))
+        }
+        assert ("birth_date" in dataset.columns) is (unit == "months"), "no birthdays where nothing needs them"
+        first = dataset.patient(0)
+        assert first.to_record().get("birth_date") == ("19650315" if unit == "months" else None)
+    assert ages["months"] == {1: [684, 705], 2: [683, 704], 3: [686, 707], 4: [674, 695]}
+    assert set(map(tuple, ages["years"].values())) == {(57, 58)}
+
+
 def test_subset_keeps_everything_of_its_patients(tmp_path: Path) -> None:
     dataset = convert_all([record(f"p{i}", birth_year=1940 + i) for i in range(40)], tmp_path, dynamic_masking=False)[
         "train"

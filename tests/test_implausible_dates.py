@@ -12,7 +12,7 @@ from conftest import record, write_records
 from exmed_bert.config import Resolved
 from exmed_bert.data.convert import convert, run
 from exmed_bert.data.implausible_dates import SHIFTED
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient import NO_DAY, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary import UNK
 from exmed_bert.settings import ConvertSettings, ReadingSettings
@@ -118,6 +118,20 @@ def test_days_of_observation_and_death_that_cannot_be_are_unknown(tmp_path: Path
         "death_date": ["2026-06-30"],
     }
     assert source.summary.implausible_periods == dict.fromkeys(found.periods, 2)
+
+
+def test_a_day_of_birth_in_another_year_is_unknown(tmp_path: Path) -> None:
+    records = [patient(1, "2020-01-01", birth_date="1965-06-30"), patient(2, "2020-01-01", birth_date="1964-06-30")]
+    found, source = read(tmp_path, *records)
+    assert [day_text(day) for day in found.period("birth_date") if day != NO_DAY] == ["1965-06-30"]
+    assert source.summary.implausible_periods == {"birth_date": 1}
+    found, _ = read(
+        tmp_path,
+        patient(1, "2101-01-01", birth_year=1801, birth_date="1801-02-03"),
+        max_age=89,
+        extract_end="2110-01-01",
+    )
+    assert found.birth_years.tolist() == [2012] and found.period("birth_date").tolist() == [NO_DAY]
 
 
 def test_who_is_too_old_at_the_first_event_is_left_out_or_takes_the_largest_age(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exmed_bert.console import InputError, OptionError
-from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient, PatientColumns
+from exmed_bert.data.patient import DAY_FIELDS, EPOCH, NO_DAY, Event, Patient, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers import reader_of
 from exmed_bert.data.readers.columns import parse
@@ -52,7 +52,7 @@ def as_objects(patients: PatientColumns) -> Iterator[Patient]:
             {name: values[i] for name, values in patients.static.items()},
             [Event(*events.table[events.codes[at]], EPOCH + timedelta(days=int(events.days[at]))) for at in rows],
             None if patients.plos[i] < 0 else bool(patients.plos[i]),
-            *(day(patients.period(name)[i]) for name in PERIOD_FIELDS),
+            *(day(patients.period(name)[i]) for name in DAY_FIELDS),
         )
 
 
@@ -109,6 +109,7 @@ def test_people_may_stand_in_the_table_of_events(tmp_path: Path) -> None:
         "a": [("2020-01-02", "icd10cm", "E11.9")],
     }
     assert [(p.birth_year, p.sex) for p in patients] == [(1950, "F"), (1960, "M")]
+    assert [p.birth_date for p in patients] == [date(1950, 3, 4), None]
 
 
 def test_what_is_known_of_people(tmp_path: Path) -> None:
@@ -136,6 +137,7 @@ def test_what_is_known_of_people(tmp_path: Path) -> None:
         date(2019, 1, 1),
         date(2020, 12, 31),
         date(2021, 6, 5),
+        date(1950, 3, 4),
     )
     assert facts(first) == [("2020-02-01", "icd10cm", "I10")]
     assert (second.birth_year, second.sex, second.had_plos, second.death_date) == (1960, "FEMALE", False, None)

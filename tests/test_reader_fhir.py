@@ -403,6 +403,8 @@ def test_patients(tmp_path: Path) -> None:
     patients, source = read(tmp_path)
     assert patients.patient_ids == list("abcdef")
     assert patients.birth_years.tolist() == [1950, 1950, 1960, 1960, 1960, 1960]
+    births = [None if day == NO_DAY else EPOCH + timedelta(days=int(day)) for day in patients.period("birth_date")]
+    assert births == [None, date(1950, 7, 1), *[date(1960, 5, 1)] * 4]
     assert patients.static["sex"] == ["female", "other", None, "female", "female", "female"]  # of two, the least
     assert patients.static["state"] == ["NY", "Ohio", "TX", None, None, None]
     deaths = [None if day == NO_DAY else EPOCH + timedelta(days=int(day)) for day in patients.period("death_date")]

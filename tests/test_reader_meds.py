@@ -205,6 +205,7 @@ def test_birth_is_no_event(tmp_path: Path, code: str) -> None:
         tmp_path, (1, datetime(1950, 12, 31, 23, 59), code), (1, datetime(2020, 1, 1), "ATC/C10AA05")
     )
     assert patients.birth_years.tolist() == [1950] and events_of(patients) == [[("2020-01-01", "atc", "C10AA05")]]
+    assert day(patients.period("birth_date")[0]) == date(1950, 12, 31)
 
 
 @pytest.mark.parametrize("code", ["MEDS_DEATH", "SNOMED/419620001", "SNOMED//419620001"])

@@ -726,3 +726,21 @@ def test_any_rows(tmp_path: Path, rows: list[tuple[Any, ...]], named: str | None
     assert of_table["rows"] == len(rows) and of_table["of no patient"] == sum(row[0] == 3 for row in rows)
     counted = systems_of(patients).total() + summary.repeats + summary.families.total()
     assert counted + of_table.total() - of_table["rows"] == len(rows)
+
+
+def test_days_of_birth(tmp_path: Path) -> None:
+    person = [
+        [*PERSON, "month_of_birth", "day_of_birth", "birth_datetime"],
+        [1, 8507, 1950, "", "", 5, 17, ""],
+        [2, 8507, 1960, "", "", 5, "", ""],
+        [3, 8507, 1970, "", "", "", "", "1970-03-04T05:06:07"],
+        [4, 8507, 1980, "", "", "", "", ""],
+        [5, 8507, 1990, "", "", 1, 1, ""],  # what stands for a year alone
+        [6, 8507, 1990, "", "", 2, 30, ""],
+    ]
+    folder = write(tmp_path, person=person, condition_occurrence=[[1, DAY, ICD10, SNOMED, ""]], concept=LISTED)
+    patients, _ = read(folder)
+    assert [patient.get("birth_date") for patient in patients.values()] == [
+        *("1950-05-17", "1960-05-01", "1970-03-04"),
+        *(None, None, None),
+    ]

@@ -81,6 +81,7 @@ def test_patients_and_events(tmp_path: Path) -> None:
     assert patients == {
         ANN: {
             "birth_year": 1950,
+            "birth_date": "1950-04-30",
             "sex": "F",
             "state": "Massachusetts",
             "race": "white",
@@ -94,6 +95,7 @@ def test_patients_and_events(tmp_path: Path) -> None:
         },
         BEN: {
             "birth_year": 1830,
+            "birth_date": "1830-01-02",
             "sex": "M",
             "state": "Utah",
             "race": "white",
@@ -174,6 +176,7 @@ def test_early_versions(tmp_path: Path, patients: str, encounters: str, conditio
     assert found == {
         1: {
             "birth_year": 1950,
+            "birth_date": "1950-04-30",
             "sex": "F",
             "state": None,
             "had_plos": None,

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from exmed_bert.cohorts.labeled import LabeledPatients
+from exmed_bert.data.ages import ages_on
 from exmed_bert.data.batches import as_tensors, model_fields, put_query
 from exmed_bert.data.dataset import PaddedBatch
-from exmed_bert.data.vocabulary import ages_on
+from exmed_bert.data.patient import BIRTH_DATE, NO_DAY
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class LabeledRows(torch.utils.data.Dataset):
         self.patients = patients
         self.rows = rows
         self.weights = patients.weights_of(rows)
-        birth_years = patients.dataset.columns["birth_years"].numpy()
-        self._ages = ages_on(patients.index_days, birth_years, patients.dataset.info.age_unit)
+        columns = patients.dataset.arrays
+        born = columns.get(BIRTH_DATE, np.full(len(patients), NO_DAY, dtype=np.int32))
+        self._ages = ages_on(patients.index_days, columns["birth_years"], born, patients.dataset.info.age_unit)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from exmed_bert.console import InputError, shown
-from exmed_bert.data.patient import PERIOD_FIELDS, PatientId
+from exmed_bert.data.patient import DAY_FIELDS, PERIOD_FIELDS, PatientId
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.pieces import ColumnKinds, Piece
 from exmed_bert.data.randomness import hash_patient_ids
@@ -30,6 +30,7 @@ def join_pieces(
         age_unit: of the ages.
         vocabulary_size: number of final ids.
     """
+    fields = PERIOD_FIELDS if age_unit == "years" else DAY_FIELDS  # no birthdays where nothing needs them
     static = [name for name in parts[0] if name.startswith(STATIC)]
 
     def join(name: str) -> np.ndarray:
@@ -44,7 +45,7 @@ def join_pieces(
         "ages": join("ages").astype(np.uint8 if age_unit == "years" else np.int16),
         "visit_days": join("visit_days").astype(np.int32 if kinds.far_days else np.int16),
         **{name: join(name) for name in ("patient_hashes", "birth_years", *static, "plos")},
-        **{name: join(name) for name in PERIOD_FIELDS if kinds.periods[name]},
+        **{name: join(name) for name in fields if kinds.periods[name]},
         **_id_columns(join("ids").tolist(), bool(kinds.text_ids)),
     }
     return {name: torch.from_numpy(column) for name, column in columns.items()}

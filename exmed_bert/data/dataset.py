@@ -19,7 +19,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.dataset_columns import MASK_COLUMNS, START_COLUMNS, TOKEN_COLUMNS, check_columns
 from exmed_bert.data.dataset_info import FORMAT, VERSION, DatasetInfo, is_format, is_version
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.data.patient import EPOCH, NO_DAY, PERIOD_FIELDS, Event, Patient, PatientId
+from exmed_bert.data.patient import DAY_FIELDS, EPOCH, NO_DAY, Event, Patient, PatientId
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.tensor_file import open_tensors
 from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, UNK
@@ -193,7 +193,7 @@ class PatientDataset(torch.utils.data.Dataset):
         codes = [vocabulary.code(token) for token in self.arrays["codes"][start:end].tolist()]
         systems = [vocabulary.entity_systems[entity] for entity in self.arrays["entities"][start:end].tolist()]
         plos = int(self.arrays["plos"][index])
-        periods = {name: int(self.arrays[name][index]) for name in PERIOD_FIELDS if name in self.arrays}
+        periods = {name: int(self.arrays[name][index]) for name in DAY_FIELDS if name in self.arrays}
         return Patient(
             patient_id=self.patient_id(index),
             birth_year=int(self.arrays["birth_years"][index]),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from exmed_bert.data.dataset_info import DatasetInfo
-from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS
+from exmed_bert.data.patient import DAY_FIELDS, NO_DAY
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.vocabulary import UNK
 
@@ -65,7 +65,7 @@ def check_values(columns: Mapping[str, torch.Tensor], info: DatasetInfo) -> None
     arrays = {name: column.numpy() for name, column in columns.items()}
     for name, (least, most) in _ranges(info).items():
         values = arrays.get(name, np.empty(0))
-        if name in PERIOD_FIELDS:
+        if name in DAY_FIELDS:
             values = values[values != NO_DAY]
         if len(values) and not least <= (low := int(values.min())) <= (high := int(values.max())) <= most:
             raise ValueError(f"column {name}: {low if low < least else high}, expected {least} to {most}")
@@ -90,7 +90,7 @@ def _names(columns: Mapping[str, torch.Tensor], info: DatasetInfo) -> Iterator[s
     yield from ("id_numbers",) if "id_numbers" in columns else ("id_bytes", _ID_STARTS)
     static_masks = info.masking is not None and info.masking.mode == "static"
     yield from (name for name in MASK_COLUMNS if static_masks or name in columns)
-    yield from (name for name in PERIOD_FIELDS if name in columns)
+    yield from (name for name in DAY_FIELDS if name in columns)
 
 
 def _check_kind(name: str, column: torch.Tensor) -> None:
@@ -132,7 +132,7 @@ def _ranges(info: DatasetInfo) -> dict[str, tuple[int, int]]:
         "birth_years": _YEARS,
         "plos": (-1, 1),
         **{f"{STATIC}{column.name}": (UNK, len(column.tokens) - 1) for column in info.static_columns},
-        **dict.fromkeys(PERIOD_FIELDS, _DAYS),
+        **dict.fromkeys(DAY_FIELDS, _DAYS),
     }
 
 

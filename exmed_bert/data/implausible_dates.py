@@ -9,7 +9,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from exmed_bert.data.patient import EPOCH, NO_DAY, EventColumns, PatientColumns, day_number
+from exmed_bert.data.patient import BIRTH_DATE, EPOCH, NO_DAY, EventColumns, PatientColumns, day_number
 from exmed_bert.data.readers.summary import IMPLAUSIBLE_AGE, ReadingSummary
 from exmed_bert.settings import ReadingSettings
 
@@ -120,7 +120,7 @@ class DateCheck:
     def _with_known_periods(
         self, patients: PatientColumns, born: np.ndarray, end: np.ndarray, summary: ReadingSummary
     ) -> PatientColumns:
-        """Return the patients with those days of observation and death that can be; others are unknown."""
+        """Return the patients with those days of observation, death and birth that can be; others are unknown."""
         if not patients.periods:
             return patients
         periods = {name: days.astype(np.int64) for name, days in patients.periods.items()}
@@ -131,8 +131,11 @@ class DateCheck:
                 days = np.where(known, np.minimum(days, end), days)  # open or planned: the data end earlier
             elif name == "observation_start":
                 days = np.where(known & (days >= _FIRST), np.maximum(days, born), days)
-            placeholder = (days < _FIRST) | np.isin(days, [_UNIX, *self._placeholders])
-            wrong[name] = known & (placeholder | (days > end) | (days < born))
+            if name == BIRTH_DATE:
+                wrong[name] = known & (_years(days) != patients.birth_years)
+            else:
+                placeholder = (days < _FIRST) | np.isin(days, [_UNIX, *self._placeholders])
+                wrong[name] = known & (placeholder | (days > end) | (days < born))
             periods[name] = np.where(wrong[name], NO_DAY, days)
         if {"observation_start", "observation_end"} <= periods.keys():
             start, stop = periods["observation_start"], periods["observation_end"]
@@ -183,7 +186,11 @@ class DateCheck:
         if self._settings.max_age is None:
             summary.excluded[IMPLAUSIBLE_AGE] += int(too_old.sum())
             return patients.take(np.flatnonzero(~too_old))
-        return replace(patients, birth_years=np.where(too_old, year - most, patients.birth_years).astype(np.int32))
+        birth_years = np.where(too_old, year - most, patients.birth_years).astype(np.int32)
+        periods = dict(patients.periods)
+        if BIRTH_DATE in periods:
+            periods[BIRTH_DATE] = np.where(too_old, NO_DAY, periods[BIRTH_DATE]).astype(np.int32)
+        return replace(patients, birth_years=birth_years, periods=periods)
 
 
 def _first_plausible(events: EventColumns) -> np.ndarray:

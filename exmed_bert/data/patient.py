@@ -25,6 +25,8 @@ LISTED: dict[str, tuple[str, str]] = {
 }
 # When a patient was observed, and the day of death; a record need not have these.
 PERIOD_FIELDS = ("observation_start", "observation_end", "death_date")
+BIRTH_DATE = "birth_date"
+DAY_FIELDS = (*PERIOD_FIELDS, BIRTH_DATE)  # all days that a record need not have
 
 
 class Event(NamedTuple):
@@ -45,7 +47,7 @@ class Patient:
         static: value of each static column by its name, None where it is unknown.
         events: in the order of the record.
         had_plos: whether there was a prolonged length of stay; None where it is not recorded.
-        observation_start, observation_end, death_date: None where they are not known.
+        observation_start, observation_end, death_date, birth_date: None where they are not known.
     """
 
     patient_id: PatientId
@@ -56,6 +58,7 @@ class Patient:
     observation_start: date | None = None
     observation_end: date | None = None
     death_date: date | None = None
+    birth_date: date | None = None
 
     @property
     def sex(self) -> str | None:
@@ -113,7 +116,7 @@ class Patient:
         if self.had_plos is not None:
             record["had_plos"] = self.had_plos
         record |= {name: value for name, value in self.static.items() if name not in (SEX.name, STATE.name)}
-        for name in PERIOD_FIELDS:
+        for name in DAY_FIELDS:
             if (day := getattr(self, name)) is not None:
                 record[name] = _digits(day)
         others = [event for event in self.events if event.system not in LISTED]
@@ -226,8 +229,8 @@ class PatientColumns:
         static: by name of a static column N strings or None.
         plos: (N,) int8: 1 had a prolonged stay, 0 had none, -1 not recorded.
         events: their coded events.
-        periods: by name of a period field, (N,) int32 days since 1970-01-01, `NO_DAY` where it is not known; fields
-            that no patient has may be missing.
+        periods: by name of one of `DAY_FIELDS`, (N,) int32 days since 1970-01-01, `NO_DAY` where it is not known;
+            fields that no patient has may be missing.
         splits: (N,) int8, `splits.InputSplit`, the split that the input itself puts each patient into; None where it
             knows no splits.
     """
@@ -244,7 +247,7 @@ class PatientColumns:
         return len(self.patient_ids)
 
     def period(self, name: str) -> np.ndarray:
-        """Return the days of a period field, (N,) int32, `NO_DAY` where it is not known."""
+        """Return the days of one of `DAY_FIELDS`, (N,) int32, `NO_DAY` where it is not known."""
         return self.periods.get(name, np.full(len(self), NO_DAY, dtype=np.int32))
 
     def take(self, rows: np.ndarray) -> "PatientColumns":
@@ -276,7 +279,7 @@ class PatientColumns:
         """
         listed = {fields: _decoded(self.events.of_system(system)) for system, fields in LISTED.items()}
         others = self._other_events()
-        periods = {name: self.periods[name].tolist() for name in PERIOD_FIELDS if name in self.periods}
+        periods = {name: self.periods[name].tolist() for name in DAY_FIELDS if name in self.periods}
         birth_years, plos = self.birth_years.tolist(), self.plos.tolist()
         sexes, states = self.static[SEX.name], self.static[STATE.name]
         for i, patient_id in enumerate(self.patient_ids):

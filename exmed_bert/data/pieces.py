@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, PatientColumns, PatientId
+from exmed_bert.data.patient import DAY_FIELDS, NO_DAY, PatientColumns, PatientId
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.tokenizer import TokenColumns
 from exmed_bert.processes import worker_name
@@ -32,7 +32,7 @@ class ColumnKinds:
     Attributes:
         far_days: pieces with a visit before 1880 or after 2059.
         text_ids: pieces with an id that is no whole number of 64 bits.
-        periods: patients with a known day, by period field.
+        periods: patients with a known day, by its field.
     """
 
     far_days: int = 0
@@ -44,7 +44,7 @@ class ColumnKinds:
         days = piece["visit_days"]
         self.far_days += int(len(days) > 0 and bool((np.abs(days) >= 2**15).any()))
         self.text_ids += int(not are_numbers(piece["ids"].tolist()))
-        for name in PERIOD_FIELDS:
+        for name in DAY_FIELDS:
             if known := int((piece[name] != NO_DAY).sum()):
                 self.periods[name] += known
 
@@ -74,7 +74,7 @@ def select_piece(patients: PatientColumns, tokens: TokenColumns, hashes: np.ndar
         "birth_years": patients.birth_years[rows].astype(np.int16),
         **{f"{STATIC}{name}": ids[chosen] for name, ids in tokens.static.items()},
         "plos": patients.plos[rows],
-        **{name: patients.period(name)[rows] for name in PERIOD_FIELDS},
+        **{name: patients.period(name)[rows] for name in DAY_FIELDS},
         "ids": np.array(ids, dtype=object),
     }
 

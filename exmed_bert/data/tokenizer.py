@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system
-from exmed_bert.data.patient import EventColumns, PatientColumns
+from exmed_bert.data.ages import ages_on
+from exmed_bert.data.patient import BIRTH_DATE, EventColumns, PatientColumns
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
-from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary, ages_on
+from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary
 
 _DAY_SPAN = 2**23  # more than the days of the calendar, years 1 to 9999
 
@@ -194,7 +195,7 @@ class Tokenizer:
         return TokenColumns(
             codes=table.ids[code],
             entities=table.entities[code],
-            ages=self._ages(day, patients.birth_years[patient], doubtful),
+            ages=self._ages(day, patients, patient, doubtful),
             visit_ids=(visit - first_visit[patient] + 1).astype(np.int32),
             offsets=_offsets(np.bincount(patient, minlength=n)[rows]),
             visit_days=day[starts].astype(np.int32),
@@ -270,8 +271,10 @@ class Tokenizer:
         place_in_visit = np.arange(len(patient)) - starts[visit]
         return (from_visit <= self.max_length) | (in_last_visit & (place_in_visit < self.max_length))
 
-    def _ages(self, day: np.ndarray, birth_years: np.ndarray, doubtful: np.ndarray | None) -> np.ndarray:
-        ages = ages_on(day, birth_years, self.age_unit)
+    def _ages(
+        self, day: np.ndarray, patients: PatientColumns, patient: np.ndarray, doubtful: np.ndarray | None
+    ) -> np.ndarray:
+        ages = ages_on(day, patients.birth_years[patient], patients.period(BIRTH_DATE)[patient], self.age_unit)
         if doubtful is not None:
             ages[doubtful] = UNK
         self.summary.unknown_ages += int((ages == UNK).sum())

@@ -22,31 +22,6 @@ AgeUnit = Literal["years", "months"]
 MAX_AGE_YEARS = 110
 
 
-def age_ids(years: np.ndarray, months: np.ndarray, unit: AgeUnit) -> np.ndarray:
-    """Return age ids for whole ages; ages over 110 years count as 110, ages before birth are UNK.
-
-    Args:
-        years: (n,) calendar year of the event minus birth year.
-        months: (n,) month of the event, 0-11. Only the birth *year* is known, so a patient turns a year older each
-            January and the months count from there.
-        unit: which age is encoded.
-    """
-    age, limit = (years, MAX_AGE_YEARS) if unit == "years" else (years * 12 + months, MAX_AGE_YEARS * 12)
-    return np.where(age < 0, UNK, np.minimum(age, limit) + len(SPECIAL_TOKENS))
-
-
-def ages_on(days: np.ndarray, birth_years: np.ndarray, unit: AgeUnit) -> np.ndarray:
-    """Return the age ids of patients on given days, (n,) int32.
-
-    Args:
-        days: (n,) since 1970-01-01.
-        birth_years: (n,) of the patients.
-        unit: which age is encoded.
-    """
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)  # since January 1970
-    return age_ids(months // 12 + 1970 - birth_years, months % 12, unit).astype(np.int32)
-
-
 def age_vocabulary_size(unit: AgeUnit) -> int:
     """Return the number of age ids: special tokens and 0 to 110 years."""
     return len(SPECIAL_TOKENS) + MAX_AGE_YEARS * (1 if unit == "years" else 12) + 1

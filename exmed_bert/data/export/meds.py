@@ -32,7 +32,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.export import meds_codes
 from exmed_bert.data.export.base import ExportCounts
 from exmed_bert.data.export.provenance import SUBJECT_IDS, write_provenance, written_files
-from exmed_bert.data.patient import NO_DAY, PatientColumns, PatientId
+from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns, PatientId
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.splits import InputSplit
@@ -307,7 +307,9 @@ def _rows(patients: PatientColumns, subjects: np.ndarray, codes: _Codes) -> _Row
     for value, text in meds_codes.PROLONGED_STAY.items():
         if (patients.plos == value).any():
             add(no_time, np.where(patients.plos == value, codes.number(text), -1))
-    add(_first_days(patients.birth_years), np.full(n, codes.number(meds_codes.BIRTH)))
+    born = patients.period(BIRTH_DATE)
+    born = np.where(born == NO_DAY, _first_days(patients.birth_years), born)
+    add(born, np.full(n, codes.number(meds_codes.BIRTH)))
     add_period("observation_start")
     used = np.bincount(events.codes, minlength=len(events.table)) > 0
     of_table = [codes.event_number(key) if is_used else -1 for key, is_used in zip(events.table, used, strict=True)]

@@ -3,7 +3,7 @@
 =========================  =============================================================  =====================
 of the record              code                                                           time
 =========================  =============================================================  =====================
-birth year                 ``MEDS_BIRTH``                                                 1 January of it
+birth                      ``MEDS_BIRTH``                                                 its day, or 1 January
 event                      its system in capitals and the code: ``ICD10CM//E11.9``        its day
 sex                        ``GENDER//FEMALE``                                             null
 state                      ``STATE//CA``                                                  null

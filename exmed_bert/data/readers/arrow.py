@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system
-from exmed_bert.data.patient import EPOCH, LISTED, NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, merge_events
+from exmed_bert.data.patient import DAY_FIELDS, EPOCH, LISTED, NO_DAY, EventColumns, PatientColumns, merge_events
 from exmed_bert.data.readers.validation import YEARS, RecordFields
 from exmed_bert.data.static_columns import BUILT_IN
 
@@ -30,7 +30,7 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
 
     text = pyarrow.string()
     event = pyarrow.struct([("system", text), ("code", text), ("date", text)])
-    schema = dict.fromkeys((*(column.field for column in fields.static_columns), *PERIOD_FIELDS), text)
+    schema = dict.fromkeys((*(column.field for column in fields.static_columns), *DAY_FIELDS), text)
     schema |= {name: pyarrow.list_(text) for pair in LISTED.values() for name in pair}
     schema |= {"birth_year": pyarrow.int64(), "had_plos": pyarrow.bool_(), "events": pyarrow.list_(event)}
     if (max(map(_LISTS, lines)) > _LEVELS or max(map(_OBJECTS, lines)) > _LEVELS) and any(map(_may_be_deep, lines)):
@@ -78,7 +78,7 @@ def patient_columns(table: Any, fields: RecordFields) -> PatientColumns | None:
         return None
     if "events" in table.column_names:
         events.append(_other_events(table["events"].combine_chunks()))
-    periods = {name: _period(table[name].combine_chunks()) for name in PERIOD_FIELDS if name in table.column_names}
+    periods = {name: _period(table[name].combine_chunks()) for name in DAY_FIELDS if name in table.column_names}
     if ids.null_count or years.null_count or any(part is None for part in (*events, *periods.values())):
         return None
     if not (types.is_integer(ids.type) or types.is_string(ids.type)) or not types.is_integer(years.type):

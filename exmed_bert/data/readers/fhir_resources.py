@@ -155,6 +155,7 @@ def patients(resources: str, static: Sequence[str]) -> str:
     columns = [
         "nullif(trim(id), '') AS patient_id",
         "TRY_CAST(substr(birthDate, 1, 4) AS INTEGER) AS birth_year",
+        "first_day(birthDate) AS birth_date",
         "gender AS sex",
         'coalesce(list_filter(address, lambda a: a."use" = \'home\' AND a."state" <> \'\')[1]."state", '
         'list_filter(address, lambda a: a."use" IS DISTINCT FROM \'old\' AND a."state" <> \'\')[1]."state", '

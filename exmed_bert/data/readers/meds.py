@@ -114,6 +114,7 @@ class MedsReader(TableReader):
         splits = _splits(db, reading.source)
         people = (
             f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(local_time) END AS birth_year, {values}, "
+            "CASE WHEN kind = 'birth' THEN day_of_date(local_time::DATE) END AS birth_date, "
             f"{periods}, CASE WHEN kind = 'had_plos' THEN text = 'true' END AS had_plos "
             f"FROM ({rows}) WHERE kind NOT IN ('event', 'other') "
             f"UNION ALL BY NAME SELECT DISTINCT {subject} AS patient_id FROM {data.sql}"

@@ -83,6 +83,7 @@ class OmopReader(TableReader):
             # What the source says counts only where it was not mapped: a concept of an unknown sex is a statement, too.
             f"CASE coalesce({gender}, 0) {sexes} WHEN 0 THEN {person.text('gender_source_value')} END AS sex",
             f"coalesce({person.year('year_of_birth')}, year({person.time('birth_datetime')})) AS birth_year",
+            f"coalesce({_birth_date(person)}, {person.day('birth_datetime')}) AS birth_date",
         ]
         further = [column.name for column in reading.static_columns if column not in (SEX, STATE)]
         values += [f"{person.text(column)} AS {name(column)}" for column in further if person.has(column)]
@@ -130,3 +131,9 @@ def _join(alias: str, table: Table, person: Table, column: str, values: str) -> 
 def _athena(reading: Reading) -> list[Source]:
     folder = reading.settings.athena
     return [] if folder is None else [Source.at([folder])]
+
+
+def _birth_date(person: Table) -> str:
+    """Return the day of birth as year, month and day say it; without the day the first of the month."""
+    year, month, day = (person.year(f"{part}_of_birth") for part in ("year", "month", "day"))
+    return f"day_of_date(TRY_CAST(format('{{:04d}}-{{:02d}}-{{:02d}}', {year}, {month}, coalesce({day}, 1)) AS DATE))"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exmed_bert.data.database import name, quoted
-from exmed_bert.data.patient import PERIOD_FIELDS
+from exmed_bert.data.patient import BIRTH_DATE, PERIOD_FIELDS
 from exmed_bert.data.readers.columns import EVENT_ROLES, Columns
 from exmed_bert.data.readers.table import Table
 
@@ -46,7 +46,7 @@ class OwnTable:
         """Return SQL of people as the engine takes it."""
         found = {"patient_id": self.table.id(self._only("patient"))}
         if "birth" in self.columns:
-            found["birth_year"] = self._birth_year()
+            found["birth_year"], found[BIRTH_DATE] = self._birth_year(), self._birth_day()
         found |= {column: self._value(column) for column in self.static if column in self.columns}
         for role, column in zip(("observation_start", "observation_end", "death"), PERIOD_FIELDS, strict=True):
             if role in self.columns:
@@ -101,13 +101,14 @@ class OwnTable:
 
     def _birth_year(self) -> str:
         """Return the year of a year, a date in the table's format or an ISO date."""
-        column = self._only("birth")
-        number = f"TRY_CAST({self.table.text(column)} AS DOUBLE)"
-        day = f"coalesce({self._day('birth')}, {self.table.day(column)})"
+        number = f"TRY_CAST({self.table.text(self._only('birth'))} AS DOUBLE)"
         return (
             f"CASE WHEN {number} BETWEEN -9999 AND 9999 THEN {number}::INTEGER "
-            f"ELSE year(DATE '1970-01-01' + {day})::INTEGER END"
+            f"ELSE year(DATE '1970-01-01' + {self._birth_day()})::INTEGER END"
         )
+
+    def _birth_day(self) -> str:
+        return f"coalesce({self._day('birth')}, {self.table.day(self._only('birth'))})"
 
     def _value(self, role: str) -> str:
         """Return text, its values exchanged for what they mean."""

@@ -43,6 +43,7 @@ class SyntheaReader(TableReader):
         values = [f"{patients.text('gender')} AS sex", *(f"{patients.text(of)} AS {name(of)}" for of in static)]
         people = (
             f"SELECT {patients.raw('id')} AS patient_id, year({patients.time('birthdate')}) AS birth_year, "
+            f"{patients.day('birthdate')} AS birth_date, "
             f"{', '.join(values)}, {patients.day('deathdate')} AS death_date FROM {patients.sql}"
         )
         events = []

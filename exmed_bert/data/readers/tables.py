@@ -17,7 +17,7 @@ from exmed_bert import console
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.database import connect, name, quoted
-from exmed_bert.data.patient import NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns, PatientId
+from exmed_bert.data.patient import BIRTH_DATE, DAY_FIELDS, NO_DAY, EventColumns, PatientColumns, PatientId
 from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
@@ -57,9 +57,10 @@ class Tables:
 
     Attributes:
         people: SELECT of ``patient_id`` and ``birth_year``, and of what is known of ``sex``, ``state``, further static
-            columns by their names, ``observation_start``, ``observation_end`` and ``death_date`` (days), ``had_plos``
-            (BOOLEAN), ``split`` (a number of `SPLITS`) and ``written_id`` (the id as text, where ``patient_id`` is
-            but a number for it). A patient may have several rows.
+            columns by their names, ``observation_start``, ``observation_end``, ``death_date`` and ``birth_date`` (days;
+            a birth on 1 January stands for the year alone), ``had_plos`` (BOOLEAN), ``split`` (a number of `SPLITS`)
+            and ``written_id`` (the id as text, where ``patient_id`` is but a number for it). A patient may have several
+            rows.
         events: of all tables.
         stays: SELECT of ``patient_id``, ``started`` and ``ended`` (TIMESTAMP), ``timed`` (whether both have a time of
             day) of inpatient stays; None where the format has no stays.
@@ -156,8 +157,8 @@ class _People:
         self.static = [column for column in reading.static_columns if column.name in known]
         columns = ["min(birth_year) AS birth_year"]
         columns += [f"min({name(column.name)}::VARCHAR) AS {name(_static(column))}" for column in self.static]
-        merged = {"observation_start": "min", "observation_end": "max", "death_date": "min", "split": "min"}
-        merged |= {"had_plos": "bool_or", "written_id": "min"}
+        merged = {"observation_start": "min", "observation_end": "max", "death_date": "min", "birth_date": "min"}
+        merged |= {"split": "min", "had_plos": "bool_or", "written_id": "min"}
         self.further = [column for column in merged if column in known]
         columns += [f"{merged[column]}({column}) AS {column}" for column in self.further]
         single = ["birth_year", *(column.name for column in self.static)]
@@ -359,7 +360,9 @@ def _patient_columns(
     written = found.get("written_id", [None] * n)
     ids: list[PatientId] = [key if text is None else text for key, text in zip(found["key"], written, strict=True)]
     stayed = found.get("had_plos", found["stayed"])
-    periods = {column: _days(found[column]) for column in PERIOD_FIELDS if column in people.further}
+    periods = {column: _days(found[column]) for column in DAY_FIELDS if column in people.further}
+    if BIRTH_DATE in periods:
+        periods[BIRTH_DATE][_is_new_year(periods[BIRTH_DATE])] = NO_DAY
     splits = None
     if "split" in people.further:
         splits = np.array([-1 if split is None else split for split in found["split"]], dtype=np.int8)
@@ -376,3 +379,9 @@ def _patient_columns(
 
 def _days(values: list[int | None]) -> np.ndarray:
     return np.array([NO_DAY if value is None else value for value in values], dtype=np.int32)
+
+
+def _is_new_year(days: np.ndarray) -> np.ndarray:
+    """Return which days are the first of a year, (N,) bool."""
+    dates = days.astype("datetime64[D]")
+    return dates == dates.astype("datetime64[Y]")

@@ -13,9 +13,9 @@ import numpy as np
 from exmed_bert.codes import CodeKey, code_system, code_systems
 from exmed_bert.console import InputError, shown
 from exmed_bert.data.patient import (
+    DAY_FIELDS,
     LISTED,
     NO_DAY,
-    PERIOD_FIELDS,
     EventColumns,
     PatientColumns,
     day_number,
@@ -27,7 +27,7 @@ YEARS = (-9999, 9999)  # years beyond are as implausible as these, and fit no co
 
 _LIST_FIELDS = tuple(field for fields in LISTED.values() for field in fields)
 _REQUIRED = ("patient_id", "birth_year", *(column.field for column in BUILT_IN), *_LIST_FIELDS)
-_OPTIONAL = ("had_plos", *PERIOD_FIELDS, "events")
+_OPTIONAL = ("had_plos", *DAY_FIELDS, "events")
 _required = itemgetter(*_REQUIRED)
 
 Refuse = Callable[[int, str, str], NoReturn]
@@ -95,7 +95,7 @@ def columns_of(path: Path, records: list[Any], first: int, fields: RecordFields)
         static={static.name: column[static.field] for static in fields.static_columns},
         plos=np.array([-1 if value is None else int(value) for value in column["had_plos"]], dtype=np.int8),
         events=merge_events(events),
-        periods={name: days for name in PERIOD_FIELDS if (days := _period(records, name, refuse)) is not None},
+        periods={name: days for name in DAY_FIELDS if (days := _period(records, name, refuse)) is not None},
     )
 
 
