@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _STARTS = sorted({round(2 ** (half / 2)) for half in range(31)})  # two a doubling, up to 90 years
 BUCKETS = len(_STARTS) + 1
@@ -13,7 +12,7 @@ _BY_VISITS = 2  # heads that look at visits: one at all of them alike, one at it
 def day_powers(heads: int) -> list[float]:
     """Return with which power of the days between two tokens the attention of the heads beyond the second falls.
 
-    >>> day_powers(2), day_powers(4)
+    >>> day_powers(2), [round(power, 2) for power in day_powers(4)]
     ([], [1.5, 0.45])
     """
     count = max(heads - _BY_VISITS, 0)
@@ -26,29 +25,22 @@ def log_days_between(days: Tensor, dtype: torch.dtype) -> Tensor:
     return (days[:, None, :] - days[:, :, None]).abs().to(dtype).log1p()
 
 
-def until_end(days: Tensor) -> Tensor:
-    """Return the bucket of the days from each token to the patient's last, (B, L) -> (B, L).
+def day_ids(days: Tensor) -> Tensor:
+    """Return the ids of what each token shows of days, (B, L) -> (2, B, L), from two ranges of `BUCKETS` each.
 
-    The last is the query where there is one, so that a history shows how long ago all of it was.
+    First, how many days before the patient had been seen last; second, how many it is before the patient's last token,
+    which is the query where there is one, so that a history shows how long ago all of it was.
 
-    >>> until_end(torch.tensor([[0, 30, 33, 33]])).tolist()
-    [[10, 3, 0, 0]]
+    Args:
+        days: since the patient's first visit, rising, 0 where padded.
+
+    >>> day_ids(torch.tensor([[0, 30, 30, 33, 0]])).tolist()
+    [[[0, 9, 9, 3, 3]], [[41, 34, 34, 31, 31]]]
     """
-    return _buckets(days.amax(dim=1, keepdim=True) - days)
-
-
-def since_previous_visit(days: Tensor, visit_ids: Tensor) -> Tensor:
-    """Return the bucket of the days from the visit before to each token's, (B, L), (B, L) -> (B, L); 0 at the first.
-
-    >>> since_previous_visit(torch.tensor([[0, 30, 30, 33]]), torch.tensor([[1, 2, 2, 3]])).tolist()
-    [[0, 9, 9, 3]]
-    """
-    begins = F.pad(visit_ids[:, 1:] != visit_ids[:, :-1], (1, 0))
-    steps = F.pad(days[:, 1:] - days[:, :-1], (1, 0))
-    first_token = (torch.arange(days.shape[1], device=days.device) * begins).cummax(dim=1).values
-    return _buckets(steps.gather(1, first_token))
-
-
-def _buckets(days: Tensor) -> Tensor:
-    """Return the numbers of buckets, 0 for less than a day."""
-    return torch.bucketize(days, torch.tensor(_STARTS, device=days.device), right=True)
+    days = days.cummax(dim=1).values  # the last day where padded
+    first_of_day = torch.searchsorted(days, days)
+    before = days.gather(1, (first_of_day - 1).clamp_(min=0))
+    passed = torch.stack((days - before, days[:, -1:] - days))
+    buckets = torch.bucketize(passed, torch.tensor(_STARTS, device=days.device), right=True)
+    buckets[1] += BUCKETS
+    return buckets

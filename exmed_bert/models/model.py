@@ -20,10 +20,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from exmed_bert.data.masking import IGNORED
-from exmed_bert.models import days
 from exmed_bert.models.attention import attention_bias
 from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.config import ExMedBertConfig
+from exmed_bert.models.days import BUCKETS, day_ids
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
 from exmed_bert.models.heads import BagOfCodes, CodeClassifier, ForecastHead, PlosClassifier
@@ -103,8 +103,7 @@ class ExMedBertEmbeddings(nn.Module):
                 setattr(self, f"{name}_embeddings", EmbeddingTable(count, size, scale))
         self.visit_days = config.visit_days
         if config.visit_days:
-            self.since_previous_embeddings = EmbeddingTable(days.BUCKETS, size, scale)
-            self.until_end_embeddings = EmbeddingTable(days.BUCKETS, size, scale)
+            self.day_embeddings = EmbeddingTable(2 * BUCKETS, size, scale)
         self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout_probability = config.hidden_dropout_prob
 
@@ -136,13 +135,9 @@ class ExMedBertEmbeddings(nn.Module):
         for name in self.static:
             embedded = embedded + getattr(self, f"{name}_embeddings")(static_ids.get(name, padding))
         if self.visit_days:
-            if visit_days is None or visit_ids is None:
-                raise TypeError("visit_days and visit_ids are missing: this model sees the days between visits")
-            embedded = (
-                embedded
-                + self.since_previous_embeddings(days.since_previous_visit(visit_days, visit_ids))
-                + self.until_end_embeddings(days.until_end(visit_days))
-            )
+            if visit_days is None:
+                raise TypeError("visit_days is missing: this model sees the days between visits")
+            embedded = embedded + self.day_embeddings(day_ids(visit_days)).sum(dim=0)
         normalized = self.layer_norm(embedded)
         return dropout(normalized, self.dropout_probability) if self.training else normalized
 
