@@ -6,7 +6,7 @@ import numpy as np
 
 from exmed_bert.codes import CodeKey
 from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.patient import PERIOD_FIELDS, EventColumns, PatientColumns
+from exmed_bert.data.patient import DAY_FIELDS, EventColumns, PatientColumns
 from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK
 
@@ -48,7 +48,7 @@ def decode(dataset: PatientDataset, first: int, end: int) -> PatientColumns:
             table=table,
             doubtful=doubtful if doubtful.any() else None,
         ),
-        periods={name: arrays[name][first:end] for name in PERIOD_FIELDS if name in arrays},
+        periods={name: arrays[name][first:end] for name in DAY_FIELDS if name in arrays},
     )
 
 
