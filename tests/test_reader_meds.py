@@ -21,7 +21,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.patient import EPOCH, NO_DAY, PatientColumns
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers import reader_of
-from exmed_bert.data.readers.meds import Meaning, MedsReader, meaning_of, prefixes
+from exmed_bert.data.readers.meds import Meaning, MedsReader, _ranges_of_subjects, meaning_of, prefixes
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.readers.tables import TableReader
@@ -430,6 +430,15 @@ def test_files_are_read_apart_where_patients_are_whole_in_each(
         assert done.counts.reading.files.popitem()[1]["rows"] == 6 * sum(map(len, shards))
         found[name] = [path.read_bytes() for path in sorted((tmp_path / name).glob("*.pt"))]
     assert found["apart"] == found["together"]
+
+
+@pytest.mark.parametrize("kind", ["int32", "int64", "string", "timestamp[us]"])
+def test_the_ends_of_files_tell_of_numbers_alone(kind: str, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.parquet" for i in range(2)]
+    for first, path in enumerate(files):
+        ids = pyarrow.array([first * 10 + 1, first * 10 + 9]).cast(kind)
+        pyarrow.parquet.write_table(pyarrow.table({"patient_id": [1, 1], "subject_id": ids}), path)
+    assert _ranges_of_subjects(files) == ([(1, 9), (11, 19)] if kind.startswith("int") else None)
 
 
 # --- datasets of others ---

@@ -209,6 +209,7 @@ def _finished(folder: Path, scored: np.ndarray) -> Finished | None:
 
 
 def _remove_checkpoints(folder: Path) -> None:
+    checkpoints.remove_leftovers(folder)
     for old in checkpoints.checkpoints(folder):
         shutil.rmtree(old, ignore_errors=True)
 

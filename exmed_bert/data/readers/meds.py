@@ -341,7 +341,11 @@ def _ranges_of_subjects(files: Sequence[Path]) -> list[tuple[int, int]] | None:
     ranges = []
     for columns in found.values():
         groups = columns[min(columns, key=_SUBJECTS.index)]
-        if any(kind not in ("INT32", "INT64") or least is None or greatest is None for kind, least, greatest in groups):
+        if not all(kind in ("INT32", "INT64") for kind, *_ in groups):
             return None
-        ranges.append((min(int(least) for _, least, _ in groups), max(int(greatest) for *_, greatest in groups)))
+        try:  # of what is stored as a number, times are none
+            ends = [(int(least), int(greatest)) for _, least, greatest in groups]
+        except (ValueError, TypeError):
+            return None
+        ranges.append((min(least for least, _ in ends), max(greatest for _, greatest in ends)))
     return ranges if len(ranges) == len(files) else None
