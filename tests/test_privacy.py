@@ -82,6 +82,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
+def test_cards_tell_of_models_and_of_no_path(shared: tuple[Path, str]) -> None:
+    folder, _ = shared
+    for name, words in (("model", "masked-code accuracy"), ("tuned", "ICD:J*,ICD:M* within 365 days")):
+        card = (folder / name / "README.md").read_text()
+        assert words in card and "license:\n" in card and str(folder) not in card and INPUT not in card
+
+
+@pytest.mark.slow
 def test_nothing_of_a_patient_is_written_or_printed(shared: tuple[Path, str]) -> None:
     folder, printed = shared
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in PATIENT_LEVEL]

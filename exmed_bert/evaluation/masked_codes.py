@@ -12,6 +12,7 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.models import ExMedBertForMaskedLM
 
 TOP = (1, 5, 10)
+NORMAL = 1.959964  # a standard normal lies beyond it with a probability of 2.5 %
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,25 @@ def summarize(
         scores = torch.from_numpy(found.plos_logits).softmax(dim=1)[:, 1].numpy()
         metrics |= {"plos_loss": plos_loss} | plos_metrics(found.plos_labels, scores)
     return metrics
+
+
+def intervals(found: MaskedCodePredictions) -> dict[str, float]:
+    """Return the ends of the 95 % intervals of the accuracies, ``accuracy_top1_low`` and so on; none of one patient.
+
+    The positions of a patient are no independent draws: the variance is that of a ratio of sums over patients.
+    """
+    counts = found.counts[found.counts > 0]
+    if len(counts) < 2:
+        return {}
+    starts, total = np.cumsum(counts) - counts, counts.sum()
+    ends: dict[str, float] = {}
+    for top in TOP:
+        hits = np.add.reduceat((found.ranks < top).astype(np.int64), starts)
+        accuracy = hits.sum() / total
+        spread = float(np.sqrt(((hits - accuracy * counts) ** 2).sum() * len(counts) / (len(counts) - 1)) / total)
+        ends[f"accuracy_top{top}_low"] = max(float(accuracy) - NORMAL * spread, 0.0)
+        ends[f"accuracy_top{top}_high"] = min(float(accuracy) + NORMAL * spread, 1.0)
+    return ends
 
 
 def _plos_loss(found: MaskedCodePredictions, weight: Sequence[float] | None) -> float:

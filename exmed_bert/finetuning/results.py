@@ -17,6 +17,7 @@ from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.attainable import TrueRisks, true_risks
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
+from exmed_bert.evaluation.metrics import METRICS
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.finetuning import facts
@@ -26,6 +27,7 @@ from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.predictions import write_predictions
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
+from exmed_bert.models.card import Metric, ModelCard, write_card
 from exmed_bert.models.folder import write_finetuned
 from exmed_bert.settings import is_baseline
 
@@ -138,6 +140,7 @@ def write(folder: Path, evaluated: Evaluated, experiment: Experiment, cohort: Co
             "bias": calibration.bias,
         },
     )
+    write_card(folder, _card(evaluated.results, experiment, cohort), experiment.settings.output_dir)
     splits = [SPLITS[split] for split in patients.splits]
     write_predictions(folder, patients, calibration.probabilities(evaluated.logits), patients.labels, splits)
     if evaluated.attributions:
@@ -157,3 +160,33 @@ def _true_risks(cohort: Cohort, task: Task) -> tuple[TrueRisks | None, list[str]
         return true_risks(cohort.meta, outcome, subset(cohort.patients, cohort.patients.rows(TEST))), []
     except InputError as error:
         return None, [f"What nobody could beat is not known: {error}."]
+
+
+def _card(results: Results, experiment: Experiment, cohort: Cohort) -> ModelCard:
+    """Return the model card of what was fine-tuned."""
+    info, test = cohort.patients.dataset.info, results.splits[TEST]
+    metrics = [
+        Metric(METRICS[key], key, found.value, f"{found.low:.3f} to {found.high:.3f}" if found.interval else "")
+        for key, found in results.models[0].metrics.items()
+        if key in METRICS
+    ]
+    return ModelCard(
+        title=f"ExMed-BERT, fine-tuned: {results.title}",
+        task="text-classification",
+        about=["It gives the probability of the outcome from a patient's coded history."],
+        data=[
+            (f"{split.split} patients, with the outcome", f"{split.patients:,}, {split.events:,}")
+            for split in results.splits
+        ],
+        vocabulary=experiment.pretrained.vocabulary,
+        measured_on=f"Of {test.patients:,} test patients, whom neither this training nor its pretraining saw as far as "
+        "that is known; recalibrated on validation patients.",
+        metrics=metrics,
+        limits=[
+            f"It is for patients as this cohort selects them, with {experiment.settings.min_history} codes or more; "
+            f"histories are cut to the latest {info.max_length} codes.",
+            *results.notes,
+        ],
+        generated=cohort.generated,
+        example=['model.risk("patients.json")  # a probability for each patient, at the last visit'],
+    )

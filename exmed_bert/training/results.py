@@ -10,8 +10,10 @@ from torch import Tensor
 
 from exmed_bert import console
 from exmed_bert.config import Resolved
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.evaluation import masked_codes
 from exmed_bert.evaluation.membership import membership, patient_losses
+from exmed_bert.models.card import Metric, ModelCard, write_card
 from exmed_bert.models.folder import START_EMBEDDINGS, write_pretrained
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.staging import atomic_write, staged_files
@@ -34,6 +36,7 @@ def final_results(trainer: PretrainingTrainer, plan: Plan, folder: RunFolder, se
     train = trainer.train_dataset
     found = trainer.predict_masked_codes()
     results = masked_codes.summarize(found, trainer.eval_dataset, trainer.model.config.plos_weight)
+    results |= masked_codes.intervals(found)
     results |= masked_codes.most_frequent_code_accuracy(train, found.labels)
     remembered = trainer.predict_masked_codes(trainer.train_sample, in_training=True)
     results |= membership(*(patient_losses(part.losses, part.counts) for part in (remembered, found)))
@@ -67,12 +70,59 @@ def write_results(
     start = settings.output_dir / START_EMBEDDINGS
     with staged_files(settings.output_dir) as staged:
         write_pretrained(staged, trainer.model, state, info, settings.model_dir, start)
+        write_card(staged, _card(trainer, results), settings.output_dir)
         resolved.save(staged / SETTINGS)
         folder.remember(staged, finished_steps=plan.total_steps)
         data, place = (Path(os.path.realpath(path)) for path in (settings.output_data_dir, settings.output_dir))
         metrics = (staged / data.relative_to(place) if data.is_relative_to(place) else data) / METRICS
         with atomic_write(metrics) as part:
             part.write_text("".join(f"{name} = {_shown(value)}\n" for name, value in results.items()), encoding="utf-8")
+
+
+def _card(trainer: PretrainingTrainer, results: dict[str, float]) -> ModelCard:
+    """Return the model card of what was trained."""
+    train, info, config = trainer.train_dataset, trainer.train_dataset.info, trainer.model.config
+    cells, codes = info.cells(), len(info.vocabulary) - len(SPECIAL_TOKENS)
+    metrics = []
+    for name, key in (
+        *((f"masked-code accuracy, top {top}", f"accuracy_top{top}") for top in masked_codes.TOP),
+        ("perplexity", "perplexity"),
+        ("prolonged stay, AUROC", "plos_auroc"),
+        ("always the most frequent code of its kind, top 1", "baseline_entity_top1"),
+        ("membership inference by the loss, AUC", "membership_auc"),
+    ):
+        if f"eval_{key}" in results and math.isfinite(results[f"eval_{key}"]):
+            ends = [results[name] for name in (f"eval_{key}_low", f"eval_{key}_high") if name in results]
+            interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+            metrics.append(Metric(name, key, results[f"eval_{key}"], interval))
+    enough = not cells.hides(len(trainer.eval_dataset))
+    ages = f"in {info.age_unit}"
+    return ModelCard(
+        title="ExMed-BERT, pretrained on patients' medical codes",
+        task="fill-mask",
+        about=[
+            f"It reads a patient's coded history, at most {info.max_length} codes, visit by visit, with age {ages}, "
+            f"{', '.join(column.name for column in info.static_columns)}, and predicts masked codes.",
+            f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.num_attention_heads} heads.",
+        ],
+        data=[
+            ("patients it was trained on", cells.show(len(train))),
+            ("patients it was validated on", cells.show(len(trainer.eval_dataset))),
+            ("codes of the training patients", f"{int(train.lengths.sum()):,}"),
+            ("steps, epochs", f"{results['train_steps']:,.0f}, {results['train_epochs']:.1f}"),
+            ("distinct codes", f"{codes:,}"),
+        ],
+        vocabulary=info.vocabulary,
+        measured_on=f"Of {cells.show(len(trainer.eval_dataset))} validation patients, whom it was not trained on, "
+        f"{results['eval_masked_codes']:,.0f} codes were masked.",
+        metrics=metrics if enough else [],
+        limits=["It was trained to predict codes, not to predict outcomes: fine-tune it for these."],
+        generated=info.min_cell is None and bool(info.novel_codes),
+        example=[
+            'vectors = model.embed("patients.json")  # records, MEDS, OMOP, FHIR, ... or a DataFrame of events',
+            f'model.nearest_codes("{info.vocabulary.tokens[len(SPECIAL_TOKENS)]}")' if codes else "",
+        ],
+    )
 
 
 def _shown(value: float) -> str:
