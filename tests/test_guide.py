@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ from exmed_bert.startup import SCRIPTS
 
 GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
 YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
+PYTHON = ROOT / "docs" / "PYTHON.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "HOW_TO_RUN.md", "SYNTHETIC_DATA_README.md")),
-    *(ROOT / "docs" / name for name in ("CLINVEC.md", "FINETUNING.md", "NOVEL_CODES.md")),
+    *(ROOT / "docs" / name for name in ("CLINVEC.md", "FINETUNING.md", "NOVEL_CODES.md", "PYTHON.md")),
     *(GUIDE, YOUR_DATA),
     *sorted((ROOT / "docs" / "your_data").glob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
@@ -532,6 +534,39 @@ def test_the_patients_shown_are_valid(tmp_path: Path) -> None:
     path.write_text(example.text)
     (patients,) = read_patients(path)
     assert len(patients) == 2
+
+
+def with_output(path: Path) -> list[tuple[Block, Block]]:
+    """Return the blocks of Python with the blocks of what they print, in the order of the document."""
+    found = blocks(path, "python", "txt")
+    return [(code, shown) for code, shown in pairwise(found) if (code.language, shown.language) == ("python", "txt")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    [*with_output(ROOT / "README.md"), *with_output(PYTHON)],
+    ids=lambda part: name_of(part),
+)
+def test_the_python_shown_prints_what_is_shown(
+    block: Block, shown: Block, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the letter, but for lines with the figures of a model, which differ between machines."""
+    monkeypatch.chdir(sessions.examples.root)
+    exec(block.text, {})
+    printed, expected = capsys.readouterr().out.splitlines(), shown.text.splitlines()
+    assert len(printed) == len(expected), printed
+    kin = [line for line in printed if line.lstrip().startswith("E11.")]
+    assert 'nearest_codes("E11.9", top=5)[' not in block.text or len(kin) >= 4  # diabetes beside diabetes
+    of_model = re.compile(r"\b0\.\d+")
+    lines = zip(printed, expected, strict=True)
+    assert [line for line, wanted in lines if not of_model.search(wanted)] == [
+        wanted for wanted in expected if not of_model.search(wanted)
+    ]
+
+
+def test_all_python_of_the_page_has_its_output() -> None:
+    assert len(with_output(PYTHON)) == len(blocks(PYTHON, "python")) > 4
 
 
 @pytest.mark.slow
