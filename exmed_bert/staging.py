@@ -20,7 +20,7 @@ from typing import Any
 from exmed_bert.console import InputError
 from exmed_bert.files import make_folder
 from exmed_bert.processes import is_alive, worker_name
-from exmed_bert.swap import NEW, fsync, settle, swap_in
+from exmed_bert.swap import NEW, fsync, remove_lock, settle, swap_in
 
 _PART = re.compile(r"\..+?(?P<host>\.[^.].*-|\.)(?P<pid>\d+)\.part")
 _ABANDONED_SECONDS = 86400.0  # of a process that cannot be looked for, as on another host of a shared disk
@@ -145,6 +145,7 @@ def remove_abandoned(folder: Path) -> None:
     Of this host's processes the system knows which are gone. What another host's process makes, or one of an earlier
     release, is taken for abandoned when it is a day old.
     """
+    remove_lock(folder)
     for name in os.listdir(folder):
         if not (found := _PART.fullmatch(name)):
             continue

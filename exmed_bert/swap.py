@@ -88,6 +88,13 @@ def settle(path: Path) -> None:
                 ) from error
 
 
+def remove_lock(folder: Path) -> None:
+    """Remove what a process leaves that is killed just before it frees a folder; a lock that is held stays."""
+    if os.path.lexists(folder / _LOCK):
+        with suppress(OSError), exclusive(folder / _LOCK, 0.0):
+            pass
+
+
 def fsync(path: Path) -> None:
     """Make the disk hold the bytes of a file, or the names in a folder."""
     if not path.is_dir():

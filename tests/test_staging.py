@@ -108,6 +108,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         ".page.html.4711.part": True,  # of an earlier release
         ".old.4711.part": False,
         ".user's.part": True,
+        ".committed.lock": False,
         "part": True,
     }
     for name in names:
