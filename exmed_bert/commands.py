@@ -61,6 +61,7 @@ COMMANDS = {
             {finetune} --endpoint diabetes_type_2 --train-sizes 100,300,1000,all --seeds 3
             {finetune} --labels labels.csv --baselines logreg,scratch --explain 50
             {finetune} --task plos --output-dir output/plos
+            {finetune} --task time-to-event --endpoint "E11*" --horizons 180,365,730
             {finetune} --predict-only --model-dir output/heart_failure --input new_patients.json \
                 --output-dir output/heart_failure_new
             """,

@@ -52,6 +52,7 @@ Days = Annotated[tuple[Annotated[date, Field(strict=False)], ...], Field(strict=
 InputFormat = Literal["auto", "json", "jsonl", "parquet", "csv", "meds", "omop", "fhir", "mimic", "synthea"]
 BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+SURVIVAL_BASELINES = ("cox", "boosted_hazards")
 
 
 def is_baseline(name: str) -> TypeGuard[BaselineName]:
@@ -487,11 +488,19 @@ class FinetuneSettings(ReadingSettings):
         description="Predict these labels: .csv or .parquet with subject_id, prediction_time, boolean_value (MEDS), or "
         "a folder of them.",
     )
-    task: str | None = Field(None, description="plos: predict prolonged length of stay (had_plos).")
+    task: str | None = Field(
+        None,
+        description="plos: predict prolonged length of stay (had_plos); time-to-event: predict when --endpoint occurs.",
+    )
     endpoints: dict[str, list[str]] = Field(
         {}, description="Named sets of codes.", json_schema_extra={"file_only": True}
     )
     horizon_days: int = Field(365, ge=1, description="Days after the index date within which the endpoint counts.")
+    horizons: str = Field(
+        "180,365,730",
+        description="Of time to event: days after the index date at which risks are told and measured, separated by "
+        "commas; they decide nothing about the cohort.",
+    )
     gap_days: int = Field(
         0,
         ge=0,
@@ -514,8 +523,8 @@ class FinetuneSettings(ReadingSettings):
     index_date: str | None = Field(
         None,
         description="last-visit-before: the last visit with the horizon of observation after it, the default; "
-        "first-visit: the first visit; random: any visit; both with the horizon after it where --censored is drop; "
-        "fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
+        "first-visit: the first visit; random: any visit, of time to event the default; both with the horizon after it "
+        "where --censored is drop; fixed:YYYY-MM-DD; last-visit: the default of --predict-only.",
     )
     censored: Literal["weight", "drop"] = Field(
         "weight",
@@ -550,8 +559,9 @@ class FinetuneSettings(ReadingSettings):
     )
     seeds: int = Field(1, ge=1, description="Runs for each number of labels, with seeds from --seed on.")
     baselines: str = Field(
-        "logreg,rf,hgb,scratch",
-        description="Baselines: logreg, rf, hgb, and scratch, the network without pretraining; or none.",
+        "all",
+        description="Baselines: logreg, rf, hgb, of time to event cox and boosted_hazards, and scratch, the network "
+        "without pretraining; all, or none.",
     )
     explain: int = Field(0, ge=0, description="Attribute the predictions of this many test patients to their codes.")
     predict_only: bool = Field(False, description="Predict the patients of --input with a fine-tuned model.")

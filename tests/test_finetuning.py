@@ -36,9 +36,9 @@ from exmed_bert.data.patient import NO_DAY, PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS
+from exmed_bert.finetuning.objective import outcome_metrics
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
-from exmed_bert.finetuning.trainer import outcome_metrics
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings
 
@@ -527,6 +527,38 @@ def test_a_task_of_a_users_own_is_one_class_and_one_line(
     assert result.exit_code == 1 and "'any-event', expected one of first-occurrence, own-labels, plos" in result.output
 
 
+@pytest.mark.slow
+def test_a_model_of_time_to_event_is_measured_and_predicts(world: Path, tmp_path: Path) -> None:
+    app = cli.script(COMMANDS["finetune"])
+    model, output = tmp_path / "model", tmp_path / "new"
+    more = ["--task", "time-to-event", "--horizons", "60,200", "--gap-days", 10, "--baselines", "cox", "--explain", 2]
+    result = CliRunner().invoke(app, flags(world, model, *more))
+    assert result.exit_code == 0, result.output
+    results = json.loads((model / "results.json").read_text())
+    assert [one["name"] for one in results["models"]] == ["fine-tuned", "cox"]
+    assert [one["horizon"] for one in results["horizons"]] == [60, 200] and results["attributions"]
+    for one in results["models"]:
+        assert one["concordance"]["low"] < one["concordance"]["value"] < one["concordance"]["high"]
+        assert {"auroc", "brier"} <= one["horizons"][1]["metrics"].keys() and one["horizons"][1]["bins"]
+    assert {"concordance", "auroc_60", "brier_200"} <= {one["metric"] for one in results["differences"]}
+    assert (model / "incidence.png").exists() and "TRIPOD+AI" in (model / "report.html").read_text()
+    found = predictions(model)
+    names = ["patient_id", "index_date", "days", "event", "risk_60", "risk_200", "split"]
+    assert list(found) == names and set(found["event"]) <= {"censored", "outcome", "death"}
+    risks = np.array([found["risk_60"], found["risk_200"]])
+    assert ((risks > 0) & (risks < 1)).all() and (risks[0] < risks[1]).all() and min(found["days"]) > 10
+
+    given = ["--predict-only", "--model-dir", model, "--input", world / "new.json", "--output-dir", output]
+    result = CliRunner().invoke(app, [str(flag) for flag in given])
+    assert result.exit_code == 0 and "mean risk by 200 days" in result.output, result.output
+    found, last = predictions(output), last_visits(world / "new.json")
+    assert list(found) == ["patient_id", "index_date", "risk_60", "risk_200"]
+    assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
+
+    result = CliRunner().invoke(app, flags(world, model, *more))  # again
+    assert result.exit_code == 0 and "nothing to do" in result.output
+
+
 _KILLER = """
 import os, runpy, signal, sys
 sys.argv = sys.argv[1:]
@@ -567,6 +599,8 @@ def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -
         (["--task", "survival"], 2, ("--task", "'survival'", "expected plos")),
         (["--index-date", "yesterday"], 2, ("--index-date", "fixed:YYYY-MM-DD")),
         (["--gap-days", 400], 2, ("--gap-days", "365")),
+        (["--task", "time-to-event", "--horizons", "365,180"], 2, ("--horizons", "'365,180'", "that rise")),
+        (["--task", "time-to-event", "--index-date", "last-visit-before"], 2, ("--index-date", "expected random")),
         (["--train-sizes", "few"], 2, ("--train-sizes", "few")),
         (["--baselines", "svm"], 2, ("--baselines", "svm", "logreg")),
         (["--model-dir", "nowhere"], 1, ("nowhere", "config.json")),

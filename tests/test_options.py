@@ -109,6 +109,8 @@ RUNS = {
         "--same-day include",
         FINETUNE + "--task plos --baselines none",
         FINETUNE.replace("patients.json", "realistic.parquet") + "--endpoint ICD:J* --baselines none",
+        FINETUNE.replace("patients.json", "realistic.parquet") + "--endpoint ICD:J* --task time-to-event "
+        "--horizons 60,200 --baselines cox",
         "--predict-only --model-dir {w}/tuned --input {w}/patients.json --output-dir {o} --index-date last-visit",
     ),
     "embed": (

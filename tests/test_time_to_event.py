@@ -17,11 +17,10 @@ from exmed_bert.evaluation.concordance import concordance
 from exmed_bert.evaluation.cox import Baseline, Hazards, PartialLikelihood, fit_cox, risks
 from exmed_bert.evaluation.follow_up import CENSORED, DEATH, OUTCOME, FollowUp
 from exmed_bert.evaluation.incidence import cumulative_incidence
-from exmed_bert.evaluation.metrics import logit, measure
+from exmed_bert.evaluation.metrics import logit, measure, sigmoid
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.time_to_event import (
     RisksOverTime,
-    apply_over_time,
     differences_over_time,
     incidence_beside_models,
     measure_over_time,
@@ -84,13 +83,15 @@ class TestMetricsOverTime:
             assert own.patients == outcome.known.sum() and own.predicted == pytest.approx(over_time[:, i].mean())
             assert sum(one.patients for one in own.bins) == 300
 
-    def test_recalibration_finds_what_is_wrong_at_each_horizon(self) -> None:
+    def test_recalibration_undoes_what_is_wrong_at_all_horizons(self) -> None:
         follow_up, risk = followed(3000, ties=False)
-        over_time = np.stack([risk**3, risk, np.sqrt(risk)], axis=1)
+        outcomes = [HorizonOutcome(follow_up, horizon) for horizon in HORIZONS]
+        right = [calibration.fit(own.labels, logit(risk), own.weights()[0]).apply(logit(risk)) for own in outcomes]
+        over_time = sigmoid(2.5 * np.stack(right, axis=1) - 1.2)
         raw = measure_over_time(follow_up, over_time, HORIZONS, resamples=0)
         found = recalibrate_over_time(follow_up, over_time, HORIZONS)
-        after = np.stack([own.probabilities(logit(over_time[:, i])) for i, own in enumerate(found)], axis=1)
-        assert (apply_over_time(found, over_time) == np.maximum.accumulate(after, axis=1)).all()
+        after = found.probabilities(logit(over_time))
+        assert (np.diff(after, axis=1) >= 0).all()
         for before, own in zip(
             raw.horizons, measure_over_time(follow_up, after, HORIZONS, resamples=0).horizons, strict=True
         ):

@@ -15,13 +15,13 @@ from exmed_bert.data.patient import BIRTH_DATE, NO_DAY
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """B histories, their labels, and of the index dates age ids and days since 1970-01-01, (B,) each.
+    """B histories, the targets of a loss, and of the index dates age ids and days since 1970-01-01, (B, ...) each.
 
     ``weights``, (B,), say what each counts, None where all count the same.
     """
 
     histories: PaddedBatch
-    labels: np.ndarray
+    targets: np.ndarray
     ages: np.ndarray
     days: np.ndarray
     weights: np.ndarray | None = None
@@ -30,11 +30,18 @@ class LabeledBatch:
 class LabeledRows(torch.utils.data.Dataset):
     """Rows of labeled patients, as a torch dataset."""
 
-    def __init__(self, patients: LabeledPatients, rows: np.ndarray) -> None:
-        """Take N patients and the indices of the rows to use, (n,)."""
+    def __init__(self, patients: LabeledPatients, rows: np.ndarray, targets: np.ndarray | None = None) -> None:
+        """Choose rows.
+
+        Args:
+            patients: N of them.
+            rows: (n,) indices of the rows to use.
+            targets: (N, ...) what a loss compares with; None: the labels.
+        """
         self.patients = patients
         self.rows = rows
         self.weights = patients.weights_of(rows)
+        self._targets = patients.labels if targets is None else targets
         columns = patients.dataset.arrays
         born = columns.get(BIRTH_DATE, np.full(len(patients), NO_DAY, dtype=np.int32))
         self._ages = ages_on(patients.index_days, columns["birth_years"], born, patients.dataset.info.age_unit)
@@ -52,13 +59,18 @@ class LabeledRows(torch.utils.data.Dataset):
         """Labels, (n,)."""
         return self.patients.labels[self.rows]
 
+    @property
+    def targets(self) -> np.ndarray:
+        """What a loss compares with, (n, ...)."""
+        return self._targets[self.rows]
+
     def batch(self, indices: Sequence[int] | np.ndarray) -> LabeledBatch:
         """Return patients as one padded batch."""
         chosen = np.asarray(indices, dtype=np.int64)
         patients, rows = self.patients, self.rows[chosen]
         return LabeledBatch(
             patients.dataset.batch(rows),
-            patients.labels[rows],
+            self._targets[rows],
             self._ages[rows],
             patients.index_days[rows],
             None if self.weights is None else self.weights[chosen],
@@ -83,7 +95,7 @@ class PromptCollator:
         self.last_position = last_position
 
     def __call__(self, batch: LabeledBatch) -> dict[str, torch.Tensor]:
-        """Return int64 tensors: (B, L + prompt) per token, (B, 1) for static columns, (B,) ``labels``.
+        """Return int64 tensors: (B, L + prompt) per token, (B, 1) for static columns, the targets as ``labels``.
 
         Where patients do not count the same there are ``weights`` too, (B,) float32.
         """
@@ -97,7 +109,7 @@ class PromptCollator:
         days = histories.days_since_first(batch.days)
         for i, entity in enumerate(self.entities):
             put_query(fields, rows, histories.lengths + i, entity, batch.ages, days, last, self.last_position)
-        tensors = as_tensors(fields | {"labels": batch.labels})
+        tensors = as_tensors(fields | {"labels": batch.targets})
         if batch.weights is not None:
             tensors["weights"] = torch.from_numpy(batch.weights.astype(np.float32))
         return tensors

@@ -76,7 +76,7 @@ class IndexRule:
         if self.needs_horizon:
             parts.append("the horizon of follow-up after it")
         elif self.after:
-            parts.append(f"{self.after} days of follow-up after it")
+            parts.append(f"{self.after} day{'s' if self.after > 1 else ''} of follow-up after it")
         return f"no visit with {' and '.join(parts)}" if parts else "no visit while observed"
 
     @property

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from exmed_bert.evaluation.attainable import Attainable
 from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.evaluation.formatting import format_estimate
 from exmed_bert.evaluation.groups import GroupMetrics
+from exmed_bert.evaluation.metrics import METRICS
 from exmed_bert.evaluation.study import Study
 from exmed_bert.reporting.small_cells import Counted, percent, plain_json
 
+_PERFORMANCE = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "calibration_error")
 FORMAT, VERSION = "exmed-bert-evaluation", 2
 
 
@@ -98,6 +101,11 @@ class ModelResults:
     series: PlotSeries | None
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def by_key(self) -> dict[str, tuple[str, Estimate]]:
+        """Metrics by key, each with its name."""
+        return {key: (METRICS[key], found) for key, found in self.metrics.items() if key in METRICS}
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -140,6 +148,46 @@ class CodeAttribution:
     mean_absolute: float
 
 
+class Named(Protocol):
+    """A model of an evaluation."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def budget(self) -> str: ...
+
+
+class Reported(Protocol):
+    """What every evaluation tells, whatever its labels say; the attributes are those of `Results`.
+
+    Attributes:
+        measures: what is measured, for a report.
+        performance: what each model reaches, a sentence each.
+        fairness: what the first reaches in subgroups, a sentence for each division.
+    """
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def attrition(self) -> Sequence[tuple[str, Counted]]: ...
+    @property
+    def splits(self) -> Sequence[SplitCount]: ...
+    @property
+    def models(self) -> Sequence[Named]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    @property
+    def resamples(self) -> int: ...
+    @property
+    def attributions(self) -> Sequence[CodeAttribution]: ...
+    @property
+    def measures(self) -> str: ...
+    @property
+    def performance(self) -> Sequence[str]: ...
+    @property
+    def fairness(self) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True)
 class Results:
     """An evaluation as a whole; everything is computed on the test patients unless it says otherwise.
@@ -171,6 +219,30 @@ class Results:
     attributions: Sequence[CodeAttribution] = ()
     study: Study | None = None
     attainable: Attainable | None = None
+
+    @property
+    def measures(self) -> str:
+        """What is measured, for a report."""
+        return "Discrimination, accuracy, calibration and net benefit"
+
+    @property
+    def performance(self) -> list[str]:
+        """What each model reaches, a sentence each."""
+        found = []
+        for model in self.models:
+            shown = [key for key in _PERFORMANCE if key in model.metrics]
+            told = [f"{METRICS[key]} {format_estimate(model.metrics[key])}" for key in shown]
+            found.append(f"{model.label}: {'; '.join(told) or 'not shown'}.")
+        return found
+
+    @property
+    def fairness(self) -> list[str]:
+        """The AUROC of the first model by subgroup, a sentence for each division."""
+        told: dict[str, list[str]] = {}
+        for group in self.models[0].groups:
+            if "auroc" in group.metrics:
+                told.setdefault(group.kind, []).append(f"{group.name} {format_estimate(group.metrics['auroc'])}")
+        return [f"AUROC by {kind}: {'; '.join(names)}." for kind, names in told.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of results.json."""

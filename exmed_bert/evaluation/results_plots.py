@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from exmed_bert.evaluation.results import CurvePoint, ModelResults, PlotSeries, Results
+from exmed_bert.evaluation.results import CurvePoint, ModelResults, PlotSeries, Reported, Results
 from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
 from exmed_bert.reporting.small_cells import as_count
 
@@ -134,7 +134,7 @@ def groups(results: Results) -> Figure | None:
     return figure
 
 
-def attributions(results: Results) -> Figure | None:
+def attributions(results: Reported) -> Figure | None:
     """Bars: the codes with the largest mean attribution."""
     if not results.attributions:
         return None

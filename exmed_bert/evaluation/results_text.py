@@ -6,7 +6,7 @@ from exmed_bert.evaluation.flow import flow_of
 from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number
 from exmed_bert.evaluation.groups import LEAST_EVENTS
 from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
-from exmed_bert.evaluation.results import Difference, ModelResults, Results
+from exmed_bert.evaluation.results import Difference, ModelResults, Reported, Results
 from exmed_bert.evaluation.tripod import reporting_section
 from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
 from exmed_bert.reporting.small_cells import number_of
@@ -14,7 +14,7 @@ from exmed_bert.reporting.small_cells import number_of
 BETTER, WORSE = Verdict("better", "good"), Verdict("worse", "bad")
 UNCLEAR = Verdict("no clear difference", "none")
 
-_MEANINGS = {
+MEANINGS = {
     BETTER: "the interval of the difference excludes zero and favors the first model",
     WORSE: "the interval of the difference excludes zero and favors the other model",
     UNCLEAR: "the interval of the difference includes zero; the two need not be equal",
@@ -35,9 +35,9 @@ def sections(results: Results) -> list[ReportSection]:
         _decision(results),
         _efficiency(results),
         _subgroups(results),
-        _attributions(results),
-        _cohort(results),
-        _budgets(results),
+        attributions(results),
+        cohort(results),
+        budgets(results),
         reporting_section(results, results.study) if results.study else None,
     ]
     return [section for section in found if section is not None]
@@ -48,7 +48,7 @@ def verdict(difference: Difference) -> Verdict:
     found = difference.difference
     if not found.excludes_zero:
         return UNCLEAR
-    return BETTER if (found.value > 0) != (difference.metric in LOWER_IS_BETTER) else WORSE
+    return BETTER if (found.value > 0) != difference.metric.startswith(LOWER_IS_BETTER) else WORSE
 
 
 def _summary(results: Results) -> ReportSection:
@@ -84,7 +84,7 @@ def _summary(results: Results) -> ReportSection:
         "Summary",
         text,
         tables=[table(short)] if short else [],
-        legend=[(said, meaning) for said, meaning in _MEANINGS.items() if any(said == own for _, own in found)],
+        legend=[(said, meaning) for said, meaning in MEANINGS.items() if any(said == own for _, own in found)],
         folded=[table(found, "Differences in all metrics")] if len(found) > len(short) else [],
     )
 
@@ -291,7 +291,7 @@ def _subgroups(results: Results) -> ReportSection | None:
     )
 
 
-def _attributions(results: Results) -> ReportSection | None:
+def attributions(results: Reported) -> ReportSection | None:
     if not results.attributions:
         return None
     rows = [
@@ -312,7 +312,7 @@ def _attributions(results: Results) -> ReportSection | None:
     )
 
 
-def _cohort(results: Results) -> ReportSection:
+def cohort(results: Reported) -> ReportSection:
     steps = [(name, f"{count:,}") for name, count in results.attrition]
     attrition = Table(("Attrition", "Patients"), steps, {0: "text"}, "Attrition with all reasons")
     censored = _has_censored(results)
@@ -336,7 +336,7 @@ def _cohort(results: Results) -> ReportSection:
     )
 
 
-def _budgets(results: Results) -> ReportSection:
+def budgets(results: Reported) -> ReportSection:
     rows = [(model.label, model.budget or "–") for model in results.models]
     return ReportSection(
         "budgets",
@@ -346,7 +346,7 @@ def _budgets(results: Results) -> ReportSection:
     )
 
 
-def _has_censored(results: Results) -> bool:
+def _has_censored(results: Reported) -> bool:
     return any(number_of(split.censored) for split in results.splits)
 
 

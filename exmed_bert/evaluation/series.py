@@ -58,7 +58,7 @@ def plot_series(
             CalibrationBin(int(own.sum()), float(probabilities[own].mean()), float(labels[own].mean()))
             if outcome is None
             else calibration_bin(outcome.follow_up.take(own), probabilities[own], outcome.horizon)
-            for own in _bins(predictions.bins, labels, known, cells)
+            for own in merged_bins(predictions.bins, labels, known, cells)
         ),
         histogram=tuple(zip(edges[1:].tolist(), map(cells.drawn, counts.tolist()), strict=True)),
         net_benefit=tuple(zip(thresholds.tolist(), benefit.tolist(), strict=True)),
@@ -91,7 +91,7 @@ def _net_benefit(
     return _THRESHOLDS[told], net_benefit(labels, probabilities, _THRESHOLDS[told], weights)
 
 
-def _bins(bins: np.ndarray, labels: np.ndarray, known: np.ndarray, cells: MinCell) -> list[np.ndarray]:
+def merged_bins(bins: np.ndarray, labels: np.ndarray, known: np.ndarray, cells: MinCell) -> list[np.ndarray]:
     """Return the members of each bin that has some, (N,) bool; neighbors are one bin where their labels are too few.
 
     A label counts where it is ``known``, (N,) bool.

@@ -8,10 +8,12 @@ from exmed_bert.evaluation.attainable import Attainable
 from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.metrics import SENSITIVITIES
+from exmed_bert.evaluation.over_time_results import AttainableOverTime
 from exmed_bert.evaluation.results import ModelResults, Results, SplitCount
 from exmed_bert.reporting.small_cells import Count, Counted, MinCell, as_count, number_of
 
 M = TypeVar("M", Estimate, float)
+A = TypeVar("A", Attainable, AttainableOverTime)
 
 
 def shareable(results: Results, cells: MinCell) -> Results:
@@ -41,7 +43,7 @@ def shareable(results: Results, cells: MinCell) -> Results:
         differences=[one for one in results.differences if one.metric in metrics[one.ours] & metrics[one.theirs]],
         notes=[*results.notes, cells.note, note],
         label_efficiency=results.label_efficiency if enough else (),
-        attainable=_attainable(results.attainable, cells) if enough else None,
+        attainable=told_attainable(results.attainable, cells) if enough else None,
         attributions=[code for code in results.attributions if not cells.hides(code.patients)],
     )
 
@@ -91,7 +93,7 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
     return told + [(name, part.plain) for (name, _), part in zip(of_left, parts, strict=False)]
 
 
-def _attainable(found: Attainable | None, cells: MinCell) -> Attainable | None:
+def told_attainable(found: A | None, cells: MinCell) -> A | None:
     """Return what is attainable; nothing where few patients, with or without the outcome, are at risk or are not."""
     if found is None:
         return None
@@ -100,14 +102,20 @@ def _attainable(found: Attainable | None, cells: MinCell) -> Attainable | None:
     return None if few else found
 
 
-def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool, cells: MinCell) -> ModelResults:
-    groups: list[GroupMetrics] = []
-    for kind in dict.fromkeys(group.kind for group in model.groups):
-        own = [group for group in model.groups if group.kind == kind]
+def told_groups(groups: Sequence[GroupMetrics], told: SplitCount, cells: MinCell, enough: bool) -> list[GroupMetrics]:
+    """Return subgroups as they may be told beside what is ``told`` of all; with metrics where these are ``enough``."""
+    found: list[GroupMetrics] = []
+    for kind in dict.fromkeys(group.kind for group in groups):
+        own = [group for group in groups if group.kind == kind]
         for group, (patients, events, censored) in zip(own, _told(own, cells, told), strict=True):
             metrics = {} if _few(group, cells) else _metrics(group.metrics, lambda found: found.value, group, cells)
             metrics = metrics if enough else {}
-            groups.append(replace(group, patients=patients, events=events, censored=censored, metrics=metrics))
+            found.append(replace(group, patients=patients, events=events, censored=censored, metrics=metrics))
+    return found
+
+
+def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool, cells: MinCell) -> ModelResults:
+    groups = told_groups(model.groups, told, cells, enough)
     if not enough:
         return replace(model, metrics={}, uncalibrated={}, groups=groups, series=None)
     return replace(

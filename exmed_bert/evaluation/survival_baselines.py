@@ -66,6 +66,15 @@ class SurvivalBaseline:
     columns: int
     seconds: float
 
+    @property
+    def budget(self) -> str:
+        """Search and result in a line."""
+        chosen = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        return (
+            f"{len(self.trials)} settings on {self.trials[0].patients:,} patients tried by validation concordance, "
+            f"{self.seconds:.0f} s; chosen: {chosen}, {self.columns:,} columns"
+        )
+
 
 def fit(
     name: str,

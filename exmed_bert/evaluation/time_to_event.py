@@ -118,6 +118,7 @@ def measure_over_time(
     patient_hashes: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    names: Iterable[str] | None = None,
 ) -> OverTime:
     """Return all metrics of predicted risks, with 95 % percentile intervals of a bootstrap by patient.
 
@@ -125,10 +126,11 @@ def measure_over_time(
         follow_up, risks, horizons, strata: as in `RisksOverTime`.
         patient_hashes: (N,) the patient of each row; None where no patient has two rows.
         resamples, seed: as in `bootstrap.with_intervals`.
+        names: of `RisksOverTime.names` those to measure; None: all.
     """
     over_time = RisksOverTime(follow_up, risks, horizons, strata)
     rows = len(follow_up) if patient_hashes is None else patient_hashes
-    found = estimates(over_time.metrics, over_time.names, rows, resamples, seed)
+    found = estimates(over_time.metrics, over_time.names if names is None else names, rows, resamples, seed)
     incidence = cumulative_incidence(follow_up)
     lows, highs = (end[0] for end in incidence.interval(np.asarray(horizons)))
     observed = incidence.by(np.asarray(horizons))[0]
@@ -160,6 +162,7 @@ def differences_over_time(
     patient_hashes: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    names: Iterable[str] | None = None,
 ) -> dict[str, Estimate]:
     """Return ours minus theirs in every metric that is defined, both measured on the same resamples.
 
@@ -177,25 +180,22 @@ def differences_over_time(
         return {name: one[name] - other[name] for name in one}
 
     rows = len(follow_up) if patient_hashes is None else patient_hashes
-    return estimates(differences, both[0].names, rows, resamples, seed)
+    return estimates(differences, both[0].names if names is None else names, rows, resamples, seed)
 
 
 def recalibrate_over_time(
     follow_up: FollowUp, risks: np.ndarray, horizons: Sequence[float], strata: np.ndarray | None = None
-) -> list[Calibration]:
-    """Return the recalibration of the risks at each horizon, fitted on patients that the model was not trained on.
+) -> Calibration:
+    """Return one recalibration for all horizons, fitted on patients that the model was not trained on.
+
+    One each would follow the few events of a short horizon, and let risks fall from one horizon to the next.
 
     Args:
         follow_up, risks, horizons, strata: as in `RisksOverTime`.
     """
     outcomes = [HorizonOutcome(follow_up, horizon, strata) for horizon in horizons]
-    return [calibration.fit(own.labels, logit(risks[:, i]), own.weights()[0]) for i, own in enumerate(outcomes)]
-
-
-def apply_over_time(calibrations: Sequence[Calibration], risks: np.ndarray) -> np.ndarray:
-    """Return recalibrated risks, (N, H), which never fall from one horizon to the next."""
-    found = [own.probabilities(logit(risks[:, i])) for i, own in enumerate(calibrations)]
-    return np.maximum.accumulate(np.stack(found, axis=1), axis=1)
+    labels = np.concatenate([own.labels for own in outcomes])
+    return calibration.fit(labels, logit(risks).T.ravel(), np.concatenate([own.weights()[0] for own in outcomes]))
 
 
 @dataclass(frozen=True)

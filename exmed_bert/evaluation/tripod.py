@@ -8,15 +8,12 @@ ours.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from exmed_bert.evaluation.formatting import format_estimate
-from exmed_bert.evaluation.metrics import METRICS
-from exmed_bert.evaluation.results import ModelResults, Results
+from exmed_bert.evaluation.results import Reported
 from exmed_bert.evaluation.study import Study
 from exmed_bert.reporting.content import Cell, ReportSection, Table
 from exmed_bert.reporting.small_cells import number_of
 
 _EXCLUDED = "excluded: "  # begins what an attrition says of those who were
-_PERFORMANCE = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept", "calibration_error")
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Item:
         return " ".join((*self.known, *(f"[To answer: {question}]" for question in self.questions)))
 
 
-def reporting_section(results: Results, study: Study) -> ReportSection:
+def reporting_section(results: Reported, study: Study) -> ReportSection:
     """Return the section, as tables that can be copied into an article's supplement.
 
     Args:
@@ -63,9 +60,8 @@ def reporting_section(results: Results, study: Study) -> ReportSection:
     )
 
 
-def tripod(results: Results, study: Study) -> list[Item]:
+def tripod(results: Reported, study: Study) -> list[Item]:
     """Return the items of TRIPOD+AI from the title to usability."""
-    first = results.models[0]
     others = ", ".join(model.label for model in results.models[1:])
     return [
         Item("1", "Title", (f"Development and evaluation of a model: {results.title}.",)),
@@ -128,7 +124,7 @@ def tripod(results: Results, study: Study) -> list[Item]:
             "12e, 12f",
             "Performance and recalibration",
             (
-                f"Discrimination, accuracy, calibration and net benefit, with 95 % intervals of {results.resamples:,} "
+                f"{results.measures}, with 95 % intervals of {results.resamples:,} "
                 "bootstrap resamples of the patients. Every model's logits are divided by a temperature and shifted by "
                 "a bias, both fitted on the validation patients.",
             ),
@@ -139,7 +135,10 @@ def tripod(results: Results, study: Study) -> list[Item]:
             ("Where training patients were sampled by outcome, the notes of this report say so.",),
         ),
         Item(
-            "14", "Fairness", _fairness(first), ("Are these the groups that matter, and what is done if they differ?",)
+            "14",
+            "Fairness",
+            tuple(results.fairness),
+            ("Are these the groups that matter, and what is done if they differ?",),
         ),
         Item(
             "15",
@@ -175,8 +174,8 @@ def tripod(results: Results, study: Study) -> list[Item]:
         ),
         Item("21", "Development", _sample_size(results)),
         Item("22", "Specification", ("The output folder holds weights, vocabulary, settings and recalibration.",)),
-        Item("23a", "Performance", _performance(results)),
-        Item("23b", "Performance by group", _fairness(first)),
+        Item("23a", "Performance", tuple(results.performance)),
+        Item("23b", "Performance by group", tuple(results.fairness)),
         Item("24", "Updating", ("The model was not updated after this evaluation.",)),
         Item("25", "Interpretation", (), ("What do the results mean for the objectives, and next to earlier models?",)),
         Item("26", "Limitations", _limits(results, study), ("Which others are there?",)),
@@ -189,9 +188,8 @@ def tripod(results: Results, study: Study) -> list[Item]:
     ]
 
 
-def probast(results: Results, study: Study) -> list[Item]:
+def probast(results: Reported, study: Study) -> list[Item]:
     """Return the four domains of PROBAST+AI: what speaks to them, and what a reader has to judge."""
-    first = results.models[0]
     return [
         Item(
             "1",
@@ -224,14 +222,14 @@ def probast(results: Results, study: Study) -> list[Item]:
                 *_sample_size(results),
                 *_some(study.missing_handling),
                 "Settings were chosen without the test patients, and discrimination and calibration are both given.",
-                *_fairness(first),
+                *results.fairness,
             ),
             ("Are there enough events for a model of this size, and for each group?",),
         ),
     ]
 
 
-def _eligibility(results: Results) -> tuple[str, ...]:
+def _eligibility(results: Reported) -> tuple[str, ...]:
     excluded = [
         f"{name.removeprefix(_EXCLUDED)} ({count:,})"
         for name, count in results.attrition
@@ -240,11 +238,11 @@ def _eligibility(results: Results) -> tuple[str, ...]:
     return (f"Left out: {'; '.join(excluded)}.",) if excluded else ("Nobody was left out.",)
 
 
-def _flow(results: Results) -> tuple[str, ...]:
+def _flow(results: Reported) -> tuple[str, ...]:
     return tuple(f"{name.strip()}: {count:,}." for name, count in results.attrition)
 
 
-def _events(results: Results) -> tuple[str, ...]:
+def _events(results: Reported) -> tuple[str, ...]:
     return tuple(
         f"{split.split}: {split.patients:,} patients, {split.events:,} with the outcome"
         + (f", {split.censored:,} censored; risk {split.share}." if number_of(split.censored) else f" ({split.share}).")
@@ -252,7 +250,7 @@ def _events(results: Results) -> tuple[str, ...]:
     )
 
 
-def _sample_size(results: Results) -> tuple[str, ...]:
+def _sample_size(results: Reported) -> tuple[str, ...]:
     train, *_, test = results.splits
     return (
         f"{train.events:,} of {train.patients:,} training patients and {test.events:,} of {test.patients:,} test "
@@ -266,23 +264,7 @@ def _missing(study: Study) -> tuple[str, ...]:
     return _some(f"Not known: {'; '.join(told)}." if told else "", study.missing_handling)
 
 
-def _performance(results: Results) -> tuple[str, ...]:
-    found = []
-    for model in results.models:
-        told = [f"{METRICS[key]} {format_estimate(model.metrics[key])}" for key in _PERFORMANCE if key in model.metrics]
-        found.append(f"{model.label}: {'; '.join(told) or 'not shown'}.")
-    return tuple(found)
-
-
-def _fairness(first: ModelResults) -> tuple[str, ...]:
-    told: dict[str, list[str]] = {}
-    for group in first.groups:
-        if "auroc" in group.metrics:
-            told.setdefault(group.kind, []).append(f"{group.name} {format_estimate(group.metrics['auroc'])}")
-    return tuple(f"AUROC by {kind}: {'; '.join(names)}." for kind, names in told.items())
-
-
-def _limits(results: Results, study: Study) -> tuple[str, ...]:
+def _limits(results: Reported, study: Study) -> tuple[str, ...]:
     generated = (
         "The patients are synthetic: the metrics say how the method works on such records, and nothing of the care of "
         "any patient."

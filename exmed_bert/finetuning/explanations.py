@@ -1,4 +1,5 @@
-"""Attributions: integrated gradients of the logits of some test patients, by code.
+"""Attributions: integrated gradients of the logits of some test patients, by code; of time to
+event of the log hazard ratios.
 
 Only the codes change on the way from the baseline to the patient; ages, static columns and visits stay. The baseline is
 the embedding of MASK at each code, which the model has learned to read as an unknown code.
@@ -64,7 +65,7 @@ def explain(
             baseline = model.get_input_embeddings()(torch.full_like(codes, MASK))
 
         def logit_of(embeds: Tensor, which: Tensor, batch: dict[str, Tensor] = batch) -> Tensor:
-            return model(**{name: tensor[which] for name, tensor in batch.items()}, inputs_embeds=embeds).logits
+            return model(**{name: tensor[which] for name, tensor in batch.items()}, inputs_embeds=embeds).scores[:, 0]
 
         real = batch["attention_mask"].bool()
         attributions = integrated_gradients(logit_of, embedded, baseline, real)

@@ -10,20 +10,25 @@ from transformers import logging as transformers_logging
 from exmed_bert import console
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.collator import PromptCollator
-from exmed_bert.cohorts.labeled import SPLITS, Cohort
+from exmed_bert.cohorts.labeled import SPLITS, TRAIN, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
-from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.base import LabelType, Task
 from exmed_bert.cohorts.tasks.registry import requested_task
+from exmed_bert.cohorts.tasks.time_to_event import TimeToEvent
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
 from exmed_bert.data.implausible_dates import AFTER_TODAY
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.reading_report import reading_facts
+from exmed_bert.evaluation.follow_up import FollowUp
 from exmed_bert.evaluation.groups import censoring_strata
 from exmed_bert.finetuning.censored import horizon_outcome, weighted
+from exmed_bert.finetuning.hazards import TimeToEventObjective
+from exmed_bert.finetuning.objective import Objective, OutcomeByHorizon
 from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_sizes
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
+from exmed_bert.finetuning.over_time import evaluate_over_time
 from exmed_bert.finetuning.predict_only import predict_only
 from exmed_bert.finetuning.results import OBSOLETE, evaluate, write
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
@@ -41,7 +46,7 @@ from exmed_bert.training.tracking import LOGGER, log, open_log
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
 _NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite"}
-_ADDED = {"train_sizes", "seeds", "baselines", "explain", "min_cell"}
+_ADDED = {"train_sizes", "seeds", "baselines", "explain", "min_cell", "horizons"}
 
 
 @failures_explained()
@@ -65,8 +70,9 @@ def run(resolved: Resolved[FinetuneSettings]) -> None:
 
 def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     settings = resolved.settings
-    sizes, compared = train_sizes(settings.train_sizes), baseline_names(settings.baselines)
     task = requested_task(settings)
+    over_time = task.label_type == LabelType.TIME_TO_EVENT
+    sizes, compared = train_sizes(settings.train_sizes), baseline_names(settings.baselines, over_time)
     model, form = read_pretrained(settings.model_dir)
     otherwise = "take another model"
     check_fit(settings.model_dir, model.config, form.age_unit, form.static_columns, form.max_length, otherwise)
@@ -74,7 +80,7 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     source = PatientInput(settings.input, settings, form.static_columns)
     cohort = build(source, task, form, settings.min_history, settings.seed, settings.same_day == "include")
     task.check(source, cohort)
-    check_splits(settings, cohort)
+    check_splits(settings, cohort, over_time)
     outcome = horizon_outcome(cohort.patients, task, strata)
     cohort = replace(cohort, patients=weighted(cohort.patients, outcome, strata))
 
@@ -102,7 +108,10 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
         for one in planned(settings, sizes, SCRATCH in compared):
             prefix = f"{one.name}/" if runs else ""
             runs[one] = train_one(one, experiment, settings.output_dir / "runs" / one.name, writer, prefix)
-        evaluated = evaluate(experiment, cohort, form, task, runs, compared, outcome)
+        if isinstance(task, TimeToEvent):
+            evaluated = evaluate_over_time(experiment, cohort, form, task, runs, compared, strata)
+        else:
+            evaluated = evaluate(experiment, cohort, form, task, runs, compared, outcome)
         with staged_files(settings.output_dir, obsolete=OBSOLETE) as staged:
             write(staged, evaluated, experiment, cohort, task)
             resolved.save(staged / SETTINGS, reading=reading_facts(source))
@@ -119,12 +128,17 @@ def planned(settings: FinetuneSettings, sizes: list[int | None], scratch: bool) 
     return runs
 
 
-def check_splits(settings: FinetuneSettings, cohort: Cohort) -> None:
-    """Raise an InputError where a split is empty or of one class."""
+def check_splits(settings: FinetuneSettings, cohort: Cohort, over_time: bool) -> None:
+    """Raise an InputError where a split is empty or of one class; over time, the censored are without the outcome."""
     patients = cohort.patients
     for number, name in enumerate(SPLITS):
-        rows = patients.known_rows(number)
-        events, censored = int(patients.labels[rows].sum()), len(patients.rows(number)) - len(rows)
+        rows = patients.rows(number) if over_time else patients.known_rows(number)
+        events, censored = int((patients.labels[rows] == 1).sum()), len(patients.rows(number)) - len(rows)
+        if over_time and not 0 < events < len(rows):
+            raise InputError(
+                f"{listed(settings.input)}: the outcome is seen of {events:,} of {len(rows):,} {name} patients, "
+                "expected some with it and some without; use more patients or a wider --endpoint"
+            )
         if not 0 < events < len(rows):
             without = f" who are not censored ({censored:,} are)" if censored else ""
             raise InputError(
@@ -156,11 +170,21 @@ def make_experiment(
         pretrained=pretrained,
         target_codes=target_codes,
         collator=PromptCollator(entities, model.config.max_position_embedding - 1),
+        objective=objective_of(task, cohort, settings),
         precision=precision.name,
         attention=attention.name,
     )
     notes = [f"precision: {precision.name}, {precision.reason}", f"attention: {attention.name}, {attention.reason}"]
     return experiment, notes
+
+
+def objective_of(task: Task, cohort: Cohort, settings: FinetuneSettings) -> Objective:
+    """Return what is learned of a task's labels."""
+    patients = cohort.patients
+    if not isinstance(task, TimeToEvent):
+        return OutcomeByHorizon(patients, settings)
+    follow_up = FollowUp.of(patients.timeline, patients.index_days)
+    return TimeToEventObjective(patients, follow_up, patients.rows(TRAIN), task.gap, task.horizons[-1], settings)
 
 
 def _identity(settings: FinetuneSettings, task: Task, source: PatientInput) -> dict[str, Any]:

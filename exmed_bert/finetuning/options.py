@@ -3,12 +3,12 @@
 import math
 
 from exmed_bert.cohorts.label_file import label_source
-from exmed_bert.cohorts.tasks.base import prediction_rule
+from exmed_bert.cohorts.tasks.base import LabelType, prediction_rule
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.files import check_writable
-from exmed_bert.settings import BASELINES, FinetuneSettings
+from exmed_bert.settings import BASELINES, SURVIVAL_BASELINES, FinetuneSettings
 
 SCRATCH = "scratch"  # among the baselines: the same network without pretraining
 
@@ -34,11 +34,15 @@ def check(settings: FinetuneSettings) -> None:
         if settings.labels is not None:
             label_source(settings.labels)
     else:
-        requested_task(settings)
+        over_time = requested_task(settings).label_type == LabelType.TIME_TO_EVENT
         if settings.censoring_strata and settings.censored == "drop":
             raise OptionError("--censoring-strata: --censored drop gives no weights, expected --censored weight")
         train_sizes(settings.train_sizes)
-        baseline_names(settings.baselines)
+        baseline_names(settings.baselines, over_time)
+        if over_time and settings.class_weights:
+            raise OptionError("--class-weights: time to event has no classes, expected --no-class-weights")
+        if over_time and settings.censored == "drop":
+            raise OptionError("--censored: time to event learns from the censored, expected weight")
     check_writable(settings.output_dir)
 
 
@@ -59,17 +63,26 @@ def train_sizes(text: str) -> list[int | None]:
     return sorted(sizes, key=lambda size: math.inf if size is None else size)
 
 
-def baseline_names(text: str) -> list[str]:
+def baseline_names(text: str, over_time: bool) -> list[str]:
     """Read --baselines.
 
-    >>> baseline_names("logreg,scratch"), baseline_names("none")
+    >>> baseline_names("logreg,scratch", over_time=False), baseline_names("none", over_time=True)
     (['logreg', 'scratch'], [])
+    >>> baseline_names("all", over_time=True)
+    ['cox', 'boosted_hazards', 'scratch']
+
+    Args:
+        text: as given.
+        over_time: whether times to the event are predicted.
 
     Raises:
-        OptionError: an unknown name.
+        OptionError: an unknown name, or one of a baseline of other labels.
     """
-    names = [] if text.strip() == "none" else [part.strip() for part in text.split(",")]
+    known = (*(SURVIVAL_BASELINES if over_time else BASELINES), SCRATCH)
+    if text.strip() in ("all", "none"):
+        return [] if text.strip() == "none" else list(known)
+    names = [part.strip() for part in text.split(",")]
     for name in names:
-        if name not in (*BASELINES, SCRATCH):
-            raise OptionError(f"--baselines: {name!r}, expected {', '.join((*BASELINES, SCRATCH))} or none")
+        if name not in known:
+            raise OptionError(f"--baselines: {name!r}, expected {', '.join(known)}, or all, or none")
     return list(dict.fromkeys(names))

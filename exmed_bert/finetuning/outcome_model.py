@@ -1,7 +1,8 @@
 """The model that is fine-tuned: from a pretrained model, its vocabulary extended by a cohort's new codes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertFo
 from exmed_bert.models.code_tree import EMBEDDINGS
 from exmed_bert.training.initial_model import align_head, place_codes, with_vocabulary
 
-_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
-_PROMPT_SPREAD = 5.0  # of the first logit among inputs of about unit spread
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the first fit: inverse of the ridge
+PROMPT_SPREAD = 5.0  # of the first logit among inputs of about unit spread
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ def extend_vocabulary(
 
 @torch.no_grad()
 def outcome_model(
-    pretrained: Pretrained, head: str, target_codes: Sequence[int], from_scratch: bool, seed: int
+    pretrained: Pretrained,
+    head: str,
+    target_codes: Sequence[int],
+    from_scratch: bool,
+    seed: int,
+    further: Mapping[str, Any] | None = None,
 ) -> ExMedBertForSequenceClassification:
     """Return the network that is fine-tuned.
 
@@ -62,13 +68,15 @@ def outcome_model(
         target_codes: ids of the codes whose logits the prompt takes; none without a prompt.
         from_scratch: draw the weights anew, as pretraining would; the sizes alone are the pretrained model's.
         seed: of what is drawn.
+        further: what the configuration holds besides.
     """
     torch.manual_seed(seed)
     base = pretrained.model
     if from_scratch:
         base = ExMedBertForMaskedLM(base.config)
         align_head(base)
-    config = ExMedBertConfig(**base.config.to_dict() | {"classifier_head": head, "target_codes": list(target_codes)})
+    own = {"classifier_head": head, "target_codes": list(target_codes), **(further or {})}
+    config = ExMedBertConfig(**base.config.to_dict() | own)
     model = ExMedBertForSequenceClassification(config)
     model.bert.load_state_dict(base.bert.state_dict())
     model.tree_rows = base.tree_rows
@@ -101,12 +109,12 @@ def fit_prompt(
     """
     from sklearn.linear_model import LogisticRegression
 
-    inputs, held_out = (_first_inputs(model, rows, collator, batch_size) for rows in (train, validation))
-    center, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / _PROMPT_SPREAD
+    inputs, held_out = (first_inputs(model, rows, collator, batch_size) for rows in (train, validation))
+    center, spread = inputs[:, 0].mean(), max(float(inputs[:, 0].std()), 1e-6) / PROMPT_SPREAD
     for table in (inputs, held_out):
         table[:, 0] = (table[:, 0] - center) / spread
     fits = {}
-    for strength in _STRENGTHS:
+    for strength in STRENGTHS:
         fit = LogisticRegression(C=strength, max_iter=1000).fit(inputs, train.labels, train.weights)
         logits = fit.decision_function(held_out)
         losses = np.logaddexp(0, logits) - validation.labels * logits
@@ -122,15 +130,16 @@ def fit_prompt(
     return strength
 
 
-def _first_inputs(
+@torch.no_grad()
+def first_inputs(
     model: ExMedBertForSequenceClassification, rows: LabeledRows, collator: PromptCollator, batch_size: int
 ) -> np.ndarray:
-    """Return the first logit and the wide part of each patient, (n, hidden + 2) float64."""
+    """Return the first score and the wide part of each patient, (n, hidden + 2) float64."""
     model.eval()
     table = np.empty((len(rows), model.wide + 1))
     for order, batch in _batches(rows, collator, batch_size):
         output = model(**batch)
-        table[order, 0] = output.logits.double().numpy()
+        table[order, 0] = output.scores[:, 0].double().numpy()
         table[order, 1:] = output.wide.double().numpy()
     return table
 
@@ -155,10 +164,11 @@ def predict(
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Return the logit of each patient, (n,) float64, without dropout."""
+    """Return the logits of each patient, (n,) float64, or (n, causes, bins) of time to event, without dropout."""
     was_training = model.training
     model.eval()
-    logits = np.empty(len(patients), dtype=np.float64)
+    shape = () if model.bins is None else (model.config.outcome_causes, len(model.bins))
+    logits = np.empty((len(patients), *shape), dtype=np.float64)
     for rows, batch in _batches(patients, collator, batch_size):
         on_device = {name: tensor.to(device) for name, tensor in batch.items()}
         logits[rows] = model(**on_device).logits.double().cpu().numpy()

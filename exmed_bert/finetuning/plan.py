@@ -71,7 +71,7 @@ class Subset:
     log_odds_offset: float
 
 
-def draw_subset(patients: LabeledPatients, size: int | None, seed: int) -> Subset:
+def draw_subset(patients: LabeledPatients, size: int | None, seed: int, natural: bool = False) -> Subset:
     """Draw training and at most as many validation patients, by a hash: smaller subsets lie within larger ones.
 
     Where the outcome is rare, hundreds of patients hold hardly one. So at least a tenth of a subset have it, as in a
@@ -81,16 +81,14 @@ def draw_subset(patients: LabeledPatients, size: int | None, seed: int) -> Subse
         patients: all of them; who is censored has no label to learn from.
         size: how many to train on; None takes all.
         seed: another one draws others.
+        natural: take as many with the outcome as come.
     """
     train, validation = patients.known_rows(TRAIN), patients.known_rows(VALIDATION)
     if size is None or size >= len(train):
         return Subset(train, _nested(patients, validation, len(train), seed, natural=True), 0.0)
-    chosen = _nested(patients, train, size, seed)
-    return Subset(
-        chosen,
-        _nested(patients, validation, size, seed),
-        _log_odds(patients, chosen) - _log_odds(patients, train),
-    )
+    chosen = _nested(patients, train, size, seed, natural)
+    added = 0.0 if natural else _log_odds(patients, chosen) - _log_odds(patients, train)
+    return Subset(chosen, _nested(patients, validation, size, seed, natural), added)
 
 
 def _nested(patients: LabeledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:

@@ -14,17 +14,19 @@ from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.reading_report import date_rows
 from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.evaluation.metrics import logit
 from exmed_bert.evaluation.small_cells import told_attrition
 from exmed_bert.files import make_folder
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
-from exmed_bert.finetuning.predictions import write_predictions
+from exmed_bert.finetuning.over_time import risks_of
+from exmed_bert.finetuning.predictions import columns_of, columns_over_time, write_predictions
 from exmed_bert.finetuning.summary import new_codes
 from exmed_bert.models.folder import FINETUNING, read_finetuned
 from exmed_bert.settings import FinetuneSettings
 
 
 def predict_only(settings: FinetuneSettings) -> None:
-    """Write predictions.parquet: patient, index date, probability.
+    """Write predictions.parquet: patient, index date, and the probability or the risks at the model's horizons.
 
     Raises:
         InputError, OptionError: the model was not fine-tuned, or no patient is left.
@@ -43,15 +45,25 @@ def predict_only(settings: FinetuneSettings) -> None:
     entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.target_codes})
     collator = PromptCollator(entities, model.config.max_position_embedding - 1)
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
-    probabilities = Calibration(known["temperature"], known["bias"]).probabilities(logits)
     make_folder(settings.output_dir)
     labels = None if (patients.labels == UNLABELED).all() else patients.labels
-    path = write_predictions(settings.output_dir, patients, probabilities, labels)
+    calibration, mean = Calibration(known["temperature"], known["bias"]), list[tuple[str, Any]]()
+    if model.bins is None:
+        probabilities = calibration.probabilities(logits)
+        columns = columns_of(probabilities, labels)
+        mean = [("mean probability", f"{float(probabilities.mean()):.4f}")]
+    else:
+        horizons, gap = known["task"]["horizons"], known["task"]["gap_days"]
+        risks = calibration.probabilities(logit(risks_of(logits, model.bins, horizons, gap)))
+        columns = columns_over_time(horizons, risks, None)
+        mean = [
+            (f"mean risk by {horizon} days", f"{float(risks[:, i].mean()):.4f}") for i, horizon in enumerate(horizons)
+        ]
+    path = write_predictions(settings.output_dir, patients, columns)
     attrition = told_attrition(cohort.attrition, cohort.cells)
     dates = date_rows(source.summary, settings.keep_implausible_dates, cohort.cells)
     rows: list[tuple[str, Any]] = [*attrition, *dates, *new_codes(len(cohort.new_codes), estimated)]
-    rows.append(("mean probability", f"{float(probabilities.mean()):.4f}"))
-    console.table(f"{known['title']}: {source}", rows)
+    console.table(f"{known['title']}: {source}", rows + mean)
     console.table("Written", [("predictions", path)])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,21 +11,21 @@ from exmed_bert.cohorts.cohort import subset
 from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import SPLITS, TEST, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
-from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.cohorts.tasks.base import GeneratedOutcome, Task
 from exmed_bert.console import InputError
 from exmed_bert.evaluation import baselines
 from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.attainable import TrueRisks, true_risks
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
-from exmed_bert.evaluation.metrics import METRICS
+from exmed_bert.evaluation.over_time_results import OverTimeResults
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.finetuning import facts
 from exmed_bert.finetuning.explanations import ATTRIBUTIONS, Attributions, explain, write_attributions
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.finetuning.plan import draw_subset
-from exmed_bert.finetuning.predictions import write_predictions
+from exmed_bert.finetuning.predictions import columns_of, write_predictions
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.card import Metric, ModelCard, write_card
@@ -40,16 +41,16 @@ class Evaluated:
 
     Attributes:
         model: that is kept.
-        logits: (N,) of all patients.
-        calibration: makes probabilities of them.
+        predictions: of all patients, columns of predictions.parquet by name.
+        calibration: that makes probabilities of logits.
         results: of all models on the test patients.
         attributions: of some test patients; None where they were not asked for.
     """
 
     model: ExMedBertForSequenceClassification
-    logits: np.ndarray
+    predictions: Mapping[str, Any]
     calibration: Calibration
-    results: Results
+    results: Results | OverTimeResults
     attributions: Attributions | None
 
 
@@ -100,7 +101,8 @@ def evaluate(
             )
             models.append(ModelScores(name, facts.LABELS[name], of_twin, runs[twin].budget))
     attributions = explain(model, experiment, settings.explain, cohort.cells) if settings.explain else None
-    truth, unknown = _true_risks(cohort, task)
+    outcomes = [] if task.generated_outcome is None else [task.generated_outcome]
+    truth, unknown = known_risks(cohort, outcomes)
     evaluation = assemble(
         subset(patients, used),
         models,
@@ -112,18 +114,19 @@ def evaluate(
         label_efficiency=facts.curve(patients, runs, fitted),
         attributions=attributions.by_code if attributions else (),
         outcome=None if outcome is None else outcome.take(used),
-        truth=truth,
+        truth=truth[0] if truth else None,
         log_odds_offset=part.log_odds_offset,
         seed=settings.seed,
         cells=cohort.cells,
     )
     calibration = evaluation.results.models[0].calibration
-    return Evaluated(model, logits, calibration, evaluation.results, attributions)
+    predictions = columns_of(calibration.probabilities(logits), patients.labels)
+    return Evaluated(model, predictions, calibration, evaluation.results, attributions)
 
 
 def write(folder: Path, evaluated: Evaluated, experiment: Experiment, cohort: Cohort, task: Task) -> None:
     """Write model, predictions, attributions and report into a folder that is put in place later."""
-    patients, calibration = cohort.patients, evaluated.calibration
+    patients = cohort.patients
     info = patients.dataset.info
     write_finetuned(
         folder,
@@ -136,44 +139,48 @@ def write(folder: Path, evaluated: Evaluated, experiment: Experiment, cohort: Co
             "same_day": experiment.settings.same_day,
             "max_length": info.max_length,
             "age_unit": info.age_unit,
-            "temperature": calibration.temperature,
-            "bias": calibration.bias,
+            "temperature": evaluated.calibration.temperature,
+            "bias": evaluated.calibration.bias,
         },
     )
     write_card(folder, _card(evaluated.results, experiment, cohort), experiment.settings.output_dir)
     splits = [SPLITS[split] for split in patients.splits]
-    write_predictions(folder, patients, calibration.probabilities(evaluated.logits), patients.labels, splits)
+    write_predictions(folder, patients, evaluated.predictions, splits)
     if evaluated.attributions:
         write_attributions(folder, evaluated.attributions, patients.dataset, cohort.cells)
     write_report(folder, evaluated.results)
 
 
-def _true_risks(cohort: Cohort, task: Task) -> tuple[TrueRisks | None, list[str]]:
-    """Return what the outcomes of the test patients were drawn from, or why that is not known of generated patients."""
-    outcome = task.generated_outcome
-    if outcome is None or not cohort.meta:
-        return None, []
+def known_risks(cohort: Cohort, outcomes: Sequence[GeneratedOutcome]) -> tuple[list[TrueRisks], list[str]]:
+    """Return what outcomes of the test patients were drawn from, or why that is not known of generated patients."""
+    if not cohort.meta:
+        return [], []
     novel = cohort.meta.get("novel_codes", {})
-    if outcome.codes is not None:
-        outcome = replace(outcome, codes=tuple(code for code in outcome.codes if code not in novel))
-    try:
-        return true_risks(cohort.meta, outcome, subset(cohort.patients, cohort.patients.rows(TEST))), []
-    except InputError as error:
-        return None, [f"What nobody could beat is not known: {error}."]
+    test = subset(cohort.patients, cohort.patients.rows(TEST))
+    found = []
+    for outcome in outcomes:
+        codes = None if outcome.codes is None else tuple(code for code in outcome.codes if code not in novel)
+        try:
+            found.append(true_risks(cohort.meta, replace(outcome, codes=codes), test))
+        except InputError as error:
+            return [], [f"What nobody could beat is not known: {error}."]
+    return found, []
 
 
-def _card(results: Results, experiment: Experiment, cohort: Cohort) -> ModelCard:
+def _card(results: Results | OverTimeResults, experiment: Experiment, cohort: Cohort) -> ModelCard:
     """Return the model card of what was fine-tuned."""
     info, test = cohort.patients.dataset.info, results.splits[TEST]
     metrics = [
-        Metric(METRICS[key], key, found.value, f"{found.low:.3f} to {found.high:.3f}" if found.interval else "")
-        for key, found in results.models[0].metrics.items()
-        if key in METRICS
+        Metric(name, key, found.value, f"{found.low:.3f} to {found.high:.3f}" if found.interval else "")
+        for key, (name, found) in results.models[0].by_key.items()
     ]
+    by = ""
+    if isinstance(results, OverTimeResults):
+        by = f" by {', '.join(f'{one.horizon:g}' for one in results.horizons)} days"
     return ModelCard(
         title=f"ExMed-BERT, fine-tuned: {results.title}",
         task="text-classification",
-        about=["It gives the probability of the outcome from a patient's coded history."],
+        about=[f"It gives the probability of the outcome{by} from a patient's coded history."],
         data=[
             (f"{split.split} patients, with the outcome", f"{split.patients:,}, {split.events:,}")
             for split in results.splits

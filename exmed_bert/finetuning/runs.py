@@ -20,8 +20,9 @@ from exmed_bert.cohorts.labeled import TEST, LabeledPatients
 from exmed_bert.console import InputError
 from exmed_bert.files import make_folder
 from exmed_bert.finetuning.kept import Damaged, read_kept, write_kept
-from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model
-from exmed_bert.finetuning.plan import FinetunePlan, draw_subset, make_plan
+from exmed_bert.finetuning.objective import Objective
+from exmed_bert.finetuning.outcome_model import Pretrained, outcome_model
+from exmed_bert.finetuning.plan import FinetunePlan, make_plan
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings, listed
@@ -44,6 +45,7 @@ class Experiment:
         pretrained: where runs start.
         target_codes: ids of the codes whose logits the prompt takes.
         collator: makes batches.
+        objective: what is learned.
         precision, attention: chosen for the machine.
     """
 
@@ -52,14 +54,20 @@ class Experiment:
     pretrained: Pretrained
     target_codes: list[int]
     collator: PromptCollator
+    objective: Objective
     precision: str
     attention: str
 
     def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
         """Return the model before training."""
-        model = outcome_model(self.pretrained, self.settings.head, self.target_codes, from_scratch, seed)
+        further = self.objective.config
+        model = outcome_model(self.pretrained, self.settings.head, self.target_codes, from_scratch, seed, further)
         model.set_attn_implementation(self.attention)
         return model
+
+    def rows(self, rows: np.ndarray) -> LabeledRows:
+        """Return patients with the targets of the objective."""
+        return LabeledRows(self.patients, rows, self.objective.targets)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Finished:
     """The results of a run that has ended.
 
     Attributes:
-        logits: (n,) float64, of the test patients.
+        logits: (n,) float64, or (n, causes, bins), of the test patients.
         labels: number of training labels.
         budget: its training, in a line for people.
         weights: file of its best weights.
@@ -112,13 +120,14 @@ def train_one(
         prefix: of the metrics' names.
     """
     settings, patients = experiment.settings, experiment.patients
-    subset = draw_subset(patients, run.size, run.seed)
-    labels = patients.labels[subset.train]
-    for split, outcomes in (("training", labels), ("validation", patients.labels[subset.validation])):
-        if not 0 < outcomes.sum() < len(outcomes):
+    objective = experiment.objective
+    subset = objective.draw(run.size, run.seed)
+    for split, rows in (("training", subset.train), ("validation", subset.validation)):
+        outcomes = int(objective.happened[rows].sum())
+        if not 0 < outcomes < len(rows):
             raise InputError(
-                f"{listed(settings.input)}: {int(outcomes.sum())} of {len(outcomes):,} {split} patients have "
-                "the outcome, expected some with it and some without; take more patients or another endpoint"
+                f"{listed(settings.input)}: {outcomes:,} of {len(rows):,} {split} patients have the outcome, expected "
+                "some with it and some without; take more patients or another endpoint"
             )
     scored = patients.rows(TEST)
     make_folder(folder)
@@ -128,14 +137,10 @@ def train_one(
         return found
 
     model = experiment.new_model(run.kind == "scratch", run.seed)
-    train, validation = LabeledRows(patients, subset.train), LabeledRows(patients, subset.validation)
-    if run.kind != "scratch":
-        fit_prompt(model, train, validation, experiment.collator, settings.eval_batch_size)
+    train, validation = experiment.rows(subset.train), experiment.rows(subset.validation)
+    objective.start(model, train, validation, experiment.collator, pretrained=run.kind != "scratch")
     if settings.freeze_encoder:
         model.bert.requires_grad_(False)
-    if settings.class_weights:
-        share = float(np.average(labels, weights=train.weights))
-        model.class_weights = (0.5 / (1 - share), 0.5 / share)
     plan = make_plan(settings, len(train), model.config.hidden_size, run.kind == "scratch")
     args = _arguments(folder, experiment.precision, run.seed, plan, settings)
     trainer = FinetuningTrainer(
@@ -144,21 +149,23 @@ def train_one(
         train,
         validation,
         experiment.collator,
+        objective,
         folder=folder,
         head_learning_rate=plan.head_learning_rate,
         patience=plan.patience,
     )
-    trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described, prefix))
+    trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described(objective), prefix))
     checkpoint = _checkpoint(folder)
     if checkpoint is not None:
         log(f"Going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.restore_best()
-    logits = trainer.predict_logits(LabeledRows(patients, scored))
+    logits = trainer.predict_logits(experiment.rows(scored))
     budget = (
         f"{len(train):,} labels, {len(validation):,} to validate on; at most {plan.total_steps:,} steps of "
         f"{settings.train_batch_size} patients, learning rate {plan.learning_rate:.2g} (head "
-        f"{plan.head_learning_rate:.2g}), one setting tried; of {trainer.state.global_step:,} steps {best:,} was best"
+        f"{plan.head_learning_rate:.2g}), one setting tried; of {trainer.state.global_step:,} steps {best:,} was best "
+        f"by {objective.best}"
     )
     scores = {"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}
     write_kept(folder / SCORES, scores, budget=budget, labels=str(len(train)))
@@ -232,9 +239,6 @@ def _arguments(folder: Path, precision: str, seed: int, plan: FinetunePlan, sett
     return args
 
 
-def _described(metrics: dict[str, float]) -> str:
-    return ", ".join(
-        f"{label} {metrics[name]:.4f}"
-        for name, label in (("eval_loss", "validation loss"), ("eval_auroc", "AUROC"), ("eval_auprc", "AUPRC"))
-        if name in metrics
-    )
+def _described(objective: Objective) -> Callable[[dict[str, float]], str]:
+    told = objective.told.items()
+    return lambda metrics: ", ".join(f"{label} {metrics[name]:.4f}" for name, label in told if name in metrics)

@@ -7,6 +7,7 @@ from exmed_bert.cohorts.labeled import TEST, Cohort
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.reading_report import date_rows
 from exmed_bert.evaluation.assemble import split_counts
+from exmed_bert.evaluation.over_time_results import ModelOverTime, OverTimeResults
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.small_cells import told_attrition, told_splits
 from exmed_bert.finetuning.outcome_model import Pretrained
@@ -35,20 +36,23 @@ def new_codes(new: int, estimated: int) -> list[tuple[str, Any]]:
     return [("codes that the model never saw", new), ("  of them with relatives to start from", estimated)]
 
 
-def print_summary(settings: FinetuneSettings, results: Results) -> None:
-    """Print the AUROC of each model, and where everything is."""
+def print_summary(settings: FinetuneSettings, results: Results | OverTimeResults) -> None:
+    """Print the AUROC or the concordance of each model, and where everything is."""
     rows = []
+    over_time = isinstance(results, OverTimeResults)
+    metric = "concordance" if over_time else "AUROC"
     for model in results.models:
-        if (auroc := model.metrics.get("auroc")) is None:
+        found = model.concordance if isinstance(model, ModelOverTime) else model.metrics.get("auroc")
+        if found is None:
             rows.append((model.label, "too few patients with the outcome, or without it, for metrics to be shown"))
             continue
-        interval = "" if auroc.low is None else f" ({auroc.low:.4f} to {auroc.high:.4f})"
-        rows.append((model.label, f"AUROC {auroc.value:.4f}{interval}"))
+        interval = "" if found.low is None else f" ({found.low:.4f} to {found.high:.4f})"
+        rows.append((model.label, f"{metric} {found.value:.4f}{interval}"))
     if (best := results.attainable) is not None:
-        first = results.models[0]
-        own = best.models[first.name].get("auroc")
+        first, key = results.models[0], metric if over_time else "auroc"
+        own = best.models[first.name].get(key)
         there = "" if own is None else f"; {first.label} {own.value:.4f} there"
-        rows.append(("true risks", f"AUROC {best.true['auroc'].value:.4f} of {best.patients:,} at risk{there}"))
+        rows.append(("true risks", f"{metric} {best.true[key].value:.4f} of {best.patients:,} at risk{there}"))
     console.table(f"{results.title}: {results.splits[TEST].patients:,} test patients", rows)
     folder = settings.output_dir
     console.table(

@@ -13,7 +13,9 @@ from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.evaluation.calibration import Calibration
+from exmed_bert.evaluation.metrics import logit
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
+from exmed_bert.finetuning.over_time import risks_of
 from exmed_bert.finetuning.predict_only import task_content
 from exmed_bert.models.folder import FINETUNING, read_finetuned
 from exmed_bert.settings import FinetuneSettings
@@ -27,7 +29,7 @@ def risks(
     Args:
         folder: of a model.
         source: the patients.
-        endpoint, horizon_days: what is asked for; None: the model's own.
+        endpoint, horizon_days: what is asked for; None: the model's own, of time to event its longest horizon.
         batch_size: patients per pass.
 
     Raises:
@@ -48,7 +50,13 @@ def risks(
     entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.target_codes})
     collator = PromptCollator(entities, model.config.max_position_embedding - 1)
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, batch_size)
-    return patients, Calibration(known["temperature"], known["bias"]).probabilities(logits)
+    calibration = Calibration(known["temperature"], known["bias"])
+    if model.bins is None:
+        return patients, calibration.probabilities(logits)
+    horizon = horizon_days or max(content["horizons"])
+    return patients, calibration.probabilities(logit(risks_of(logits, model.bins, [horizon], content["gap_days"])))[
+        :, 0
+    ]
 
 
 def check_own(folder: Path, task: dict[str, Any], title: str, endpoint: str | None, horizon_days: int | None) -> None:
@@ -60,5 +68,8 @@ def check_own(folder: Path, task: dict[str, Any], title: str, endpoint: str | No
     own = task.get("endpoint")
     if endpoint is not None and (own is None or set(Endpoint(endpoint).texts) != set(Endpoint(",".join(own)).texts)):
         raise InputError(f"{folder}: endpoint {endpoint!r}: the model predicts another outcome: {title}")
-    if horizon_days is not None and horizon_days != task.get("horizon_days"):
+    if horizon_days is not None and "horizons" in task:  # of time to event, which has a risk at any horizon
+        if horizon_days <= task["gap_days"]:
+            raise InputError(f"{folder}: horizon_days {horizon_days}: expected more than the gap, {task['gap_days']}")
+    elif horizon_days is not None and horizon_days != task.get("horizon_days"):
         raise InputError(f"{folder}: horizon_days {horizon_days}: the model predicts another outcome: {title}")

@@ -1,10 +1,13 @@
-"""Fine-tuning: the probability of one outcome from a patient's history.
+"""Fine-tuning: the probability of one outcome, or its hazards over time, from a patient's history.
 
 Pretraining has learned to predict a masked code from all others. Whether a code will occur can be put in the same
 form, a prompt (Schick and Schütze, EACL 2021): a MASK is appended to the history, a visit later than the last, and the
 code head gives the logits of the target codes there. If pretraining made forecasts, the prompt logit is the log odds
 that one of them occurs for the first time within a year. It ranks patients before any label is seen; labels then train
 its scale, a head beside it, and the encoder.
+
+A model of time to event has hazards in place of the log odds (`models.hazards`): each event that competes has a score,
+made of the same parts, and each bin of days a rate and a slope by which the score acts there.
 
 The head also takes a bag of codes: the sum of the embeddings of a history's codes, and age as a number (a wide part
 beside a deep one: Cheng et al., DLRS 2016).
@@ -22,6 +25,7 @@ from transformers.utils import ModelOutput
 
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.models.config import ExMedBertConfig
+from exmed_bert.models.hazards import HazardBins, log_likelihood
 from exmed_bert.models.heads import BagOfCodes, CodeClassifier, ForecastHead, mean_of_real
 from exmed_bert.models.model import ExMedBertModel, ExMedBertPreTrainedModel
 
@@ -31,8 +35,10 @@ class OutcomeOutput(ModelOutput):
     """Output of `ExMedBertForSequenceClassification`.
 
     Attributes:
-        loss: scalar, mean cross-entropy in nats, weighted by the model's ``class_weights``, where labels were given.
-        logits: (B,) log odds of the outcome.
+        loss: scalar, mean cross-entropy in nats, weighted by the model's ``class_weights``, where labels were given; of
+            a model of time to event the negative log-likelihood.
+        logits: (B,) log odds of the outcome; of a model of time to event (B, causes, bins) log hazards per day.
+        scores: (B, causes) what ranks the patients: of a model of time to event the log hazard ratios, else the logits.
         prompt_logits: (B,) log odds that a target code occurs, if pretraining made forecasts, else the log of the
             target codes' probability among all codes; None without a prompt.
         wide: (B, hidden + 1) the sum of the codes' embeddings, and age: the first inputs of the head.
@@ -40,6 +46,7 @@ class OutcomeOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    scores: Tensor | None = None
     prompt_logits: Tensor | None = None
     wide: Tensor | None = None
 
@@ -64,7 +71,7 @@ class Recurrent(nn.Module):
 
 
 class LastLayer(nn.Linear):
-    """From bag of codes and summary to the log odds; its weights start at zero."""
+    """From bag of codes and summary to log odds or scores; its weights start at zero."""
 
 
 class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
@@ -72,7 +79,8 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
 
     The logit is ``scale * prompt logit + bias + head(bag of codes, summary of the history, state of the query)``.
     The head's last layer starts at zero, so that training starts from the prompt logit alone, or from what is fitted to
-    the first `wide` inputs beforehand.
+    the first `wide` inputs beforehand. With ``config.outcome_bins`` it is the score of each cause, and the log hazard
+    is ``rate of the bin + slope of the bin * score``.
     """
 
     def __init__(self, config: ExMedBertConfig) -> None:
@@ -84,12 +92,17 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         self.bag_of_codes = BagOfCodes(config)
         self.wide = config.hidden_size + 1
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = LastLayer(self.wide + config.hidden_size * (2 if has_prompt else 1), 1)
+        self.bins = None if config.outcome_bins is None else HazardBins(tuple(config.outcome_bins))
+        causes = 1 if self.bins is None else config.outcome_causes
+        self.classifier = LastLayer(self.wide + config.hidden_size * (2 if has_prompt else 1), causes)
+        if self.bins is not None:
+            self.rates = nn.Parameter(torch.empty(causes, len(self.bins)))
+            self.slopes = nn.Parameter(torch.empty(causes, len(self.bins)))
         if has_prompt:
             self.code_classifier = CodeClassifier(config)
             if config.predict_future_codes:
                 self.forecast_head = ForecastHead(config)
-            self.prompt_scale = nn.Parameter(torch.empty(()))
+            self.prompt_scale = nn.Parameter(torch.empty(() if self.bins is None else (causes,)))
         self.post_init()
 
     @torch.no_grad()
@@ -99,8 +112,12 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             init.constant_(module.bias, self.config.prompt_bias)
             return
         super()._init_weights(module)
-        if isinstance(module, ExMedBertForSequenceClassification) and self.config.target_codes:
-            init.constant_(module.prompt_scale, self.config.prompt_scale)
+        if isinstance(module, ExMedBertForSequenceClassification):
+            if self.config.target_codes:
+                init.constant_(module.prompt_scale, self.config.prompt_scale)
+            if module.bins is not None:
+                init.zeros_(module.rates)
+                init.ones_(module.slopes)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the code embeddings."""
@@ -113,6 +130,8 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             yield from self.summary.parameters()
         if self.config.target_codes:
             yield self.prompt_scale
+        if self.bins is not None:
+            yield from (self.rates, self.slopes)
 
     def forward(
         self,
@@ -132,7 +151,8 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         Args:
             input_ids ... attention_mask: as `ExMedBertModel.forward`. With a prompt, every patient has the same number
                 of MASK tokens, the queries.
-            labels: (B,) 1 the outcome came, 0 it did not.
+            labels: (B,) 1 the outcome came, 0 it did not; of a model of time to event (B, 2), the days of follow-up and
+                what ended it: 0 censoring, else the number of the cause from 1 on.
             inputs_embeds, visit_days: as `ExMedBertModel.forward`.
             weights: (B,) what each patient counts in the loss, 1 on average; None where all count the same.
         """
@@ -155,10 +175,11 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             summary = torch.cat((summary, queries.mean(dim=1)), dim=1)
             more = self.forecast_head(wide) if self.config.predict_future_codes else None
             prompt_logits = self._prompt_logits(queries, more)
-        logits = self.classifier(torch.cat((wide, self.dropout(summary)), dim=1))[:, 0].float()
+        scores = self.classifier(torch.cat((wide, self.dropout(summary)), dim=1)).float()
         if prompt_logits is not None:
-            logits = logits + self.prompt_scale * prompt_logits
-        output = OutcomeOutput(logits=logits, prompt_logits=prompt_logits, wide=wide)
+            scores = scores + self.prompt_scale * prompt_logits[:, None]
+        logits = scores[:, 0] if self.bins is None else self.rates + self.slopes * scores[:, :, None]
+        output = OutcomeOutput(logits=logits, scores=scores, prompt_logits=prompt_logits, wide=wide)
         if labels is not None:
             output.loss = self._loss(logits, labels, weights)
         return output
@@ -171,6 +192,10 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         return scores[:, :, list(self.config.target_codes)].logsumexp(dim=(1, 2))
 
     def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        if self.bins is not None:
+            days, event = labels[:, :1].expand(logits.shape[:2]), labels[:, 1:]
+            happened = event == torch.arange(1, logits.shape[1] + 1, device=labels.device)
+            return -log_likelihood(logits, self.bins.exposure(days), self.bins.of(days), happened).sum(dim=1).mean()
         of_class = None
         if self.class_weights is not None:
             of_class = logits.new_tensor(self.class_weights)[labels]

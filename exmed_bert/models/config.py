@@ -45,6 +45,9 @@ class ExMedBertConfig(PretrainedConfig):
             needs the days of visits; others do not look at them.
         predict_future_codes: whether pretraining also forecast: at a MASK after the history the code head gives the log
             odds that a code occurs for the first time within a year.
+        outcome_bins: of a fine-tuned model of time to event the days at which all bins of its hazards but the last end;
+            None for a model of one log odds.
+        outcome_causes: of such a model how many events compete, the outcome first.
         context_scale: size of the embeddings of entity, age, sex, state and visit position beside the code's, whose
             entries have unit variance. The six are added up: at equal size five sixths of what a token shows is not
             its code, and models learn far more slowly which codes go together.
@@ -86,6 +89,8 @@ class ExMedBertConfig(PretrainedConfig):
     target_codes: tuple[int, ...] | list[int] = ()
     prompt_scale: float = 1.0
     prompt_bias: float = 0.0
+    outcome_bins: tuple[float, ...] | list[float] | None = None
+    outcome_causes: int = 1
     # Read by transformers' BERT layers.
     is_decoder: bool = False
     add_cross_attention: bool = False

@@ -36,7 +36,13 @@ from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertFo
 from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.legacy import CONFIG_KEYS, FINETUNING_KEYS, with_current_names
 from exmed_bert.models.model import ExMedBertPreTrainedModel
-from exmed_bert.models.saved import SavedConfig, SavedFinetuning, SavedPretraining, checked
+from exmed_bert.models.saved import (
+    SavedConfig,
+    SavedFinetuning,
+    SavedPretraining,
+    SavedTimeToEvent,
+    checked,
+)
 from exmed_bert.staging import atomic_write, save_tensors, staged_files, write_json
 from exmed_bert.swap import settle
 
@@ -178,6 +184,8 @@ def read_finetuned(folder: Path) -> tuple[ExMedBertForSequenceClassification, Mo
     content = _current(path, FINETUNING_KEYS)
     saved = checked(path, content, SavedFinetuning)
     model, vocabulary = _read(ExMedBertForSequenceClassification, folder, "a fine-tuned model")
+    if model.bins is not None:
+        checked(path, content["task"], SavedTimeToEvent)
     record = PretrainingRecord(saved.max_length, saved.age_unit, None)
     return model, _form(folder, model.config, vocabulary, record), content
 

@@ -82,16 +82,14 @@ def cumulative_incidence(log_hazards: Tensor, bins: HazardBins, horizons: Tensor
     return hazards @ (free * lived * exposure).transpose(-1, -2)
 
 
-def log_rates(exposure: Tensor, bins: Tensor, happened: Tensor) -> Tensor:
-    """Return the log of events per day in each bin, (K,): what maximizes the likelihood without predictors.
+def log_rates(events: Tensor, days: Tensor) -> Tensor:
+    """Return the log of events per day in each bin, (..., K): what maximizes the likelihood without predictors.
 
     Half an event and as many days as it takes at the rate of all bins are added to each, so that none is without rate.
 
     Args:
-        exposure: (N, K).
-        bins, happened: (N,), as in `log_likelihood`.
+        events: (..., K) that happened in each bin.
+        days: (..., K) that were lived in it, by people who could have had one; weighted, where hazards are multiplied.
     """
-    events = torch.bincount(bins[happened], minlength=exposure.shape[-1]).double()
-    days = exposure.double().sum(dim=0)
-    rate = (events.sum() + 0.5) / days.sum().clamp(min=1)
-    return ((events + 0.5) / (days + 0.5 / rate)).log().float()
+    rate = (events.sum(dim=-1, keepdim=True) + 0.5) / days.sum(dim=-1, keepdim=True).clamp(min=1)
+    return ((events + 0.5) / (days + 0.5 / rate)).log()

@@ -1,6 +1,7 @@
 """What the JSON files of a model's folder may hold, checked by pydantic before anything is built from them."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -59,6 +60,8 @@ class SavedConfig(_Saved):
     target_codes: list[CodeId] = []
     prompt_scale: Number = 1.0
     prompt_bias: Number = 0.0
+    outcome_bins: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
+    outcome_causes: Annotated[int, Field(ge=1, le=2)] = 1
 
     @field_validator("hidden_act")
     @classmethod
@@ -73,6 +76,8 @@ class SavedConfig(_Saved):
             raise ValueError(f"{self.num_attention_heads} attention heads do not divide hidden_size {self.hidden_size}")
         if self.target_codes and max(self.target_codes) >= self.code_vocab_size:
             raise ValueError(f"target_codes has {max(self.target_codes)}, code_vocab_size is {self.code_vocab_size}")
+        if self.outcome_bins and any(end <= start for start, end in pairwise(self.outcome_bins)):
+            raise ValueError(f"outcome_bins are {self.outcome_bins}, expected days that rise")
         return self
 
     @property
@@ -115,6 +120,13 @@ class SavedFinetuning(_Saved):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     bias: Number
     task: dict[str, Any] | str | None  # a dict, but in earlier releases, which have `endpoint` beside it
+
+
+class SavedTimeToEvent(_Saved):
+    """Of the task in a finetuning.json of time to event the days that risks depend on."""
+
+    horizons: Annotated[list[Count], Field(min_length=1)]
+    gap_days: Annotated[int, Field(ge=0, le=_MOST)]
 
 
 Saved = TypeVar("Saved", bound=_Saved)

@@ -19,11 +19,14 @@ from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.settings import FinetuneSettings
 
+TIME_TO_EVENT = "time-to-event"  # the name of a task that has an endpoint, as another has
+
 
 class LabelType(StrEnum):
     """What a label says."""
 
     BOOLEAN = "boolean"  # whether the outcome occurred
+    TIME_TO_EVENT = "time_to_event"  # whether it was seen to occur; the timeline says when
 
 
 @dataclass(frozen=True)

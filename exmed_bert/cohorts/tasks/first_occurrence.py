@@ -12,7 +12,14 @@ from exmed_bert.cohorts.index_dates import IndexRule, first_after, last_up_to
 from exmed_bert.cohorts.labeled import UNLABELED, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.observation import NEVER, Known, counting_events
-from exmed_bert.cohorts.tasks.base import GeneratedOutcome, Selection, Task, prediction_rule, unlabeled
+from exmed_bert.cohorts.tasks.base import (
+    TIME_TO_EVENT,
+    GeneratedOutcome,
+    Selection,
+    Task,
+    prediction_rule,
+    unlabeled,
+)
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
@@ -49,8 +56,8 @@ class FirstOccurrence(Task):
 
     @classmethod
     def requested(cls, settings: FinetuneSettings) -> bool:
-        """Return whether --endpoint is given."""
-        return settings.endpoint is not None
+        """Return whether --endpoint is given, and its time is not what is predicted."""
+        return settings.endpoint is not None and settings.task != TIME_TO_EVENT
 
     @classmethod
     def from_settings(cls, settings: FinetuneSettings, outcomes: bool) -> Self:

@@ -7,6 +7,7 @@ from exmed_bert.cohorts.tasks.base import Task
 from exmed_bert.cohorts.tasks.first_occurrence import FirstOccurrence
 from exmed_bert.cohorts.tasks.own_labels import OwnLabels
 from exmed_bert.cohorts.tasks.prolonged_stay import ProlongedStay
+from exmed_bert.cohorts.tasks.time_to_event import TimeToEvent
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.settings import FinetuneSettings
 
@@ -28,6 +29,7 @@ def register(task: type[Task]) -> type[Task]:
 register(FirstOccurrence)
 register(OwnLabels)
 register(ProlongedStay)
+register(TimeToEvent)
 
 
 def requested_task(settings: FinetuneSettings) -> Task:
