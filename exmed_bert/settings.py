@@ -555,7 +555,8 @@ class FinetuneSettings(ReadingSettings):
     from_scratch: bool = Field(False, description="Train the same network without pretraining.")
     train_sizes: str = Field(
         "all",
-        description="Numbers of training labels, separated by commas: 100,300,1000,all; the largest's model is kept.",
+        description="Numbers of labels, of training and validation together, such as 100,300,1000,all; the "
+        "largest's model is kept.",
     )
     seeds: int = Field(1, ge=1, description="Runs for each number of labels, with seeds from --seed on.")
     baselines: str = Field(

@@ -138,9 +138,11 @@ def test_a_subset_is_of_those_whose_outcome_is_known(people: Path) -> None:
     every, few = draw_subset(patients, None, 0), draw_subset(patients, 100, 0)
     assert np.array_equal(every.train, patients.known_rows(TRAIN)) and every.log_odds_offset == 0
     assert set(every.validation) <= set(patients.known_rows(VALIDATION))
-    assert (patients.labels[few.train] != UNLABELED).all() and patients.labels[few.train].sum() == 10
-    own, whole = (float(patients.labels[rows] @ patients.weights_of(rows)) for rows in (few.train, every.train))
-    expected = np.log((own + 0.5) / (100.5 - own)) - np.log((whole + 0.5) / (len(every.train) + 0.5 - whole))
+    assert (patients.labels[few.train] != UNLABELED).all() and patients.labels[few.train].sum() == 7
+    assert (len(few.train), len(few.validation), few.labels) == (67, 33, 100)
+    whole_rows = np.concatenate([patients.known_rows(split) for split in (TRAIN, VALIDATION)])
+    own, whole = (float(patients.labels[rows] @ patients.weights_of(rows)) for rows in (few.validation, whole_rows))
+    expected = np.log((own + 0.5) / (33.5 - own)) - np.log((whole + 0.5) / (len(whole_rows) + 0.5 - whole))
     assert few.log_odds_offset == pytest.approx(expected)
 
 

@@ -197,7 +197,8 @@ class TestSubsets:
         subsets = [draw_subset(labeled, size, seed=3) for size in (10, 20, 40, None)]
         for small, large in itertools.pairwise(subsets):
             assert set(small.train) <= set(large.train) and set(small.validation) <= set(large.validation)
-        assert [len(subset.train) for subset in subsets] == [10, 20, 40, len(labeled.rows(TRAIN))]
+        assert [subset.labels for subset in subsets] == [10, 20, 40, len(labeled)]
+        assert [len(subset.train) for subset in subsets] == [7, 14, 27, len(labeled.rows(TRAIN))]
         assert all(len(subset.validation) <= len(subset.train) for subset in subsets)
         assert set(draw_subset(labeled, 20, seed=4).train) != set(subsets[1].train)
 

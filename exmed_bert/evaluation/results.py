@@ -119,7 +119,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One training run of the label-efficiency curve: AUROC of the test patients by number of training labels.
+    """One training run of the label-efficiency curve: AUROC of the test patients by number of labels.
 
     ``model`` is the key of the model, as `ModelResults.name`.
     """

@@ -91,7 +91,7 @@ def decision_curve(results: Results) -> Figure | None:
 
 
 def label_efficiency(results: Results) -> Figure | None:
-    """Test AUROC by number of training labels: the mean over seeds as a line, each seed as a point."""
+    """Test AUROC by number of labels: the mean over seeds as a line, each seed as a point."""
     if not results.label_efficiency:
         return None
     figure, axes = one_axes(4.0)
@@ -107,7 +107,7 @@ def label_efficiency(results: Results) -> Figure | None:
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="training patients with a label", ylabel="test AUROC")
+    axes.set(xlabel="patients with a label, to train and validate on", ylabel="test AUROC")
     axes.legend(loc="best")
     return figure
 
@@ -164,7 +164,7 @@ DRAWINGS: dict[str, Drawing[Results]] = {
     ),
     "label_efficiency": (
         label_efficiency,
-        "AUROC on the test patients by number of training labels, one line per model.",
+        "AUROC on the test patients by number of labels, one line per model.",
     ),
     "groups": (groups, "Forest plot: AUROC of the first model with 95 % intervals by sex, age and codes."),
     "attributions": (attributions, "Bar chart: the codes with the largest mean attribution to the log odds."),

@@ -243,7 +243,7 @@ def _efficiency(results: Results) -> ReportSection | None:
                 cells.append(f"{mean:.3f}" if values else "–")
         rows.append((names.get(name, name), *cells))
     seeds = len({point.seed for point in curve})
-    text = "AUROC on the test patients by number of training patients with a label" + (
+    text = "AUROC on the test patients by number of patients with a label, to train and validate on" + (
         f": the mean over {seeds} seeds, in parentheses the lowest and the highest." if seeds > 1 else "."
     )
     return ReportSection(
@@ -251,7 +251,7 @@ def _efficiency(results: Results) -> ReportSection | None:
         "Label efficiency",
         [text],
         plots=["label_efficiency"],
-        tables=[Table(("Training labels", *(f"{size:,}" for size in sizes)), rows)],
+        tables=[Table(("Labels", *(f"{size:,}" for size in sizes)), rows)],
     )
 
 

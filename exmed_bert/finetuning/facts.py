@@ -132,6 +132,6 @@ def curve(
         of_known = sigmoid(finished.logits[np.isin(test, known)])
         points.append(CurvePoint(run.kind, finished.labels, run.seed, auroc(of_known)))
     for run, fit in fitted.items():
-        count = len(draw_subset(patients, run.size, run.seed).train)
+        count = draw_subset(patients, run.size, run.seed).labels
         points.append(CurvePoint(run.kind, count, run.seed, auroc(fit.probabilities[known])))
     return points

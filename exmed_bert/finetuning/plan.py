@@ -61,34 +61,47 @@ def make_plan(settings: FinetuneSettings, labels: int, hidden_size: int, from_sc
 class Subset:
     """Labeled patients of a run: (n,) rows to train on, (m,) to validate on, m not above n.
 
+    What is validated on costs a label like what is trained on, so the size of a subset counts both.
+
     Attributes:
-        log_odds_offset: what sampling has added to the log odds of the outcome, of training and validation patients
-            alike.
+        log_odds_offset: what sampling has added to the log odds of the outcome, of the validation patients.
     """
 
     train: np.ndarray
     validation: np.ndarray
     log_odds_offset: float
 
+    @property
+    def labels(self) -> int:
+        """How many labels it takes."""
+        return len(self.train) + len(self.validation)
+
 
 def draw_subset(patients: LabeledPatients, size: int | None, seed: int, natural: bool = False) -> Subset:
-    """Draw training and at most as many validation patients, by a hash: smaller subsets lie within larger ones.
+    """Draw training patients, and half as many to validate on, by a hash: smaller subsets lie within larger ones.
 
     Where the outcome is rare, hundreds of patients hold hardly one. So at least a tenth of a subset have it, as in a
     case-control study; what that adds to the log odds is known and taken off after recalibration.
 
     Args:
         patients: all of them; who is censored has no label to learn from.
-        size: how many to train on; None takes all.
+        size: how many labels in all; None takes all, and at most as many to validate on as to train on.
         seed: another one draws others.
         natural: take as many with the outcome as come.
     """
     train, validation = patients.known_rows(TRAIN), patients.known_rows(VALIDATION)
-    if size is None or size >= len(train):
+    if size is None or size >= len(train) + min(len(validation), len(train)):
         return Subset(train, _nested(patients, validation, len(train), seed, natural=True), 0.0)
-    chosen = _nested(patients, train, size, seed, natural)
-    added = 0.0 if natural else _log_odds(patients, chosen) - _log_odds(patients, train)
-    return Subset(chosen, _nested(patients, validation, size, seed, natural), added)
+    trained = min(size - min(size // 3, len(validation)), len(train))
+    chosen = _nested(patients, train, trained, seed, natural)
+    held_out = _nested(patients, validation, size - trained, seed, natural)
+    if natural:
+        return Subset(chosen, held_out, 0.0)
+    # Recalibration sees the validation patients alone, so it is their sampling that has to be undone.
+    sampled = held_out if len(held_out) else chosen
+    return Subset(
+        chosen, held_out, _log_odds(patients, sampled) - _log_odds(patients, np.concatenate((train, validation)))
+    )
 
 
 def _nested(patients: LabeledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:

@@ -76,7 +76,7 @@ class Run:
 
     Attributes:
         kind: ``fine-tuned`` or ``scratch``.
-        size: training labels; None takes all.
+        size: labels, of training and validation together; None takes all.
         seed: of subset, order, dropout and head.
     """
 
@@ -96,7 +96,7 @@ class Finished:
 
     Attributes:
         logits: (n,) float64, or (n, causes, bins), of the test patients.
-        labels: number of training labels.
+        labels: number of labels, of training and validation together.
         budget: its training, in a line for people.
         weights: file of its best weights.
     """
@@ -168,9 +168,9 @@ def train_one(
         f"by {objective.best}"
     )
     scores = {"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}
-    write_kept(folder / SCORES, scores, budget=budget, labels=str(len(train)))
+    write_kept(folder / SCORES, scores, budget=budget, labels=str(subset.labels))
     _remove_checkpoints(folder)
-    return Finished(logits, len(train), budget, folder / BEST)
+    return Finished(logits, subset.labels, budget, folder / BEST)
 
 
 def load_best(run: Finished, experiment: Experiment) -> ExMedBertForSequenceClassification:
