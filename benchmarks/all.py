@@ -18,6 +18,7 @@ LONG = (
     *("pretraining", "scaling", "population", "fidelity", "generation_at_size", "learnability", "novel_codes"),
     *("finetuning", "step_parts", "ingestion", "vocabulary", "kills", "censoring", "corrupted_dates"),
 )
+HOURS = ("finetuning_realistic",)  # results of a command of its own, which takes hours
 README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
@@ -43,7 +44,7 @@ def section(content: dict[str, Any]) -> str:
 
 def rewrite_readme() -> None:
     """Put the results that are there between the two marks."""
-    found = [RESULTS / f"{name}.json" for name in NAMES + LONG if (RESULTS / f"{name}.json").is_file()]
+    found = [RESULTS / f"{name}.json" for name in NAMES + LONG + HOURS if (RESULTS / f"{name}.json").is_file()]
     sections = [section(json.loads(path.read_text(encoding="utf-8"))) for path in found]
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]

@@ -145,7 +145,13 @@ def print_figures(figures: Sequence[Measurement]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def report(name: str, given: argparse.Namespace, load: float | list[float], figures: Sequence[Measurement]) -> None:
+def report(
+    name: str,
+    given: argparse.Namespace,
+    load: float | list[float],
+    figures: Sequence[Measurement],
+    command: str | None = None,
+) -> None:
     """Print the figures and write benchmarks/results/<name>.json.
 
     Args:
@@ -153,13 +159,14 @@ def report(name: str, given: argparse.Namespace, load: float | list[float], figu
         given: its options.
         load: `load_average` before the measurements.
         figures: what was measured.
+        command: that measured them; not given: the script of that name.
     """
     from exmed_bert.staging import write_json
 
     print_figures(figures)
     content = {
         "benchmark": name,
-        "command": f"python benchmarks/{name}.py",
+        "command": command or f"python benchmarks/{name}.py",
         "options": vars(given),
         "date": date.today().isoformat(),
         "machine": machine(),

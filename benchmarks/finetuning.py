@@ -1,38 +1,52 @@
 """Does pretraining pay? Fine-tune with 300 and with all labels, against training from scratch and baselines.
 
-    python benchmarks/finetuning.py            # 60,000 patients, 20,000 of them for pretraining; half an hour
-    python benchmarks/finetuning.py --quick    # a check of the program itself, keeps no results
+    python benchmarks/finetuning.py                # 60,000 patients, 20,000 of them for pretraining; half an hour
+    python benchmarks/finetuning.py --realistic    # 200,000 realistic ones, 20,000 for pretraining; hours
+    python benchmarks/finetuning.py --quick        # a check of the program itself, keeps no results; with either
 
-Patients are generated (seed 42), converted and pretrained on by the project itself. The tasks: the first occurrence of
-a code within a year of the last visit that has a year of follow-up, and prolonged stay. All models learn from the same
-labels, are tuned on the same validation patients, no more than there are training labels, and are measured on the same
-test patients, which the pretraining never saw. 300 labels hold 30 patients with the outcome (as in a case-control
-study: of 300 at random one or two would have it). Differences are means over the endpoints and the seeds; their
-intervals resample patients, each with all their outcomes.
+Patients are generated (seed 42, realistic ones 11), converted and pretrained on by the project itself. The tasks: the
+first occurrence of a code within a year of the last visit that has a year of follow-up, and prolonged stay. Of the
+realistic patients the codes are all that at least 100 test patients get, of the 40 most frequent chronic ones. All
+models learn from the same labels, are tuned on the same validation patients, and are measured on the same test
+patients, which the pretraining never saw; of these at most 20,000, by a hash. 300 labels are those of 200 training and
+100 validation patients, a tenth of whom have the outcome (as in a case-control study: of 300 at random one or two would
+have it).
+
+Differences are means over the endpoints and the seeds. Their intervals resample patients, each with all their outcomes,
+and seeds. Beside them stands how far the model is behind the risks that the outcomes were drawn with, among the test
+patients who do not have the condition yet.
 
 The pretraining has seen the whole histories of the training patients, and so the endpoints' codes in them.
+
+With --folder what is finished is kept: the same command goes on. --minutes stops before the next endpoint, in an order
+by a hash of the code, so that the endpoints that are done are any of them.
 """
 
 import argparse
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import transformers
 from common import Measurement, at_least_one, generate, load_average, print_figures, report, run_quietly, script
 from joblib import Parallel, delayed
+from two_level import Draws, Ranked, differences
 
 from exmed_bert.codes import ICD10CM
-from exmed_bert.cohorts.cohort import build
+from exmed_bert.cohorts.cohort import build, subset
 from exmed_bert.cohorts.collator import LabeledRows
-from exmed_bert.cohorts.labeled import TEST, VALIDATION
+from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
 from exmed_bert.cohorts.tasks.registry import requested_task
+from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput, read_patients
+from exmed_bert.data.randomness import hash_patient_ids, uniform
 from exmed_bert.evaluation import baselines, calibration
-from exmed_bert.evaluation.bootstrap import PairedPredictions, mean_paired_differences
+from exmed_bert.evaluation.attainable import TrueRisks, true_risks
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.finetuning.finetune import make_experiment
 from exmed_bert.finetuning.options import SCRATCH
@@ -42,16 +56,16 @@ from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.reference import tables
 from exmed_bert.settings import BASELINES, FinetuneSettings
-from exmed_bert.synthetic.outcome import of_ages, of_diagnoses
+from exmed_bert.staging import atomic_write
 from exmed_bert.training.metrics_writer import MetricsWriter
 
-PATIENTS, TRAINED_ON = 60_000, 1 / 3
-ENDPOINTS = ("I50.9", "N18.30", "E11.65", "F33.1")
+BY_HAND = ("I50.9", "N18.30", "E11.65", "F33.1")
+MOST_FREQUENT, LEAST_EVENTS = 40, 100  # chronic codes that may be endpoints; of their test patients with the outcome
+MOST_TESTED = 20_000
 FEW = 300
 SEED, SEEDS = 42, 3
 PLOS = "plos"
 TIMED = 10_000  # training patients of the timed run
-LAST_YEAR = 2025  # of the population's window: age then decides about prolonged stays
 MAX_LENGTH = 80
 MODEL = {
     "train-batch-size": 64,
@@ -61,16 +75,18 @@ MODEL = {
     "learning-rate": 0.003,
     "forecast-prob": 0.8,
 }
-OURS = "fine-tuned"
+OURS, TRUE = "fine-tuned", "true risks"
+_HASHED = 17  # a stream of draws apart from those of splits and subsets
 
 
 @dataclass(frozen=True)
 class Case:
-    """A task with what is shared by its runs."""
+    """A task with what is shared by its runs, and what its test patients were drawn from, None where not known."""
 
     name: str
     settings: FinetuneSettings
     experiment: Experiment
+    truth: TrueRisks | None
 
     @property
     def test(self) -> np.ndarray:
@@ -90,36 +106,73 @@ class Found:
     Attributes:
         name: of the endpoint, or ``plos``.
         labels, keys: (n,) outcomes, and the hashes of the patients' ids.
-        no_labels: (n,) probabilities of the pretrained model; None without a prompt.
-        few, all_labels: probabilities, (n,) each, by model; ``few`` one per draw.
+        no_labels: (1, n) probabilities of the pretrained model; (0, n) without a prompt.
+        few, all_labels: by model probabilities with few labels, (S, n) one per seed, and with all, (1, n).
         calibration_error: of ours with all labels, after temperature scaling on validation patients.
-        truth: (n,) the odds that prolonged stays were drawn with.
+        at_risk, true_risk: (n,) as in `TrueRisks`; nobody is at risk where it is not known.
     """
 
     name: str
     labels: np.ndarray
     keys: np.ndarray
-    no_labels: np.ndarray | None
-    few: list[dict[str, np.ndarray]]
+    no_labels: np.ndarray
+    few: dict[str, np.ndarray]
     all_labels: dict[str, np.ndarray]
     calibration_error: float
-    truth: np.ndarray | None
+    at_risk: np.ndarray
+    true_risk: np.ndarray
 
     def auroc(self, probabilities: np.ndarray) -> float:
         """Return the AUROC of probabilities of the test patients."""
-        return Predictions(self.labels, probabilities).measure()["auroc"]
+        return float(Ranked(self.labels, probabilities).auroc(np.ones((1, len(self.labels))))[0])
+
+    def draws(self, scores: dict[str, np.ndarray]) -> Draws:
+        """Return the test patients with scores."""
+        return Draws(self.labels, self.keys, scores)
+
+    def draws_beside_truth(self, scores: np.ndarray) -> Draws:
+        """Return the test patients at risk with scores of ours, (S, n), and the true risks."""
+        own = self.at_risk
+        both = {TRUE: np.tile(self.true_risk[own], (len(scores), 1)), OURS: scores[:, own]}
+        return Draws(self.labels[own], self.keys[own], both)
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+        of_models = {
+            f"{part}/{name}": scores
+            for part, scored in (("few", self.few), ("all", self.all_labels))
+            for name, scores in scored.items()
+        }
+        plain = {name: getattr(self, name) for name in ("labels", "keys", "no_labels", "at_risk", "true_risk")}
+        with atomic_write(path) as part, open(part, "wb") as file:
+            np.savez(file, calibration_error=self.calibration_error, **plain, **of_models)
+
+    @classmethod
+    def load(cls, path: Path) -> "Found":
+        """Read it again; the file is named after the task."""
+        with np.load(path) as content:
+            arrays = dict(content)
+        few, every = (
+            {name.removeprefix(f"{part}/"): scores for name, scores in arrays.items() if name.startswith(f"{part}/")}
+            for part in ("few", "all")
+        )
+        plain = {name: arrays[name] for name in ("labels", "keys", "no_labels", "at_risk", "true_risk")}
+        error = float(arrays["calibration_error"])
+        return cls(path.stem, few=few, all_labels=every, calibration_error=error, **plain)
 
 
-def pretrain(folder: Path, patients: int, epochs: int) -> Path:
+def pretrain(folder: Path, given: argparse.Namespace) -> Path:
     """Make patients and model, unless they are there; return the folder of the model."""
     model = folder / "model"
     if (model / "pretraining.json").is_file():
         return model
-    people = generate(folder / "patients.jsonl", patients)
+    options = ["--realistic"] if given.realistic else []
+    people = generate(patients_of(folder), given.patients, given.population_seed, options)
     data = folder / "data.pt"
-    conversion = ("--input", people, "--output", data, "--max-length", MAX_LENGTH, "--train-ratio", f"{TRAINED_ON:.4f}")
+    share = f"{given.pretrained / given.patients:.4f}"
+    conversion = ("--input", people, "--output", data, "--max-length", MAX_LENGTH, "--train-ratio", share)
     run_quietly(script("convert_synthetic_to_dataset.py", *conversion))
-    flags = MODEL | {"epochs": epochs, "eval-steps": 2000, "save-steps": 2000, "eval-max-patients": 2000}
+    flags = MODEL | {"epochs": given.epochs, "eval-steps": 2000, "save-steps": 2000, "eval-max-patients": 2000}
     flags |= {"training-data": folder / "data_train.pt", "validation-data": folder / "data_val.pt"}
     flags |= {"output-dir": model, "output-data-dir": folder / "reports"}
     arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
@@ -127,96 +180,153 @@ def pretrain(folder: Path, patients: int, epochs: int) -> Path:
     return model
 
 
+def patients_of(folder: Path) -> Path:
+    """Return the file of patients."""
+    return folder / "patients.parquet"
+
+
+def frequent(path: Path, number: int) -> list[str]:
+    """Return the chronic codes that most patients have, in an order by a hash of the code."""
+    diagnoses = tables.load().diagnoses
+    chronic = {code for code, kind in zip(diagnoses.codes, diagnoses.kinds, strict=True) if kind == "chronic"}
+    found: Counter[str] = Counter()
+    for patients in read_patients(path):
+        events = patients.events.of_system(ICD10CM)
+        codes = np.unique(np.stack((events.patients(), events.codes)), axis=1)[1]  # each code of a patient once
+        found.update(
+            {events.table[i][1]: int(n) for i, n in enumerate(np.bincount(codes, minlength=len(events.table)))}
+        )
+    most = [code for code, _ in found.most_common() if code in chronic][:number]
+    return [most[i] for i in np.argsort(hash_patient_ids(most), kind="stable")]
+
+
 def make_case(name: str, folder: Path, model_dir: Path) -> Case:
     """Build the cohort of an endpoint, or of prolonged stay."""
     what = {"task": PLOS} if name == PLOS else {"endpoint": name}
-    settings = FinetuneSettings(input=folder / "patients.jsonl", model_dir=model_dir, **what)  # type: ignore[arg-type]
+    settings = FinetuneSettings(input=patients_of(folder), model_dir=model_dir, **what)  # type: ignore[arg-type]
     model, form = read_pretrained(model_dir)
     task = requested_task(settings)
     cohort = build(
         PatientInput(settings.input, settings, form.static_columns), task, form, settings.min_history, settings.seed
     )
+    cohort = replace(cohort, patients=fewer(cohort.patients))
     experiment, _ = make_experiment(settings, cohort, task, form, model)
-    return Case(name, settings, experiment)
+    truth, outcome = None, task.generated_outcome
+    if outcome is not None:
+        if outcome.codes is not None:
+            outcome = replace(outcome, codes=(name,))
+        try:
+            truth = true_risks(cohort.meta, outcome, subset(cohort.patients, cohort.patients.rows(TEST)))
+        except InputError:
+            truth = None
+    return Case(name, settings, experiment, truth)
 
 
-def scores(case: Case, runs: Path, size: int | None, seed: int, writer: MetricsWriter) -> dict[str, np.ndarray]:
-    """Train everything on so many labels; return each model's probabilities of the test patients."""
-    found = {}
-    for kind in (OURS, SCRATCH):
-        run = Run(kind, size, seed)
-        done = train_one(run, case.experiment, runs / case.name / run.name, lambda: writer, f"{case.name}/{run.name}/")
-        found[kind] = sigmoid(done.logits)
-    subset = draw_subset(case.experiment.patients, size, seed)
-    for name in BASELINES:
-        fitted = baselines.fit(name, case.experiment.patients, subset.train, subset.validation, seed)
-        found[name] = fitted.probabilities[case.test]
-    labels = case.experiment.patients.labels[case.test]
-    aurocs = {name: Predictions(labels, scored).measure()["auroc"] for name, scored in found.items()}
-    told = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
-    print(f"{case.name}, {size or 'all'} labels, seed {seed}: {told}", flush=True)
-    return found
+def fewer(patients: LabeledPatients) -> LabeledPatients:
+    """Return all training patients, as many validation patients at most, and at most `MOST_TESTED` test patients."""
+    draw = uniform(SEED, _HASHED, patients.dataset.columns["patient_hashes"].numpy())
+    train = patients.rows(TRAIN)
+    rows = [train]
+    for split, most in ((VALIDATION, len(train)), (TEST, MOST_TESTED)):
+        own = patients.rows(split)
+        rows.append(own[np.argsort(draw[own], kind="stable")[:most]])
+    return subset(patients, np.sort(np.concatenate(rows)))
+
+
+def scores(
+    case: Case, runs: Path, size: int | None, seeds: Sequence[int], writer: MetricsWriter
+) -> dict[str, np.ndarray]:
+    """Train everything on so many labels; return each model's probabilities of the test patients, (S, n)."""
+    found: dict[str, list[np.ndarray]] = {}
+    patients = case.experiment.patients
+    for seed in seeds:
+        for kind in (OURS, SCRATCH):
+            run = Run(kind, size, seed)
+            folder, prefix = runs / case.name / run.name, f"{case.name}/{run.name}/"
+            done = train_one(run, case.experiment, folder, lambda: writer, prefix)
+            found.setdefault(kind, []).append(sigmoid(done.logits))
+        drawn = draw_subset(patients, size, seed)
+        for name in BASELINES:
+            fitted = baselines.fit(name, patients, drawn.train, drawn.validation, seed)
+            found.setdefault(name, []).append(fitted.probabilities[case.test])
+        aurocs = {
+            name: Predictions(patients.labels[case.test], own[-1]).measure()["auroc"] for name, own in found.items()
+        }
+        told = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
+        print(f"{case.name}, {size or 'all'} labels, seed {seed}: {told}", flush=True)
+    return {name: np.stack(own) for name, own in found.items()}
 
 
 def unlabeled(case: Case) -> np.ndarray:
-    """Return the pretrained model's probabilities of the test patients, before any label was seen."""
+    """Return the pretrained model's probabilities of the test patients, before any label was seen, (1, n)."""
     experiment = case.experiment
     model = outcome_model(experiment.pretrained, "ffn", experiment.target_codes, from_scratch=False, seed=0).eval()
     rows = LabeledRows(experiment.patients, case.test)
-    return sigmoid(predict(model, rows, experiment.collator, case.settings.eval_batch_size))
+    return sigmoid(predict(model, rows, experiment.collator, case.settings.eval_batch_size))[None]
 
 
-def find(name: str, folder: Path, model_dir: Path, few: int, seeds: int) -> Found:
-    """Measure one task."""
+def find(name: str, folder: Path, model_dir: Path, given: argparse.Namespace, deadline: float) -> Found | None:
+    """Measure one task, or read what was found of it before; None where it has too few events, or time is over."""
+    kept, skipped = folder / "found" / f"{name}.npz", folder / "found" / f"{name}.skipped"
+    if kept.exists():
+        return Found.load(kept)
+    if skipped.exists() or time.time() > deadline:
+        return None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     case = make_case(name, folder, model_dir)
     runs, patients = folder / "runs", case.experiment.patients
-    draws = range(SEED, SEED + seeds) if case.has_prompt else []
+    labels = patients.labels[case.test]
+    if given.realistic and name != PLOS and labels.sum() < given.least_events:
+        skipped.parent.mkdir(exist_ok=True)
+        skipped.write_text(f"{int(labels.sum())} test patients with the outcome\n", encoding="utf-8")
+        return None
+    draws = range(SEED, SEED + given.seeds) if case.has_prompt else range(0)
+    nobody = np.zeros(len(labels), dtype=bool)
     with MetricsWriter(folder / "reports" / name, "finetuning", name, 0) as writer:
-        return Found(
+        found = Found(
             name=name,
-            labels=patients.labels[case.test],
+            labels=labels,
             keys=patients.dataset.columns["patient_hashes"].numpy()[case.test],
-            no_labels=unlabeled(case) if case.has_prompt else None,
-            few=[scores(case, runs, few, seed, writer) for seed in draws],
-            all_labels=scores(case, runs, None, SEED, writer),
+            no_labels=unlabeled(case) if case.has_prompt else np.zeros((0, len(labels))),
+            few=scores(case, runs, given.few, draws, writer),
+            all_labels=scores(case, runs, None, [SEED], writer),
             calibration_error=calibration_error(case, runs),
-            truth=generating_odds(folder / "patients.jsonl", case) if name == PLOS else None,
+            at_risk=nobody if case.truth is None else case.truth.at_risk,
+            true_risk=nobody.astype(float) if case.truth is None else case.truth.risk,
         )
+    kept.parent.mkdir(exist_ok=True)
+    found.save(kept)
+    return found
 
 
-def compare(what: str, found: list[tuple[Found, dict[str, np.ndarray]]], target: bool) -> list[Measurement]:
+def compare(what: str, endpoints: list[Draws], target: bool) -> list[Measurement]:
     """Return the mean AUROC of each model, and the differences of ours from each other one."""
-    names = list(found[0][1])
     figures = []
-    for name in names:
-        aurocs = [of.auroc(scored[name]) for of, scored in found]
-        figures.append(Measurement(f"{what}: {name}, mean AUROC", [float(np.mean(aurocs))], "AUROC"))
-    for name in names[1:]:
-        pairs = [PairedPredictions(of.labels, scored[OURS], scored[name], of.keys) for of, scored in found]
-        difference = mean_paired_differences(pairs, ("auroc",))["auroc"]
-        sample = [difference.low, difference.value, difference.high]
-        goal = {"at_least": -0.005} if name in BASELINES and not target else {}
-        figures.append(Measurement(f"{what}: {OURS} minus {name}", sample, "AUROC", **goal))
+    found = differences(endpoints, OURS)
+    for name in endpoints[0].scores:
+        figures.append(Measurement(f"{what}: {name}, mean AUROC", [found[name][0]], "AUROC"))
+    for name in endpoints[0].scores:
+        if name == OURS:
+            continue
+        gain = found[name][1]
+        low, high = gain.interval or (gain.value, gain.value)
+        figures.append(Measurement(f"{what}: {OURS} minus {name}", [low, gain.value, high], "AUROC"))
         if target:
-            figures.append(Measurement(f"{what}: {OURS} minus {name}, lower end", sample[:1], "AUROC", at_least=0.0))
+            figures.append(Measurement(f"{what}: {OURS} minus {name}, lower end", [low], "AUROC", at_least=0.0))
     return figures
 
 
-def generating_odds(path: Path, case: Case) -> np.ndarray:
-    """Return the log odds of a prolonged stay that the population was drawn with, for the test patients."""
-    known = tables.load()
-    weights = dict(zip(known.diagnoses.codes, of_diagnoses(known), strict=True))
-    odds: dict[str, float] = {}
-    for patients in read_patients(path):
-        diagnoses = patients.events.of_system(ICD10CM)
-        weight = np.array([weights.get(code, 0.0) for _, code in diagnoses.table])
-        pairs = np.unique(np.stack((diagnoses.patients(), diagnoses.codes)), axis=1)  # each code of a patient once
-        total = np.bincount(pairs[0], weights=weight[pairs[1]], minlength=len(patients))
-        total += of_ages(known.prolonged_stay, LAST_YEAR - patients.birth_years)
-        odds.update(zip(map(str, patients.patient_ids), total.tolist(), strict=True))
-    return np.array([odds[str(case.experiment.patients.dataset.patient_id(row))] for row in case.test])
+def beside_truth(what: str, endpoints: list[Draws]) -> list[Measurement]:
+    """Return the mean AUROC of the true risks and how far ours is behind, among the test patients at risk."""
+    if not endpoints:
+        return []
+    mean, gain = differences(endpoints, OURS)[TRUE]
+    low, high = gain.interval or (gain.value, gain.value)
+    return [
+        Measurement(f"{what}, at risk: {TRUE}, mean AUROC", [mean], "AUROC"),
+        Measurement(f"{what}, at risk: {TRUE} minus {OURS}", [-high, -gain.value, -low], "AUROC", at_most=0.02),
+    ]
 
 
 def calibration_error(case: Case, runs: Path) -> float:
@@ -236,69 +346,95 @@ def _no_writer() -> MetricsWriter:
 
 
 def timed(folder: Path, model_dir: Path, name: str, labels: int) -> Measurement:
-    """Fine-tune for one endpoint on so many patients, with nothing else at work."""
+    """Fine-tune for one endpoint with so many labels, with nothing else at work."""
     case = make_case(name, folder, model_dir)
     run = Run(OURS, labels, SEED)
     with tempfile.TemporaryDirectory() as fresh, MetricsWriter(Path(fresh), "finetuning", "timed", 0) as writer:
         start = time.perf_counter()
         train_one(run, case.experiment, Path(fresh) / run.name, lambda: writer, "timed/")
         seconds = time.perf_counter() - start
-    return Measurement(f"fine-tuning on {labels:,} patients", [seconds], "s", at_most=180)
+    return Measurement(f"fine-tuning with {labels:,} labels", [seconds], "s", at_most=180)
 
 
 def figures_of(found: list[Found], few: int) -> list[Measurement]:
     """Return all figures but the time."""
-    endpoints, plos = found[:-1], found[-1]
-    figures: list[Measurement] = []
+    endpoints, plos = ([of for of in found if (of.name == PLOS) == is_plos] for is_plos in (False, True))
+    figures = [Measurement("endpoints", [len(endpoints)], "codes")]
     for of in found:
         figures.append(Measurement(f"{of.name}: test patients", [len(of.labels)], "patients"))
         figures.append(Measurement(f"{of.name}: with the outcome", [int(of.labels.sum())], "patients"))
+        if of.at_risk.any():
+            figures.append(Measurement(f"{of.name}: at risk, with it", [int(of.labels[of.at_risk].sum())], "patients"))
     for of in endpoints:
-        figures.append(Measurement(f"{of.name}: no labels", [of.auroc(of.no_labels)], "AUROC"))
-        for name in of.all_labels:
-            figures.append(
-                Measurement(f"{of.name}, {few} labels: {name}", [of.auroc(d[name]) for d in of.few], "AUROC")
-            )
+        figures.append(Measurement(f"{of.name}: no labels", [of.auroc(of.no_labels[0])], "AUROC"))
+        for name, drawn in of.few.items():
+            figures.append(Measurement(f"{of.name}, {few} labels: {name}", [of.auroc(one) for one in drawn], "AUROC"))
         for name, scored in of.all_labels.items():
-            figures.append(Measurement(f"{of.name}, all labels: {name}", [of.auroc(scored)], "AUROC"))
-    figures += compare(f"{few} labels", [(of, draw) for of in endpoints for draw in of.few], target=True)
-    figures += compare("all labels", [(of, of.all_labels) for of in endpoints], target=False)
-    errors = [of.calibration_error for of in endpoints]
-    figures.append(Measurement("all labels: calibration error after temperature scaling", errors, "", at_most=0.03))
-
-    truth = plos.auroc(sigmoid(plos.truth))
-    figures.append(Measurement("plos: the generating coefficients", [truth], "AUROC"))
-    figures += [Measurement(f"plos: {name}", [plos.auroc(scored)], "AUROC") for name, scored in plos.all_labels.items()]
-    behind = truth - plos.auroc(plos.all_labels[OURS])
-    figures.append(Measurement("plos: generating coefficients minus fine-tuned", [behind], "AUROC", at_most=0.02))
+            figures.append(Measurement(f"{of.name}, all labels: {name}", [of.auroc(scored[0])], "AUROC"))
+    if endpoints:
+        aurocs = [of.auroc(of.no_labels[0]) for of in endpoints]
+        figures.append(Measurement("no labels: mean AUROC", [float(np.mean(aurocs))], "AUROC"))
+        figures += compare(f"{few} labels", [of.draws(of.few) for of in endpoints], target=True)
+        figures += compare("all labels", [of.draws(of.all_labels) for of in endpoints], target=True)
+        errors = [of.calibration_error for of in endpoints]
+        figures.append(Measurement("all labels: calibration error after temperature scaling", errors, "", at_most=0.03))
+        known = [of for of in endpoints if of.labels[of.at_risk].sum() > 0]
+        for what, part in (("no labels", "no_labels"), (f"{few} labels", "few"), ("all labels", "all_labels")):
+            scored = [getattr(of, part) if part == "no_labels" else getattr(of, part)[OURS] for of in known]
+            figures += beside_truth(what, [of.draws_beside_truth(own) for of, own in zip(known, scored, strict=True)])
+    for of in plos:
+        figures += [Measurement(f"plos: {name}", [of.auroc(own[0])], "AUROC") for name, own in of.all_labels.items()]
+        figures += beside_truth("plos", [of.draws_beside_truth(of.all_labels[OURS])] if of.at_risk.any() else [])
     return figures
 
 
 def main() -> None:
     """Measure, print, and keep the results unless it is a quick check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patients", type=at_least_one, default=PATIENTS, help=f"how many [default: {PATIENTS}]")
+    parser.add_argument("--realistic", action="store_true", help="realistic patients, and all their frequent endpoints")
+    parser.add_argument("--patients", type=at_least_one, help="how many [default: 60,000, realistic 200,000]")
+    parser.add_argument("--pretrained", type=at_least_one, default=20_000, help="of them, for pretraining [20,000]")
+    parser.add_argument("--population-seed", type=int, help="of the patients [default: 42, realistic 11]")
     parser.add_argument("--epochs", type=at_least_one, default=30, help="of pretraining [default: 30]")
     parser.add_argument("--seeds", type=at_least_one, default=SEEDS, help=f"at {FEW} labels [default: {SEEDS}]")
+    parser.add_argument("--few", type=at_least_one, default=FEW, help=f"labels, validation included [default: {FEW}]")
+    parser.add_argument(
+        "--least-events", type=at_least_one, default=LEAST_EVENTS, help="of an endpoint's test patients"
+    )
+    parser.add_argument("--jobs", type=int, default=-1, help="endpoints at a time [default: one per core]")
+    parser.add_argument("--minutes", type=float, help="begin no further endpoint after so many")
     parser.add_argument("--folder", type=Path, help="where patients, model and runs are kept and found again")
     parser.add_argument("--quick", action="store_true", help="small numbers; keeps no results")
     given = parser.parse_args()
-    kept, quick = given.folder, given.quick
-    del given.folder, given.quick
+    kept, quick, jobs, minutes = given.folder, given.quick, given.jobs, given.minutes
+    del given.folder, given.quick, given.jobs, given.minutes
     if quick:
-        given.patients, given.epochs, given.seeds = 3000, 1, 1
-    endpoints, few = (("I10",), 100) if quick else (ENDPOINTS, FEW)
+        given.patients, given.pretrained, given.epochs, given.seeds, given.few = 3000, 1000, 1, 2, 150
+        given.population_seed, given.least_events = given.population_seed or 3, 8
+        if given.realistic:
+            given.patients, given.pretrained = 8000, 2500
+    given.patients = given.patients or (200_000 if given.realistic else 60_000)
+    if given.population_seed is None:
+        given.population_seed = 11 if given.realistic else 42
+    deadline = time.time() + 60 * minutes if minutes else float("inf")
     load = load_average()
     with tempfile.TemporaryDirectory() as temporary:
         folder = kept or Path(temporary)
-        model_dir = pretrain(folder, given.patients, given.epochs)
-        jobs = (delayed(find)(name, folder, model_dir, few, given.seeds) for name in (*endpoints, PLOS))
-        figures = figures_of(Parallel(n_jobs=-1)(jobs), few)
-        figures.append(timed(folder, model_dir, endpoints[0], 300 if quick else TIMED))
+        folder.mkdir(parents=True, exist_ok=True)
+        model_dir = pretrain(folder, given)
+        endpoints = frequent(patients_of(folder), 3 if quick else MOST_FREQUENT) if given.realistic else list(BY_HAND)
+        if quick and not given.realistic:
+            endpoints = ["I10"]
+        work = (delayed(find)(name, folder, model_dir, given, deadline) for name in (PLOS, *endpoints))
+        found = [of for of in Parallel(n_jobs=jobs)(work) if of is not None]
+        figures = figures_of(found, given.few)
+        if not given.realistic:
+            figures.append(timed(folder, model_dir, endpoints[0], 300 if quick else TIMED))
     if quick:
         print_figures(figures)
     else:
-        report("finetuning", given, load, figures)
+        name, flag = ("finetuning_realistic", " --realistic") if given.realistic else ("finetuning", "")
+        report(name, given, load, figures, f"python benchmarks/finetuning.py{flag}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Metrics against scikit-learn and by hand, intervals by simulation, baselines on a planted rule, attributions."""
 
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
@@ -142,6 +144,28 @@ def test_a_weight_is_a_repetition() -> None:
     repeated = measure(np.repeat(labels, counts), np.repeat(probabilities, counts))
     for name in set(METRICS) - {"calibration_error"}:  # whose bins are those of the sample
         assert weighted[name][0] == pytest.approx(repeated[name], abs=1e-6), name
+
+
+def test_intervals_over_patients_and_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    two_level = importlib.import_module("two_level")
+    rng = np.random.default_rng(0)
+    n, keys = 600, np.arange(600)
+    labels = (rng.random(n) < 0.2).astype(np.int8)
+    good = np.round(labels + rng.normal(0, 1, n), 1)  # with ties
+    weights = rng.integers(0, 3, (5, n)).astype(float)
+    expected = Predictions(labels, sigmoid(good)).metrics(weights, ("auroc",))["auroc"]
+    assert two_level.Ranked(labels, good).auroc(weights) == pytest.approx(expected)
+
+    ours = np.stack([good + rng.normal(0, spread, n) for spread in (0.1, 1.5, 3)])
+    theirs = np.stack([labels + rng.normal(0, 3, n)] * 3)
+    drawn = two_level.Draws(labels, keys, {"ours": ours, "theirs": theirs})
+    steady = two_level.Draws(labels, keys, {"ours": np.stack([ours[1]] * 3), "theirs": theirs})
+    (of_seeds, of_patients) = (two_level.differences([one], "ours", 200)["theirs"][1] for one in (drawn, steady))
+    paired = mean_paired_difference([PairedPredictions(labels, sigmoid(ours[1]), sigmoid(theirs[0]))], "auroc", 200)
+    assert paired is not None and of_patients.value == pytest.approx(paired.value)
+    assert np.ptp(of_patients.interval) == pytest.approx(np.ptp(paired.interval), rel=0.25)
+    assert np.ptp(of_seeds.interval) > 1.15 * np.ptp(of_patients.interval)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
