@@ -96,7 +96,7 @@ class Case:
     @property
     def has_prompt(self) -> bool:
         """Whether the pretrained model ranks patients before any label is seen."""
-        return bool(self.experiment.target_codes)
+        return bool(self.experiment.prompt.targets)
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def scores(
 def unlabeled(case: Case) -> np.ndarray:
     """Return the pretrained model's probabilities of the test patients, before any label was seen, (1, n)."""
     experiment = case.experiment
-    model = outcome_model(experiment.pretrained, "ffn", experiment.target_codes, from_scratch=False, seed=0).eval()
+    model = outcome_model(experiment.pretrained, "ffn", experiment.prompt, from_scratch=False, seed=0).eval()
     rows = LabeledRows(experiment.patients, case.test)
     return sigmoid(predict(model, rows, experiment.collator, case.settings.eval_batch_size))[None]
 

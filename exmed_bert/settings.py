@@ -441,8 +441,8 @@ class PretrainSettings(ClinVecSettings):
     )
     forecast_prob: Probability = Field(
         0.0,
-        description="Share of the patients, drawn anew each epoch, whose history is cut at a visit to forecast which "
-        "codes occur for the first time in the year after; for fine-tuning to first occurrences.",
+        description="Share of the patients, drawn anew each epoch, whose history is cut to forecast when codes occur "
+        "for the first time after the cut; for risks of first occurrences, with labels or without.",
         json_schema_extra={"formerly": ["ahead_prob"]},
     )
     plos: bool | None = Field(

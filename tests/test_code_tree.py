@@ -15,6 +15,7 @@ from exmed_bert.console import InputError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, extend_vocabulary, outcome_model
+from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.models.code_tree import BIAS, CODE_TABLES, EMBEDDINGS, HEAD, CodeTree, TreeRows, ancestors_of
 from exmed_bert.models.folder import CODE_TREE, read_pretrained, write_pretrained
 from exmed_bert.settings import PretrainSettings
@@ -140,7 +141,9 @@ def test_a_code_that_the_model_never_met_is_its_ancestors_sum(written: Path, dat
     bias = the_sum(dict(zip(model.tree_rows.nodes, head, strict=True)), key, unseen=True) - 2.0
     torch.testing.assert_close(grown.model.get_parameter(BIAS)[-2].detach(), bias[0])
 
-    classifier = outcome_model(extend_vocabulary(model, form.vocabulary, form.vocabulary, 0), "ffn", [], False, 0)
+    classifier = outcome_model(
+        extend_vocabulary(model, form.vocabulary, form.vocabulary, 0), "ffn", Prompt([]), False, 0
+    )
     predicting, placed = extend_outcome_vocabulary(classifier, form.vocabulary, vocabulary, 0)
     assert placed == 1
     torch.testing.assert_close(predicting.get_input_embeddings().weight[-2].detach(), expected)

@@ -29,16 +29,18 @@ from exmed_bert.cohorts.tasks import registry
 from exmed_bert.cohorts.tasks.base import Selection, Task, unlabeled
 from exmed_bert.commands import COMMANDS
 from exmed_bert.data.batches import MaskedCodeCollator
-from exmed_bert.data.dataset import PatientDataset
-from exmed_bert.data.forecast import YEAR, draw_forecasts
+from exmed_bert.data.code_groups import CodeGroups
+from exmed_bert.data.dataset import PaddedBatch, PatientDataset
+from exmed_bert.data.forecast import Forecasts, draw_forecasts
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.patient import NO_DAY, PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
-from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS
+from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.finetuning.objective import outcome_metrics
 from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
+from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings
 
@@ -86,19 +88,25 @@ class TestModel:
         assert torch.allclose(plain.logits, padded.logits, atol=1e-5)
         assert plain.logits.std() > 0
 
-    @pytest.mark.parametrize("forecasts", [False, True])
-    def test_training_starts_from_the_prompt_logit(self, forecasts: bool) -> None:
-        pretrained = ExMedBertForMaskedLM(config(predict_future_codes=forecasts)).eval()
-        target_codes = [7, 9]
-        model = outcome_model(
-            Pretrained(pretrained, None, 0, 0), "ffn", target_codes, from_scratch=False, seed=0
-        ).eval()
-        codes, more = batch()["input_ids"], None
-        if forecasts:
-            embedded = pretrained.get_input_embeddings()(codes)
-            more = pretrained.forecast_head(pretrained.bag_of_codes(codes, embedded, batch()["age_ids"]))
-        scores = pretrained.code_classifier(pretrained.bert(**batch()).last_hidden_state[:, -1], more)
-        expected = (scores.exp() if forecasts else scores.softmax(dim=1))[:, target_codes].sum(dim=1).log()
+    @pytest.mark.parametrize("forecasts", ["none", "year", "hazards"])
+    def test_training_starts_from_the_prompt_logit(self, forecasts: str) -> None:
+        ends = [30.0, 365.0] if forecasts == "hazards" else None
+        changed = {"predict_future_codes": forecasts != "none", "hazard_bin_ends": ends, "forecast_groups": ["atc:A"]}
+        pretrained = ExMedBertForMaskedLM(config(**changed)).eval()
+        prompt = Prompt([7, 40] if ends else [7, 9], (10.0, 100.0))
+        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", prompt, from_scratch=False, seed=0).eval()
+        codes, ages, hidden = batch()["input_ids"], batch()["age_ids"], pretrained.bert(**batch()).last_hidden_state
+        rows = pretrained.code_classifier.predictions.decoder.weight
+        if ends:
+            states = pretrained.forecast_states(hidden[:, -1], codes, ages)
+            expected = pretrained.forecast_head.log_odds(states, [7, 40], rows, (10.0, 100.0))
+        else:
+            more = None
+            if forecasts == "year":
+                bag = pretrained.bag_of_codes(codes, pretrained.get_input_embeddings()(codes), ages)
+                more = pretrained.forecast_head(bag)
+            scores = pretrained.code_classifier(hidden[:, -1], more)
+            expected = (scores.exp() if forecasts == "year" else scores.softmax(dim=1))[:, [7, 9]].sum(dim=1).log()
         assert torch.allclose(model(**batch()).logits, expected, atol=1e-5)
 
     @pytest.mark.slow
@@ -117,12 +125,12 @@ class TestModel:
 
     def test_prolonged_stay_starts_from_nothing(self) -> None:
         pretrained = ExMedBertForMaskedLM(config(predict_los=True)).eval()
-        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", [], from_scratch=False, seed=0).eval()
+        model = outcome_model(Pretrained(pretrained, None, 0, 0), "ffn", Prompt([]), from_scratch=False, seed=0).eval()
         assert (model(**batch()).logits == 0).all()
 
     def test_from_scratch_has_the_sizes_and_none_of_the_weights(self) -> None:
         pretrained = Pretrained(ExMedBertForMaskedLM(config()), None, 0, 0)
-        tuned, scratch = (outcome_model(pretrained, "ffn", [7], scratch, seed=5) for scratch in (False, True))
+        tuned, scratch = (outcome_model(pretrained, "ffn", Prompt([7]), scratch, seed=5) for scratch in (False, True))
         shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (tuned, scratch)]
         assert shapes[0] == shapes[1]
         name = "bert.encoder.layer.0.attention.self.query.weight"
@@ -181,7 +189,7 @@ class TestPrompts:
         places = here["query_positions"][rows]
         days = here["visit_days"][rows]
         each = torch.arange(len(places))
-        assert torch.equal(days[each, places], days[each, places - 1]), "at the last visit"
+        assert (days[each, places] >= days[each, places - 1]).all(), "at the last visit, or after it"
         assert not (here["visit_days"] * (1 - here["attention_mask"])).any()
 
     def test_predictions_do_not_depend_on_the_batch(self, labeled: LabeledPatients) -> None:
@@ -215,46 +223,85 @@ class TestSubsets:
 
 
 class TestForecasts:
-    def test_future_codes_are_first_occurrences_within_a_year(self, small_datasets: Path) -> None:
+    @pytest.fixture(scope="class")
+    def drawn(self, small_datasets: Path) -> tuple[PaddedBatch, CodeGroups, Forecasts]:
+        """Forecasts of patients some of whom are observed beyond their last visit, and some of whom die."""
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded = dataset.batch(range(len(dataset)))
-        forecasts = draw_forecasts(padded, 1.0, 3, seed=1, epoch=2)
-        assert len(forecasts.rows) > len(dataset) / 3 and forecasts.future.any(axis=1).mean() > 0.5
-        assert set(forecasts.entities.tolist()) == {1, 2}
-        for row, cut, future in zip(forecasts.rows, forecasts.cuts, forecasts.future, strict=True):
-            length = padded.lengths[row]
-            codes, days = padded.codes[row, :length].tolist(), padded.days[row, :length].tolist()
-            assert padded.visit_ids[row, cut - 1] < padded.visit_ids[row, cut]  # between visits
-            assert days[-1] >= days[cut - 1] + YEAR, "the year has passed"
-            soon = {code for code, day in zip(codes[cut:], days[cut:], strict=True) if day <= days[cut - 1] + YEAR}
-            expected = {code for code in soon - set(codes[:cut]) if code >= len(SPECIAL_TOKENS)}
-            assert sorted(padded.codes[row][future].tolist()) == sorted(expected)
+        real = np.arange(padded.codes.shape[1]) < padded.lengths[:, None]
+        last = np.where(real, padded.days, 0).astype(np.int64).max(axis=1)
+        third = np.arange(len(dataset)) % 3
+        periods = {
+            "observation_end": np.where(third == 0, NO_DAY, last + 100),
+            "death_date": np.where(third == 2, last + 50, NO_DAY),
+        }
+        padded = replace(padded, periods=periods)
+        groups = CodeGroups.of(dataset.info.vocabulary)
+        return padded, groups, draw_forecasts(padded, 1.0, groups, seed=1, epoch=2)
 
-    def test_a_forecast_depends_on_the_patient_alone(self, small_datasets: Path) -> None:
-        dataset = PatientDataset.load(small_datasets / "small_train.pt")
-        whole, part = (
-            draw_forecasts(dataset.batch(rows), 1.0, 3, seed=1, epoch=2) for rows in (range(len(dataset)), range(3, 20))
-        )
-        of_whole = dict(zip(whole.rows.tolist(), zip(whole.cuts, whole.entities, strict=True), strict=True))
-        for row, cut, entity in zip(part.rows.tolist(), part.cuts, part.entities, strict=True):
-            assert of_whole[row + 3] == (cut, entity)
+    def test_targets_are_first_occurrences_while_observed(
+        self, drawn: tuple[PaddedBatch, CodeGroups, Forecasts]
+    ) -> None:
+        padded, groups, forecasts = drawn
+        assert len(forecasts.rows) > 0.9 * len(padded.codes) and forecasts.observed.min() >= 1
+        events, at_visits = 0, 0
+        for i, row in enumerate(forecasts.rows.tolist()):
+            length, day, cut = padded.lengths[row], forecasts.days[i], forecasts.cuts[i]
+            codes, days = padded.codes[row, :length].tolist(), padded.days[row, :length].tolist()
+            assert days[cut - 1] <= day and (cut == length or day < days[cut]), "between visits"
+            at_visits += days[cut - 1] == day
+            end = (days[-1] - 1, days[-1] + 100, days[-1] + 50)[row % 3]
+            assert day + forecasts.observed[i] == end
+            expected = {groups.vocabulary_size + len(groups): 50 + days[-1] - day} if row % 3 == 2 else {}
+            for code, on in zip(codes, days, strict=True):
+                if code >= len(SPECIAL_TOKENS) and on <= end:
+                    for target in (code, *(groups.vocabulary_size + g for g in groups.of_codes[code] if g >= 0)):
+                        expected.setdefault(target, max(on - day, 0))
+            found = forecasts.targets[i] != IGNORED
+            pairs = zip(forecasts.targets[i][found].tolist(), forecasts.target_days[i][found].tolist(), strict=True)
+            assert sorted(pairs) == sorted(expected.items())
+            events += sum(on > 0 for on in expected.values())
+        assert events > len(forecasts.rows) and 0.4 < at_visits / len(forecasts.rows) < 0.8
+
+    def test_a_forecast_depends_on_the_patient_alone(self, drawn: tuple[PaddedBatch, CodeGroups, Forecasts]) -> None:
+        padded, groups, whole = drawn
+        rows = np.arange(3, 20)
+        arrays = {name: value[rows] for name, value in vars(padded).items() if isinstance(value, np.ndarray)}
+        dicts = {"static": {}, "periods": {name: days[rows] for name, days in padded.periods.items()}}
+        part = draw_forecasts(PaddedBatch(**arrays | dicts), 1.0, groups, seed=1, epoch=2)
+        of_whole = dict(zip(whole.rows.tolist(), zip(whole.cuts, whole.days, whole.observed, strict=True), strict=True))
+        for row, *one in zip(part.rows.tolist(), part.cuts, part.days, part.observed, strict=True):
+            assert of_whole[row + 3] == tuple(one)
 
     def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
-        padded = dataset.batch(range(64))
-        forecasts = draw_forecasts(padded, 0.5, 3, seed=4, epoch=0)
-        made = MaskedCodeCollator(dataset.info, plos=False, forecast_prob=0.5, seed=4)(padded)
+        padded, groups = dataset.batch(range(64)), CodeGroups.of(dataset.info.vocabulary)
+        forecasts = draw_forecasts(padded, 0.5, groups, seed=4, epoch=0)
+        made = MaskedCodeCollator(dataset.info, plos=False, forecast_prob=0.5, seed=4, groups=groups)(padded)
         usual = MaskedCodeCollator(dataset.info, plos=False)(padded)
         others = np.setdiff1d(np.arange(64), forecasts.rows)
-        assert all(torch.equal(made[name][others], usual[name][others]) for name in usual)
-        assert (made["query_positions"][others] == IGNORED).all() and (made["future_codes"][others] == IGNORED).all()
-        for row, cut, future in zip(forecasts.rows, forecasts.cuts, forecasts.future, strict=True):
+        width = padded.codes.shape[1]
+        assert all(torch.equal(made[name][others][:, :width], usual[name][others]) for name in usual)
+        assert (made["query_positions"][others] == IGNORED).all() and (made["target_ids"][others] == IGNORED).all()
+        for i, (row, cut) in enumerate(zip(forecasts.rows, forecasts.cuts, strict=True)):
             assert made["attention_mask"][row].sum() == cut + 1 and made["input_ids"][row, cut] == MASK
-            assert (made["input_ids"][row, cut + 1 :] == 0).all()
-            assert made["input_ids"][row, :cut].tolist() == padded.codes[row, :cut].tolist()
-            assert made["query_positions"][row] == cut and (made["code_labels"][row] == IGNORED).all()
-            targets = made["future_codes"][row]
-            assert targets[targets != IGNORED].tolist() == padded.codes[row][future].tolist()
+            assert (made["input_ids"][row, cut + 1 :] == 0).all() and (made["code_labels"][row, cut:] == IGNORED).all()
+            for name in ("input_ids", "code_labels", "visit_days"):
+                assert torch.equal(made[name][row, :cut], usual[name][row, :cut])
+            assert made["query_positions"][row] == cut and made["observed_days"][row] == forecasts.observed[i]
+            assert made["visit_days"][row, cut] == forecasts.days[i] - padded.days[row, 0]
+            assert made["age_ids"][row, cut] == 1970 + int(forecasts.days[i] // 365.2425) - padded.birth_years[row] + 6
+            assert made["target_ids"][row].tolist() == forecasts.targets[i].tolist()
+
+    def test_groups_stand_for_their_codes(self) -> None:
+        keys = [("icd10cm", code) for code in ("E11.9", "N18.3", "N18.30", "N18.9")] + [("atc", "C10AA05")]
+        vocabulary = CodeVocabulary.build(keys)
+        groups = CodeGroups.of(vocabulary)
+        assert groups.names == ("icd10cm:N18", "icd10cm:N18.3")
+        ids = {code: vocabulary.keys.index(("icd10cm", code)) for code in ("E11.9", "N18.3", "N18.30", "N18.9")}
+        assert groups.cover([ids["N18.3"], ids["N18.30"], ids["E11.9"]]) == ([ids["E11.9"]], [1])
+        assert groups.cover([ids["N18.3"], ids["N18.30"], ids["N18.9"]]) == ([], [0])
+        assert CodeGroups.of(vocabulary.extended([("icd10cm", "N18.1")]), groups.names).members[0] > groups.members[0]
 
 
 def test_options_are_checked_without_torch() -> None:
@@ -320,6 +367,31 @@ def test_what_a_run_leaves(finished: Path, world: Path) -> None:
     assert ((probability > 0) & (probability < 1)).all()
     attributed = pyarrow.parquet.read_table(finished / "attributions.parquet")
     assert len(set(attributed["patient_id"].to_pylist())) == 4
+
+
+@pytest.mark.slow
+def test_risks_without_labels(world: Path, tmp_path: Path) -> None:
+    app, output = cli.script(COMMANDS["finetune"]), tmp_path / "risks"
+    given = ["--predict-only", "--model-dir", world / "model", "--input", world / "patients.json"]
+    given += ["--endpoint", "ICD:J*", "--horizon-days", 180, "--gap-days", 5, "--output-dir", output]
+    words = [str(word) for word in given]
+    result = CliRunner().invoke(app, [*words, "--index-date", "random"])
+    assert result.exit_code == 0, result.output
+    found = predictions(output)
+    risks = np.array(found["probability"])
+    assert 0 < risks.min() < risks.max() < 1 and "label" in found
+    results = json.loads((output / "results.json").read_text())
+    (model,) = results["models"]
+    assert model["name"] == "zero-shot" and model["calibration"] == {"temperature": 1.0, "bias": 0.0}
+    seen = SplitRule(42, 0.5).trains_on(hash_patient_ids(found["patient_id"]))
+    tested = {split["split"]: split["patients"] for split in results["splits"]}
+    assert tested["test"] == (~seen).sum() > 0 == tested["train"] + tested["validation"]
+    assert "calibration_slope" in model["metrics"] and (output / "report.html").exists()
+
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0 and "report" not in result.output, "nothing is known after the last visit"
+    result = CliRunner().invoke(app, [*words, "--washout-days", "30"])
+    assert result.exit_code == 2 and "forecasts first occurrences; expected 0" in " ".join(result.output.split())
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The model: the original's checkpoint, attention kernels, losses, initialization, Auto classes."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -204,32 +205,92 @@ def test_logits_at_masked_positions_are_those_of_all_positions() -> None:
     torch.testing.assert_close(masked.loss, expected)
 
 
+GROUPS = ["icd10cm:E11", "icd10cm:N18"]
+
+
+def forecasting_model(**changes: object) -> ExMedBertForMaskedLM:
+    """Return a model of 40 codes, two groups and death, with random hazards of about one in a thousand days."""
+    model = small_model(predict_future_codes=True, hazard_bin_ends=[30.0, 90.0], forecast_groups=GROUPS, **changes)
+    head = model.forecast_head
+    for parameter in (head.bin_scale, head.bin_shift, head.bin_bias, head.group_rows):
+        torch.nn.init.normal_(parameter, std=0.5)
+    for parameter in (head.code_bias, head.group_bias):
+        torch.nn.init.normal_(parameter, mean=-7)
+    return model
+
+
 def forecast_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Ask the first and the last patient what comes: two codes, and none."""
-    coming = torch.full_like(batch["input_ids"], IGNORED)
-    known = set(batch["input_ids"][0].tolist())
+    """Ask the first and the last patient what comes: two codes, a group and death, and nothing within 20 days."""
+    known = sorted(set(batch["input_ids"][0].tolist()) - {0})
     new = [code for code in range(6, 40) if code not in known][:2]
-    coming[0, -2:] = torch.tensor(new)
-    return {"query_positions": torch.tensor([3, IGNORED, 1]), "future_codes": coming}
+    targets = [(code, 0) for code in (*known, 40)] + [(new[0], 7), (new[1], 90), (41, 31), (42, 400)]
+    ids, days = (torch.full((3, len(targets)), IGNORED) for _ in range(2))
+    ids[0], days[0] = torch.tensor(targets).T
+    ids[2, 0], days[2, 0] = 9, 0
+    observed = torch.tensor([400, IGNORED, 20])
+    position = torch.tensor([3, IGNORED, 1])
+    return {"query_positions": position, "observed_days": observed, "target_ids": ids, "target_days": days}
 
 
-def test_the_loss_of_what_comes_is_that_of_each_code_coming_or_not() -> None:
-    model = small_model(predict_future_codes=True).eval()
+def test_the_loss_of_a_forecast_is_the_likelihood_of_each_target_alone() -> None:
+    model = forecasting_model().eval()
     batch = small_batch()
     ahead, labels = forecast_inputs(batch), torch.full_like(batch["input_ids"], IGNORED)
     labels[1, 2] = 7
+    head, decoder = model.forecast_head, model.code_classifier.predictions.decoder
+    expected = 0.0
     with torch.no_grad():
         output, hidden = model(**batch, code_labels=labels, **ahead), model.bert(**batch).last_hidden_state
-        embedded = model.get_input_embeddings()(batch["input_ids"])
-        more = model.forecast_head(model.bag_of_codes(batch["input_ids"], embedded, batch["age_ids"]))
-        expected = 0.0
         for row, column in ((0, 3), (2, 1)):
-            logits = model.code_classifier(hidden[row, column], more[row])
-            for code in set(range(40)) - set(batch["input_ids"][row].tolist()):
-                comes = torch.tensor(float(code in ahead["future_codes"][row].tolist()))
-                expected += torch.nn.functional.binary_cross_entropy_with_logits(logits[code], comes).item()
-    assert output.forecast_loss.item() == pytest.approx(expected / 2, rel=1e-5)
-    assert output.loss.item() == pytest.approx((output.code_loss.item() + expected) / 3, rel=1e-5)
+            states = model.forecast_states(
+                hidden[row : row + 1, column], batch["input_ids"][[row]], batch["age_ids"][[row]]
+            )
+            day_of = dict(zip(ahead["target_ids"][row].tolist(), ahead["target_days"][row].tolist(), strict=True))
+            for target in range(6, 43):
+                vector = decoder.weight[target] if target < 40 else head.group_rows[target - 40]
+                bias = head.code_bias[target] if target < 40 else head.group_bias[target - 40]
+                last = day_of.get(target, int(ahead["observed_days"][row]))
+                hazards = [
+                    math.exp((states[0] * head.bin_scale[k] + head.bin_shift[k]) @ vector + bias + head.bin_bias[k])
+                    for k in range(3)
+                ]
+                of_day = [0] * 30 + [1] * 60 + [2] * 400  # the bin of day 1, day 2, ...
+                expected += sum(hazards[k] for k in of_day[:last])
+                if day_of.get(target, 0) > 0:
+                    expected -= math.log(hazards[of_day[last - 1]])
+    assert output.forecast_loss.item() == pytest.approx(expected / 4, rel=1e-5)
+    assert output.loss.item() == pytest.approx(output.code_loss.item() + expected / 4, rel=1e-5)
+
+
+def test_a_forecast_sees_the_codes_that_masks_hide() -> None:
+    model = forecasting_model().eval()
+    batch = small_batch()
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    states = []
+    for hidden_code in (7, 8):
+        labels[0, 0] = hidden_code
+        output = model(**batch, code_labels=labels, **forecast_inputs(batch))
+        states.append(output.forecast_loss.item())
+    assert states[0] != states[1]
+
+
+def test_risks_are_those_of_the_hazards() -> None:
+    model = forecasting_model().eval()
+    head, rows = model.forecast_head, model.code_classifier.predictions.decoder.weight
+    with torch.no_grad():
+        states = torch.randn(3, 24)
+        hazards = head.log_hazards(states, [9, 41], rows).exp()  # (3, code, group and death, 3 bins)
+        found = head.log_odds(states, [9, 41], rows, (20.0, 120.0)).sigmoid()
+    for patient in range(3):
+        free, by, at_gap = 1.0, {0: 0.0}, 1.0
+        for day in range(1, 121):
+            of_both, of_death = hazards[patient, :2].sum(dim=0), hazards[patient, 2]
+            k = 0 if day <= 30 else 1 if day <= 90 else 2
+            ends = 1 - math.exp(-(of_both[k] + of_death[k]))
+            at_gap = free if day <= 21 else at_gap
+            by[day] = by[day - 1] + free * ends * float(of_both[k] / (of_both[k] + of_death[k]))
+            free *= 1 - ends
+        assert found[patient].item() == pytest.approx((by[120] - by[20]) / at_gap, rel=1e-4)
 
 
 def test_a_history_is_the_sum_of_its_codes_each_counted_once() -> None:
@@ -244,7 +305,7 @@ def test_a_history_is_the_sum_of_its_codes_each_counted_once() -> None:
 
 
 def test_masked_logits_leave_the_loss_of_forecasts_finite() -> None:
-    model = small_model(predict_future_codes=True).train()
+    model = forecasting_model().train()
     model.code_classifier.predictions.mask_logits(torch.tensor([37, 38]), torch.tensor([37]), offset=1.0)
     batch = small_batch()
     output = model(**batch, code_labels=torch.full_like(batch["input_ids"], IGNORED), **forecast_inputs(batch))
@@ -259,9 +320,7 @@ def test_a_loss_in_chunks_is_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> N
     results = []
     for limit in (10**6, 40):  # all 19 positions at once, or one at a time
         monkeypatch.setattr("exmed_bert.models.model._LOGITS_AT_ONCE", limit)
-        model = small_model(
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, predict_future_codes=True
-        ).train()
+        model = forecasting_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
         output = model(**batch, code_labels=labels, **forecast_inputs(batch))
         output.loss.backward()

@@ -7,11 +7,17 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler
 
+from exmed_bert.data.ages import ages_on
+from exmed_bert.data.code_groups import CodeGroups
 from exmed_bert.data.dataset import PaddedBatch
 from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.forecast import Forecasts, draw_forecasts
 from exmed_bert.data.masking import IGNORED, VALIDATION_EPOCH, mask_batch
-from exmed_bert.data.vocabulary import MASK
+from exmed_bert.data.patient import BIRTH_DATE, NO_DAY
+from exmed_bert.data.vocabulary import DEFAULT_ENTITY, MASK, ORIGINAL_ENTITIES
+
+_PER_TOKEN = ("input_ids", "entity_ids", "age_ids", "visit_ids", "visit_days", "attention_mask", "code_labels")
+QUERY_ENTITY = ORIGINAL_ENTITIES.index(DEFAULT_ENTITY)  # of a forecast, which is of all code systems at once
 
 # Patients are sorted by length within pools of this many batches: enough to leave little padding, few enough that
 # which patients meet in a batch stays random.
@@ -103,7 +109,13 @@ class MaskedCodeCollator:
     """Turns a padded batch of columns into what `ExMedBertForMaskedLM` takes, codes masked."""
 
     def __init__(
-        self, info: DatasetInfo, plos: bool, validation: bool = False, forecast_prob: float = 0.0, seed: int = 0
+        self,
+        info: DatasetInfo,
+        plos: bool,
+        validation: bool = False,
+        forecast_prob: float = 0.0,
+        seed: int = 0,
+        groups: CodeGroups | None = None,
     ) -> None:
         """Set how to mask.
 
@@ -111,8 +123,9 @@ class MaskedCodeCollator:
             info: of the dataset: masking, vocabulary.
             plos: also give the length-of-stay labels.
             validation: use the fixed masks of validation.
-            forecast_prob: share of the patients with a forecast (`forecast.draw_forecasts`) in place of masked codes.
+            forecast_prob: share of the patients with a forecast (`forecast.draw_forecasts`).
             seed: the forecasts depend on it.
+            groups: of codes, in the forecasts; None: none.
 
         Raises:
             ValueError: the dataset is not for masked-code prediction.
@@ -121,7 +134,8 @@ class MaskedCodeCollator:
         self.seed = seed
         self.masking = info.needed_masking
         self.vocabulary_size = len(info.vocabulary)
-        self.entity_types = len(info.vocabulary.entity_names)
+        self.groups = CodeGroups.of(info.vocabulary, ()) if groups is None else groups
+        self.info = info
         self.plos = plos
         self.epoch = VALIDATION_EPOCH if validation else 0
 
@@ -140,37 +154,43 @@ class MaskedCodeCollator:
             )
         fields = model_fields(batch, inputs) | {"code_labels": labels}
         if self.forecast_prob:
-            drawn = draw_forecasts(batch, self.forecast_prob, self.entity_types, self.seed, self.epoch)
-            _insert_forecasts(fields, batch, drawn)
+            drawn = draw_forecasts(batch, self.forecast_prob, self.groups, self.seed, self.epoch)
+            fields = _with_forecasts(fields, batch, drawn, self.info)
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
         return as_tensors(fields)
 
 
-def _insert_forecasts(fields: dict[str, np.ndarray], batch: PaddedBatch, forecasts: Forecasts) -> None:
-    """Cut histories and put a query after the cut, in place; add the targets."""
+def _with_forecasts(
+    fields: dict[str, np.ndarray], batch: PaddedBatch, forecasts: Forecasts, info: DatasetInfo
+) -> dict[str, np.ndarray]:
+    """Return the fields with histories cut, a query after each cut, and the targets of the forecasts.
+
+    Codes that are masked in a history stay so: it serves both objectives.
+    """
     rows, cuts = forecasts.rows, forecasts.cuts
-    seen = np.arange(batch.codes.shape[1]) < cuts[:, None]
-    days = batch.days_since_first()
-    for name, column in (
-        ("input_ids", batch.codes),
-        ("entity_ids", batch.entities),
-        ("age_ids", batch.ages),
-        ("visit_ids", batch.visit_ids),
-        ("visit_days", days),
-    ):
-        fields[name] = fields[name].astype(np.int64)  # a copy
-        fields[name][rows] = column[rows] * seen
-    fields["attention_mask"][rows] = seen
-    fields["code_labels"][rows] = IGNORED
-    last = cuts - 1  # the prediction time is that of the last visit
-    put_query(
-        fields, rows, cuts, forecasts.entities, batch.ages[rows, last], days[rows, last], batch.visit_ids[rows, last]
-    )
-    fields["query_positions"] = np.full(len(batch.codes), IGNORED)
-    fields["query_positions"][rows] = cuts
-    fields["future_codes"] = np.full(batch.codes.shape, IGNORED)
-    fields["future_codes"][rows] = np.where(forecasts.future, batch.codes[rows], IGNORED)
+    width = max(batch.codes.shape[1], int(cuts.max(initial=0)) + 1)
+    seen = np.ones((len(batch.codes), width), dtype=bool)
+    seen[rows] = np.arange(width) < cuts[:, None]
+    cut = {}
+    for name, values in fields.items():
+        if name in _PER_TOKEN:
+            nothing = IGNORED if name == "code_labels" else 0
+            padded = np.pad(values.astype(np.int64), ((0, 0), (0, width - values.shape[1])), constant_values=nothing)
+            cut[name] = np.where(seen, padded, nothing)
+        else:
+            cut[name] = values
+    born = batch.periods.get(BIRTH_DATE, np.full(len(seen), NO_DAY))
+    ages = ages_on(forecasts.days, batch.birth_years[rows], born[rows], info.age_unit)
+    since_first = forecasts.days - batch.days[rows, 0]
+    put_query(cut, rows, cuts, QUERY_ENTITY, ages, since_first, batch.visit_ids[rows, cuts - 1], info.max_length)
+    targets, days = (np.full((len(seen), forecasts.targets.shape[1]), IGNORED) for _ in range(2))
+    targets[rows], days[rows] = forecasts.targets, forecasts.target_days
+    cut["query_positions"] = np.full(len(seen), IGNORED)
+    cut["query_positions"][rows] = cuts
+    cut["observed_days"] = np.full(len(seen), IGNORED)
+    cut["observed_days"][rows] = forecasts.observed
+    return cut | {"target_ids": targets, "target_days": days}
 
 
 def put_query(

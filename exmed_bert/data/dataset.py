@@ -39,8 +39,10 @@ class PaddedBatch:
         codes, entities, ages, visit_ids: (B, L), 0 where padded.
         days: (B, L) of the visits, since 1970-01-01; of no meaning where padded.
         lengths: (B,) tokens of each patient.
-        patient_hashes, plos: (B,) one value per patient.
+        patient_hashes, plos, birth_years: (B,) one value per patient.
         static: by name of a static column (B,) ids.
+        periods: by name of one of `DAY_FIELDS`, (B,) days since 1970-01-01, `NO_DAY` where it is not known; fields
+            that are known of nobody may be missing.
         shown_codes, masked: (B, L) the stored masks of a static dataset, else None.
     """
 
@@ -53,6 +55,8 @@ class PaddedBatch:
     patient_hashes: np.ndarray
     static: dict[str, np.ndarray]
     plos: np.ndarray
+    birth_years: np.ndarray
+    periods: dict[str, np.ndarray]
     shown_codes: np.ndarray | None = None
     masked: np.ndarray | None = None
 
@@ -145,6 +149,8 @@ class PatientDataset(torch.utils.data.Dataset):
             patient_hashes=self.arrays["patient_hashes"][rows],
             static={column.name: self.static_ids(column.name)[rows] for column in self.info.static_columns},
             plos=self.arrays["plos"][rows],
+            birth_years=self.arrays["birth_years"][rows],
+            periods={name: self.arrays[name][rows] for name in DAY_FIELDS if name in self.arrays},
             lengths=lengths,
         )
 

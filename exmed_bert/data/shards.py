@@ -26,7 +26,7 @@ from exmed_bert.data.dataset_columns import (
 )
 from exmed_bert.data.dataset_info import FORMAT, VERSION, DatasetInfo, is_format, is_version
 from exmed_bert.data.formats import MANIFEST
-from exmed_bert.data.patient import Patient, PatientId
+from exmed_bert.data.patient import DAY_FIELDS, NO_DAY, Patient, PatientId
 from exmed_bert.data.static_columns import STATIC
 from exmed_bert.data.tensor_file import check_checksums, open_tensors
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
@@ -273,8 +273,9 @@ def _gather(groups: Sequence[tuple[np.ndarray, PatientDataset, np.ndarray]], siz
     names = [name for name in (*TOKEN_COLUMNS, *MASK_COLUMNS) if name in first]
     tokens = {name: np.zeros(size * length, dtype=first[name].dtype) for name in names}
     days = np.zeros(size * length, dtype=np.int32)
-    each = {name: np.empty(size, dtype=first[name].dtype) for name in ("patient_hashes", "plos")}
+    each = {name: np.empty(size, dtype=first[name].dtype) for name in ("patient_hashes", "plos", "birth_years")}
     each |= {name: np.empty(size, dtype=first[name].dtype) for name in first if name.startswith(STATIC)}
+    periods = {name: np.full(size, NO_DAY, dtype=np.int32) for name in DAY_FIELDS if any(name in a for a in arrays)}
     lengths = np.empty(size, dtype=np.int64)
     for columns, start, count, (rows, _, local) in zip(arrays, starts, counts, groups, strict=True):
         before = np.cumsum(count) - count
@@ -286,6 +287,9 @@ def _gather(groups: Sequence[tuple[np.ndarray, PatientDataset, np.ndarray]], siz
         days[target] = columns["visit_days"][visits]
         for name, values in each.items():
             values[rows] = columns[name][local]
+        for name, values in periods.items():
+            if name in columns:
+                values[rows] = columns[name][local]
         lengths[rows] = count
     return PaddedBatch(
         **{name: values.reshape(size, length) for name, values in tokens.items()},
@@ -294,6 +298,8 @@ def _gather(groups: Sequence[tuple[np.ndarray, PatientDataset, np.ndarray]], siz
         patient_hashes=each["patient_hashes"],
         static={name.removeprefix(STATIC): values for name, values in each.items() if name.startswith(STATIC)},
         plos=each["plos"],
+        birth_years=each["birth_years"],
+        periods=periods,
     )
 
 

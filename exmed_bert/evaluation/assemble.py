@@ -12,6 +12,7 @@ from exmed_bert.evaluation import calibration
 from exmed_bert.evaluation.attainable import TrueRisks, compare_with_truth
 from exmed_bert.evaluation.baselines import LABELS, BaselineResult
 from exmed_bert.evaluation.bootstrap import RESAMPLES, PairedPredictions, mean_paired_differences, with_intervals
+from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.follow_up import DEATH
 from exmed_bert.evaluation.groups import by_group, groups
@@ -75,6 +76,7 @@ def assemble(
     study: Study | None = None,
     outcome: HorizonOutcome | None = None,
     truth: TrueRisks | None = None,
+    recalibrate: bool = True,
     log_odds_offset: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -89,6 +91,7 @@ def assemble(
         outcome: of the N rows, where some are censored: it has their labels, and the weights where ``patients`` has
             none; those of the test patients are always estimated among these. None where all labels are known.
         truth: what the outcomes of the test patients were drawn from, None where that is not known.
+        recalibrate: whether to recalibrate; if not, no validation patient is needed.
         log_odds_offset: added to the log odds by sampling training and validation patients by outcome.
         resamples, seed: of the bootstrap by patient.
         cells: which counts of patients are hidden, and with them what would tell of so few.
@@ -102,7 +105,7 @@ def assemble(
     of_test = weights = weigh = None
     if outcome is not None:
         splits = _estimated(patients, outcome)
-        if of_validation is None:
+        if of_validation is None and recalibrate:
             of_validation = outcome.take(validation).weights()[0]
         of_test = outcome.take(test)
         weights, weigh = of_test.weights()[0], of_test.weights
@@ -117,11 +120,9 @@ def assemble(
     for model in progress(models, label="Measuring", unit=" models"):
         if not np.isfinite(model.logits).all():
             raise ValueError(f"{model.label}: a score is not finite")
-        fitted = calibration.fit(
-            patients.labels[validation],
-            model.logits[validation],
-            of_validation,
-        )
+        fitted = Calibration()
+        if recalibrate:
+            fitted = calibration.fit(patients.labels[validation], model.logits[validation], of_validation)
         fitted = replace(fitted, bias=fitted.bias - log_odds_offset)
         probabilities[model.name] = fitted.probabilities(model.logits)
         ours = probabilities[model.name][test]

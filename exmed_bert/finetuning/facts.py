@@ -26,13 +26,17 @@ LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}  # n
 
 def facts(settings: FinetuneSettings, task: Task, cohort: Cohort, run: Run) -> list[tuple[str, str]]:
     """Return names and values: the input, the task, the model; ``run`` is the one whose model is kept."""
-    found = [("patients", listed(settings.input)), ("pretrained model", str(settings.model_dir))]
-    found += [*task.description, ("observation", observation(cohort))]
-    found.append(("events of the prediction day", "in the history" if cohort.same_day else "not in the history"))
-    found += [("head", settings.head), ("seed", str(run.seed))]
+    found = [*of_cohort(settings, task, cohort), ("head", settings.head), ("seed", str(run.seed))]
     if cohort.new_codes:
         found.append(("codes that the model never saw", f"{len(cohort.new_codes):,}"))
     return found
+
+
+def of_cohort(settings: FinetuneSettings, task: Task, cohort: Cohort) -> list[tuple[str, str]]:
+    """Return names and values of the input and the task."""
+    found = [("patients", listed(settings.input)), ("pretrained model", str(settings.model_dir))]
+    found += [*task.description, ("observation", observation(cohort))]
+    return [*found, ("events of the prediction day", "in the history" if cohort.same_day else "not in the history")]
 
 
 def study(settings: FinetuneSettings, task: Task, cohort: Cohort, form: ModelInput) -> Study:

@@ -9,7 +9,6 @@ from transformers import logging as transformers_logging
 
 from exmed_bert import console
 from exmed_bert.cohorts.cohort import build
-from exmed_bert.cohorts.collator import PromptCollator
 from exmed_bert.cohorts.labeled import SPLITS, TRAIN, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import LabelType, Task
@@ -30,6 +29,7 @@ from exmed_bert.finetuning.options import SCRATCH, baseline_names, check, train_
 from exmed_bert.finetuning.outcome_model import extend_vocabulary
 from exmed_bert.finetuning.over_time import evaluate_over_time
 from exmed_bert.finetuning.predict_only import predict_only
+from exmed_bert.finetuning.prompt import Prompt, prompt_collator
 from exmed_bert.finetuning.results import OBSOLETE, evaluate, write
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
 from exmed_bert.finetuning.summary import print_cohort, print_summary
@@ -159,17 +159,17 @@ def make_experiment(
 ) -> tuple[Experiment, list[str]]:
     """Return what all runs share, and notes for the log."""
     pretrained = extend_vocabulary(model, form.vocabulary, cohort.patients.dataset.info.vocabulary, settings.seed)
-    target_codes = task.target_codes(pretrained.vocabulary) if settings.prompt else []
+    config = pretrained.model.config
+    prompt = Prompt.of(task, config, pretrained.vocabulary) if settings.prompt else Prompt([])
     shape = step_shape(settings, cohort, model)
     precision = choose_precision(settings.precision, shape)
     attention = choose_attention(model.config, precision.name)
-    entities = sorted({int(pretrained.vocabulary.entities[token]) for token in target_codes})
     experiment = Experiment(
         settings=settings,
         patients=cohort.patients,
         pretrained=pretrained,
-        target_codes=target_codes,
-        collator=PromptCollator(entities, model.config.max_position_embedding - 1),
+        prompt=prompt,
+        collator=prompt_collator(config, pretrained.vocabulary, prompt.targets),
         objective=objective_of(task, cohort, settings),
         precision=precision.name,
         attention=attention.name,

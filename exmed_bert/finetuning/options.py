@@ -20,8 +20,8 @@ def check(settings: FinetuneSettings) -> None:
         InputError, OptionError: a file is missing, a folder cannot be written, or options contradict each other.
     """
     holds, kind = "config.json", "the folder of a pretrained ExMed-BERT"
-    if settings.predict_only:
-        holds, kind = "finetuning.json", "the --output-dir of a fine-tuning"
+    if settings.predict_only and settings.endpoint is None:
+        holds, kind = "finetuning.json", "the --output-dir of a fine-tuning, or --endpoint with a model that forecasts"
     if not (settings.model_dir / holds).is_file():
         raise InputError(f"{settings.model_dir}: --model-dir: holds no {holds}, expected {kind}")
     if settings.predict_only and settings.output_dir.resolve() == settings.model_dir.resolve():

@@ -1,6 +1,6 @@
 """The model that is fine-tuned: from a pretrained model, its vocabulary extended by a cohort's new codes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from exmed_bert.clinvec.initialization import initialize_from
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.code_tree import EMBEDDINGS
 from exmed_bert.training.initial_model import align_head, place_codes, with_vocabulary
@@ -52,7 +53,7 @@ def extend_vocabulary(
 def outcome_model(
     pretrained: Pretrained,
     head: str,
-    target_codes: Sequence[int],
+    prompt: Prompt,
     from_scratch: bool,
     seed: int,
     further: Mapping[str, Any] | None = None,
@@ -65,7 +66,7 @@ def outcome_model(
     Args:
         pretrained: gives the weights and the sizes.
         head: ``ffn``, ``gru`` or ``lstm``.
-        target_codes: ids of the codes whose logits the prompt takes; none without a prompt.
+        prompt: what is asked of the pretrained model.
         from_scratch: draw the weights anew, as pretraining would; the sizes alone are the pretrained model's.
         seed: of what is drawn.
         further: what the configuration holds besides.
@@ -75,12 +76,12 @@ def outcome_model(
     if from_scratch:
         base = ExMedBertForMaskedLM(base.config)
         align_head(base)
-    own = {"classifier_head": head, "target_codes": list(target_codes), **(further or {})}
+    own = {"classifier_head": head, "target_codes": prompt.targets, "prompt_days": prompt.days, **(further or {})}
     config = ExMedBertConfig(**base.config.to_dict() | own)
     model = ExMedBertForSequenceClassification(config)
     model.bert.load_state_dict(base.bert.state_dict())
     model.tree_rows = base.tree_rows
-    if target_codes:
+    if prompt.targets:
         model.code_classifier.load_state_dict(base.code_classifier.state_dict())
         if config.predict_future_codes:
             model.forecast_head.load_state_dict(base.forecast_head.state_dict())

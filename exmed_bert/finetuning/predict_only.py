@@ -1,4 +1,4 @@
-"""Prediction of unknown outcomes with a model that was fine-tuned before."""
+"""Prediction of unknown outcomes with a model that was fine-tuned before, or one that forecasts."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from exmed_bert import console
 from exmed_bert.cohorts.cohort import build
-from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.labeled import UNLABELED
 from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
@@ -20,18 +20,27 @@ from exmed_bert.files import make_folder
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
 from exmed_bert.finetuning.over_time import risks_of
 from exmed_bert.finetuning.predictions import columns_of, columns_over_time, write_predictions
+from exmed_bert.finetuning.prompt import prompt_collator
 from exmed_bert.finetuning.summary import new_codes
+from exmed_bert.finetuning.zero_shot import zero_shot
 from exmed_bert.models.folder import FINETUNING, read_finetuned
 from exmed_bert.settings import FinetuneSettings
+from exmed_bert.swap import settle
 
 
 def predict_only(settings: FinetuneSettings) -> None:
     """Write predictions.parquet: patient, index date, and the probability or the risks at the model's horizons.
 
+    Of a pretrained model that forecasts, `zero_shot` does.
+
     Raises:
-        InputError, OptionError: the model was not fine-tuned, or no patient is left.
+        InputError, OptionError: the model was not fine-tuned and forecasts nothing, or no patient is left.
     """
     folder = settings.model_dir
+    settle(folder)
+    if not (folder / FINETUNING).is_file():
+        zero_shot(settings)
+        return
     model, form, known = read_finetuned(folder)
     task = saved_task(folder / FINETUNING, task_content(folder / FINETUNING, known), settings)
     source = PatientInput(settings.input, settings, form.static_columns)
@@ -42,8 +51,7 @@ def predict_only(settings: FinetuneSettings) -> None:
     model, estimated = extend_outcome_vocabulary(
         model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed
     )
-    entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.target_codes})
-    collator = PromptCollator(entities, model.config.max_position_embedding - 1)
+    collator = prompt_collator(model.config, form.vocabulary, list(model.config.target_codes))
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
     make_folder(settings.output_dir)
     labels = None if (patients.labels == UNLABELED).all() else patients.labels

@@ -23,6 +23,7 @@ from exmed_bert.finetuning.kept import Damaged, read_kept, write_kept
 from exmed_bert.finetuning.objective import Objective
 from exmed_bert.finetuning.outcome_model import Pretrained, outcome_model
 from exmed_bert.finetuning.plan import FinetunePlan, make_plan
+from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.settings import FinetuneSettings, listed
@@ -43,7 +44,7 @@ class Experiment:
         settings: as given.
         patients: the cohort.
         pretrained: where runs start.
-        target_codes: ids of the codes whose logits the prompt takes.
+        prompt: what is asked of the pretrained model.
         collator: makes batches.
         objective: what is learned.
         precision, attention: chosen for the machine.
@@ -52,7 +53,7 @@ class Experiment:
     settings: FinetuneSettings
     patients: LabeledPatients
     pretrained: Pretrained
-    target_codes: list[int]
+    prompt: Prompt
     collator: PromptCollator
     objective: Objective
     precision: str
@@ -61,7 +62,7 @@ class Experiment:
     def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
         """Return the model before training."""
         further = self.objective.config
-        model = outcome_model(self.pretrained, self.settings.head, self.target_codes, from_scratch, seed, further)
+        model = outcome_model(self.pretrained, self.settings.head, self.prompt, from_scratch, seed, further)
         model.set_attn_implementation(self.attention)
         return model
 

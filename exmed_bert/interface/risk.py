@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.cohorts.cohort import build
-from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
+from exmed_bert.cohorts.collator import LabeledRows
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.cohorts.tasks.registry import saved_task
@@ -17,6 +17,7 @@ from exmed_bert.evaluation.metrics import logit
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
 from exmed_bert.finetuning.over_time import risks_of
 from exmed_bert.finetuning.predict_only import task_content
+from exmed_bert.finetuning.prompt import prompt_collator
 from exmed_bert.models.folder import FINETUNING, read_finetuned
 from exmed_bert.settings import FinetuneSettings
 
@@ -47,8 +48,7 @@ def risks(
     same_day = known.get("same_day", "include") == "include"
     patients = build(source, task, form, known["min_history"], settings.seed, same_day).patients
     model, _ = extend_outcome_vocabulary(model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed)
-    entities = sorted({int(form.vocabulary.entities[code]) for code in model.config.target_codes})
-    collator = PromptCollator(entities, model.config.max_position_embedding - 1)
+    collator = prompt_collator(model.config, form.vocabulary, list(model.config.target_codes))
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, batch_size)
     calibration = Calibration(known["temperature"], known["bias"])
     if model.bins is None:

@@ -3,7 +3,7 @@
 Pretraining has learned to predict a masked code from all others. Whether a code will occur can be put in the same
 form, a prompt (Schick and Schütze, EACL 2021): a MASK is appended to the history, a visit later than the last, and the
 code head gives the logits of the target codes there. If pretraining made forecasts, the prompt logit is the log odds
-that one of them occurs for the first time within a year. It ranks patients before any label is seen; labels then train
+that one of them occurs for the first time within the task's horizon: a risk before any label is seen. Labels then train
 its scale, a head beside it, and the encoder.
 
 A model of time to event has hazards in place of the log odds (`models.hazards`): each event that competes has a score,
@@ -25,8 +25,9 @@ from transformers.utils import ModelOutput
 
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.models.config import ExMedBertConfig
+from exmed_bert.models.forecast import ForecastHead
 from exmed_bert.models.hazards import HazardBins, log_likelihood
-from exmed_bert.models.heads import BagOfCodes, CodeClassifier, ForecastHead, mean_of_real
+from exmed_bert.models.heads import BagOfCodes, CodeClassifier, mean_of_real
 from exmed_bert.models.model import ExMedBertModel, ExMedBertPreTrainedModel
 
 
@@ -102,6 +103,8 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             self.code_classifier = CodeClassifier(config)
             if config.predict_future_codes:
                 self.forecast_head = ForecastHead(config)
+            if config.forecasts_hazards:  # which have biases of their own
+                self.code_classifier.predictions.decoder.bias.requires_grad_(False)
             self.prompt_scale = nn.Parameter(torch.empty(() if self.bins is None else (causes,)))
         self.post_init()
 
@@ -186,6 +189,13 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
 
     def _prompt_logits(self, queries: Tensor, more: Tensor | None) -> Tensor:
         """(B, queries, hidden), (B, hidden) -> (B,): log odds, or log probability, of the target codes."""
+        if self.config.forecasts_hazards:
+            head = self.code_classifier.predictions
+            states = head.states(queries[:, 0], more)  # of one query: a forecast is of all code systems
+            gap, horizon = self.config.prompt_days
+            return self.forecast_head.log_odds(
+                states, list(self.config.target_codes), head.decoder.weight, (gap, horizon)
+            )
         scores = self.code_classifier(queries, None if more is None else more[:, None]).float()
         if not self.config.predict_future_codes:
             scores = F.log_softmax(scores, dim=-1)

@@ -43,8 +43,13 @@ class ExMedBertConfig(PretrainedConfig):
             until the patient's last token, and with ``visit_distance_bias`` the attention of the heads beyond the
             second falls with the days between two tokens (`days.day_powers`), no longer with the visits. Such a model
             needs the days of visits; others do not look at them.
-        predict_future_codes: whether pretraining also forecast: at a MASK after the history the code head gives the log
-            odds that a code occurs for the first time within a year.
+        predict_future_codes: whether pretraining also forecast, at a MASK after the history, when codes occur for the
+            first time.
+        hazard_bin_ends: days at which the hazards of a forecast change, `HazardBins.ends`. None: of an earlier release,
+            whose forecast is the log odds that a code occurs for the first time within a year.
+        forecast_weight: of the loss of forecasts beside that of masked codes, each per code.
+        forecast_groups: names of the groups of codes with a forecast of their own, `CodeGroups.names`.
+        prompt_days: the gap after the prediction time and the horizon that the prompt's risk is of.
         outcome_bins: of a fine-tuned model of time to event the days at which all bins of its hazards but the last end;
             None for a model of one log odds.
         outcome_causes: of such a model how many events compete, the outcome first.
@@ -84,6 +89,10 @@ class ExMedBertConfig(PretrainedConfig):
     predict_codes: bool = True
     predict_los: bool = False
     predict_future_codes: bool = False
+    hazard_bin_ends: tuple[float, ...] | list[float] | None = None
+    forecast_weight: float = 1.0
+    forecast_groups: tuple[str, ...] | list[str] = ()
+    prompt_days: tuple[float, float] | list[float] = (0.0, 365.0)
     plos_weight: tuple[float, float] | list[float] | None = (0.25, 1.0)
     classifier_head: str = "ffn"
     target_codes: tuple[int, ...] | list[int] = ()
@@ -95,6 +104,11 @@ class ExMedBertConfig(PretrainedConfig):
     is_decoder: bool = False
     add_cross_attention: bool = False
     tie_word_embeddings: bool = False
+
+    @property
+    def forecasts_hazards(self) -> bool:
+        """Whether forecasts are hazards over time."""
+        return self.predict_future_codes and self.hazard_bin_ends is not None
 
     @property
     def static_vocab_sizes(self) -> dict[str, int]:

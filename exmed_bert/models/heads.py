@@ -1,4 +1,4 @@
-"""Heads: from hidden states to logits of codes, forecasts and prolonged stays. Parameter names are the original's."""
+"""Heads: from hidden states to logits of codes and of prolonged stays. Parameter names are the original's."""
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +62,16 @@ class CodePredictionHead(nn.Module):
         """Undo `mask_logits`."""
         self.logit_mask = self.logit_offset = None
 
+    def states(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
+        """Return what the codes' rows are compared with, (..., hidden); ``more``, (..., hidden), is added to it."""
+        states = self.transform(hidden)
+        return states if more is None else states + more
+
     def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
         """(..., hidden) -> (..., V); ``more``, (..., hidden), is added to what the codes are compared with."""
-        states, bias = self.transform(hidden), self.decoder.bias
-        states = states if more is None else states + more
+        bias = self.decoder.bias
         offset = self.logit_mask if self.training else self.logit_offset
-        return F.linear(states, self.decoder.weight, bias if offset is None else bias + offset)
+        return F.linear(self.states(hidden, more), self.decoder.weight, bias if offset is None else bias + offset)
 
 
 class CodeClassifier(nn.Module):
@@ -80,18 +84,6 @@ class CodeClassifier(nn.Module):
     def forward(self, hidden: Tensor, more: Tensor | None = None) -> Tensor:
         """(..., hidden) -> (..., V), as `CodePredictionHead.forward`."""
         return self.predictions(hidden, more)
-
-
-class ForecastHead(nn.Module):
-    """From a bag of codes to what the code head adds to the state at the query of a forecast."""
-
-    def __init__(self, config: ExMedBertConfig) -> None:
-        super().__init__()
-        self.history = nn.Linear(config.hidden_size + 1, config.hidden_size)
-
-    def forward(self, bag: Tensor) -> Tensor:
-        """(B, hidden + 1) as `BagOfCodes` gives it -> (B, hidden)."""
-        return self.history(bag)
 
 
 class PlosClassifier(nn.Module):

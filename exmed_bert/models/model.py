@@ -6,7 +6,7 @@ computed where a label is.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.days import BUCKETS, day_ids
 from exmed_bert.models.dropout import dropout
 from exmed_bert.models.encoder import Encoder
-from exmed_bert.models.heads import BagOfCodes, CodeClassifier, ForecastHead, PlosClassifier
+from exmed_bert.models.forecast import FollowedUp, ForecastHead
+from exmed_bert.models.heads import BagOfCodes, CodeClassifier, PlosClassifier
 from exmed_bert.models.legacy import PARAMETERS
 
 _LOGITS_AT_ONCE = 2**24  # of a training step, 64 MiB; each is held several times on the way to the gradient
@@ -37,11 +38,10 @@ class MaskedCodeOutput(ModelOutput):
     """Output of `ExMedBertForMaskedLM`.
 
     Attributes:
-        loss: scalar, where labels were given: the losses of codes, a mean over masked and future ones, and that of
-            prolonged stays.
+        loss: scalar, where labels were given: the sum of the losses of masked codes, forecasts and prolonged stays.
         code_loss: scalar, mean cross-entropy over the masked positions.
-        forecast_loss: scalar, where forecasts were made: the cross-entropy of each code's occurring or not, per future
-            code.
+        forecast_loss: scalar, where forecasts were made: minus the log-likelihood of the time to each code, group of
+            codes and death, per one that occurred.
         plos_loss: scalar, weighted cross-entropy over the patients whose length of stay is known.
         logits: (B, L, V), scores of all codes at every position; None where code labels were given.
         masked_logits: (n, V), scores at the n masked positions in the order of ``code_labels != -100``, where code
@@ -182,6 +182,8 @@ class ExMedBertPreTrainedModel(PreTrainedModel):
                 init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, ForecastHead):
+            module.initialize()
         else:
             super()._init_weights(module)
 
@@ -288,18 +290,6 @@ def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, reduction="sum")
 
 
-def _summed_forecast_loss(logits: Tensor, known: Tensor, future: Tensor) -> Tensor:
-    """(n, V) log odds, (n, L) codes of the history, (n, L) codes that come or -100 -> scalar.
-
-    What a history holds cannot come for the first time, so it is left out.
-    """
-    logits = logits.float()
-    possible = torch.ones_like(logits).scatter_(1, known, 0.0)
-    comes = future != IGNORED
-    of_future = logits.gather(1, future.clamp(min=0))
-    return (F.softplus(logits) * possible).sum() - of_future[comes].sum()
-
-
 class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
     """Pretraining: predict masked codes, and prolonged length of stay where ``config.predict_los``."""
 
@@ -328,7 +318,9 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
         code_labels: Tensor | None = None,
         plos_label: Tensor | None = None,
         query_positions: Tensor | None = None,
-        future_codes: Tensor | None = None,
+        observed_days: Tensor | None = None,
+        target_ids: Tensor | None = None,
+        target_days: Tensor | None = None,
         visit_days: Tensor | None = None,
         **static_ids: Tensor,
     ) -> MaskedCodeOutput:
@@ -338,8 +330,9 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             input_ids ... attention_mask, visit_days, static_ids: as `ExMedBertModel.forward`.
             code_labels: (B, L), the original code at masked positions, -100 elsewhere.
             plos_label: (B,), 1 prolonged, 0 not, -100 unknown.
-            query_positions: (B,) where a patient's future codes are queried, -100 where they are not.
-            future_codes: (B, L) the codes that come, in any order, -100 elsewhere.
+            query_positions: (B,) where a forecast is queried, -100 where none is.
+            observed_days: (B,) days of observation after the prediction time.
+            target_ids, target_days: (B, J) as `FollowedUp` has them.
         """
         hidden = self.bert(
             input_ids=input_ids,
@@ -357,25 +350,24 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             masked = code_labels != IGNORED
             states, labels = hidden[masked], code_labels[masked]  # 15 % of the positions, and so of the head's work
             if self._is_large(states):
-                summed = self._summed_in_chunks(_summed_loss, (states,), labels)
+                summed = self._summed_in_chunks(states, labels)
             else:
                 output.masked_logits = self.code_classifier(states)
                 summed = _summed_loss(output.masked_logits, labels)
             output.code_loss = output.loss = summed / max(len(labels), 1)
             if query_positions is not None:
-                assert future_codes is not None  # the two come together
+                assert observed_days is not None and target_ids is not None and target_days is not None
                 queried = query_positions != IGNORED
-                states, codes, future = (
-                    hidden[queried, query_positions[queried]],
-                    input_ids[queried],
-                    future_codes[queried],
-                )
+                codes = torch.where(code_labels == IGNORED, input_ids, code_labels)[queried]  # before masking
                 ages = None if age_ids is None else age_ids[queried]
-                more = self.forecast_head(self.bag_of_codes(codes, self.get_input_embeddings()(codes), ages))
-                forecast = self._summed_in_chunks(_summed_forecast_loss, (states, more), codes, future)
-                count = (future != IGNORED).sum()
-                output.forecast_loss = forecast / count.clamp(min=1)
-                output.loss = (summed + forecast) / (len(labels) + count).clamp(min=1)
+                states = self.forecast_states(hidden[queried, query_positions[queried]], codes, ages)
+                followed = FollowedUp(observed_days[queried], target_ids[queried], target_days[queried])
+                head = self.code_classifier.predictions
+                summed = self.forecast_head.summed_loss(
+                    states, followed, head.decoder.weight, head.logit_mask, _LOGITS_AT_ONCE
+                )
+                output.forecast_loss = summed / followed.happened.sum().clamp(min=1)
+                output.loss = output.code_loss + self.config.forecast_weight * output.forecast_loss
         if self.config.predict_los:
             output.plos_logits = self.plos_classifier(hidden, attention_mask)
             if plos_label is not None:
@@ -383,19 +375,27 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
                 output.loss = output.plos_loss if output.loss is None else output.loss + output.plos_loss
         return output
 
+    def forecast_states(self, hidden: Tensor, codes: Tensor, ages: Tensor | None) -> Tensor:
+        """Return what the rows of codes are compared with in a forecast, (n, hidden).
+
+        Args:
+            hidden: (n, hidden) at the queries.
+            codes, ages: (n, L) of the histories, as they are before masking.
+        """
+        bag = self.bag_of_codes(codes, self.get_input_embeddings()(codes), ages)
+        return self.code_classifier.predictions.states(hidden, self.forecast_head(bag))
+
     def _is_large(self, states: Tensor) -> bool:
         return self.training and len(states) * self.config.code_vocab_size > _LOGITS_AT_ONCE
 
-    def _summed_in_chunks(self, loss: Callable[..., Tensor], states: tuple[Tensor, ...], *labels: Tensor) -> Tensor:
-        """Return a summed loss of the codes' scores, without ever holding the scores of all positions."""
+    def _summed_in_chunks(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed loss of masked codes, without ever holding the logits of all positions."""
 
-        def chunk_loss(*chunk: Tensor) -> Tensor:
-            return loss(self.code_classifier(*chunk[: len(states)]), *chunk[len(states) :])
+        def chunk_loss(states: Tensor, labels: Tensor) -> Tensor:
+            return _summed_loss(self.code_classifier(states), labels)
 
-        if not self._is_large(states[0]):
-            return chunk_loss(*states, *labels)
         size = max(_LOGITS_AT_ONCE // self.config.code_vocab_size, 1)
-        chunks = zip(*(tensor.split(size) for tensor in (*states, *labels)), strict=True)
+        chunks = zip(states.split(size), labels.split(size), strict=True)
         losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
         return torch.stack(losses).sum()
 

@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=1, le=_MOST)]
 CodeId = Annotated[int, Field(ge=0, le=_MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
+Days = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -55,6 +56,10 @@ class SavedConfig(_Saved):
     predict_codes: bool = True
     predict_los: bool = False
     predict_future_codes: bool = False
+    hazard_bin_ends: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
+    forecast_weight: Number = 1.0
+    forecast_groups: list[str] = []
+    prompt_days: Annotated[list[Days], Field(min_length=2, max_length=2)] = [0.0, 365.0]
     plos_weight: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     classifier_head: Literal["ffn", "gru", "lstm"] = "ffn"
     target_codes: list[CodeId] = []
@@ -74,8 +79,14 @@ class SavedConfig(_Saved):
     def _fits_itself(self) -> "SavedConfig":
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"{self.num_attention_heads} attention heads do not divide hidden_size {self.hidden_size}")
-        if self.target_codes and max(self.target_codes) >= self.code_vocab_size:
-            raise ValueError(f"target_codes has {max(self.target_codes)}, code_vocab_size is {self.code_vocab_size}")
+        targets = self.code_vocab_size + len(self.forecast_groups)
+        if self.target_codes and max(self.target_codes) >= targets:
+            raise ValueError(f"target_codes has {max(self.target_codes)}, codes and groups are {targets}")
+        ends = self.hazard_bin_ends or []
+        if any(end <= before for before, end in pairwise(ends)):
+            raise ValueError(f"hazard_bin_ends is {ends}, expected days that rise")
+        if self.prompt_days[0] >= self.prompt_days[1]:
+            raise ValueError(f"prompt_days is {self.prompt_days}, expected a gap and a later horizon")
         if self.outcome_bins and any(end <= start for start, end in pairwise(self.outcome_bins)):
             raise ValueError(f"outcome_bins are {self.outcome_bins}, expected days that rise")
         return self

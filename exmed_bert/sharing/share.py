@@ -5,6 +5,7 @@ the copy computes what the model does.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from transformers import logging as transformers_logging
 from exmed_bert import console
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError
+from exmed_bert.data.code_groups import CodeGroups
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.shards import open_dataset
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
@@ -28,7 +30,9 @@ _OF_CODES = (  # weights with a row per code
     "bert.embeddings.code_embeddings.weight",
     "code_classifier.predictions.decoder.weight",
     "code_classifier.predictions.decoder.bias",
+    "forecast_head.code_bias",
 )
+_OF_GROUPS = ("forecast_head.group_rows", "forecast_head.group_bias")  # death is their last
 _OF_ENTITIES = "bert.embeddings.entity_embeddings.weight"
 _AT_ONCE = 100_000  # patients
 
@@ -102,15 +106,21 @@ def with_codes(
         vocabulary: of the model, V codes.
         kept: (k,) ids in order, those of all special tokens among them.
     """
-    names = vocabulary.entity_names
-    tokens = [(vocabulary.tokens[i], names[vocabulary.entities[i]]) for i in kept[len(SPECIAL_TOKENS) :].tolist()]
+    entity_names = vocabulary.entity_names
+    tokens = [
+        (vocabulary.tokens[i], entity_names[vocabulary.entities[i]]) for i in kept[len(SPECIAL_TOKENS) :].tolist()
+    ]
     smaller = CodeVocabulary.of_tokens(tokens)
     # Entity types are numbered by their first codes, so others may have moved up to the place of one that is gone.
-    entities = [names.index(name) for name in smaller.entity_names]
-    entities += range(len(names), model.config.number_of_codes)
+    entities = [entity_names.index(name) for name in smaller.entity_names]
+    entities += range(len(entity_names), model.config.number_of_codes)
     state: Mapping[str, Tensor] = model.state_dict()
     rows = dict.fromkeys(_OF_CODES, torch.from_numpy(kept)) | {_OF_ENTITIES: torch.tensor(entities)}
-    changed = {"code_vocab_size": len(kept), "number_of_codes": len(entities)}
+    names = tuple(model.config.forecast_groups)
+    groups = [place for place, codes in enumerate(CodeGroups.of(smaller, names).members) if codes]
+    rows |= dict.fromkeys(_OF_GROUPS, torch.tensor([*groups, len(names)]))
+    changed: dict[str, Any] = {"code_vocab_size": len(kept), "number_of_codes": len(entities)}
+    changed |= {"forecast_groups": [names[place] for place in groups]}
     shared = ExMedBertForMaskedLM(ExMedBertConfig.from_dict(model.config.to_dict() | changed))
     shared.load_state_dict({name: tensor[rows[name]] if name in rows else tensor for name, tensor in state.items()})
     if model.tree_rows is not None:

@@ -13,18 +13,23 @@ from exmed_bert import console
 from exmed_bert.clinvec.initialization import CodeInitialization, initialize_codes, initialize_from
 from exmed_bert.clinvec.relatives import Origin
 from exmed_bert.codes import CodeKey
+from exmed_bert.data.code_groups import CodeGroups
 from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.static_columns import BUILT_IN
-from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.models.code_tree import BIAS, CODE_TABLES, EMBEDDINGS, HEAD, CodeTree, TreeRows
 from exmed_bert.models.folder import check_fit, read_pretrained
+from exmed_bert.models.hazards import BIN_ENDS
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.training.composition import ComposedTables
 from exmed_bert.training.options import attention_heads, intermediate_size
 
 _VECTOR_SHARE = 0.5  # of a row's squared length that is its ClinVec vector; the rest is the code's own random direction
 _ALIGNED_LOGIT = 8.0  # that the head first gives a code whose embedding equals the hidden state
+_RATES = "forecast_head.code_bias"
+_GROUP_TABLES = ("forecast_head.group_rows", "forecast_head.group_bias")
+DEATH = "death"  # the last of the groups, which the configuration does not name
 _ENTITY_TABLE = "bert.embeddings.entity_embeddings.weight"
 
 
@@ -44,8 +49,16 @@ def model_config(settings: PretrainSettings, info: DatasetInfo, plos: bool) -> E
         visit_distance_bias=settings.visit_distance_bias,
         visit_days=settings.visit_days,
         predict_los=plos,
-        predict_future_codes=settings.forecast_prob > 0,
+        **forecasting(settings, info),
     )
+
+
+def forecasting(settings: PretrainSettings, info: DatasetInfo) -> dict[str, Any]:
+    """Return what the configuration says of forecasts."""
+    if not settings.forecast_prob:
+        return {"predict_future_codes": False}
+    groups = CodeGroups.of(info.vocabulary).names
+    return {"predict_future_codes": True, "hazard_bin_ends": BIN_ENDS, "forecast_groups": groups}
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class InitialModel:
         codes: what its codes start from, where vectors were given.
         pretrained: ids of the codes that an earlier pretraining knew.
         composed: the tables of its codes, where these are sums over the trees.
+        forecasts_are_new: whether an earlier pretraining made no forecasts.
     """
 
     model: ExMedBertForMaskedLM
@@ -65,6 +79,7 @@ class InitialModel:
     codes: CodeInitialization | None = None
     pretrained: Sequence[int] = ()
     composed: ComposedTables | None = None
+    forecasts_are_new: bool = True
 
 
 @torch.no_grad()
@@ -200,15 +215,16 @@ def _from_pretrained(folder: Path, settings: PretrainSettings, info: DatasetInfo
     old, form = read_pretrained(folder)
     check_fit(folder, old.config, info.age_unit, info.static_columns, info.max_length, "leave out --model-dir")
     model, shared = with_vocabulary(
-        old, form.vocabulary, info.vocabulary, predict_los=plos, predict_future_codes=settings.forecast_prob > 0
+        old, form.vocabulary, info.vocabulary, predict_los=plos, **forecasting(settings, info)
     )
     notes = [f"weights: from {folder}, which knows {len(shared)} of {len(info.vocabulary)} codes"]
     codes = None
     if settings.use_hierarchical_init:
         codes = place_codes(model, info.vocabulary.keys, shared, settings.seed)
         notes += codes.notes
-    keys = info.vocabulary.keys
-    return InitialModel(model, notes, codes, [i for i in shared if keys[i] is not None])
+    keys, new = info.vocabulary.keys, not old.config.forecasts_hazards
+    known = [i for i in shared if keys[i] is not None]
+    return InitialModel(model, notes, codes, known, forecasts_are_new=new)
 
 
 @torch.no_grad()
@@ -235,6 +251,15 @@ def with_vocabulary(
         elif name == _ENTITY_TABLE:
             for entity in set(known.entity_names) & set(vocabulary.entity_names):
                 tensor[vocabulary.entity_names.index(entity)] = old_state[name][known.entity_names.index(entity)]
+        elif name == _RATES and name in old_state:  # a code that the model never met is as rare as any
+            rates = old_state[name]
+            tensor.fill_(rates[len(SPECIAL_TOKENS) :].min())
+            tensor[here] = rates[there]
+        elif name in _GROUP_TABLES and name in old_state:
+            before = {group: place for place, group in enumerate((*old.config.forecast_groups, DEATH))}
+            both = [(i, before[g]) for i, g in enumerate((*config.forecast_groups, DEATH)) if g in before]
+            to, source = (torch.tensor(side) for side in zip(*both, strict=True))
+            tensor[to] = old_state[name][source]
         elif name in old_state:
             tensor.copy_(old_state[name])
     model.tree_rows = old.tree_rows

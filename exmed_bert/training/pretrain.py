@@ -16,6 +16,7 @@ from exmed_bert.clinvec import report as code_report
 from exmed_bert.clinvec.reader import clinvec_folder
 from exmed_bert.config import Resolved
 from exmed_bert.console import InputError, OptionError
+from exmed_bert.data.code_groups import CodeGroups
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.shards import deciding_file, open_dataset, patients_in_both, verify
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
@@ -25,6 +26,7 @@ from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
+from exmed_bert.training.forecast_start import start_forecasts
 from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
 from exmed_bert.training.initial_model import InitialModel, new_model
 from exmed_bert.training.metrics_writer import MetricsWriter
@@ -105,6 +107,9 @@ def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
     if settings.compile:
         model.bert.encoder.compile(dynamic=True)
 
+    groups = CodeGroups.of(train.info.vocabulary, model.config.forecast_groups)
+    if model.config.forecasts_hazards and initial.forecasts_are_new:
+        start_forecasts(model, groups, train)
     unseen = None
     if settings.use_hierarchical_init or initial.composed is not None:
         unseen = UnseenCodes(model, train.info.vocabulary.keys, train.code_counts, initial.pretrained)

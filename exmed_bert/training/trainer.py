@@ -23,6 +23,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from exmed_bert.data.batches import BatchedRows, LengthGroupedBatchSampler, MaskedCodeCollator
+from exmed_bert.data.code_groups import CodeGroups
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.randomness import mix
 from exmed_bert.evaluation import masked_codes
@@ -229,7 +230,7 @@ class PretrainingTrainer(PatientTrainer):
             eval_max_patients: how many validation patients an evaluation during training looks at; as many training
                 patients are compared with them at its end.
             unseen: codes that do not occur in training.
-            forecast_prob: share of the patients with a forecast in place of masked codes.
+            forecast_prob: share of the patients whose history is cut for a forecast.
             composed: the tables of codes, where they are sums over the trees.
         """
         self._unseen = unseen
@@ -237,7 +238,10 @@ class PretrainingTrainer(PatientTrainer):
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
         self.train_sample = evaluation_sample(train_dataset, len(self.eval_sample), args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
-        collator = MaskedCodeCollator(train_dataset.info, plos, forecast_prob=forecast_prob, seed=args.seed)
+        groups = CodeGroups.of(train_dataset.info.vocabulary, model.config.forecast_groups)
+        collator = MaskedCodeCollator(
+            train_dataset.info, plos, forecast_prob=forecast_prob, seed=args.seed, groups=groups
+        )
         super().__init__(model, args, train_dataset, eval_dataset, collator, collator, composed=composed)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:

@@ -151,6 +151,11 @@ class Task(ABC):
         """Return the ids of the codes whose occurrence is the outcome, for the prompt; none for other outcomes."""
         return []
 
+    @property
+    def target_days(self) -> tuple[int, int]:
+        """The days after the prediction time from which and until which a target code counts."""
+        return 0, 365
+
     def check(self, source: PatientInput, cohort: Cohort) -> None:  # noqa: B027, most tasks have nothing to check
         """Refuse or warn of what shows only once the cohort is built from ``source``.
 

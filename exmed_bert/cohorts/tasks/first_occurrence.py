@@ -173,6 +173,11 @@ class FirstOccurrence(Task):
         """Return the ids of the endpoint's codes."""
         return self.endpoint.target_codes(vocabulary)
 
+    @property
+    def target_days(self) -> tuple[int, int]:
+        """The gap and the horizon."""
+        return self.gap, self.horizon
+
     def check(self, source: PatientInput, cohort: Cohort) -> None:
         """Refuse an endpoint that no patient has, or whose code system is not clear."""
         if not self.outcomes:
