@@ -59,9 +59,10 @@ from exmed_bert.settings import BASELINES, FinetuneSettings
 from exmed_bert.staging import atomic_write
 from exmed_bert.training.metrics_writer import MetricsWriter
 
-BY_HAND = ("I50.9", "N18.30", "E11.65", "F33.1")
+ENDPOINTS = ("I50.9", "N18.30", "E11.65", "F33.1")
 MOST_FREQUENT, LEAST_EVENTS = 40, 100  # chronic codes that may be endpoints; of their test patients with the outcome
 MOST_TESTED = 20_000
+TRAINED_ON = 1 / 3  # of the patients
 FEW = 300
 SEED, SEEDS = 42, 3
 PLOS = "plos"
@@ -161,18 +162,26 @@ class Found:
         return cls(path.stem, few=few, all_labels=every, calibration_error=error, **plain)
 
 
-def pretrain(folder: Path, given: argparse.Namespace) -> Path:
-    """Make patients and model, unless they are there; return the folder of the model."""
+def pretrain(
+    folder: Path,
+    patients: int,
+    epochs: int,
+    trained_on: float = TRAINED_ON,
+    seed: int = SEED,
+    options: Sequence[str] = (),
+) -> Path:
+    """Make patients and model, unless they are there; return the folder of the model.
+
+    ``trained_on`` is the share of the patients for pretraining; ``seed`` and ``options`` are the generator's.
+    """
     model = folder / "model"
     if (model / "pretraining.json").is_file():
         return model
-    options = ["--realistic"] if given.realistic else []
-    people = generate(patients_of(folder), given.patients, given.population_seed, options)
+    people = generate(patients_of(folder), patients, seed, options)
     data = folder / "data.pt"
-    share = f"{given.pretrained / given.patients:.4f}"
-    conversion = ("--input", people, "--output", data, "--max-length", MAX_LENGTH, "--train-ratio", share)
+    conversion = ("--input", people, "--output", data, "--max-length", MAX_LENGTH, "--train-ratio", f"{trained_on:.4f}")
     run_quietly(script("convert_synthetic_to_dataset.py", *conversion))
-    flags = MODEL | {"epochs": given.epochs, "eval-steps": 2000, "save-steps": 2000, "eval-max-patients": 2000}
+    flags = MODEL | {"epochs": epochs, "eval-steps": 2000, "save-steps": 2000, "eval-max-patients": 2000}
     flags |= {"training-data": folder / "data_train.pt", "validation-data": folder / "data_val.pt"}
     flags |= {"output-dir": model, "output-data-dir": folder / "reports"}
     arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
@@ -421,8 +430,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = kept or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        model_dir = pretrain(folder, given)
-        endpoints = frequent(patients_of(folder), 3 if quick else MOST_FREQUENT) if given.realistic else list(BY_HAND)
+        trained_on, options = given.pretrained / given.patients, ["--realistic"] if given.realistic else []
+        model_dir = pretrain(folder, given.patients, given.epochs, trained_on, given.population_seed, options)
+        endpoints = frequent(patients_of(folder), 3 if quick else MOST_FREQUENT) if given.realistic else list(ENDPOINTS)
         if quick and not given.realistic:
             endpoints = ["I10"]
         work = (delayed(find)(name, folder, model_dir, given, deadline) for name in (PLOS, *endpoints))
