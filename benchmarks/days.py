@@ -7,8 +7,8 @@ Both models of a pair have the same patients in the same batches, with the same 
 between visits (``--visit-days``), the other their order alone. On validation patients under the fixed masks
 
 * masked codes: mean loss in nats, and accuracy;
-* forecasts: the loss at a query after a history that is cut at a visit, of the codes that first occur within a year, as
-  in training; and without any label the AUROC of the query's logit of a code among patients who have not had it, a mean
+* forecasts: the loss at a query after a history that is cut, of the time to the codes' first occurrences, as in
+  training; and without any label the AUROC of a code's hazard within a year among patients who have not had it, a mean
   over the codes that begin in at least `LEAST_CASES` of them.
 
 The cost is processor time: steps of the demonstration's and of the production model, in turn with and without days.
@@ -28,12 +28,15 @@ from runs import DEMO, PRODUCTION, Model
 from sklearn.metrics import roc_auc_score
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
+from exmed_bert.data.code_groups import CodeGroups
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
+from exmed_bert.models.hazards import BIN_ENDS
 from exmed_bert.settings import ConvertSettings
+from exmed_bert.training.forecast_start import start_forecasts
 from exmed_bert.training.initial_model import align_head
 
 PATIENTS, STEPS, SEEDS = 14_000, 800, 3
@@ -43,6 +46,7 @@ SMALL = Model(layers=2, hidden=64, heads=4, feed_forward=128, batch=32)
 LEARNING_RATE = 3e-3
 FORECASTS = 0.5  # share of the patients
 LEAST_CASES = 20
+YEAR = 365  # days
 TIMED = {  # model, codes per patient, groups, pairs of steps in each
     "demonstration": (DEMO, 50, 15, 100),
     "production": (PRODUCTION, 512, 5, 1),
@@ -65,10 +69,12 @@ def new_model(of: Model, dataset: PatientDataset, sees_days: bool, seed: int, le
         visit_distance_bias=True,
         visit_days=sees_days,
         predict_future_codes=True,
+        hazard_bin_ends=BIN_ENDS,
     )
     torch.manual_seed(seed)
     model = ExMedBertForMaskedLM(config)
     align_head(model)
+    start_forecasts(model, CodeGroups.of(info.vocabulary, ()), dataset)
     model.set_attn_implementation("eager")
     return model.train()
 
@@ -120,22 +126,26 @@ def evaluate(model: ExMedBertForMaskedLM, dataset: PatientDataset) -> dict[str, 
         logits = model(**batch).masked_logits
         losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
         hits.append((logits.argmax(dim=1) == labels).float())
-    scores, comes, known, forecast_losses = [], [], [], []
+    scores, comes, known, forecast_losses, events = [], [], [], [], 0
+    size, rows = model.config.code_vocab_size, model.code_classifier.predictions.decoder.weight
+    of_bins = model.forecast_head.bins.exposure(torch.tensor(float(YEAR))).log()  # (K,), of the days within a year
     for batch in validation_batches(dataset, forecasts=1.0):
-        queried = batch["query_positions"] != IGNORED
-        batch = {name: tensor[queried] for name, tensor in batch.items()}
-        n, size = len(batch["input_ids"]), model.config.code_vocab_size
-        future = batch["future_codes"]
+        observed = batch["observed_days"] >= YEAR
+        batch = {name: tensor[observed] for name, tensor in batch.items()}
+        n, targets, days = len(batch["input_ids"]), batch["target_ids"], batch["target_days"]
         output = model(**batch)
-        forecast_losses.append(float(output.forecast_loss) * int((future != IGNORED).sum()))
-        inputs = {name: batch[name] for name in batch if name not in ("code_labels", "query_positions", "future_codes")}
+        forecast_losses.append(float(output.forecast_loss) * int((days > 0).sum()))
+        answers = ("code_labels", "query_positions", "observed_days", "target_ids", "target_days")
+        inputs = {name: tensor for name, tensor in batch.items() if name not in answers}
         hidden = model.bert(**inputs).last_hidden_state[torch.arange(n), batch["query_positions"]]
-        codes = batch["input_ids"]
-        bag = model.bag_of_codes(codes, model.get_input_embeddings()(codes), batch["age_ids"])
-        scores.append(model.code_classifier(hidden, model.forecast_head(bag)))
-        known.append(torch.zeros(n, size).scatter_(1, codes, 1.0))
-        marked = torch.zeros(n, size + 1).scatter_(1, torch.where(future == IGNORED, size, future), 1.0)
-        comes.append(marked[:, :size])
+        codes = torch.where(batch["code_labels"] == IGNORED, batch["input_ids"], batch["code_labels"])
+        states = model.forecast_states(hidden, codes, batch["age_ids"])
+        log_hazards = model.forecast_head.log_hazards(states, list(range(size)), rows)[:, :size]
+        scores.append((log_hazards + of_bins).logsumexp(dim=2))
+        for marks, where in ((known, days == 0), (comes, (days > 0) & (days <= YEAR))):
+            of_codes = where & (targets >= 0) & (targets < size)
+            marks.append(torch.zeros(n, size + 1).scatter_(1, targets.where(of_codes, size), 1.0)[:, :size])
+        events += int((days > 0).sum())
     table, came, had = (torch.cat(parts).numpy() for parts in (scores, comes, known))
     candidates = [code for code in range(len(SPECIAL_TOKENS), table.shape[1]) if came[:, code].sum() >= LEAST_CASES]
     areas = [
@@ -144,7 +154,7 @@ def evaluate(model: ExMedBertForMaskedLM, dataset: PatientDataset) -> dict[str, 
     return {
         "masked codes: loss": float(torch.cat(losses).mean()),
         "masked codes: accuracy": float(torch.cat(hits).mean()),
-        "forecasts: loss": sum(forecast_losses) / float(came.sum()),
+        "forecasts: loss": sum(forecast_losses) / events,
         "forecasts: AUROC": float(np.mean(areas)),
         "codes": len(candidates),
     }
