@@ -16,7 +16,8 @@ from common import HEADER, RESULTS, ROOT, Measurement, shown
 NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
 LONG = (
     *("pretraining", "scaling", "population", "fidelity", "generation_at_size", "learnability", "novel_codes"),
-    *("finetuning", "step_parts", "ingestion", "vocabulary", "kills", "censoring", "zero_shot", "corrupted_dates"),
+    *("finetuning", "embeddings", "step_parts", "ingestion", "vocabulary", "kills", "censoring", "zero_shot"),
+    "corrupted_dates",
 )
 HOURS = ("finetuning_realistic",)  # results of a command of its own, which takes hours
 README = ROOT / "benchmarks" / "README.md"

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import transformers
 from common import Measurement, at_least_one, load_average, print_figures, report
-from finetuning import ENDPOINTS, SEED, Case, make_case, pretrain
+from finetuning import BY_HAND, SEED, Case, make_case, pretrain
 from scipy import stats
 
 from exmed_bert.cohorts.labeled import LabeledPatients
@@ -41,7 +41,7 @@ from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.training.hardware import choose_attention
 
-PATIENTS = 60_000
+PATIENTS, PRETRAINED, POPULATION = 60_000, 20_000, 42  # patients, those of pretraining, the seed of the population
 SIZES = (100, 300, 1000, None)  # None: all
 SEEDS = 5  # draws of few labels
 BAG = "bag of codes"
@@ -191,6 +191,7 @@ def main() -> None:
     """Measure, print, and keep the results unless it is a quick check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=at_least_one, default=PATIENTS, help=f"how many [default: {PATIENTS}]")
+    parser.add_argument("--pretrained", type=at_least_one, default=PRETRAINED, help="of them, for pretraining [20,000]")
     parser.add_argument("--epochs", type=at_least_one, default=30, help="of pretraining [default: 30]")
     parser.add_argument("--seeds", type=at_least_one, default=SEEDS, help=f"draws of few labels [default: {SEEDS}]")
     parser.add_argument("--folder", type=Path, help="where patients and model are kept and found again")
@@ -199,14 +200,15 @@ def main() -> None:
     kept, quick = given.folder, given.quick
     del given.folder, given.quick
     if quick:
-        given.patients, given.epochs, given.seeds = 3000, 1, 2
-    endpoints, sizes = (("I10", "E78.5"), (100, None)) if quick else (ENDPOINTS, SIZES)
+        given.patients, given.pretrained, given.epochs, given.seeds = 3000, 1000, 1, 2
+    endpoints, sizes = (("I10", "E78.5"), (100, None)) if quick else (BY_HAND, SIZES)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     load = load_average()
     with tempfile.TemporaryDirectory() as temporary:
         folder = kept or Path(temporary)
-        model_dir = pretrain(folder, given.patients, given.epochs)
+        folder.mkdir(parents=True, exist_ok=True)
+        model_dir = pretrain(folder, argparse.Namespace(**vars(given), realistic=False, population_seed=POPULATION))
         by_size: dict[int, list[Scored]] = {}
         for name in endpoints:
             for size, scored in score(name, folder, model_dir, sizes, given.seeds).items():

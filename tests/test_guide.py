@@ -461,7 +461,8 @@ def problem_with(command: str) -> str:
     """Return what is wrong with a command of a document, or an empty string."""
     words = shlex.split(command.replace("\\", "/")) if "scripts" in command else command.split()
     if words[0] in ("torchrun", "accelerate"):
-        words = ["python", *words[words.index(PRETRAIN) :]] if PRETRAIN in words else words
+        first = next((i for i, word in enumerate(words) if word.startswith("scripts/")), 0)
+        words = ["python", *words[first:]] if first else words
     if words[0] == "exmed-bert" and words[1] in SCRIPTS:
         words = ["python", f"scripts/{SCRIPTS[words[1]]}", *words[2:]]
     if words[0] in ("python", "bash") and len(words) > 1 and words[1].startswith("scripts/"):
