@@ -64,8 +64,9 @@ class ComposedTables(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move the rows to the device of the tables."""
-        self._to(args.device)
+        """Move the rows to the device of the tables; those of a checkpoint are there, and known to the optimizer."""
+        if self._optimizer is None:
+            self._to(args.device)
 
     @torch.no_grad()
     def on_pre_optimizer_step(
