@@ -41,7 +41,7 @@ from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.training.hardware import choose_attention
 
-PATIENTS, PRETRAINED, POPULATION = 60_000, 20_000, 42  # patients, those of pretraining, the seed of the population
+PATIENTS, PRETRAINED = 60_000, 20_000
 SIZES = (100, 300, 1000, None)  # None: all
 SEEDS = 5  # draws of few labels
 BAG = "bag of codes"
@@ -208,7 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = kept or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        model_dir = pretrain(folder, argparse.Namespace(**vars(given), realistic=False, population_seed=POPULATION))
+        model_dir = pretrain(folder, given.patients, given.epochs, given.pretrained / given.patients)
         by_size: dict[int, list[Scored]] = {}
         for name in endpoints:
             for size, scored in score(name, folder, model_dir, sizes, given.seeds).items():

@@ -241,6 +241,13 @@ def test_risk_is_what_predict_only_writes(
         tuned.fill_masked(record(diagnoses=["MASK", "I10", "I10"]))
 
 
+def test_a_pretrained_model_without_forecasts_gives_no_risk(model: PatientModel, small_datasets: Path) -> None:
+    with pytest.raises(InputError, match="is pretrained: expected an endpoint, or a fine-tuned model"):
+        model.risk(small_datasets / "patients.json")
+    with pytest.raises(InputError, match="forecasts no hazards"):
+        model.risk(small_datasets / "patients.json", "I*")
+
+
 # --- scikit-learn ---
 
 # What check_estimator does without data; it leaves the rest out itself, since the tags say that X is no table of

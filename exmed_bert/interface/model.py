@@ -148,7 +148,8 @@ class PatientModel:
 
         Args:
             patients: as `given.as_input` takes them.
-            endpoint: as ``--endpoint`` takes it; None: the fine-tuned model's own.
+            endpoint: as ``--endpoint`` takes it; None: the fine-tuned model's own. A pretrained model that makes
+                forecasts takes any.
             horizon_days: within which it counts; None: the fine-tuned model's own. A model of time to event has a risk
                 at any horizon, and its own is the longest that it was measured at.
 

@@ -1,4 +1,4 @@
-"""The risk of an outcome for patients: a fine-tuned model's of its own."""
+"""The risk of an outcome for patients: a fine-tuned model's of its own, a pretrained one's of an endpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from exmed_bert.cohorts.tasks.registry import saved_task
 from exmed_bert.console import InputError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.evaluation.calibration import Calibration
-from exmed_bert.evaluation.metrics import logit
+from exmed_bert.evaluation.metrics import logit, sigmoid
 from exmed_bert.finetuning.outcome_model import extend_outcome_vocabulary, predict
 from exmed_bert.finetuning.over_time import risks_of
 from exmed_bert.finetuning.predict_only import task_content
 from exmed_bert.finetuning.prompt import prompt_collator
-from exmed_bert.models.folder import FINETUNING, read_finetuned
+from exmed_bert.finetuning.zero_shot import predict_endpoint
+from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained
 from exmed_bert.settings import FinetuneSettings
+
+YEAR = 365  # days, the horizon of a pretrained model where none is asked for
 
 
 def risks(
@@ -37,9 +40,17 @@ def risks(
         InputError: the model predicts something else, or none of the patients has a prediction.
     """
     if not (folder / FINETUNING).is_file():
-        raise InputError(
-            f"{folder}: is pretrained, expected a fine-tuned model: fine-tune it to the endpoint, and load its folder"
+        if endpoint is None:
+            raise InputError(f"{folder}: is pretrained: expected an endpoint, or a fine-tuned model")
+        settings = FinetuneSettings(
+            model_dir=folder,
+            predict_only=True,
+            endpoint=endpoint,
+            horizon_days=horizon_days or YEAR,
+            eval_batch_size=batch_size,
         )
+        found = predict_endpoint(settings, *read_pretrained(folder), source)
+        return found.cohort.patients, sigmoid(found.logits)
     model, form, known = read_finetuned(folder)
     content = task_content(folder / FINETUNING, known)
     check_own(folder, content, known["title"], endpoint, horizon_days)
