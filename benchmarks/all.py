@@ -15,7 +15,7 @@ from common import HEADER, RESULTS, ROOT, Measurement, shown
 
 NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
 LONG = (
-    *("pretraining", "scaling", "population", "fidelity", "generation_at_size", "learnability", "novel_codes"),
+    *("pretraining", "scaling", "population", "fidelity", "generation_at_size", "learnability", "days", "novel_codes"),
     *("finetuning", "embeddings", "step_parts", "ingestion", "vocabulary", "kills", "censoring", "zero_shot"),
     "corrupted_dates",
 )

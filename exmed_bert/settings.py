@@ -431,7 +431,7 @@ class PretrainSettings(ClinVecSettings):
         True, description="Bias attention by the number of visits between two codes; the original does not."
     )
     visit_days: bool = Field(
-        False, description="Show the model the days between visits; the original knows their order alone."
+        True, description="Show the model the days between visits; the original knows their order alone."
     )
     dynamic_masking: bool | None = Field(
         None, description="Must match the dataset's masking; not given: the dataset's."

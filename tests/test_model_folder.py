@@ -59,7 +59,8 @@ def batch() -> dict[str, torch.Tensor]:
     codes = torch.tensor([[10, 11, 12, 4], [13, 14, 10, 4]])
     positions = torch.tensor([[1, 1, 2, 3], [1, 2, 3, 4]])
     fields = {"input_ids": codes, "entity_ids": torch.full_like(codes, 2), "age_ids": torch.full_like(codes, 40)}
-    return fields | {"visit_ids": positions, "attention_mask": torch.ones_like(codes)}
+    days = torch.tensor([[0, 0, 30, 40], [0, 5, 9, 9]])
+    return fields | {"visit_ids": positions, "visit_days": days, "attention_mask": torch.ones_like(codes)}
 
 
 def outcome_model(model: ExMedBertForMaskedLM) -> ExMedBertForSequenceClassification:
