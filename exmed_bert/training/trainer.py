@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # what it imports, the trainer does without
 
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _HASHED_AT_ONCE = 2**18  # patients
-_CALIBRATED_ON = 500  # training patients
+_CALIBRATED_ON = 500  # training patients at most
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -237,6 +237,8 @@ class PretrainingTrainer(PatientTrainer):
         plos = bool(model.config.predict_los)
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
         self.train_sample = evaluation_sample(train_dataset, len(self.eval_sample), args.seed)
+        # How many patients evaluations look at must not change what a run ends in.
+        self._calibration_sample = evaluation_sample(train_dataset, min(len(eval_dataset), _CALIBRATED_ON), args.seed)
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         groups = CodeGroups.of(train_dataset.info.vocabulary, model.config.forecast_groups)
         collator = MaskedCodeCollator(
@@ -257,7 +259,7 @@ class PretrainingTrainer(PatientTrainer):
         """Lower the logits of codes that did not occur, by what a sample of the training patients says."""
         if self._unseen is None or not len(self._unseen.ids):
             return
-        batches = self._eval_batches(self.train_dataset, self.train_sample[:_CALIBRATED_ON])
+        batches = self._eval_batches(self.train_dataset, self._calibration_sample)
         with self.accelerator.autocast():
             log_odds = self._unseen.log_odds(self.model, batches, self.args.device)
         if self.args.world_size > 1:
