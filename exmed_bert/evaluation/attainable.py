@@ -1,4 +1,4 @@
-"""What nobody could beat: the true risks of generated patients, measured like a model's and beside the models'."""
+"""Attainable performance: the true risks of generated patients, measured like a model's and beside the models'."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What nobody could beat over time: the true risks of generated patients, measured like a model's."""
+"""Attainable performance over time: the true risks of generated patients, measured like a model's."""
 
 from collections.abc import Mapping, Sequence
 

@@ -141,7 +141,7 @@ def _attainable(results: OverTimeResults) -> ReportSection | None:
             "before they were first observed and wait for a code to say so. A record cannot tell them, and their risk "
             "is not known. Models predict their codes too, so their risks may be too high beside the true ones."
         )
-    return ReportSection("attainable", "What nobody could beat", text, tables=[Table(columns, rows, {0: "text"})])
+    return ReportSection("attainable", "Attainable performance", text, tables=[Table(columns, rows, {0: "text"})])
 
 
 def _at(model: ModelOverTime, horizon: float, metric: str) -> Estimate | None:

@@ -204,7 +204,7 @@ class Results:
         label_efficiency: every run of the label-efficiency curve; empty where there is none.
         attributions: by code, largest first; empty where nothing was explained.
         study: what reporting guidelines ask for besides; None where nothing is known.
-        attainable: what nobody could beat; None where it is not known.
+        attainable: performance of the true risks; None where it is not known.
     """
 
     title: str

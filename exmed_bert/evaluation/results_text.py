@@ -143,7 +143,7 @@ def _attainable(results: Results) -> ReportSection | None:
             "is not known. Models predict their codes too, so their risks may be too high beside the true ones."
         )
     return ReportSection(
-        "attainable", "What nobody could beat", text, tables=[Table(columns, rows, {0: "text"}, stacked=True)]
+        "attainable", "Attainable performance", text, tables=[Table(columns, rows, {0: "text"}, stacked=True)]
     )
 
 

@@ -163,7 +163,7 @@ def known_risks(cohort: Cohort, outcomes: Sequence[GeneratedOutcome]) -> tuple[l
         try:
             found.append(true_risks(cohort.meta, replace(outcome, codes=codes), test))
         except InputError as error:
-            return [], [f"What nobody could beat is not known: {error}."]
+            return [], [f"The attainable performance is not known: {error}."]
     return found, []
 
 
