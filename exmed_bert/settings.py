@@ -498,8 +498,8 @@ class FinetuneSettings(ReadingSettings):
     horizon_days: int = Field(365, ge=1, description="Days after the index date within which the endpoint counts.")
     horizons: str = Field(
         "180,365,730",
-        description="Of time to event: days after the index date at which risks are told and measured, separated by "
-        "commas; they decide nothing about the cohort.",
+        description="Of time to event: days after the index date at which risks are reported and evaluated, separated "
+        "by commas; they decide nothing about the cohort.",
     )
     gap_days: int = Field(
         0,

@@ -39,7 +39,7 @@ class TimeToEvent(FirstOccurrence):
     or with the observation. A label says whether the endpoint was seen; those who neither had it nor died have none.
 
     Attributes:
-        horizons: days after the index date at which risks are told; they decide nothing about the cohort.
+        horizons: days after the index date at which risks are reported; they decide nothing about the cohort.
     """
 
     name: ClassVar[str] = TIME_TO_EVENT
