@@ -392,6 +392,8 @@ def test_risks_without_labels(world: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0 and "report" not in result.output, "nothing is known after the last visit"
     result = CliRunner().invoke(app, [*words, "--washout-days", "30"])
     assert result.exit_code == 2 and "forecasts first occurrences; expected 0" in " ".join(result.output.split())
+    result = CliRunner().invoke(app, [word for word in words if word not in ("--endpoint", "ICD:J*")])
+    assert result.exit_code == 1 and "holds no finetuning.json, expected the --output-dir" in result.output
 
 
 @pytest.mark.slow
@@ -677,7 +679,6 @@ def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -
         (["--train-sizes", "few"], 2, ("--train-sizes", "few")),
         (["--baselines", "svm"], 2, ("--baselines", "svm", "logreg")),
         (["--model-dir", "nowhere"], 1, ("nowhere", "config.json")),
-        (["--predict-only"], 1, ("finetuning.json",)),
     ],
 )
 def test_refusals_are_one_line(

@@ -83,9 +83,9 @@ RUNS = {
         "--eval-steps 2 --eval-max-patients 10 --save-steps 1 --warmup-steps 1 --initialization normal "
         "--no-visit-distance-bias --no-visit-days --dynamic-masking --max-masked 3 --max-seq-length 40 "
         "--forecast-prob 0.5 --no-plos --precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec "
-        "--no-use-hierarchical-init --no-resize-if-needed --config {w}/other.yaml",
+        "--no-use-hierarchical-init --no-resize-if-needed --no-code-ancestors --config {w}/other.yaml",
         PRETRAIN + "--epochs 1 --warmup-ratio 0.5 --initialization orthogonal --visit-distance-bias --visit-days "
-        "--plos --precision bf16 --overwrite --debug",
+        "--code-ancestors --plos --precision bf16 --overwrite --debug",
         PRETRAIN.replace("/d_", "/static_") + "--max-steps 1 --no-dynamic-masking --precision auto",
         PRETRAIN + "--max-steps 1 --compile",
         PRETRAIN + "--max-steps 1 --model-dir {w}/model --use-hierarchical-init",

@@ -33,7 +33,7 @@ PATIENT_LEVEL = {
 
 RARE = "Q98.5"  # a code of one patient, which its model knows
 # What a model knows is part of it, and of the tables of all its codes (docs/PRIVACY.md).
-KNOWS_CODES = {"vocab.json", "codes.csv", "novel_codes.csv", "metadata.tsv"}
+KNOWS_CODES = {"vocab.json", "code_tree.safetensors", "codes.csv", "novel_codes.csv", "metadata.tsv"}
 MARKUP, FORMULA = "<script>alert(1)</script>", "=cmd|' /C calc'!A0"  # codes of many patients
 GROUP = "<img src=x onerror=alert(2)>"  # a value of a static column
 INPUT = "own.json" if os.name == "nt" else "own<script>alert(3).json"

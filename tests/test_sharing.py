@@ -103,7 +103,7 @@ def test_it_computes_the_same_for_patients_without_removed_codes(copied: tuple[P
     batch["input_ids"][new_of[batch["input_ids"]] < 0] = 4  # a random replacement may be a removed code
     ids = {name: torch.from_numpy(new_of)[batch[name]] for name in ("input_ids",)}
     labels = batch.pop("code_labels")
-    for name in ("query_positions", "future_codes"):
+    for name in ("query_positions", "observed_days", "target_ids", "target_days"):
         batch.pop(name)
     with torch.no_grad():
         before, after = model(**batch), shared(**batch | ids)
