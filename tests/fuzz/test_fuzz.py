@@ -10,8 +10,11 @@ import os
 import resource
 import shutil
 import time
+import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -87,14 +90,42 @@ def read_damaged(target: Target, folder: Path, contents: dict[Path, bytes]) -> s
     return outcome
 
 
+def in_own_process(action: Callable[[], None]) -> None:
+    """Run an action in a fork, where what C code does to the memory harms no later test; fail as it fails."""
+    fork = get_context("fork")
+    told, tell = fork.Pipe(duplex=False)
+
+    def run() -> None:
+        try:
+            action()
+            tell.send("")
+        except BaseException:
+            tell.send(traceback.format_exc())
+
+    process = fork.Process(target=run)
+    process.start()
+    tell.close()
+    try:
+        failure = told.recv()
+    except EOFError:
+        failure = "it ended without a word"
+    process.join()
+    assert process.exitcode == 0 and not failure, f"exit code {process.exitcode}: {failure}"
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace(" ", "_"))
 def test_damage_is_refused_in_one_line(target: Target, tmp_path: Path) -> None:
-    contents = make(target, tmp_path)
+    in_own_process(lambda: fuzz(target, tmp_path))
+
+
+def fuzz(target: Target, folder: Path) -> None:
+    """Read a target's files after each of many mutations."""
+    contents = make(target, folder)
     seen: Counter[str] = Counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def check(mutations: list[tuple[int, ...]]) -> None:
-        seen[read_damaged(target, tmp_path, damaged(contents, mutations))] += 1
+        seen[read_damaged(target, folder, damaged(contents, mutations))] += 1
 
     count = max(INPUTS * target.weight // _TOTAL, 5)
     budget = settings(
@@ -104,10 +135,10 @@ def test_damage_is_refused_in_one_line(target: Target, tmp_path: Path) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    fuzz = budget(given(st.lists(_MUTATION, min_size=1, max_size=3))(check))
+    run = budget(given(st.lists(_MUTATION, min_size=1, max_size=3))(check))
     if SEED is not None:
-        fuzz = seed(int(SEED))(fuzz)
-    fuzz()
+        run = seed(int(SEED))(run)
+    run()
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert more < MEGABYTES, f"{more:.0f} MB"
     assert seen.total() >= count // 2, seen
