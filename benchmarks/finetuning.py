@@ -9,7 +9,7 @@ first occurrence of a code within a year of the last visit that has a year of fo
 realistic patients the codes are all that at least 100 test patients get, of the 40 most frequent chronic ones. All
 models learn from the same labels, are tuned on the same validation patients, and are measured on the same test
 patients, which the pretraining never saw; of these at most 20,000, by a hash. 300 labels are those of 200 training and
-100 validation patients, a tenth of whom have the outcome (as in a case-control study: of 300 at random one or two would
+100 validation patients, a tenth with the outcome (as in a case-control study: of 300 at random one or two would
 have it).
 
 Differences are means over the endpoints and the seeds. Their intervals resample patients, each with all their outcomes,

@@ -22,7 +22,7 @@ class HistoryBuilder:
     A code that the model does not know is UNK: a history reads the same whatever other patients are there.
 
     Attributes:
-        task: gives the prediction times, and counts whom it excludes.
+        task: gives the prediction times, and counts its exclusions.
         tokenizer: its summary counts what the histories hold.
         patients, selected, left: patients read, those of them with a prediction time, and those with a history.
         histories: how many there are; a patient may have several.
