@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from exmed_bert.evaluation.over_time_results import AtHorizon, ModelOverTime, OverTimeResults
-from exmed_bert.evaluation.results_plots import COLORS, attributions
+from exmed_bert.evaluation.results_plots import COLORS, attributions, forest
 from exmed_bert.reporting.plotting import INK, WIDTH, Drawing, one_axes
 
 _DODGE = 0.011  # of the width of an axis, between the markers of models at one horizon
@@ -90,23 +90,7 @@ def calibration_over_time(results: OverTimeResults) -> Figure | None:
 def groups(results: OverTimeResults) -> Figure | None:
     """Forest plot: concordance of the first model by subgroup, and of all patients as a line."""
     model = results.models[0]
-    rows = [group for group in model.groups if "concordance" in group.metrics]
-    if not rows or model.concordance is None:
-        return None
-    figure, axes = one_axes(0.9 + 0.34 * len(rows))
-    kinds = list(dict.fromkeys(group.kind for group in rows))
-    level = np.arange(len(rows)) + 0.5 * np.array([kinds.index(group.kind) for group in rows])
-    for place, group in zip(level, rows, strict=True):
-        found = group.metrics["concordance"]
-        if found.interval is not None:
-            axes.hlines(place, *found.interval, color=COLORS[0], linewidth=1.6, alpha=0.6)
-        axes.plot(found.value, place, "o", color=COLORS[0], markersize=5.5)
-    axes.axvline(model.concordance.value, color=INK, linewidth=1, linestyle="--", zorder=1)
-    axes.set_yticks(level, [f"{group.kind}: {group.name}  ({group.events:,}/{group.patients:,})" for group in rows])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set(xlabel="concordance; dashed: all test patients")
-    return figure
+    return forest(model.groups, "concordance", model.concordance, "concordance")
 
 
 DRAWINGS: dict[str, Drawing[OverTimeResults]] = {

@@ -6,7 +6,7 @@ from exmed_bert.evaluation.groups import LEAST_EVENTS
 from exmed_bert.evaluation.metrics import BINS, METRICS
 from exmed_bert.evaluation.over_time_results import AtHorizon, ModelOverTime, OverTimeResults
 from exmed_bert.evaluation.results import Difference
-from exmed_bert.evaluation.results_text import MEANINGS, attributions, budgets, cohort, verdict
+from exmed_bert.evaluation.results_text import MEANINGS, attributions, budgets, cohort, efficiency, verdict
 from exmed_bert.evaluation.time_to_event import AT_HORIZON, CONCORDANCE, named
 from exmed_bert.evaluation.tripod import reporting_section
 from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
@@ -229,28 +229,8 @@ def _calibration(results: OverTimeResults) -> ReportSection | None:
 
 
 def _efficiency(results: OverTimeResults) -> ReportSection | None:
-    curve = results.label_efficiency
-    if not curve:
-        return None
-    names = {model.name: model.label for model in results.models}
-    sizes = sorted({point.labels for point in curve})
-    rows = []
-    for name in dict.fromkeys(point.model for point in curve):
-        cells: list[Cell] = []
-        for size in sizes:
-            values = [p.concordance for p in curve if p.model == name and p.labels == size]
-            mean = sum(values) / max(len(values), 1)
-            if len(values) > 1:
-                cells.append(Interval(f"{mean:.3f}", f"{min(values):.3f} to {max(values):.3f}"))
-            else:
-                cells.append(f"{mean:.3f}" if values else "–")
-        rows.append((names.get(name, name), *cells))
-    seeds = len({point.seed for point in curve})
-    text = "Concordance on the test patients by number of training patients" + (
-        f": the mean over {seeds} seeds, in parentheses the lowest and the highest." if seeds > 1 else "."
-    )
-    columns = ("Training patients", *(f"{size:,}" for size in sizes))
-    return ReportSection("label_efficiency", "Label efficiency", [text], tables=[Table(columns, rows)])
+    points = [(point.model, point.labels, point.seed, point.concordance) for point in results.label_efficiency]
+    return efficiency(points, {model.name: model.label for model in results.models}, "Concordance")
 
 
 def _subgroups(results: OverTimeResults) -> ReportSection | None:

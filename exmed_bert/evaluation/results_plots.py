@@ -1,9 +1,13 @@
 """Plots of an evaluation, each a function from `Results` to a figure."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from exmed_bert.evaluation.bootstrap import Estimate
+from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.results import CurvePoint, ModelResults, PlotSeries, Reported, Results
 from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
 from exmed_bert.reporting.small_cells import as_count
@@ -115,22 +119,34 @@ def label_efficiency(results: Results) -> Figure | None:
 def groups(results: Results) -> Figure | None:
     """Forest plot: AUROC of the first model by subgroup, and of all patients as a line."""
     model = results.models[0]
-    rows = [group for group in model.groups if "auroc" in group.metrics]
-    if not rows:
+    return forest(model.groups, "auroc", model.metrics.get("auroc"), "AUROC")
+
+
+def forest(groups: Sequence[GroupMetrics], key: str, whole: Estimate | None, label: str) -> Figure | None:
+    """Draw a metric by subgroup, and that of all patients as a line; None where no subgroup has it.
+
+    Args:
+        groups: in order.
+        key: of the metric in each of them.
+        whole: of all test patients.
+        label: of the axis.
+    """
+    rows = [group for group in groups if key in group.metrics]
+    if not rows or whole is None:
         return None
     figure, axes = one_axes(0.9 + 0.34 * len(rows))
     kinds = list(dict.fromkeys(group.kind for group in rows))
     level = np.arange(len(rows)) + 0.5 * np.array([kinds.index(group.kind) for group in rows])
     for place, group in zip(level, rows, strict=True):
-        found = group.metrics["auroc"]
+        found = group.metrics[key]
         if found.interval is not None:
             axes.hlines(place, *found.interval, color=COLORS[0], linewidth=1.6, alpha=0.6)
         axes.plot(found.value, place, "o", color=COLORS[0], markersize=5.5)
-    axes.axvline(model.metrics["auroc"].value, color=INK, linewidth=1, linestyle="--", zorder=1)
+    axes.axvline(whole.value, color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set_yticks(level, [f"{group.kind}: {group.name}  ({group.events:,}/{group.patients:,})" for group in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="AUROC; dashed: all test patients")
+    axes.set(xlabel=f"{label}; dashed: all test patients")
     return figure
 
 

@@ -1,5 +1,7 @@
 """Text and tables of an evaluation: from `Results` to the sections of its report."""
 
+from collections.abc import Mapping, Sequence
+
 from exmed_bert.evaluation.attainable import MEASURED
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.flow import flow_of
@@ -225,34 +227,42 @@ def _decision(results: Results) -> ReportSection | None:
     )
 
 
-def _efficiency(results: Results) -> ReportSection | None:
-    curve = results.label_efficiency
-    if not curve:
+def efficiency(
+    points: Sequence[tuple[str, int, int, float]], labels: Mapping[str, str], metric: str, plots: Sequence[str] = ()
+) -> ReportSection | None:
+    """Return the table of a label-efficiency curve.
+
+    Args:
+        points: model, number of patients with a label, seed and metric of each training.
+        labels: names for people by model.
+        metric: its name, as a sentence begins with it.
+        plots: names of those that stand beside it.
+    """
+    if not points:
         return None
-    names = {model.name: model.label for model in results.models}
-    sizes = sorted({point.labels for point in curve})
+    sizes = sorted({size for _, size, _, _ in points})
     rows = []
-    for name in dict.fromkeys(point.model for point in curve):
+    for name in dict.fromkeys(model for model, *_ in points):
         cells: list[Cell] = []
         for size in sizes:
-            values = [p.auroc for p in curve if p.model == name and p.labels == size]
+            values = [value for model, number, _, value in points if (model, number) == (name, size)]
             mean = sum(values) / max(len(values), 1)
             if len(values) > 1:
                 cells.append(Interval(f"{mean:.3f}", f"{min(values):.3f} to {max(values):.3f}"))
             else:
                 cells.append(f"{mean:.3f}" if values else "–")
-        rows.append((names.get(name, name), *cells))
-    seeds = len({point.seed for point in curve})
-    text = "AUROC on the test patients by number of patients with a label, to train and validate on" + (
+        rows.append((labels.get(name, name), *cells))
+    seeds = len({seed for _, _, seed, _ in points})
+    text = f"{metric} on the test patients by number of patients with a label, to train and validate on" + (
         f": the mean over {seeds} seeds, in parentheses the lowest and the highest." if seeds > 1 else "."
     )
-    return ReportSection(
-        "label_efficiency",
-        "Label efficiency",
-        [text],
-        plots=["label_efficiency"],
-        tables=[Table(("Labels", *(f"{size:,}" for size in sizes)), rows)],
-    )
+    columns = ("Labels", *(f"{size:,}" for size in sizes))
+    return ReportSection("label_efficiency", "Label efficiency", [text], plots=plots, tables=[Table(columns, rows)])
+
+
+def _efficiency(results: Results) -> ReportSection | None:
+    points = [(point.model, point.labels, point.seed, point.auroc) for point in results.label_efficiency]
+    return efficiency(points, {model.name: model.label for model in results.models}, "AUROC", ["label_efficiency"])
 
 
 def _subgroups(results: Results) -> ReportSection | None:

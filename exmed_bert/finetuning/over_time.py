@@ -140,6 +140,6 @@ def _curve(
     for run, own in risks.items():
         reached = concordance(of_test, own[:, -1], horizons[-1])
         if reached is not None:
-            count = len(objective.draw(run.size, run.seed).train)
+            count = objective.draw(run.size, run.seed).labels
             points.append(ConcordancePoint(run.kind, count, run.seed, reached))
     return points
