@@ -44,6 +44,7 @@ def wrapper_settings(patients: str, novel_prob: str, max_len: str, seed: str) ->
         "dataset": dataset,
         "training_data": dataset.with_name(f"{dataset.stem}_train.pt"),
         "validation_data": dataset.with_name(f"{dataset.stem}_val.pt"),
+        "conversion_page": dataset.with_name(f"{dataset.stem}_conversion") / "report.html",
         "output_dir": pretrain.output_dir,
         "output_data_dir": pretrain.output_data_dir,
     }

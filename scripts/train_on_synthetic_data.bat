@@ -66,17 +66,26 @@ echo Done. Written in "%CD%":
 echo   %patients_file%  the patients
 echo   %training_data%  the training dataset
 echo   %validation_data%  the validation dataset
+echo   %conversion_page%  a page about both, to open in a browser
 echo   %output_dir%  the model, its checkpoints and output.log
 echo   %output_data_dir%  the metrics, TensorBoard's and MLflow's records
 echo.
-echo Next, in that folder:
+echo Next, in that folder; each of the first four writes a page to open in a browser, or a table:
+echo   Compare the patients with published values (output\synthetic_report\report.html):
+echo     %tools%python scripts\report_synthetic_data.py --input "%patients_file%" --output-dir output\synthetic_report
+echo   Fine-tune the model to a prolonged stay, and compare it with baselines (output\finetune\report.html):
+echo     %tools%python scripts\finetune-exmed-bert.py --task plos --model-dir "%output_dir%" --input "%patients_file%" --output-dir output\finetune
+echo   See what the model makes of novel codes (output\novel_codes\report.html):
+echo     %tools%python scripts\analyze_novel_codes.py --model-dir "%output_dir%" --dataset "%validation_data%" --output-dir output\novel_codes
+echo   Embed the patients, a vector for each (output\embeddings.parquet):
+echo     %tools%python scripts\embed_patients.py --model-dir "%output_dir%" --input "%patients_file%" --output output\embeddings.parquet
 echo   Read the metrics:
 echo     type "%output_data_dir%\eval_results.txt"
 echo   See the training curves:
 echo     %tools%tensorboard --logdir "%output_data_dir%\logs"
 echo   Compare runs, at http://127.0.0.1:5000/#/experiments/1/runs:
 echo     set MLFLOW_DISABLE_TELEMETRY=true^&^& %tools%mlflow ui --backend-store-uri "sqlite:///%output_data_dir:\=/%/mlruns.db"
-echo   Pretrain from ClinVec embeddings:
+echo   Pretrain from ClinVec's embeddings, once they are downloaded (docs\CLINVEC.md):
 echo     %tools%python scripts\pretrain-exmed-bert-clinvec.py --training-data "%training_data%" --validation-data "%validation_data%" --output-dir output\with_clinvec --output-data-dir output\with_clinvec_data --max-seq-length %max_length% %masking% --use-clinvec --clinvec-dir ..\ClinVec --use-hierarchical-init --resize-if-needed
 exit /b 0
 

@@ -81,17 +81,26 @@ Done. Written in "$PWD":
   $patients_file  the patients
   $training_data  the training dataset
   $validation_data  the validation dataset
+  $conversion_page  a page about both, to open in a browser
   $output_dir  the model, its checkpoints and output.log
   $output_data_dir  the metrics, TensorBoard's and MLflow's records
 
-Next, in that folder:
+Next, in that folder; each of the first four writes a page to open in a browser, or a table:
+  Compare the patients with published values (output/synthetic_report/report.html):
+    ${tools}python scripts/report_synthetic_data.py --input "$patients_file" --output-dir output/synthetic_report
+  Fine-tune the model to a prolonged stay, and compare it with baselines (output/finetune/report.html):
+    ${tools}python scripts/finetune-exmed-bert.py --task plos --model-dir "$output_dir" --input "$patients_file" --output-dir output/finetune
+  See what the model makes of novel codes (output/novel_codes/report.html):
+    ${tools}python scripts/analyze_novel_codes.py --model-dir "$output_dir" --dataset "$validation_data" --output-dir output/novel_codes
+  Embed the patients, a vector for each (output/embeddings.parquet):
+    ${tools}python scripts/embed_patients.py --model-dir "$output_dir" --input "$patients_file" --output output/embeddings.parquet
   Read the metrics:
     cat "$output_data_dir/eval_results.txt"
   See the training curves:
     ${tools}tensorboard --logdir "$output_data_dir/logs"
   Compare runs, at http://127.0.0.1:5000/#/experiments/1/runs:
     MLFLOW_DISABLE_TELEMETRY=true ${tools}mlflow ui --backend-store-uri "sqlite:///$output_data_dir/mlruns.db"
-  Pretrain from ClinVec embeddings:
+  Pretrain from ClinVec's embeddings, once they are downloaded (docs/CLINVEC.md):
     ${tools}python scripts/pretrain-exmed-bert-clinvec.py --training-data "$training_data" --validation-data "$validation_data" --output-dir output/with_clinvec --output-data-dir output/with_clinvec_data --max-seq-length $max_length $masking --use-clinvec --clinvec-dir ../ClinVec --use-hierarchical-init --resize-if-needed
 EOF
 }

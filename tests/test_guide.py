@@ -425,7 +425,7 @@ def output_lines(sessions: Sessions) -> Iterator[tuple[str, bool]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [ROOT / "README.md", GUIDE], ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_output_shown_is_the_real_one(path: Path, sessions: Sessions) -> None:
-    """Of generating and converting to the letter, of training but for the figures."""
+    """Of generating and converting to the letter, of training but for the figures and the model's choice of codes."""
     printed = list(output_lines(sessions))
     exact = {" ".join(line.split()) for line, _ in printed}
     shapes = {without_figures(line) for line, training in printed if training}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +22,19 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.evaluation import masked_codes
+from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.models.code_tree import EMBEDDINGS
 from exmed_bert.models.folder import write_pretrained
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.training import checkpoints
+from exmed_bert.training.arguments import training_arguments
+from exmed_bert.training.demonstration import masked_codes as shown_codes
+from exmed_bert.training.demonstration import print_demonstration
 from exmed_bert.training.initial_model import estimate_codes, new_model
 from exmed_bert.training.options import check, default_heads
 from exmed_bert.training.plan import make_plan
 from exmed_bert.training.run_folder import open_run
+from exmed_bert.training.trainer import PretrainingTrainer
 from exmed_bert.training.unseen import UnseenCodes
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------
@@ -413,3 +419,46 @@ def test_a_pretrained_model_gives_its_codes_to_another_vocabulary(info: Any, tmp
         assert torch.equal(get(model)[:-1], get(old)) and not torch.equal(get(model)[-1], get(old)[-1])
     assert torch.equal(model.bert.encoder.layer[0].output.dense.weight, old.bert.encoder.layer[0].output.dense.weight)
     assert f"{codes - 1} of {codes} codes" in start.notes[0]
+
+
+# What is shown at the end ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainer(small_datasets: Path, tmp_path: Path) -> PretrainingTrainer:
+    """Return the trainer of a model with random weights."""
+    train, val = (PatientDataset.load(small_datasets / f"small_{split}.pt") for split in ("train", "val"))
+    torch.manual_seed(3)
+    model = ExMedBertForMaskedLM(
+        ExMedBertConfig(code_vocab_size=len(train.info.vocabulary), max_position_embedding=31, **SMALL)
+    )
+    return PretrainingTrainer(model, training_arguments(tmp_path, "fp32", 1), train, val, 50)
+
+
+def test_masked_codes_of_a_generated_patient_and_near_codes_are_shown(
+    trainer: PretrainingTrainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masked = shown_codes(trainer)
+    assert len({one.token for one in masked}) == 3 and all(len(one.guesses) == 3 for one in masked)
+    shares = [share for one in masked for _, share in one.guesses]
+    assert all(0 < share < 1 for share in shares)
+    print_demonstration(trainer)
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"(?m)^  visit \d+, masked +\w", shown)) == 3 and len(re.findall("guess, ", shown)) == 9
+    near = shown.split("Nearest to E11.9 Type 2 diabetes without complications\n")[1].split("\n\n")[0]
+    assert len(near.splitlines()) == 3 and "novel" not in near
+
+
+def test_nothing_of_a_real_patient_and_no_rare_code_is_shown(
+    trainer: PretrainingTrainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = trainer.train_dataset
+    for dataset in (train, trainer.eval_dataset):
+        dataset.info = replace(dataset.info, novel_codes=(), min_cell=11)
+    train.__dict__.pop("novel_ids", None)
+    print_demonstration(trainer)
+    shown = capsys.readouterr().out
+    assert "guess" not in shown and "visit" not in shown
+    ids = train.info.vocabulary.ids
+    named = [ids[code] for code in re.findall(r"(?m)^(?:  cosine \S+|Nearest to) +(\S+)", shown)]
+    assert named and (train.code_counts[named] >= 11).all()

@@ -241,6 +241,15 @@ def test_the_end_names_what_was_written_and_the_next_commands(project: Project) 
     assert f'/tensorboard --logdir "{folder}/logs"' in shown
     assert f'/mlflow ui --backend-store-uri "sqlite:///{folder}/mlruns.db"' in shown
     assert shown.count("MLFLOW_DISABLE_TELEMETRY=true") == 1 and "http://127.0.0.1:5000/#/experiments/1/runs" in shown
+    assert "\n  pretrain_stuff/synthetic_conversion/report.html  a page" in shown
+    patients, model = '--input "data/synthetic_patients.json"', '--model-dir "output/synthetic_pretrain"'
+    for command in (
+        f"report_synthetic_data.py {patients} --output-dir output/synthetic_report",
+        f"finetune-exmed-bert.py --task plos {model} {patients} --output-dir output/finetune",
+        f'analyze_novel_codes.py {model} --dataset "pretrain_stuff/synthetic_val.pt" --output-dir output/novel_codes',
+        f"embed_patients.py {model} {patients} --output output/embeddings.parquet",
+    ):
+        assert f"python scripts/{command}\n" in shown
     assert "--max-seq-length 50 --dynamic-masking --use-clinvec --clinvec-dir ../ClinVec" in shown
 
 

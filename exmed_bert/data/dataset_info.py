@@ -73,6 +73,11 @@ class DatasetInfo:
         return MinCell(next(limit for limit in limits if limit is not None))
 
     @property
+    def generated(self) -> bool:
+        """Whether it is known that our generator made the patients: the novel codes tell, as in `cells`."""
+        return self.min_cell is None and bool(self.novel_codes)
+
+    @property
     def needed_masking(self) -> Masking:
         """How codes are masked; a ValueError where the dataset is not for masked-code prediction."""
         if self.masking is None:

@@ -12,7 +12,6 @@ import torch
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.codes import code_system
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.index_dates import LAST_VISIT, IndexRule
 from exmed_bert.cohorts.labeled import LabeledPatients
@@ -30,6 +29,8 @@ from exmed_bert.interface.risk import risks
 from exmed_bert.interface.tokenizer import PatientTokenizer
 from exmed_bert.models import ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained
+from exmed_bert.models.near_codes import near_codes
+from exmed_bert.reference.names import name_of
 
 if TYPE_CHECKING:
     import pandas
@@ -228,12 +229,7 @@ class PatientModel:
         import pandas
 
         token = self.token_of(code)
-        vectors = self.embeddings
-        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        similarity = unit @ unit[token]
-        similarity[[*range(len(SPECIAL_TOKENS)), token]] = -np.inf
-        nearest = np.argsort(-similarity, kind="stable")[: min(top, len(similarity) - len(SPECIAL_TOKENS) - 1)]
-        rows = [(*self._named(i), float(similarity[i])) for i in nearest.tolist()]
+        rows = [(*self._named(i), cosine) for i, cosine in near_codes(self.embeddings, token, top)]
         return pandas.DataFrame(rows, columns=["system", "code", "name", "similarity"])
 
     def token_of(self, code: str) -> int:
@@ -258,13 +254,7 @@ class PatientModel:
     def _named(self, token: int) -> tuple[str, str, str]:
         """Return the system, the code and the name of an id; without an official name that of the nearest ancestor."""
         key = self.form.vocabulary.keys[token]
-        if key is None:
-            return "", self.form.vocabulary.tokens[token], ""
-        system = code_system(key[0])
-        for one in (key[1], *system.ancestors(key[1])):
-            if name := system.description(one):
-                return *key, name
-        return *key, ""
+        return ("", self.form.vocabulary.tokens[token], "") if key is None else (*key, name_of(*key))
 
     def _batch(self, histories: LabeledPatients) -> dict[str, torch.Tensor]:
         """Return what the network takes of histories, on its device."""

@@ -188,7 +188,7 @@ def _train_and_report(
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
         write_results(trainer, trainer.full_state_dict(), resolved, folder, plan, results)
-    print_summary(settings, results, seconds)
+    print_summary(trainer, settings, results, seconds)
 
 
 def _path(checkpoint: Path | None) -> str | None:

@@ -17,6 +17,7 @@ from exmed_bert.models.card import Metric, ModelCard, write_card
 from exmed_bert.models.folder import START_EMBEDDINGS, write_pretrained
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.staging import atomic_write, staged_files
+from exmed_bert.training.demonstration import print_demonstration
 from exmed_bert.training.metrics_writer import PRETRAINING
 from exmed_bert.training.plan import Plan
 from exmed_bert.training.run_folder import METRICS, SETTINGS, RunFolder
@@ -117,7 +118,7 @@ def _card(trainer: PretrainingTrainer, results: dict[str, float]) -> ModelCard:
         f"{results['eval_masked_codes']:,.0f} codes were masked.",
         metrics=metrics if enough else [],
         limits=["It was trained to predict codes, not to predict outcomes: fine-tune it for these."],
-        generated=info.min_cell is None and bool(info.novel_codes),
+        generated=info.generated,
         example=[
             'vectors = model.embed("patients.json")  # records, MEDS, OMOP, FHIR, ... or a DataFrame of events',
             f'model.nearest_codes("{info.vocabulary.tokens[len(SPECIAL_TOKENS)]}")' if codes else "",
@@ -129,8 +130,10 @@ def _shown(value: float) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def print_summary(settings: PretrainSettings, results: dict[str, float], seconds: float) -> None:
-    """Print the metrics that matter and where everything is."""
+def print_summary(
+    trainer: PretrainingTrainer, settings: PretrainSettings, results: dict[str, float], seconds: float
+) -> None:
+    """Print the metrics that matter, what the model has learned, and where everything is."""
     shown = [("loss", "eval_loss"), ("perplexity", "eval_perplexity")]
     shown += [(f"masked-code accuracy, top {top}", f"eval_accuracy_top{top}") for top in masked_codes.TOP]
     by_events = (
@@ -150,6 +153,7 @@ def print_summary(settings: PretrainSettings, results: dict[str, float], seconds
     rows.append(("seconds", f"{seconds:.1f}"))
     masked = results["eval_masked_codes"]
     console.table(f"Validation, on {masked:,} masked codes", rows)
+    print_demonstration(trainer)
     console.table(
         "Written",
         [

@@ -309,6 +309,10 @@ class PretrainingTrainer(PatientTrainer):
         torch.distributed.all_gather_object(parts, found)
         return masked_codes.merge(parts)
 
+    def validation_batch(self, patients: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return validation patients with their fixed masks as the model takes them; ``patients`` are their rows."""
+        return self._eval_collator(self.eval_dataset.batch(patients))
+
     def _eval_batches(self, dataset: PatientDataset, patients: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
         """Yield this process's batches of the given patients, sorted by length.
 
