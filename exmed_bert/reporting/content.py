@@ -1,4 +1,10 @@
-"""Content of a report: sections with paragraphs, verdicts, tables and plots, as HTML and Markdown show them alike."""
+"""Content of a report: sections with paragraphs, verdicts, tables, trees and plots, as HTML and Markdown show them.
+
+A report is built in four steps: `plotting.draw_plots` turns figures into plots, whose points `plotting.name_points`
+names; `Report` holds these and sections of what is defined here; `folder.report_files` writes its page, with whatever
+else belongs beside it; `markdown.markdown` is the same as text. The page makes tables sortable and searchable, stacks
+their rows on narrow screens, and has a list of contents, two color schemes and a form for printing, without being told.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +18,32 @@ Style = Literal["number", "word", "code", "text"]
 
 
 class Plot(NamedTuple):
-    """A PNG, and the text that stands for it where it cannot be seen."""
+    """A picture.
+
+    Attributes:
+        png: goes beside the page, for Markdown.
+        alternative: the text that stands for it where it cannot be seen.
+        svg: what the page shows, as `svg.page_svg` makes it; "" where the PNG has to do.
+    """
 
     png: bytes
     alternative: str
+    svg: str = ""
+
+
+class Note(NamedTuple):
+    """What a reader has to know before the rest.
+
+    Attributes:
+        text: sentences.
+        tone: ``bad`` for a warning, which stands out; ``good`` and ``near`` are what is as it should be, or is neutral.
+    """
+
+    text: str
+    tone: Tone = "near"
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -62,20 +90,54 @@ class Table:
         columns: C names.
         rows: each of C cells.
         styles: by column; those that are not named hold numbers.
-        caption: stands above the table, or is what opens a folded one.
-        stacked: whether a narrow screen shows each row as a block, its numbers with the names of their columns.
+        caption: stands above the table, or is what opens a folded one; "" where the title of the section says it all.
+        stacked: whether a narrow screen shows each row of more than three columns as a block, its numbers with the
+            names of their columns; if not, columns that do not fit are scrolled to.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     styles: Mapping[int, Style] = field(default_factory=lambda: {0: "word"})
     caption: str = ""
-    stacked: bool = False
+    stacked: bool = True
 
     @property
     def column_styles(self) -> list[Style]:
         """The style of every column."""
         return [self.styles.get(i, "number") for i in range(len(self.columns))]
+
+    @property
+    def heading(self) -> int:
+        """The column that says what a row is: the first that is no verdict."""
+        first = self.rows[0] if self.rows else ()
+        return next((i for i, cell in enumerate(first) if not isinstance(cell, Verdict)), 0)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A node of a tree that one unfolds.
+
+    Attributes:
+        name: in bold, such as a code.
+        text: beside it, such as its name for people.
+        verdict: a few words in a color after that.
+        facts: names and values, shown where the branch is unfolded.
+        branches: below it.
+    """
+
+    name: str
+    text: str = ""
+    verdict: Verdict | None = None
+    facts: Sequence[tuple[str, str]] = ()
+    branches: Sequence["Branch"] = ()
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Branches with a caption; folded at first, searched by what stands on the branches."""
+
+    caption: str
+    branches: Sequence[Branch]
 
 
 @dataclass(frozen=True)
@@ -135,6 +197,7 @@ class ReportSection:
         tables: open ones.
         notes: paragraphs in small print.
         legend: what the verdicts mean.
+        trees: below these.
         folded: tables that a click opens, each with a caption.
     """
 
@@ -148,6 +211,7 @@ class ReportSection:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     legend: Sequence[tuple[Verdict, str]] = ()
+    trees: Sequence[Tree] = ()
     folded: Sequence[Table] = ()
 
 
@@ -157,17 +221,19 @@ class Report:
 
     Attributes:
         title: heading.
-        facts: names and values that say what the report is about.
-        notes: what a reader has to know before the rest.
+        facts: names and values that say what the report is about; folded where there is a lead.
+        notes: what a reader has to know before the rest; a plain text is neutral.
         sections: in their order.
         plots: by name.
+        lead: what was found, in a sentence or two.
     """
 
     title: str
     facts: Sequence[tuple[str, str]]
-    notes: Sequence[str]
+    notes: Sequence[str | Note]
     sections: Sequence[ReportSection]
     plots: Mapping[str, Plot]
+    lead: str = ""
 
 
 def capital(text: str) -> str:

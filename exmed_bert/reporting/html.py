@@ -1,16 +1,32 @@
-"""HTML of a report: one page that needs no network, no script and no other file."""
+"""HTML of a report: one page that needs no network and no other file, and runs no script and no style but its own."""
 
 import base64
+import hashlib
 from functools import cache
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exmed_bert.reporting.content import Report
+from exmed_bert.reporting.content import Note, Report
 
 
 def html(report: Report) -> str:
     """Return the page. Everything that it shows is escaped, and it may load nothing but what it holds."""
-    return _environment().get_template("page.html.j2").render(report=report)
+    notes = [Note(note) if isinstance(note, str) else note for note in report.notes]
+    style, script = _part("page.css"), _part("page.js")
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+    page = _environment().get_template("page.html.j2")
+    return page.render(report=report, notes=notes, style=style, script=script, policy=policy)
+
+
+@cache
+def _part(name: str) -> str:
+    return files("exmed_bert.reporting").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    """Return what a content security policy calls a script or a style by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 @cache

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from exmed_bert.reporting.content import Cell, Report, ReportSection, Table
+from exmed_bert.reporting.content import Branch, Cell, Report, ReportSection, Table
 
 
 def markdown(report: Report) -> str:
     """Return the report as Markdown; folded tables stand open."""
     lines = [f"# {report.title}", ""]
+    lines += [report.lead, ""] if report.lead else []
     lines += [f"- {name}: {value}" for name, value in report.facts]
     lines += [f"\n> {note}" for note in report.notes]
     for section in report.sections:
@@ -27,8 +28,20 @@ def _section(section: ReportSection, report: Report) -> Iterator[str]:
         yield from _table(table)
     yield from (f"\n{note}" for note in section.notes)
     yield from (f"\n- **{verdict}**: {meaning}" for verdict, meaning in section.legend)
+    for tree in section.trees:
+        yield f"\n{tree.caption}:\n"
+        for branch in tree.branches:
+            yield from _branch(branch, 0)
     for table in section.folded:
         yield from _table(table)
+
+
+def _branch(branch: Branch, depth: int) -> Iterator[str]:
+    verdict = f" **{branch.verdict}**" if branch.verdict else ""
+    facts = "; ".join(f"{name}: {value}" for name, value in branch.facts)
+    yield f"{'  ' * depth}- {branch.name} {branch.text}".rstrip() + verdict + (f" ({facts})" if facts else "")
+    for below in branch.branches:
+        yield from _branch(below, depth + 1)
 
 
 def _table(table: Table) -> Iterator[str]:

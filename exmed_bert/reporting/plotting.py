@@ -1,19 +1,26 @@
-"""Plots of reports: their one style, and PNG files that are the same for the same data."""
+"""Plots of reports: their one style, and files that are the same for the same data."""
 
+import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from exmed_bert.reporting.content import Plot
+from exmed_bert.reporting.svg import NamedPoint, page_svg
 
-BLUE, ORANGE, INK = "#2f6f9f", "#d9822b", "#222222"
+BLUE, ORANGE, INK = "#2f6f9f", "#d9822b", "#222222"  # the page has others for each of them in the dark
 WIDTH = 5.4  # inches: labels stay readable on a telephone
 
 _DPI = 160
+_POINTS = 72  # units of an SVG per inch
+_LARGEST_SVG = 250_000  # characters; of what is larger the page shows the PNG
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -32,8 +39,10 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "legend.handletextpad": 0.4,
+    "svg.fonttype": "none",
 }
 
+_named: "WeakKeyDictionary[Figure, list[tuple[Axes, np.ndarray, list[str]]]]" = WeakKeyDictionary()
 
 T = TypeVar("T")
 
@@ -44,10 +53,10 @@ Drawing = tuple[Callable[[T], Figure | None], str]
 def draw_plots(drawings: Mapping[str, Drawing[T]], results: T) -> dict[str, Plot]:
     """Return by name the plots that the results have something for."""
     drawn = {}
-    with matplotlib.rc_context(_STYLE):
-        for name, (draw, alternative) in drawings.items():
+    for name, (draw, alternative) in drawings.items():
+        with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):  # ids of one page's plots differ
             if (figure := draw(results)) is not None:
-                drawn[name] = Plot(_png(figure), alternative)
+                drawn[name] = _plot(figure, alternative)
     return drawn
 
 
@@ -57,8 +66,42 @@ def one_axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _png(figure: Figure) -> bytes:
-    """Return a figure as PNG; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
-    return content.getvalue()
+def name_points(axes: Axes, x: ArrayLike, y: ArrayLike, names: Iterable[str]) -> None:
+    """Name n points of a plot, which the page shows under the pointer; those that are not finite are left out.
+
+    Args:
+        axes: where they are drawn.
+        x, y: (n,) in the units of the axes.
+        names: n, each what a reader wants to know of the point.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    places = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+    _named.setdefault(figure, []).append((axes, places, list(names)))
+
+
+def _plot(figure: Figure, alternative: str) -> Plot:
+    """Return a figure as PNG and SVG; the same figure gives the same bytes."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # as it was laid out for the PNG
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    points, image = _points(figure), ""
+    if len(drawn.getvalue()) > _LARGEST_SVG:
+        image = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return Plot(png.getvalue(), alternative, page_svg(drawn.getvalue(), alternative, points, image))
+
+
+def _points(figure: Figure) -> list[NamedPoint]:
+    """Return the named points of a figure that has been drawn."""
+    found = []
+    _, _, width, height = figure.bbox.bounds
+    for axes, places, names in _named.pop(figure, []):
+        x, y = axes.transData.transform(places).T / figure.dpi * _POINTS
+        top = height / figure.dpi * _POINTS
+        right = width / figure.dpi * _POINTS
+        for at, down, name in zip(x.tolist(), (top - y).tolist(), names, strict=True):
+            if 0 <= at <= right and 0 <= down <= top:  # which no NaN is
+                found.append(NamedPoint(at, down, name))
+    return found
