@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,14 +138,17 @@ def test_a_copy_is_converted_for_and_fine_tuned_and_analyzed(
     monkeypatch.setattr(
         metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"]
     )  # not MLflow's
+    (tmp_path / "other.json").write_text((data / "patients.json").read_text() + "\n")
     for step in (
         "convert --input {d}/patients.json --output {o}/d.pt --vocab-from {m} --max-length 30",
-        "finetune --model-dir {m} --input {d}/patients.json --output-dir {o}/tuned --task plos --epochs 1 "
+        "finetune --model-dir {m} --input {o}/other.json --output-dir {o}/tuned --task plos --epochs 1 "
         "--baselines none",
         "analyze --model-dir {m} --dataset {o}/d_val.pt --output-dir {o}/novel --max-patients 20",
     ):
         result = run(step, d=data, o=tmp_path, m=copied[1])
         assert result.exit_code == 0, result.output
+        other = f"Note: {copied[1]} was pretrained on another input than {tmp_path}/other.json holds now."
+        assert (other in result.stdout) == step.startswith("finetune")
     assert (tmp_path / "tuned" / "report.html").exists() and (tmp_path / "novel" / "report.html").exists()
 
 
@@ -165,3 +169,10 @@ def test_what_cannot_be_shared_is_one_line(copied: tuple[Path, Path], data: Path
         script(COMMANDS["share"]), ["--model-dir", str(other), *options[2:], "--output-dir", str(tmp_path / "new")]
     )
     assert "expected the dataset that the model was trained on" in result.stderr
+    network, info = read_pretrained(model)[0], PatientDataset.load(train).info
+    write_pretrained(tmp_path / "elsewhere", network, network.state_dict(), replace(info, input_fingerprint="0" * 32))
+    result = CliRunner().invoke(
+        script(COMMANDS["share"]),
+        ["--model-dir", str(tmp_path / "elsewhere"), *options[2:], "--output-dir", str(tmp_path / "new")],
+    )
+    assert result.exit_code == 1 and "d_train.pt: was made of another input than" in result.stderr

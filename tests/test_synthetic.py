@@ -497,6 +497,13 @@ def test_script_writes_and_reports(tmp_path: Path) -> None:
         assert shown in done.stdout
 
 
+def test_other_patients_are_not_replaced_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, note = tmp_path / "p.json", f"Note: {tmp_path}/p.json held 20 other patients (seed 7), which are replaced"
+    for seed, said in ((7, False), (7, False), (8, True)):
+        step.run(Resolved(GenerateSettings(num_patients=20, seed=seed, output=path), {}))
+        assert (note in capsys.readouterr().out) == said
+
+
 @pytest.mark.parametrize(
     "arguments, code, problem",
     [

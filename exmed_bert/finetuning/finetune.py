@@ -34,7 +34,7 @@ from exmed_bert.finetuning.results import OBSOLETE, evaluate, write
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, train_one
 from exmed_bert.finetuning.summary import print_cohort, print_summary
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.models.folder import check_fit, read_pretrained, weight_files
+from exmed_bert.models.folder import check_fit, is_of_other_input, read_pretrained, weight_files
 from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
@@ -102,6 +102,11 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     shape = step_shape(settings, cohort, model)
     with _reports(settings, folder) as writer, cpu_settings(shape, experiment.precision) as hardware_notes:
         print_cohort(settings, cohort, experiment.pretrained, source)
+        if is_of_other_input(settings.model_dir, cohort.patients.dataset.info.input_fingerprint):
+            log(
+                f"Note: {settings.model_dir} was pretrained on another input than {listed(settings.input)} holds now. "
+                "If it was meant to be the same, convert that and pretrain again."
+            )
         for note in notes + hardware_notes:
             log(f"  {note}")
         runs: dict[Run, Finished] = {}

@@ -351,11 +351,14 @@ class PretrainingRecord:
         max_length, age_unit: of the datasets.
         trained_on: which patients this pretraining, and each that it started from, trained on; None where one is
             unknown.
+        input_fingerprint: digest of the patients' files (`Origin.fingerprint`) that the datasets were made of; None
+            where it is not known.
     """
 
     max_length: int
     age_unit: AgeUnit
     trained_on: tuple[SplitRule, ...] | None
+    input_fingerprint: str | None = None
 
 
 def _record(info: DatasetInfo, started_from: Path | None) -> dict[str, Any]:
@@ -386,7 +389,17 @@ def read_record(folder: Path) -> PretrainingRecord | None:
     content = read_json(path)
     saved = checked(path, content, SavedPretraining)
     known = None if saved.trained_on is None else tuple(map(SplitRule.from_dict, content["trained_on"]))
-    return PretrainingRecord(saved.max_length, saved.age_unit, known)
+    return PretrainingRecord(saved.max_length, saved.age_unit, known, saved.input_fingerprint)
+
+
+def is_of_other_input(folder: Path, fingerprint: str) -> bool:
+    """Tell whether a model is known to be pretrained on another input than the one with this digest.
+
+    Raises:
+        InputError: its pretraining.json is damaged.
+    """
+    record = read_record(folder)
+    return record is not None and record.input_fingerprint not in (None, fingerprint)
 
 
 def check_fit(

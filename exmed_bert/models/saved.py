@@ -118,6 +118,7 @@ class SavedPretraining(_Saved):
 
     max_length: Count
     age_unit: AgeUnit
+    input_fingerprint: str | None = None
     trained_on: list[_BySeed | _FromInput] | None
 
 

@@ -21,7 +21,13 @@ from exmed_bert.data.shards import open_dataset
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.locks import held
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
-from exmed_bert.models.folder import check_copy_place, read_pretrained, read_start_embeddings, write_copy
+from exmed_bert.models.folder import (
+    check_copy_place,
+    is_of_other_input,
+    read_pretrained,
+    read_start_embeddings,
+    write_copy,
+)
 from exmed_bert.settings import ShareSettings
 from exmed_bert.sharing.options import check
 from exmed_bert.startup import called
@@ -60,6 +66,11 @@ def _share(settings: ShareSettings) -> None:
         raise InputError(
             f"{settings.training_data}: has other codes than {settings.model_dir}, expected the dataset that the model "
             "was trained on"
+        )
+    if is_of_other_input(settings.model_dir, dataset.info.input_fingerprint):
+        raise InputError(
+            f"{settings.training_data}: was made of another input than {settings.model_dir} was pretrained on, "
+            "expected the dataset that the model was trained on"
         )
     patients = patients_by_code(dataset)
     special = np.arange(len(vocabulary)) < len(SPECIAL_TOKENS)

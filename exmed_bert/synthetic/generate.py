@@ -7,9 +7,10 @@ from pathlib import Path
 
 from exmed_bert import cluster, console
 from exmed_bert.config import Resolved
+from exmed_bert.console import InputError
 from exmed_bert.data.formats import POPULATION_META, POPULATION_SETTINGS, file_format
 from exmed_bert.data.writers import Piece, prepare, write_pieces
-from exmed_bert.files import check_writable_file
+from exmed_bert.files import check_writable_file, read_json
 from exmed_bert.locks import held
 from exmed_bert.parallel import engine, ordered_map
 from exmed_bert.reference import recent as recent_codes
@@ -19,7 +20,7 @@ from exmed_bert.staging import staged_files, write_json
 from exmed_bert.startup import called
 from exmed_bert.synthetic import shards
 from exmed_bert.synthetic.population import BLOCK, fields_of, generate_blocks, novel_codes
-from exmed_bert.synthetic.summary import Summary, meta
+from exmed_bert.synthetic.summary import Summary, meta, population
 
 
 def check(settings: GenerateSettings) -> None:
@@ -66,7 +67,7 @@ def _write_file(resolved: Resolved[GenerateSettings]) -> tuple[Summary, Path, Pa
     """Write the patients to one file, and their descriptions; return their summary and where the descriptions are."""
     settings = resolved.settings
     meta_path, settings_path = _beside(settings.output, "meta"), _beside(settings.output, "settings")
-    summary = Summary()
+    summary, replaced = Summary(), _other_patients(settings, meta_path)
 
     def patients() -> Generator[Piece, None, None]:
         with console.progress(total=settings.num_patients, label="Generating", unit=" patients") as bar:
@@ -81,7 +82,26 @@ def _write_file(resolved: Resolved[GenerateSettings]) -> tuple[Summary, Path, Pa
         resolved.save(staged / settings_path.name)
         novel = summary.novel(novel_codes(settings.seed, settings.novel_kind))
         write_json(staged / meta_path.name, meta(settings, summary, novel))
+    if replaced:
+        console.echo(
+            f"Note: {settings.output} held {replaced}, which are replaced; what was made of them is still theirs"
+        )
     return summary, meta_path, settings_path
+
+
+def _other_patients(settings: GenerateSettings, meta_path: Path) -> str:
+    """Return which other patients of ours the output holds that are to be replaced, "" where it holds none."""
+    try:
+        earlier = read_json(meta_path) if settings.output.is_file() and meta_path.is_file() else None
+    except InputError:
+        return ""  # of a meta file that is damaged nothing is known
+    new = population(settings)
+    if not isinstance(earlier, dict) or new == {name: earlier.get(name) for name in new}:
+        return ""
+    counts, seed = earlier.get("counts"), earlier.get("seed")
+    patients = counts.get("patients") if isinstance(counts, dict) else None
+    known = type(patients) is int and type(seed) is int
+    return f"{patients:,} other patients (seed {seed})" if known else "other patients"
 
 
 def generate_pieces(settings: GenerateSettings) -> Iterator[tuple[Piece, Summary]]:

@@ -142,8 +142,8 @@ class Summary:
         return rows
 
 
-def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of the meta file: seed and options, every code's count, every novel code."""
+def population(settings: GenerateSettings) -> dict[str, Any]:
+    """Return what decides the patients, as the meta file holds it."""
     options = settings.model_dump(mode="json", include={"num_patients", "novel_prob", "novel_kind", "end_date"})
     if settings.realistic:
         options["realistic"] = True
@@ -154,6 +154,13 @@ def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str
         "options": options,
         "tables": load().digest,
         "block": BLOCK,
+    }
+
+
+def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of the meta file: seed and options, every code's count, every novel code."""
+    return {
+        **population(settings),
         "counts": {
             "patients": summary.patients,
             "diagnoses": summary.codes[codes.ICD10CM].total(),

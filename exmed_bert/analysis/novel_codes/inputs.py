@@ -16,7 +16,13 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.shards import open_dataset, patients_in_both, verify
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
-from exmed_bert.models.folder import START_EMBEDDINGS, check_fit, read_pretrained, read_start_embeddings
+from exmed_bert.models.folder import (
+    START_EMBEDDINGS,
+    check_fit,
+    is_of_other_input,
+    read_pretrained,
+    read_start_embeddings,
+)
 from exmed_bert.reference.names import code_names
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import AnalyzeSettings
@@ -164,7 +170,8 @@ def _training_data(
     settings: AnalyzeSettings, dataset: PatientDataset, notes: list[str]
 ) -> tuple[PatientDataset | None, Path | None]:
     """Return the dataset that the model was trained on, and its file; None where it is not at hand."""
-    path = settings.training_data or named_training_data(settings.model_dir)
+    folder = settings.model_dir
+    path = settings.training_data or named_training_data(folder)
     if path is None:
         notes.append(
             "The data that the model was trained on is not at hand (--training-data), so nothing is said of how often "
@@ -173,6 +180,23 @@ def _training_data(
         return None, None
     train = open_dataset(path)
     verify(path, train)
+    if is_of_other_input(folder, train.info.input_fingerprint):
+        if settings.training_data is not None:
+            raise InputError(
+                f"{path}: --training-data: was made of another input than {folder} was pretrained on, expected the "
+                "dataset that the model was trained on"
+            )
+        note = (
+            f"{path} has been replaced since the model was pretrained on it: it was made of another input. Nothing is "
+            "said of how often a code occurs in training; convert the input of the model again, or pretrain again."
+        )
+        console.warn(note)
+        notes.append(note)
+        return None, None
+    if is_of_other_input(folder, dataset.info.input_fingerprint):
+        note = f"{settings.dataset} was made of another input than the model was pretrained on."
+        console.echo(f"Note: {note}")
+        notes.append(note)
     if both := patients_in_both(train, dataset):
         note = f"{both:,} patients of the dataset are in the training data: the model has seen what it predicts here."
         console.warn(note)
