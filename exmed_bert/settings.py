@@ -303,6 +303,12 @@ class ConvertSettings(ReadingSettings):
     rare_codes: Literal["unk", "roll-up"] = Field(
         "unk", description="What stands for rare codes: UNK, or the nearest ancestor that is frequent enough."
     )
+    lab_values: Literal["quantiles", "range", "none"] = Field(
+        "quantiles",
+        description="What the values of measurements (LOINC) become part of their codes by: quantiles of the training "
+        "patients (4548-4|Q5), the reference range (4548-4|H), or none.",
+    )
+    lab_bins: int = Field(5, ge=2, le=99, description="Quantiles that values are divided into.")
     shard_size: int = Field(250_000, ge=1, description="Patients per shard; datasets with more are folders of shards.")
     workers: int = Field(1, ge=1, description="Processes that read files and write shards; the datasets are the same.")
     scheduler: str | None = Field(

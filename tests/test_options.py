@@ -51,11 +51,11 @@ RUNS = {
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "
         "--no-dynamic-masking --seed 5 --min-observations 3 --masked-lm-prob 0.3 --max-masked 4 --age-unit months "
         "--split-from hash --min-cell 5 --input-format json --extract-end 2024-12-31 --days-after-death 60 "
-        "--keep-implausible-dates --max-age 89",
+        "--keep-implausible-dates --max-age 89 --lab-values quantiles --lab-bins 4",
         "--input {w}/patients.json --output {o}/d --split train --dynamic-masking --age-unit years --debug "
-        "--no-keep-implausible-dates",
+        "--no-keep-implausible-dates --lab-values range",
         "--input {w}/patients.json --output {o}/d.pt --split val --config {w}/other.yaml --vocab-from {w}/model "
-        "--no-extend-vocab",
+        "--no-extend-vocab --lab-values none",
         "--input {w}/patients.json --output {o}/d.pt --vocab-from {w}/d_val.pt --extend-vocab",
         "--input {e}/meds --output {o}/d.pt --split-from input --input-format meds",
         "--input {e}/csv/data --input-format csv --output {o}/d.pt",

@@ -32,6 +32,7 @@ PATIENT_LEVEL = {
     "embeddings.parquet",
 }  # a user asks for these, by patient
 
+VALUE = 431.77  # of one patient, the highest
 RARE = "Q98.5"  # a code of one patient, which its model knows
 # What a model knows is part of it, and of the tables of all its codes (docs/PRIVACY.md).
 KNOWS_CODES = {"vocab.json", "code_tree.safetensors", "codes.csv", "novel_codes.csv", "metadata.tsv"}
@@ -40,7 +41,7 @@ GROUP = "<img src=x onerror=alert(2)>"  # a value of a static column
 INPUT = "own.json" if os.name == "nt" else "own<script>alert(3).json"
 
 STEPS = [
-    "convert --input {i} --output {f}/d.pt --train-ratio 0.5 --keep-systems icd10cm,atc",
+    "convert --input {i} --output {f}/d.pt --train-ratio 0.5 --keep-systems icd10cm,atc,loinc",
     "pretrain --training-data {f}/d_train.pt --validation-data {f}/d_val.pt --output-dir {f}/model "
     "--output-data-dir {f}/metrics --hidden-size 16 --num-hidden-layers 1 --train-batch-size 16 --max-steps 2",
     "finetune --model-dir {f}/model --input {i} --output-dir {f}/tuned --endpoint ICD:J*,ICD:M* --epochs 1 "
@@ -68,6 +69,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         patients[number] |= {"observation_end": DATES[5], "death_date": DATES[5]}
     patients[0]["diagnoses"].append(RARE)
     patients[0]["diagnosis_dates"].append(DATES[1])
+    for number, patient in enumerate(patients[200:]):
+        value = VALUE if number == 0 else 4 + number / 100
+        patient["events"] = [{"system": "loinc", "code": "4548-4", "date": "2024-05-06", "value": value}]
     for patient in patients[2:200]:
         patient["events"] = [{"system": "snomedct", "code": code, "date": "2024-05-06"} for code in (MARKUP, FORMULA)]
     source, config = folder.with_name(INPUT), folder.with_name("config.yaml")
@@ -98,10 +102,11 @@ def test_nothing_of_a_patient_is_written_or_printed(shared: tuple[Path, str]) ->
     assert {".html", ".json", ".md", ".csv", ".log", ".db", "events"} <= kinds
     for path in files:
         content = path.read_bytes()
-        found = [mark for mark in (ID, TEXT, *DATES) if mark.encode() in content]
+        found = [mark for mark in (ID, TEXT, str(VALUE), *DATES) if mark.encode() in content]
         assert not found, (path, found)
         assert path.name in KNOWS_CODES or path.suffix in (".pt", ".bin") or RARE.encode() not in content, path
-    assert not [mark for mark in (ID, TEXT, RARE, *DATES) if mark in printed]
+    assert "loinc:4548-4|Q5" in (folder / "model" / "vocab.json").read_text()
+    assert not [mark for mark in (ID, TEXT, RARE, str(VALUE), *DATES) if mark in printed]
 
 
 class Tags(HTMLParser):

@@ -114,6 +114,7 @@ LOINC = CodeSystem(
     events="measurements",
     aliases=("LNC", "http://loinc.org"),
     spelling=_loinc,
+    measured=True,
 )
 CPT = CodeSystem(
     name="cpt",

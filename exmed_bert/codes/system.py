@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+VALUE = "|"  # between a code and what its value is
+_MEASURED = re.compile(r"(.+)\|(Q[1-9][0-9]?|[LNH])", re.IGNORECASE)
 _SEPARATOR = r"\s*(?://?|[:|])\s*"  # between a system and a code: ICD10CM:E11.9, ICD10CM//E119, ICD-10-CM|E11.9
 
 
@@ -28,6 +30,8 @@ class CodeSystem:
         chapter_of: returns the coarse group of a code. Not given: all codes are in one group, the title.
         description_of: returns the official name of a code, None where it is not known.
         token_of: returns the name of a code in a vocabulary. Not given: ``name:code``, which is the safe choice.
+        measured: whether events have values. A code with what its value is, a quantile or where it lies against a
+            reference range, is a code, too, and the code itself stands above it: ``4548-4|Q4``, ``4548-4|H``.
 
     Raises:
         ValueError: `name` is no lower-case identifier, or `title` or `events` is empty.
@@ -50,6 +54,7 @@ class CodeSystem:
     chapter_of: Callable[[str], str] | None = field(default=None, repr=False)
     description_of: Callable[[str], str | None] | None = field(default=None, repr=False)
     token_of: Callable[[str], str] | None = field(default=None, repr=False)
+    measured: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -78,10 +83,25 @@ class CodeSystem:
         """
         text = code.strip()
         prefix = self._prefix.match(text)
-        return self.spelling(text[prefix.end() :] if prefix else text)
+        code, value = self.parts(text[prefix.end() :] if prefix else text)
+        spelled = self.spelling(code)
+        return spelled if spelled is None or not value else f"{spelled}{VALUE}{value}"
+
+    def parts(self, code: str) -> tuple[str, str]:
+        """Return a code without and what it says of a value, which is empty where it says nothing.
+
+        >>> local = CodeSystem(name="local", title="Local", events="measurements", spelling=str.upper, measured=True)
+        >>> local.parts("hb|Q4"), local.parts("hb|X"), local.normalize("hb|q4"), local.parent("HB|Q4")
+        (('hb', 'Q4'), ('hb|X', ''), 'HB|Q4', 'HB')
+        """
+        found = _MEASURED.fullmatch(code) if self.measured else None
+        return (found[1], found[2].upper()) if found else (code, "")
 
     def parent(self, code: str) -> str | None:
         """Return the code one level up, or None at the top and in a flat system."""
+        bare, value = self.parts(code)
+        if value:
+            return bare
         return self.parent_of(code) if self.parent_of else None
 
     def ancestors(self, code: str) -> list[str]:
@@ -99,11 +119,11 @@ class CodeSystem:
 
     def chapter(self, code: str) -> str:
         """Return the coarse group of a code; the title where the system has none. Unique within the system only."""
-        return self.chapter_of(code) if self.chapter_of else self.title
+        return self.chapter_of(self.parts(code)[0]) if self.chapter_of else self.title
 
     def description(self, code: str) -> str | None:
         """Return the official name of a code, or None where it is not known."""
-        return self.description_of(code) if self.description_of else None
+        return self.description_of(self.parts(code)[0]) if self.description_of else None
 
     def token(self, code: str) -> str:
         """Return the name of a code in a vocabulary, unlike that of any other system's code."""

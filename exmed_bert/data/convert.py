@@ -29,8 +29,10 @@ from exmed_bert.data.first_pass import (
     PartCounts,
     PartResult,
     hashes_path,
+    makes_cuts,
     piece_path,
     read_part,
+    takes_codes,
 )
 from exmed_bert.data.masking import Masking
 from exmed_bert.data.output_place import place_of
@@ -41,6 +43,7 @@ from exmed_bert.data.second_pass import ShardTask, encode, write_encoded
 from exmed_bert.data.shards import MadeShard, fill_folder, open_dataset
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import FinalIds, final_ids
+from exmed_bert.data.value_coding import Cuts, ValueCoding, ValueCounts, cut_points
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary, in_order
 from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.files import make_folder
@@ -97,6 +100,8 @@ def convert(
         refuse_duplicates(source, np.concatenate([np.load(hashes_path(work, r.number)) for r in results]))
         _check_left(settings, source, counts, results, paths)
         vocabulary, rare = _vocabulary(settings, results)
+        if any(result.values for result in results):
+            vocabulary = vocabulary.with_cuts(_cuts(settings, results))
         final = {result.number: final_ids(result.keys, result.entities, vocabulary, rare) for result in results}
         info = _info(settings, source, vocabulary)
         tasks = {
@@ -170,17 +175,41 @@ def _first_day(work: Path, today: date) -> date:
 
 
 def _first_pass(settings: ConvertSettings, source: PatientInput, work: Path) -> list[PartResult]:
-    """Read the parts of the input that were not read before."""
+    """Read the parts of the input that were not read before, those with values a second time, with cut points."""
+    if not makes_cuts(settings):
+        by_range = settings.lab_values == "range" and takes_codes(settings)
+        return _read_parts(settings, source, work, ValueCoding(by_range=True) if by_range else None)
+    results = _read_parts(settings, source, work, None)
+    if all(result.is_coded for result in results) and not any(result.values for result in results):
+        return results
+    return _read_parts(settings, source, work, ValueCoding(_cuts(settings, results)))
+
+
+def _cuts(settings: ConvertSettings, results: Sequence[PartResult]) -> Cuts:
+    """Return the cut points of the values of all parts; those of --vocab-from stay."""
+    values: ValueCounts = Counter()
+    for result in results:
+        values.update(result.values)
+    known = {} if settings.vocab_from is None else vocabulary_from(settings.vocab_from).cuts
+    return {**cut_points(values, settings.lab_bins), **known}
+
+
+def _read_parts(
+    settings: ConvertSettings, source: PatientInput, work: Path, values: ValueCoding | None
+) -> list[PartResult]:
     sources = source.parts()
     if settings.scheduler is not None:  # whose workers may stand in other folders
         settings, sources = settings.with_absolute_paths(), [part.absolute() for part in sources]
-    parts = [Part(number, part, settings, work, source.today) for number, part in enumerate(sources)]
+    parts = [Part(number, part, settings, work, source.today, values) for number, part in enumerate(sources)]
     done: dict[int, PartResult] = {}
     for part in parts:
         try:
-            done[part.number] = PartResult.load(part.result)
+            result = PartResult.load(part.result)
         except (OSError, KeyError, TypeError, ValueError):
             part.result.unlink(missing_ok=True)
+            continue
+        if result.is_coded or values is None:
+            done[part.number] = result
     missing = [part for part in parts if part.number not in done]
     before = sum(result.read[0] for result in done.values())
     bar = console.progress(label="Converting", unit=" patients", initial=before)

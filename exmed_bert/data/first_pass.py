@@ -28,6 +28,7 @@ from exmed_bert.data.splits import FROM_INPUT, InputSplit, SplitRule, needed_spl
 from exmed_bert.data.static_columns import declared
 from exmed_bert.data.tokenizer import Tokenizer, TokenizerSummary
 from exmed_bert.data.translation import TranslationSummary
+from exmed_bert.data.value_coding import ValueCoding, ValueCounts, value_counts
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS
 from exmed_bert.data.vocabulary_file import vocabulary_from
 from exmed_bert.processes import worker_name
@@ -47,6 +48,7 @@ class Part:
         settings: of the conversion.
         folder: for its pieces.
         today: the day on which the conversion began.
+        values: what becomes of values; None while the cut points are not known.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Part:
     settings: ConvertSettings
     folder: Path
     today: date
+    values: ValueCoding | None = None
 
     @property
     def result(self) -> Path:
@@ -107,6 +110,8 @@ class PartResult:
         worker: the process that did it.
         seconds: how long it took.
         digests: of the bytes of each file, where they were in an object store.
+        values: counts of values of the training patients, where cut points are to be made of them.
+        is_coded: whether there are pieces; if not, the part is to be read again with cut points.
     """
 
     number: int
@@ -120,6 +125,8 @@ class PartResult:
     worker: str
     seconds: float = 0.0
     digests: list[str] = field(default_factory=list)
+    values: ValueCounts = field(default_factory=Counter)
+    is_coded: bool = True
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -127,6 +134,7 @@ class PartResult:
             **vars(self),
             "counts": to_plain(self.counts),
             "kinds": {split: to_plain(kinds) for split, kinds in self.kinds.items()},
+            "values": [[*key, count] for key, count in self.values.items()],
         }
         with atomic_write(path) as part:
             part.write_text(json.dumps(content), encoding="utf-8")
@@ -143,6 +151,7 @@ class PartResult:
         content["kinds"] = {split: from_plain(ColumnKinds, kinds) for split, kinds in content["kinds"].items()}
         content["keys"] = [(system, code) for system, code in content["keys"]]
         content["read"] = tuple(content["read"])
+        content["values"] = Counter({tuple(key): count for *key, count in content["values"]})
         return cls(**content)
 
 
@@ -177,8 +186,11 @@ def _read(part: Part, source: Source, progress: Callable[[int], Any]) -> PartRes
         settings.age_unit,
         known=None if settings.vocab_from is None else vocabulary_from(settings.vocab_from),
         static_columns=patients_of.static_columns,
-        extend=settings.vocab_from is None or settings.extend_vocab,
+        extend=takes_codes(settings),
+        values=part.values,
     )
+    found_values: ValueCounts = Counter()
+    is_coded = True
     rule = split_rule(settings)
     hashes_seen: list[np.ndarray] = []
     kept: dict[str, list[int]] = {split: [] for split in SPLITS}
@@ -190,8 +202,15 @@ def _read(part: Part, source: Source, progress: Callable[[int], Any]) -> PartRes
         hashes_seen.append(hashes)
         if rule.from_input:
             patients, hashes = _in_a_split(patients, hashes, patients_of, excluded)
+        trains = rule.trains_on(hashes, patients.splits)
+        if makes_cuts(settings) and patients.events.measured is not None:
+            found_values.update(value_counts(patients.events, trains))
+            is_coded = part.values is not None
+        if not is_coded:
+            progress(read)
+            continue
         tokens = tokenizer.encode(patients)
-        in_train = rule.trains_on(hashes, patients.splits)[tokens.rows]
+        in_train = trains[tokens.rows]
         for split, chosen in zip(SPLITS, (in_train, ~in_train), strict=True):
             piece = select_piece(patients, tokens, hashes, chosen)
             write_piece(piece_path(part.folder, part.number, chunk, split), piece)
@@ -213,7 +232,19 @@ def _read(part: Part, source: Source, progress: Callable[[int], Any]) -> PartRes
         kinds,
         patients_of.read,
         worker_name(),
+        values=found_values,
+        is_coded=is_coded,
     )
+
+
+def takes_codes(settings: ConvertSettings) -> bool:
+    """Tell whether the vocabulary takes the codes of the input; if not, it says what becomes of values, too."""
+    return settings.vocab_from is None or settings.extend_vocab
+
+
+def makes_cuts(settings: ConvertSettings) -> bool:
+    """Tell whether the conversion makes cut points of values."""
+    return settings.lab_values == "quantiles" and takes_codes(settings)
 
 
 def split_rule(settings: ConvertSettings) -> SplitRule:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from exmed_bert.codes import CodeKey
+from exmed_bert.data.measured import Measured, nothing_measured, results
 from exmed_bert.data.static_columns import SEX, STATE, StaticColumn
 
 PatientId = int | str
@@ -30,11 +31,22 @@ DAY_FIELDS = (*PERIOD_FIELDS, BIRTH_DATE)  # all days that a record need not hav
 
 
 class Event(NamedTuple):
-    """A code on a day; ``system`` is the name of its code system."""
+    """A code on a day; ``system`` is the name of its code system.
+
+    What was measured has a ``value``, or a ``flag``, one of `measured.FLAGS`, or both.
+    """
 
     system: str
     code: str
     day: date
+    value: float | None = None
+    flag: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what the list ``events`` of a record holds."""
+        record: dict[str, Any] = {"system": self.system, "code": self.code, "date": _digits(self.day)}
+        found = results([self.value], [self.flag])
+        return record if found is None else record | found.shown(0)
 
 
 @dataclass(frozen=True)
@@ -121,9 +133,7 @@ class Patient:
                 record[name] = _digits(day)
         others = [event for event in self.events if event.system not in LISTED]
         if others:
-            record["events"] = [
-                {"system": event.system, "code": event.code, "date": _digits(event.day)} for event in others
-            ]
+            record["events"] = [event.to_record() for event in others]
         return record
 
 
@@ -137,6 +147,7 @@ class EventColumns:
         offsets: (N + 1,) int64; patient i has the events ``offsets[i]:offsets[i + 1]``.
         table: the distinct codes as they are written, each with the name of its code system.
         doubtful: (events,) bool, which days cannot be; None where all can.
+        measured: values of the events; None where none has one.
     """
 
     codes: np.ndarray
@@ -144,6 +155,7 @@ class EventColumns:
     offsets: np.ndarray
     table: Sequence[CodeKey]
     doubtful: np.ndarray | None = None
+    measured: Measured | None = None
 
     def counts(self) -> np.ndarray:
         """Return the number of events of each patient, (N,) int64."""
@@ -156,8 +168,7 @@ class EventColumns:
     def where(self, kept: np.ndarray) -> "EventColumns":
         """Return the events that are kept, (events,) bool."""
         counts = np.bincount(self.patients()[kept], minlength=len(self.offsets) - 1)
-        doubtful = None if self.doubtful is None else self.doubtful[kept]
-        return EventColumns(self.codes[kept], self.days[kept], _offsets(counts), self.table, doubtful)
+        return self._at(kept, _offsets(counts))
 
     def span(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the first and the last day of each patient, (N,) int32 each; without events the last is `NO_DAY`."""
@@ -186,8 +197,12 @@ class EventColumns:
         counts = self.counts()[rows]
         offsets = _offsets(counts)
         at = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        doubtful = None if self.doubtful is None else self.doubtful[at]
-        return EventColumns(self.codes[at], self.days[at], offsets, self.table, doubtful)
+        return self._at(at, offsets)
+
+    def _at(self, index: np.ndarray, offsets: np.ndarray) -> "EventColumns":
+        doubtful = None if self.doubtful is None else self.doubtful[index]
+        measured = None if self.measured is None else self.measured.at(index)
+        return EventColumns(self.codes[index], self.days[index], offsets, self.table, doubtful, measured)
 
 
 def no_events(patients: int) -> EventColumns:
@@ -211,12 +226,15 @@ def merge_events(parts: Sequence[EventColumns]) -> EventColumns:
     offsets = _offsets(np.sum(counts, axis=0))
     codes, days = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=np.int32)
     starts, table = offsets[:-1].copy(), list[CodeKey]()
+    measured = nothing_measured(int(offsets[-1])) if any(part.measured is not None for part in parts) else None
     for part, count in zip(parts, counts, strict=True):
         at = np.repeat(starts - part.offsets[:-1], count) + np.arange(part.offsets[0], part.offsets[-1])
         codes[at], days[at] = part.codes + len(table), part.days
+        if measured is not None and part.measured is not None:
+            measured.values[at], measured.flags[at] = part.measured.values, part.measured.flags
         starts += count
         table.extend(part.table)
-    return EventColumns(codes, days, offsets, table)
+    return EventColumns(codes, days, offsets, table, measured=measured)
 
 
 @dataclass(frozen=True)
@@ -303,19 +321,20 @@ class PatientColumns:
                 record["events"] = others[i]
             yield record
 
-    def _other_events(self) -> dict[int, list[dict[str, str]]]:
+    def _other_events(self) -> dict[int, list[dict[str, Any]]]:
         """Return by patient the events that are in neither of the two lists of a record."""
         is_other = np.array([system not in LISTED for system, _ in self.events.table], dtype=bool)
         if not is_other.any():
             return {}
         kept = is_other[self.events.codes]
         events = self.events.where(kept)
-        found: dict[int, list[dict[str, str]]] = {}
-        for patient, code, day in zip(
-            events.patients().tolist(), events.codes.tolist(), events.days.tolist(), strict=True
-        ):
+        found: dict[int, list[dict[str, Any]]] = {}
+        rows = zip(events.patients().tolist(), events.codes.tolist(), events.days.tolist(), strict=True)
+        for place, (patient, code, day) in enumerate(rows):
             system, text = events.table[code]
-            event = {"system": system, "code": text, "date": _digits(EPOCH + timedelta(days=day))}
+            event: dict[str, Any] = {"system": system, "code": text, "date": _digits(EPOCH + timedelta(days=day))}
+            if events.measured is not None:
+                event |= events.measured.shown(place)
             found.setdefault(patient, []).append(event)
         return found
 

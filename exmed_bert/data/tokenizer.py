@@ -10,6 +10,7 @@ from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.data.ages import ages_on
 from exmed_bert.data.patient import BIRTH_DATE, EventColumns, PatientColumns
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn
+from exmed_bert.data.value_coding import ValueCoding
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, AgeUnit, CodeVocabulary
 
 _DAY_SPAN = 2**23  # more than the days of the calendar, years 1 to 9999
@@ -132,6 +133,7 @@ class Tokenizer:
         static_columns: Sequence[StaticColumn] = BUILT_IN,
         extend: bool = True,
         masks: bool = False,
+        values: ValueCoding | None = None,
     ) -> None:
         """Set the limits.
 
@@ -143,6 +145,7 @@ class Tokenizer:
             static_columns: those that are encoded.
             extend: whether other codes get ids too; if not, they are UNK.
             masks: whether ``MASK``, also with a number, stands for the token MASK; if not, it is an unknown code.
+            values: what becomes of values; not given: what became of those that the known codes come from.
         """
         self.max_length = max_length
         self.min_observations = min_observations
@@ -152,6 +155,7 @@ class Tokenizer:
         self._known = known or CodeVocabulary.build([])
         self._extend = extend
         self._masks = masks
+        self._values = values or ValueCoding.of(self._known.cuts, self._known.keys)
         self._ids: dict[CodeKey, int] = {key: i for i, key in enumerate(self._known.keys) if key is not None}
         self._entities = {name: i for i, name in enumerate(self._known.entity_names)}
 
@@ -160,7 +164,7 @@ class Tokenizer:
 
         An unknown code is a token like others: two different ones of a visit are two UNK.
         """
-        n, events = len(patients), patients.events
+        n, events = len(patients), self._values.apply(patients.events)
         table = self._code_table(events)
         patient = events.patients()
         # Stable, so codes of a visit stay in the order of the record; quick, since most records are in order of time.

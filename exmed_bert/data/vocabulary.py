@@ -1,10 +1,11 @@
 """Vocabularies: which integer stands for which code, entity and age. Ids 0-5 are the same special tokens in all."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ PAD, UNK, CLS, SEP, MASK, NA = range(6)
 DEFAULT_ENTITY = "default"
 ORIGINAL_ENTITIES = (DEFAULT_ENTITY, "atc", "icd")
 
+MOST_CUTS = 98  # one less than the bins that a code can name
 AgeUnit = Literal["years", "months"]
 MAX_AGE_YEARS = 110
 
@@ -35,11 +37,13 @@ class CodeVocabulary:
         tokens: a unique name for each id, `CodeSystem.token` of its code.
         entities: (V,) uint8, the entity type of each id, an index into ``entity_names``.
         entity_names: the original's three, then those of further code systems in the order of their first id.
+        cuts: by code of a measurement, the cut points of its values (`value_coding`).
     """
 
     tokens: tuple[str, ...]
     entities: np.ndarray
     entity_names: tuple[str, ...] = ORIGINAL_ENTITIES
+    cuts: Mapping[CodeKey, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, keys: Iterable[CodeKey]) -> "CodeVocabulary":
@@ -50,7 +54,18 @@ class CodeVocabulary:
         """Return this vocabulary with further codes at its end, in the given order."""
         old = [(token, self.entity_names[e]) for token, e in zip(self.tokens, self.entities.tolist(), strict=True)]
         new = [(code_system(system).token(code), code_system(system).entity) for system, code in keys]
-        return self.of_tokens([*old[len(SPECIAL_TOKENS) :], *new])
+        return self.of_tokens([*old[len(SPECIAL_TOKENS) :], *new]).with_cuts(self.cuts)
+
+    def with_cuts(self, cuts: Mapping[CodeKey, tuple[float, ...]]) -> "CodeVocabulary":
+        """Return the vocabulary with those cut points that any of its codes is made by."""
+        bare = set(self.binned.values()) if cuts else set()
+        return replace(self, cuts={key: points for key, points in cuts.items() if key in bare})
+
+    @cached_property
+    def binned(self) -> dict[int, CodeKey]:
+        """By the id of a code that says what a value is, the code of the measurement."""
+        parted = [(i, key[0], code_system(key[0]).parts(key[1])) for i, key in enumerate(self.keys) if key is not None]
+        return {i: (system, code) for i, system, (code, value) in parted if value}
 
     @classmethod
     def of_tokens(cls, tokens: Sequence[tuple[str, str]]) -> "CodeVocabulary":
@@ -101,16 +116,23 @@ class CodeVocabulary:
                 found.setdefault(system.events, []).append(entity)
         return {events: np.array(found[events]) for events in sorted(found)}
 
-    def to_dict(self) -> dict[str, dict[str, int | str]]:
-        """Return ``{token: {"id": n, "entity": "icd"}}``, the content of vocab.json."""
-        return {
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return ``{token: {"id": n, "entity": "icd"}}``, the content of vocab.json; bins of values have ``cuts``."""
+        content: dict[str, dict[str, Any]] = {
             name: {"id": i, "entity": self.entity_names[entity]}
             for i, (name, entity) in enumerate(zip(self.tokens, self.entities.tolist(), strict=True))
         }
+        for i, key in self.binned.items() if self.cuts else ():
+            if key in self.cuts:
+                content[self.tokens[i]]["cuts"] = list(self.cuts[key])
+        return content
 
     def to_json(self) -> str:
         """Return the vocabulary as one string: a dataset opens in the same time whatever its vocabulary."""
-        return json.dumps([list(self.tokens), self.entities.tolist(), list(self.entity_names)])
+        content: list[Any] = [list(self.tokens), self.entities.tolist(), list(self.entity_names)]
+        if self.cuts:
+            content.append([[system, code, list(points)] for (system, code), points in self.cuts.items()])
+        return json.dumps(content)
 
     @classmethod
     def from_json(cls, text: str) -> "CodeVocabulary":
@@ -119,7 +141,7 @@ class CodeVocabulary:
         Raises:
             TypeError, ValueError: it is something else.
         """
-        tokens, entities, names = json.loads(text)
+        tokens, entities, names, *further = json.loads(text)
         if any(set(map(type, texts)) != {str} or len(set(texts)) < len(texts) for texts in (tokens, names)):
             raise ValueError("vocabulary: expected distinct texts")
         special = len(SPECIAL_TOKENS)
@@ -133,7 +155,21 @@ class CodeVocabulary:
             or max(entities) >= len(names)
         ):
             raise ValueError(f"vocabulary: an entity type is none of {', '.join(names)}")
-        return cls(tuple(tokens), np.array(entities, dtype=np.uint8), tuple(names))
+        cuts = (
+            {(str(system), str(code)): checked_cuts(points) for system, code, points in further[0]} if further else {}
+        )
+        return cls(tuple(tokens), np.array(entities, dtype=np.uint8), tuple(names), cuts)
+
+
+def checked_cuts(points: Any) -> tuple[float, ...]:
+    """Return cut points of values that stand in a file; a ValueError where they are none."""
+    if type(points) is not list or not points or len(points) > MOST_CUTS:
+        raise ValueError("vocabulary: cuts: expected a list of numbers")
+    if not all(type(point) is float and abs(point) < float("inf") for point in points):
+        raise ValueError("vocabulary: cuts: expected numbers")
+    if any(one >= other for one, other in pairwise(points)):
+        raise ValueError("vocabulary: cuts: expected ascending numbers")
+    return tuple(points)
 
 
 def in_order(keys: Iterable[CodeKey]) -> list[CodeKey]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import MANIFEST
-from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, CodeVocabulary
+from exmed_bert.data.vocabulary import DEFAULT_ENTITY, SPECIAL_TOKENS, CodeVocabulary, checked_cuts
 from exmed_bert.files import existing_file, read_json
 
 VOCABULARY = "vocab.json"
@@ -18,6 +18,7 @@ DATASET = ".pt"
 class _Entry:
     id: StrictInt
     entity: StrictStr
+    cuts: list[StrictFloat] | None = None  # of the values of a measurement, where the code is a bin of them
 
 
 _ENTRIES = TypeAdapter(dict[str, _Entry])
@@ -81,8 +82,13 @@ def read_vocabulary(path: Path) -> CodeVocabulary:
     if ids != list(range(len(ids))):
         raise InputError(f"{path}: expected each id from 0 to {len(ids) - 1} once")
     vocabulary = CodeVocabulary.of_tokens(list(zip(tokens, entities, strict=True))[special:])
+    cuts = {i: entry.cuts for i, (_, entry) in enumerate(entries) if entry.cuts is not None}
     try:
         vocabulary.entity_systems  # noqa: B018  # refuses a code system that nobody has registered
+        if not cuts:
+            return vocabulary
+        return vocabulary.with_cuts({vocabulary.binned[i]: checked_cuts(points) for i, points in cuts.items()})
+    except KeyError as error:
+        raise InputError(f"{path}: {vocabulary.tokens[error.args[0]]}: has cuts, and is no bin of values") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return vocabulary

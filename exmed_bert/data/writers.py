@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from exmed_bert.data.formats import file_format
+from exmed_bert.data.measured import FLAGS, NO_FLAG, nothing_measured
 from exmed_bert.data.patient import LISTED, NO_DAY, PERIOD_FIELDS, EventColumns, PatientColumns
 from exmed_bert.data.static_columns import SEX, STATE, StaticColumn
 from exmed_bert.staging import atomic_write
@@ -25,11 +26,13 @@ class Fields:
         static_columns: those beside sex and state.
         periods: the days of observation and death.
         events: events of further code systems.
+        values: values of these.
     """
 
     static_columns: tuple[StaticColumn, ...] = ()
     periods: bool = False
     events: bool = False
+    values: bool = False
 
 
 BASIC = Fields()
@@ -61,7 +64,8 @@ def prepare(columns: PatientColumns, extension: str, fields: Fields = BASIC) -> 
     b'{"patient_id":7,"birth_year":1950,"s'
     """
     others = any(system not in LISTED for system, _ in columns.events.table)
-    if (others and not fields.events) or (columns.periods and not fields.periods):
+    values = columns.events.measured is not None
+    if (others and not fields.events) or (columns.periods and not fields.periods) or (values and not fields.values):
         raise ValueError("the patients have fields that the file is not to hold")
     if extension == ".parquet":
         return Piece(len(columns), (columns, fields))
@@ -204,6 +208,12 @@ def _arrow_table(columns: PatientColumns, fields: Fields) -> Any:
         offsets, codes, days = lists(others)
         names = pyarrow.array([system for system, _ in others.table], text)
         systems = pyarrow.DictionaryArray.from_arrays(others.codes, names).cast(text)
-        events = pyarrow.StructArray.from_arrays([systems, codes, days], ["system", "code", "date"])
+        parts = {"system": systems, "code": codes, "date": days}
+        if fields.values:
+            measured = others.measured or nothing_measured(len(others.codes))
+            parts["value"] = pyarrow.array(measured.values, pyarrow.float32(), mask=np.isnan(measured.values))
+            places = pyarrow.array(measured.flags, pyarrow.int8(), mask=measured.flags == NO_FLAG)
+            parts["flag"] = pyarrow.DictionaryArray.from_arrays(places, pyarrow.array(FLAGS, text)).cast(text)
+        events = pyarrow.StructArray.from_arrays(list(parts.values()), list(parts))
         content["events"] = pyarrow.ListArray.from_arrays(offsets, events)
     return pyarrow.table(content)

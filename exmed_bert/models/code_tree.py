@@ -33,14 +33,15 @@ _NAMES = dict(zip(("embeddings", "head", "bias"), CODE_TABLES, strict=True))  # 
 def ancestors_of(key: CodeKey) -> list[str]:
     """Return the names of the nodes above a code: its ancestors, nearest first, and its chapter; none in a flat system.
 
-    >>> ancestors_of(("icd10cm", "E11.9")), ancestors_of(("cpt", "99213"))
-    (['icd10cm:E11', 'icd10cm/4 Endocrine and metabolic'], [])
+    Above a measurement with its value stands the measurement.
+
+    >>> ancestors_of(("icd10cm", "E11.9")), ancestors_of(("cpt", "99213")), ancestors_of(("loinc", "4548-4|Q4"))
+    (['icd10cm:E11', 'icd10cm/4 Endocrine and metabolic'], [], ['loinc:4548-4'])
     """
     name, code = key
     system = code_system(name)
-    if not system.has_hierarchy:
-        return []
-    return [*(f"{name}:{above}" for above in system.ancestors(code)), f"{name}/{system.chapter(code)}"]
+    above = [f"{name}:{higher}" for higher in system.ancestors(code)]
+    return [*above, f"{name}/{system.chapter(code)}"] if system.has_hierarchy else above
 
 
 @dataclass(frozen=True)

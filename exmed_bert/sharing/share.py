@@ -121,7 +121,7 @@ def with_codes(
     tokens = [
         (vocabulary.tokens[i], entity_names[vocabulary.entities[i]]) for i in kept[len(SPECIAL_TOKENS) :].tolist()
     ]
-    smaller = CodeVocabulary.of_tokens(tokens)
+    smaller = CodeVocabulary.of_tokens(tokens).with_cuts(vocabulary.cuts)
     # Entity types are numbered by their first codes, so others may have moved up to the place of one that is gone.
     entities = [entity_names.index(name) for name in smaller.entity_names]
     entities += range(len(entity_names), model.config.number_of_codes)

@@ -183,7 +183,7 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
             if (parent := int(families.parents[row])) in place
         ]
         axes.add_collection(LineCollection(lines, colors=INK, linewidths=0.5, alpha=0.3, zorder=2))
-        for color, chapter in zip(colors, chapters, strict=True):
+        for color, chapter in zip(colors[: len(chapters)], chapters, strict=True):
             member = np.flatnonzero(own & (families.chapters[rows] == chapter))
             if not len(member):
                 continue

@@ -50,7 +50,7 @@ _INT64 = range(-(2**63), 2**63)
 _LONGEST = len(str(_INT64.start))
 
 _IDS_SCHEMA = pyarrow.schema([pyarrow.field("subject_id", pyarrow.int64(), nullable=False), ("patient_id", "string")])
-# The column of numbers has none, but there are readers that ask for it.
+# The column of numbers is there also where none is, since there are readers that ask for it.
 _ROWS_SCHEMA = pyarrow.schema([field for field in meds.DataSchema.schema() if field.name != "text_value"])
 
 
@@ -266,21 +266,28 @@ class _Rows:
         offsets: (N + 1,) int64; patient i has the rows ``offsets[i]:offsets[i + 1]``.
         days: (rows,) int32 since 1970-01-01, `_NO_TIME` for rows without a time.
         codes: (rows,) int32, numbers of `_Codes`.
+        values: (rows,) float32, NaN where a row has none; None where none has.
     """
 
     subjects: np.ndarray
     offsets: np.ndarray
     days: np.ndarray
     codes: np.ndarray
+    values: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.subjects)
+
+    def numbers(self) -> np.ndarray:
+        """Return the value of each row, (rows,) float32, NaN where it has none."""
+        return np.full(len(self.days), np.nan, dtype=np.float32) if self.values is None else self.values
 
     def between(self, first: int, last: int) -> "_Rows":
         """Return the rows of the patients ``first:last``."""
         start, end = self.offsets[first], self.offsets[last]
         offsets = self.offsets[first : last + 1] - start
-        return _Rows(self.subjects[first:last], offsets, self.days[start:end], self.codes[start:end])
+        values = None if self.values is None else self.values[start:end]
+        return _Rows(self.subjects[first:last], offsets, self.days[start:end], self.codes[start:end], values)
 
 
 def _rows(patients: PatientColumns, subjects: np.ndarray, codes: _Codes) -> _Rows:
@@ -313,6 +320,7 @@ def _rows(patients: PatientColumns, subjects: np.ndarray, codes: _Codes) -> _Row
     add_period("observation_start")
     used = np.bincount(events.codes, minlength=len(events.table)) > 0
     of_table = [codes.event_number(key) if is_used else -1 for key, is_used in zip(events.table, used, strict=True)]
+    before = sum(len(days) for _, days, _ in kinds)
     kinds.append((events.patients(), events.days, np.array(of_table, dtype=np.int32)[events.codes]))
     add_period("observation_end")
     add_period("death_date")
@@ -320,7 +328,12 @@ def _rows(patients: PatientColumns, subjects: np.ndarray, codes: _Codes) -> _Row
     of_patient, days, code = (np.concatenate(column) for column in zip(*kinds, strict=True))
     order = np.argsort(of_patient * _DAY_SPAN + days, kind="stable")
     offsets = np.concatenate(([0], np.cumsum(np.bincount(of_patient, minlength=n))))
-    return _Rows(subjects, offsets, days[order], code[order].astype(np.int32))
+    measured = None
+    if events.measured is not None:
+        measured = np.full(len(code), np.nan, dtype=np.float32)
+        measured[before : before + len(events.codes)] = events.measured.values
+        measured = measured[order]
+    return _Rows(subjects, offsets, days[order], code[order].astype(np.int32), measured)
 
 
 def _first_days(years: np.ndarray) -> np.ndarray:
@@ -356,7 +369,13 @@ class _Shards:
         days = np.concatenate([rows.days for rows in self._waiting])
         codes = self._codes.texts(np.concatenate([rows.codes for rows in self._waiting]))
         times = np.where(days == _NO_TIME, _NO_MICROSECOND, days * np.int64(_DAY)).view("datetime64[us]")
-        columns = [subjects, times, codes.cast("string"), pyarrow.nulls(len(days), "float32")]
+        values = np.concatenate(
+            [
+                np.full(len(rows.days), np.nan, np.float32) if rows.values is None else rows.values
+                for rows in self._waiting
+            ]
+        )
+        columns = [subjects, times, codes.cast("string"), pyarrow.array(values, "float32", mask=np.isnan(values))]
         table = pyarrow.table(columns, schema=_ROWS_SCHEMA)
         meds.DataSchema.validate(table)
         _write(self._folder / f"{self.files}.parquet", table)

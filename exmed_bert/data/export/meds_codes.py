@@ -13,7 +13,8 @@ observation                ``OBSERVATION_START``, ``OBSERVATION_END``           
 death                      ``MEDS_DEATH``                                                 its day
 =========================  =============================================================  =====================
 
-Codes and values are those of the record, as they are written there. What is not known has no row. Times are midnight.
+Codes and values are those of the record, as they are written there; the value of a measurement is ``numeric_value``, a
+flag has no place. What is not known has no row. Times are midnight.
 """
 
 from exmed_bert.codes import code_system

@@ -5,6 +5,8 @@ are then looked at one by one (`exmed_bert.data.readers.validation`), which find
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from operator import methodcaller
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system
+from exmed_bert.data.measured import FLAGS, LARGEST, NO_FLAG, Measured, nothing_measured
 from exmed_bert.data.patient import DAY_FIELDS, EPOCH, LISTED, NO_DAY, EventColumns, PatientColumns, merge_events
 from exmed_bert.data.readers.validation import YEARS, RecordFields
 from exmed_bert.data.static_columns import BUILT_IN
@@ -29,7 +32,9 @@ def parse_json_lines(lines: list[bytes], fields: RecordFields) -> Any | None:
     from pyarrow import json
 
     text = pyarrow.string()
-    event = pyarrow.struct([("system", text), ("code", text), ("date", text)])
+    event = pyarrow.struct(
+        [("system", text), ("code", text), ("date", text), ("value", pyarrow.float64()), ("flag", text)]
+    )
     schema = dict.fromkeys((*(column.field for column in fields.static_columns), *DAY_FIELDS), text)
     schema |= {name: pyarrow.list_(text) for pair in LISTED.values() for name in pair}
     schema |= {"birth_year": pyarrow.int64(), "had_plos": pyarrow.bool_(), "events": pyarrow.list_(event)}
@@ -154,7 +159,39 @@ def _other_events(events: Any) -> EventColumns | None:
     pairs = of_system.indices.to_numpy().astype(np.int64) * len(texts) + of_code.indices.to_numpy()
     distinct, place = np.unique(pairs, return_inverse=True)
     table: list[CodeKey] = [(own[pair // len(texts)], texts[pair % len(texts)]) for pair in distinct.tolist()]
-    return EventColumns(place.astype(np.int32), days, _offsets(lengths), table)
+    measured = _measured(children, len(flat))
+    if measured is None:
+        return None
+    found = EventColumns(place.astype(np.int32), days, _offsets(lengths), table)
+    return replace(found, measured=measured) if measured.any else found
+
+
+def _measured(children: dict[str, Any], n: int) -> Measured | None:
+    """Return the results of N events; None where one is no number of 32 bits, or no flag."""
+    from pyarrow import compute, types
+
+    found = nothing_measured(n)
+    values, flags = children.get("value"), children.get("flag")
+    if values is not None and values.null_count < n:
+        if not (types.is_floating(values.type) or types.is_integer(values.type)):
+            return None
+        known = values.is_valid().to_numpy(zero_copy_only=False)
+        numbers = values.drop_null().to_numpy().astype(np.float64)
+        if not (np.abs(numbers) <= LARGEST).all():
+            return None
+        found.values[known] = numbers
+    if flags is not None and flags.null_count < n:
+        places = compute.index_in(flags, value_set=_texts(FLAGS)) if types.is_string(flags.type) else None
+        if places is None or places.null_count > flags.null_count:
+            return None
+        found.flags[:] = places.fill_null(NO_FLAG).to_numpy()
+    return found
+
+
+def _texts(texts: Sequence[str]) -> Any:
+    import pyarrow
+
+    return pyarrow.array(texts, pyarrow.string())
 
 
 def _period(dates: Any) -> np.ndarray | None:

@@ -46,6 +46,12 @@ class Reading:
         except ValueError as error:
             raise OptionError(f"--keep-systems: {error}") from None
 
+    @property
+    def wants_values(self) -> bool:
+        """Whether values of measurements may be used; the memory that they take is saved otherwise."""
+        mapped = self.settings.code_map is not None  # perhaps to a system of measurements
+        return mapped or any(code_system(name).measured for name in self.kept_systems)
+
 
 @dataclass(frozen=True)
 class Origin:

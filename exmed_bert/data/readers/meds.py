@@ -101,7 +101,7 @@ class MedsReader(TableReader):
             )
         data = Table(db, "MEDS data", files)
         subject = data.id(next(column for column in _SUBJECTS if data.has(column)))
-        self._add_codes(db, data, reading)
+        has_values = self._add_codes(db, data, reading) and data.has("numeric_value")
         rows = (
             f"SELECT {subject} AS patient_id, {data.time('time')} AS local_time, m.* "
             f"FROM {data.sql} d JOIN meds_codes m ON d.code = m.written"
@@ -110,10 +110,10 @@ class MedsReader(TableReader):
         periods = ", ".join(
             f"CASE WHEN kind = {quoted(p)} THEN day_of_date(local_time::DATE) END AS {p}" for p in PERIODS
         )
-        values = ", ".join(f"CASE WHEN kind = {quoted(column)} THEN text END AS {name(column)}" for column in static)
+        facts = ", ".join(f"CASE WHEN kind = {quoted(column)} THEN text END AS {name(column)}" for column in static)
         splits = _splits(db, reading.source)
         people = (
-            f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(local_time) END AS birth_year, {values}, "
+            f"SELECT patient_id, CASE WHEN kind = 'birth' THEN year(local_time) END AS birth_year, {facts}, "
             "CASE WHEN kind = 'birth' THEN day_of_date(local_time::DATE) END AS birth_date, "
             f"{periods}, CASE WHEN kind = 'had_plos' THEN text = 'true' END AS had_plos "
             f"FROM ({rows}) WHERE kind NOT IN ('event', 'other') "
@@ -124,16 +124,20 @@ class MedsReader(TableReader):
             people = f"{ids} WHERE patient_id IN (SELECT {subject} FROM {data.sql}) UNION ALL BY NAME {people}"
         if splits is not None:
             people = f"SELECT * FROM ({people}) LEFT JOIN ({splits}) USING (patient_id)"
+        values = f"{data.number('numeric_value')} AS value, " if has_values else ""
         events = (
-            f"SELECT {subject} AS patient_id, {data.day('time')} AS day, m.system, m.text AS code, "
+            f"SELECT {subject} AS patient_id, {data.day('time')} AS day, m.system, m.text AS code, {values}"
             f"CASE WHEN m.kind = 'other' THEN {quoted(NO_SYSTEM)} END AS reason "
             f"FROM {data.sql} d LEFT JOIN meds_codes m ON d.code = m.written "
             "WHERE m.kind IS NULL OR m.kind IN ('event', 'other')"
         )
         return Tables(people, [Events(data.label, events)])
 
-    def _add_codes(self, db: "duckdb.DuckDBPyConnection", data: Table, reading: Reading) -> None:
-        """Make the table of distinct codes and what they say; count the rows of no code system by family."""
+    def _add_codes(self, db: "duckdb.DuckDBPyConnection", data: Table, reading: Reading) -> bool:
+        """Make the table of distinct codes and what they say; count the rows of no code system by family.
+
+        Return whether any of them may have values.
+        """
         static = {static_prefix(column.name).lower(): column.name for column in reading.static_columns}
         parents = _parent_codes(db, reading.source)
         systems = prefixes(reading.settings.meds_prefixes)
@@ -161,6 +165,9 @@ class MedsReader(TableReader):
             db.register("found_codes", found)
             db.execute("INSERT INTO meds_codes SELECT * FROM found_codes")
             db.unregister("found_codes")
+        mapped = reading.settings.code_map is not None  # perhaps to a system of measurements
+        found_systems = {system for _, kind, system, _ in rows if kind == "event"}
+        return mapped or any(code_system(str(system)).measured for system in found_systems)
 
 
 def prefixes(further: Mapping[str, str]) -> dict[str, str]:

@@ -140,6 +140,10 @@ class Table:
         minutes = int(f"{offset[1]}1") * (60 * int(offset[2]) + int(offset[3]))
         return f"(timezone('UTC', {time}) + to_minutes({minutes}))"
 
+    def number(self, column: str) -> str:
+        """Return the column as a number of 32 bits, NULL where it is none."""
+        return f"TRY_CAST({self.raw(column)} AS FLOAT)" if self.has(column) else "NULL::FLOAT"
+
     def timed(self, column: str) -> str:
         """Return whether the column has a time of day, not only a date."""
         if not self.has(column):

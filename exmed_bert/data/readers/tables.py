@@ -17,6 +17,7 @@ from exmed_bert import console
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.database import connect, name, quoted
+from exmed_bert.data.measured import FLAGS, Measured, nothing_measured
 from exmed_bert.data.patient import BIRTH_DATE, DAY_FIELDS, NO_DAY, EventColumns, PatientColumns, PatientId
 from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.source import Source
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SPLITS = {split.name.lower(): int(split) for split in InputSplit if split >= 0}  # the names are those of MEDS
+_MEASURED = {"value": "FLOAT", "flag": "VARCHAR"}  # columns of results
 _BATCH = 500_000  # events in a batch of the stream
 _WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})([.]0+)?"  # 1.0 is what is left of 1 in a column with gaps
 _YEAR_RANGE = (-9999, 9999)
@@ -42,7 +44,8 @@ class Events:
     Attributes:
         label: of the file or table, for counts.
         sql: SELECT of ``patient_id``, ``day`` (days since 1970-01-01), ``system`` (any name of a code system), ``code``
-            as text, and if some rows are no events for a reason of the format, ``reason``: why, else NULL.
+            as text, and if some rows are no events for a reason of the format, ``reason``: why, else NULL. What was
+            measured has ``value`` (a number) and, where a reference range is known, ``flag`` (one of `FLAGS`), too.
         rows: of the table, where one may be several events; None where each is one.
     """
 
@@ -232,19 +235,27 @@ def _load_events(
     db: "duckdb.DuckDBPyConnection", all_events: Sequence[Events], people: _People, summary: ReadingSummary
 ) -> None:
     """Fill the table ``events`` and count what is no event of a patient, and why."""
-    db.execute(
-        "CREATE TABLE events (row INTEGER, day INTEGER, system VARCHAR, code VARCHAR, source INTEGER, reason VARCHAR)"
-    )
-    bar = console.progress(all_events, label="Loading tables", unit=" tables")
-    for source, events in enumerate(bar):
+    of_each = []
+    for events in all_events:
         with explained(events.label):
-            described = {str(row[0]): str(row[1]) for row in db.sql(f"DESCRIBE {events.sql}").fetchall()}
+            of_each.append({str(row[0]): str(row[1]) for row in db.sql(f"DESCRIBE {events.sql}").fetchall()})
+    # Columns that cost nothing where nothing was measured.
+    measured = {name: kind for name, kind in _MEASURED.items() if any(name in columns for columns in of_each)}
+    db.execute(
+        "CREATE TABLE events (row INTEGER, day INTEGER, system VARCHAR, code VARCHAR, source INTEGER, reason VARCHAR"
+        f"{''.join(f', {name} {kind}' for name, kind in measured.items())})"
+    )
+    bar = console.progress(list(zip(all_events, of_each, strict=True)), label="Loading tables", unit=" tables")
+    for source, (events, described) in enumerate(bar):
+        with explained(events.label):
+            results = "".join(f", e.{name}" if name in described else ", NULL" for name in measured)
             why = "WHEN e.reason IS NOT NULL THEN e.reason" if "reason" in described else ""
             with _one_thread(db):
                 db.execute(
                     f"INSERT INTO events SELECT p.row, e.day, e.system, e.code, {source}, CASE {why} "
                     f"WHEN p.key IS NULL THEN {quoted(ORPHANS)} WHEN e.day IS NULL THEN {quoted(NO_DATE)} "
-                    f"WHEN e.code IS NULL THEN {quoted(NO_CODE)} WHEN e.system IS NULL THEN {quoted(NO_SYSTEM)} END "
+                    f"WHEN e.code IS NULL THEN {quoted(NO_CODE)} WHEN e.system IS NULL THEN {quoted(NO_SYSTEM)} END"
+                    f"{results} "
                     f"FROM ({events.sql}) e LEFT JOIN patients p "
                     f"ON p.key = {people.key('e.patient_id', described['patient_id'])}"
                 )
@@ -270,8 +281,8 @@ def _stream(db: "duckdb.DuckDBPyConnection", people: _People, reading: Reading, 
     listed = ", ".join(map(quoted, systems)) or "NULL"
     # A relation of its own connection, so that the queries of the patients do not end it.
     events = db.cursor().sql(
-        f"SELECT row, day, system, code FROM events WHERE reason IS NULL AND row IS NOT NULL AND system IN ({listed}) "
-        "ORDER BY row, day, rowid"
+        "SELECT * EXCLUDE (source, reason) FROM events "
+        f"WHERE reason IS NULL AND row IS NOT NULL AND system IN ({listed}) ORDER BY row, day, rowid"
     )
     waiting = _Waiting(iter(events.to_arrow_reader(_BATCH)))
     for start in range(0, people.count, size):
@@ -335,11 +346,34 @@ def _event_columns(events: Any | None, start: int, stop: int, systems: dict[str,
     present = np.bincount(pair, minlength=len(names) * len(texts)) > 0
     code = (np.cumsum(present) - 1)[pair].astype(np.int32)
     table: list[CodeKey] = [(names[i // len(texts)], texts[i % len(texts)]) for i in np.flatnonzero(present).tolist()]
-    kept = _first_of_day(row, day, code, len(table))
+    measured = _measured(events)
+    if measured is None:
+        kept = _first_of_day(row, day, code, len(table))
+    else:  # one code with two values is no repetition
+        _, value = np.unique(measured.values, return_inverse=True)
+        both = (code.astype(np.int64) * (int(value.max()) + 1) + value) * (len(FLAGS) + 1) + measured.flags + 1
+        kept = _first_of_day(row, day, np.unique(both, return_inverse=True)[1], len(both))
     if kept is not None:
         row, day, code = row[kept], day[kept], code[kept]
+        measured = None if measured is None else measured.at(kept)
     offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=stop - start)))).astype(np.int64)
-    return EventColumns(code, day.astype(np.int32), offsets, table), len(events) - len(row)
+    found = EventColumns(code, day.astype(np.int32), offsets, table, measured=measured)
+    return found, len(events) - len(row)
+
+
+def _measured(events: Any) -> Measured | None:
+    """Return what was measured at the events of a table, None where nothing was."""
+    if not set(_MEASURED) & set(events.column_names):
+        return None
+    found = nothing_measured(len(events))
+    if "value" in events.column_names:
+        values = events["value"].combine_chunks().to_numpy(zero_copy_only=False)  # NaN where it is null
+        found.values[:] = np.where(np.isfinite(values), values, np.nan)
+    if "flag" in events.column_names:
+        flags = events["flag"].combine_chunks().to_numpy(zero_copy_only=False)
+        for place, flag in enumerate(FLAGS):
+            found.flags[flags == flag] = place
+    return found if found.any else None
 
 
 def _first_of_day(row: np.ndarray, day: np.ndarray, code: np.ndarray, codes: int) -> np.ndarray | None:

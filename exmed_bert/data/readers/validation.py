@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from itertools import chain, count
 from operator import itemgetter
@@ -12,6 +13,7 @@ import numpy as np
 
 from exmed_bert.codes import CodeKey, code_system, code_systems
 from exmed_bert.console import InputError, shown
+from exmed_bert.data.measured import FLAGS, LARGEST, results
 from exmed_bert.data.patient import (
     DAY_FIELDS,
     LISTED,
@@ -139,11 +141,21 @@ def _other_events(records: list[Any], refuse: Refuse) -> EventColumns:
             if _system_name(event["system"]) is None:
                 known = ", ".join(system.name for system in code_systems())
                 refuse(index, f"{field}.system", f"{shown(event['system'])}, expected one of {known}")
+            if not _is_value(event.get("value")):
+                refuse(index, f"{field}.value", f"{shown(event['value'])}, expected a number")
+            if event.get("flag") not in (None, *FLAGS):
+                refuse(index, f"{field}.flag", f"{shown(event['flag'])}, expected one of {', '.join(FLAGS)}")
     flat = list(chain.from_iterable(lists))
     systems = [code_system(event["system"]).name for event in flat]
     lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     codes, dates = [event["code"] for event in flat], [event["date"] for event in flat]
-    return _events(systems, codes, dates, lengths, ("events", "events"), refuse)
+    events = _events(systems, codes, dates, lengths, ("events", "events"), refuse)
+    measured = results([event.get("value") for event in flat], [event.get("flag") for event in flat])
+    return replace(events, measured=measured)
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) <= LARGEST)
 
 
 def _system_name(value: Any) -> str | None:

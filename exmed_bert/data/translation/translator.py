@@ -160,4 +160,5 @@ def _translated(events: EventColumns, fates: Sequence[Fate]) -> EventColumns:
     source = np.repeat(np.arange(len(numbers)), numbers)
     places = first[events.codes[source]] + np.arange(ends[-1]) - ends[source]
     doubtful = None if events.doubtful is None else events.doubtful[source]
-    return EventColumns(flat[places], events.days[source], ends[events.offsets], list(ids), doubtful)
+    measured = None if events.measured is None else events.measured.at(source)
+    return EventColumns(flat[places], events.days[source], ends[events.offsets], list(ids), doubtful, measured)
