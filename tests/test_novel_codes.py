@@ -518,13 +518,14 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, pretrained: Path, small_da
     with pytest.raises(InputError, match=r"missing\.pt: file not found"):
         load(AnalyzeSettings(model_dir=model, dataset=val, training_data=tmp_path / "missing.pt"))
 
-    record = (model / "pretraining.json").read_text()
+    record, contents = (model / "pretraining.json").read_text(), (model / "contents.json").rename(tmp_path / "contents")
     (model / "pretraining.json").write_text(json.dumps(json.loads(record) | {"input_fingerprint": "0" * 32}))
     with pytest.raises(InputError, match=r"--training-data: was made of another input than .* was pretrained on"):
         load(AnalyzeSettings(model_dir=model, dataset=val, training_data=small_datasets / "small_train.pt"))
     replaced = load(AnalyzeSettings(model_dir=model, dataset=val))
-    assert replaced.counts is None and "small_train.pt has been replaced since" in replaced.notes[-1]
+    assert replaced.counts is None and any("_train.pt has been replaced since" in note for note in replaced.notes)
     (model / "pretraining.json").write_text(record)
+    contents.rename(model / "contents.json")
 
     start = (model / "start_embeddings.safetensors").read_bytes()
     (model / "start_embeddings.safetensors").write_bytes(start[:50])
