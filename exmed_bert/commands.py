@@ -129,6 +129,18 @@ COMMANDS = {
                 --output-dir output/run_2_shared --min-count 50
             """,
         ),
+        Command(
+            "export",
+            "exmed_bert.settings:ExportSettings",
+            "exmed_bert.sharing.options:check_export",
+            "exmed_bert.sharing.export:run",
+            "Export a model: a folder as the Hugging Face Hub has them, or an ONNX file.",
+            """
+            {export} --hub-folder output/hub
+            {export} --onnx output/model.onnx
+            {export} --model-dir output/heart_failure --hub-folder output/heart_failure_hub
+            """,
+        ),
     )
 }
 

@@ -675,6 +675,26 @@ class ShareSettings(StepSettings):
     )
 
 
+class ExportSettings(StepSettings):
+    """scripts/export_model.py: a model for other programs."""
+
+    section = "export"
+
+    model_dir: FilePath = Field(
+        Path("output/synthetic_pretrain"), description="Folder of a pretrained or a fine-tuned model."
+    )
+    hub_folder: FilePath | None = Field(
+        None,
+        description="Folder to write in the layout of the Hugging Face Hub: weights, model card, tokenizer, code. "
+        "Nothing is uploaded.",
+    )
+    onnx: FilePath | None = Field(
+        None,
+        description="File to write, .onnx: encoder and code head of a pretrained model, compared with the model in "
+        "onnxruntime before it is put in place.",
+    )
+
+
 def listed(paths: tuple[PurePath, ...]) -> str:
     """Return paths as messages name them.
 
@@ -696,6 +716,7 @@ SECTIONS: tuple[type[StepSettings], ...] = (
     HierarchySettings,
     AnalyzeSettings,
     ShareSettings,
+    ExportSettings,
 )
 
 

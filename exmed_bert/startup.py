@@ -20,6 +20,7 @@ SCRIPTS = {
     "hierarchy": "make_hierarchy_embeddings.py",
     "report": "report_synthetic_data.py",
     "share": "share_model.py",
+    "export": "export_model.py",
 }
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 _CHECKOUT = Path(__file__).resolve().parent.parent

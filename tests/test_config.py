@@ -256,6 +256,7 @@ WRONG = {
     "embed": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "analyze": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "share": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
+    "export": (["--onnx", "model.onnx", "--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "hierarchy": (["--output-dir", "file/folder"], 1, "file: is a file, expected a folder"),
     "report": (["--input", "none.json"], 1, "none.json: file not found; make it with: python scripts/generate_"),
 }

@@ -443,7 +443,7 @@ OTHER_COMMANDS = (
     r"python3? -c .*",
     r"py (-3 )?--version",
     r"(python3?|py -3) -m venv \.venv",
-    r"python -m pip install (-r requirements\.txt|\.)",
+    r"python -m pip install (-r requirements\.txt|\.|\"\.\[onnx\]\")",
     r"source \.venv/bin/activate",
     r"\.venv\\Scripts\\activate",
     r"deactivate",

@@ -26,6 +26,7 @@ from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
 from exmed_bert.config import section_of
 from exmed_bert.settings import StepSettings, flag
+from exmed_bert.sharing import onnx_graph
 from exmed_bert.training import metrics_writer
 
 EXAMPLES = ROOT / "examples"
@@ -129,6 +130,10 @@ RUNS = {
         "--model-dir {w}/model --training-data {w}/d_train.pt --output-dir {o} --min-count 3 --config {w}/other.yaml "
         "--debug",
     ),
+    "export": (
+        "--model-dir {w}/model --hub-folder {o}/hub --onnx {o}/m.onnx --config {w}/other.yaml --debug",
+        "--model-dir {w}/tuned --hub-folder {o}/hub",
+    ),
     "hierarchy": ("--output-dir {o} --dimension 4 --held-out 0.2 --seed 3 --config {w}/other.yaml --debug",),
     "report": ("--input {w}/patients.json --output-dir {o} --config {w}/other.yaml --debug",),
 }
@@ -140,6 +145,7 @@ LEAVES = {  # what a run writes, at least
     "embed": ("e.parquet", "e.settings.json"),
     "analyze": ("report.html", "results.json"),
     "share": ("model.safetensors", "vocab.json", "pretraining.json"),
+    "export": ("hub/model.safetensors", "hub/README.md"),
     "hierarchy": ("ClinVec_*.csv", "held_out/ClinVec_*.csv"),
     "report": ("report.html", "report.json"),
 }
@@ -232,6 +238,7 @@ def test_a_run(name: str, text: str, world: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)  # so that nothing but the options says where to write
     traced = partialmethod(torch.nn.Module.compile, backend="eager")  # to make C++ of it would take a minute
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    monkeypatch.setattr(onnx_graph, "write_onnx", lambda *args: 0.0)  # tests/test_export_model.py writes one
     before = set(world.rglob("*"))
     run(name, text, w=world, o=tmp_path, e=EXAMPLES)
     assert set(world.rglob("*")) == before

@@ -38,7 +38,7 @@ def by_name(requirements: list[str]) -> dict[str, Requirement]:
 
 DECLARED = by_name(PROJECT["dependencies"])
 DEV = by_name(PROJECT["optional-dependencies"]["dev"])
-OPTIONAL = by_name(PROJECT["optional-dependencies"]["dask"])
+OPTIONAL = by_name([name for extra in ("dask", "onnx") for name in PROJECT["optional-dependencies"][extra]])
 PINNED = by_name(re.findall(r"(?m)^[^#\s].*$", (ROOT / "requirements.txt").read_text()))
 
 

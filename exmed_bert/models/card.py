@@ -53,7 +53,7 @@ class ModelCard:
         about: sentences.
         data: names and values, counts as far as they may be told.
         vocabulary: of its codes.
-        measured_on: what the metrics are of.
+        measured_on: what the metrics are of; "" where none were recorded.
         metrics: of the model.
         limits: sentences beside those that hold of all models.
         generated: whether the patients are synthetic.
@@ -86,7 +86,7 @@ class ModelCard:
                 "## Vocabulary",
                 "\n".join(_table(("code system", "codes"), systems)),
                 "## Metrics",
-                f"{self.measured_on}\n\n{found}" if self.metrics else "None is shown: too few patients.",
+                f"{self.measured_on}\n\n{found}" if self.metrics else self._without_metrics,
                 "## Limits",
                 "\n".join(f"- {limit}" for limit in limits),
                 "## How to load",
@@ -104,6 +104,10 @@ class ModelCard:
                 "The owner of the model fills in the field `license` at the top.\n",
             )
         )
+
+    @property
+    def _without_metrics(self) -> str:
+        return "None is shown: too few patients." if self.measured_on else "None was recorded."
 
     @property
     def _rows(self) -> list[tuple[str, str, str]]:
@@ -133,6 +137,21 @@ def write_card(folder: Path, card: ModelCard, earlier: Path | None = None) -> No
     """
     with atomic_write(folder / README) as part:
         part.write_text(card.to_markdown(license_of((earlier or folder) / README)), encoding="utf-8")
+
+
+def copy_card(source: Path, folder: Path, earlier: Path) -> None:
+    """Write a model's card into another folder.
+
+    Args:
+        source: folder of the model, with a card.
+        folder: where it is to stand, which may be put in place later.
+        earlier: the folder with an earlier copy, whose licence is kept.
+    """
+    text = (source / README).read_text(encoding="utf-8")
+    if license := license_of(earlier / README):
+        text = _LICENSE.sub(lambda found: found[0].replace(f"license:{found['license']}", f"license:{license}"), text)
+    with atomic_write(folder / README) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def license_of(path: Path) -> str:

@@ -37,10 +37,26 @@ def day_ids(days: Tensor) -> Tensor:
     >>> day_ids(torch.tensor([[0, 30, 30, 33, 0]])).tolist()
     [[[0, 9, 9, 3, 3]], [[41, 34, 34, 31, 31]]]
     """
-    days = days.cummax(dim=1).values  # the last day where padded
-    first_of_day = torch.searchsorted(days, days)
-    before = days.gather(1, (first_of_day - 1).clamp_(min=0))
+    days, before = _last_days_exported(days) if torch.compiler.is_exporting() else _last_days(days)
     passed = torch.stack((days - before, days[:, -1:] - days))
-    buckets = torch.bucketize(passed, torch.tensor(_STARTS, device=days.device), right=True)
-    buckets[1] += BUCKETS
-    return buckets
+    starts = torch.tensor(_STARTS, device=days.device)
+    if torch.compiler.is_exporting():
+        buckets = (passed[:, :, :, None] >= starts).sum(dim=3)
+    else:
+        buckets = torch.bucketize(passed, starts, right=True)
+    return buckets + torch.tensor([0, BUCKETS], device=days.device)[:, None, None]
+
+
+def _last_days(days: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the day of each token, where padded the last one, and that of the visit before; of the first its own."""
+    days = days.cummax(dim=1).values
+    first_of_day = torch.searchsorted(days, days)
+    return days, days.gather(1, (first_of_day - 1).clamp_(min=0))
+
+
+def _last_days_exported(days: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_last_days` does, in operations that ONNX has; slower, as every pair of tokens is compared."""
+    earlier = torch.ones(days.shape[1], days.shape[1], dtype=torch.bool, device=days.device).tril()
+    days = torch.where(earlier, days[:, None, :], days[:, :1, None]).amax(dim=2)
+    below = days[:, None, :] < days[:, :, None]
+    return days, torch.where(below, days[:, None, :], days[:, :1, None]).amax(dim=2)

@@ -1,1 +1,1 @@
-"""Copies of models that can be given away."""
+"""Models that leave the project: copies that can be given away, and exports for other programs."""
