@@ -28,6 +28,7 @@ from exmed_bert.training.optimizer import FusedAdamW
 Batch = dict[str, Tensor]
 BUCKETS = (32, 64, 128)  # lengths to which batches are padded for CUDA graphs
 BLOCK = 128  # FlexAttention's
+EIGHTS = "padded to multiples of 8"
 
 
 class Packing:
@@ -122,9 +123,15 @@ def pack(batch: Batch, size: int) -> Batch:
 
 
 class Steps:
-    """Training steps of one model with one kernel; ``kernel`` None takes padded batches and torch's sdpa."""
+    """Training steps of one model with one kernel; ``kernel`` None takes padded batches and torch's sdpa.
 
-    def __init__(self, dataset: PatientDataset, device: str, tiny: bool, kernel: str | None, **changes: Any) -> None:
+    cuDNN's kernel, which torch prefers on some GPUs, is one that training leaves out.
+    """
+
+    def __init__(
+        self, dataset: PatientDataset, device: str, tiny: bool, kernel: str | None, cudnn: bool = False, **changes: Any
+    ) -> None:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
         torch.manual_seed(0)
         config = configuration(dataset.info, tiny, **({"attention_probs_dropout_prob": 0.0} | changes))
         self.model = ExMedBertForMaskedLM(config).to(device).train()
@@ -184,6 +191,17 @@ def padded_batches(dataset: PatientDataset, batch: int, device: str, count: int,
     return [to(collator(dataset.batch(chosen[rows])), device) for rows in full]
 
 
+def padded_to(batch: Batch, size: int) -> Batch:
+    """Return a batch with more padding, of ``size`` tokens."""
+    length = batch["input_ids"].shape[1]
+    return {
+        name: F.pad(ids, (0, size - length), value=IGNORED if name == "code_labels" else 0)
+        if ids.shape[1] == length
+        else ids
+        for name, ids in batch.items()
+    }
+
+
 def packed_batches(dataset: PatientDataset, batch: int, device: str, count: int) -> list[Batch]:
     """Return packed rows of as many tokens as ``batch`` patients have on average, patients in random order."""
     collator = MaskedCodeCollator(dataset.info, False)
@@ -224,7 +242,7 @@ def rates(make: Callable[[], Steps], batches: list[Batch], tiny: bool) -> list[f
                 steps.step(batch)
                 done += count
             synchronize()
-            if time.perf_counter() - start > (0 if tiny or not number else 1.5):
+            if time.perf_counter() - start > (0 if tiny or not number else 1.0):
                 break
         if number:
             found.append(done / (time.perf_counter() - start))
@@ -262,6 +280,8 @@ def disagreement(dataset: PatientDataset, device: str, tiny: bool, kernel: str, 
 KERNELS: list[tuple[str, str | None, dict[str, Any]]] = [
     ("padded, sdpa, visit distances, dropout", None, {"attention_probs_dropout_prob": 0.1}),
     ("padded, sdpa, visit distances", None, {}),
+    ("padded, sdpa with cuDNN, visit distances", None, {"cudnn": True}),
+    (f"{EIGHTS}, sdpa, visit distances", None, {}),
     ("padded, sdpa", None, {"visit_distance_bias": False}),
     ("packed, flex, visit distances", "packed_flex", {}),
     ("packed, flex", "packed_flex", {"visit_distance_bias": False}),
@@ -276,17 +296,21 @@ def attention(device: str, tiny: bool) -> Iterator[Measurement | str]:
         draw_patients(batch * (count + 4) if tiny else batch * 64, 300 if tiny else CODES, median)
         for median in (SHORT, LONG)
     )
+    for which in (None, "packed"):
+        for dataset in (usual, long):
+            padded = padded_batches(dataset, batch, device, count)
+            eights = [padded_to(one, -(-one["input_ids"].shape[1] // 8) * 8) for one in padded]
+            packed = packed_batches(dataset, batch, device, count) if which else []
+            for name, kernel, changes in KERNELS:
+                if bool(kernel) == bool(which):
+                    batches = packed if kernel else eights if name.startswith(EIGHTS) else padded
+                    make = partial(Steps, dataset, device, tiny, kernel, **changes)
+                    work = partial(rates, make, batches, tiny)
+                    yield from guarded(f"{dataset.lengths.mean():.0f} tokens, {name}", work)
     for name, kernel, changes in KERNELS:
         if kernel:
             work = partial(disagreement, usual, device, tiny, kernel, changes.get("visit_distance_bias", True))
             yield from guarded(f"{name}: relative difference from fp32", work, "")
-    for dataset in (usual, long):
-        padded = padded_batches(dataset, batch, device, count)
-        packed = packed_batches(dataset, batch, device, count)
-        for name, kernel, changes in KERNELS:
-            make = partial(Steps, dataset, device, tiny, kernel, **changes)
-            work = partial(rates, make, packed if kernel else padded, tiny)
-            yield from guarded(f"{dataset.lengths.mean():.0f} tokens, {name}", work)
 
 
 def compiled(device: str, tiny: bool) -> Iterator[Measurement | str]:
@@ -299,13 +323,7 @@ def compiled(device: str, tiny: bool) -> Iterator[Measurement | str]:
 
     def in_bucket(of: Batch) -> Batch:
         length = of["input_ids"].shape[1]
-        bucket = next(size for size in BUCKETS if size >= length)
-        return {
-            name: F.pad(ids, (0, bucket - length), value=IGNORED if name == "code_labels" else 0)
-            if ids.shape[1] == length
-            else ids
-            for name, ids in of.items()
-        }
+        return padded_to(of, next(size for size in BUCKETS if size >= length))
 
     def steps(kernel: str | None = None, **options: Any) -> Steps:
         found = Steps(dataset, device, tiny, kernel)

@@ -24,7 +24,7 @@ from exmed_bert.data.static_columns import BUILT_IN, STATIC
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.training.arguments import training_arguments
-from exmed_bert.training.hardware import choose_attention
+from exmed_bert.training.hardware import StepShape, choose_attention, hardware_settings
 from exmed_bert.training.trainer import PretrainingTrainer
 
 CODES, MANY_CODES = 1000, 30_000
@@ -138,8 +138,10 @@ def train(
     torch.manual_seed(42)
     model = ExMedBertForMaskedLM(configuration(dataset.info, tiny))
     model.set_attn_implementation(choose_attention(model.config, "bf16").name)
-    rounds = Rounds(2 if tiny else 5, 0.05 if tiny else 3.0, between)
-    with tempfile.TemporaryDirectory() as folder:
+    rounds = Rounds(2 if tiny else 5, 0.05 if tiny else 2.0, between)
+    config = model.config
+    shape = StepShape(batch * LENGTH, config.hidden_size, config.intermediate_size)
+    with tempfile.TemporaryDirectory() as folder, hardware_settings(shape, "bf16"):
         args = training_arguments(
             Path(folder),
             "bf16",

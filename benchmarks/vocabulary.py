@@ -33,7 +33,7 @@ def measure(codes: int, repeats: int) -> dict[str, list[float]]:
 
     from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
     from exmed_bert.models import ExMedBertForMaskedLM
-    from exmed_bert.training.hardware import StepShape, cpu_settings
+    from exmed_bert.training.hardware import StepShape, hardware_settings
     from exmed_bert.training.optimizer import FusedAdamW
 
     dataset = draw_patients(50 * BATCH, codes)
@@ -49,7 +49,7 @@ def measure(codes: int, repeats: int) -> dict[str, list[float]]:
     batches.sort(key=lambda batch: abs(int(batch["attention_mask"].sum()) - mean))  # the average batch first
     steps, updates = [], []
     shape = StepShape(round(mean), model.config.hidden_size, model.config.intermediate_size)
-    with cpu_settings(shape, "fp32"):
+    with hardware_settings(shape, "fp32"):
         for batch in batches[: repeats + 1]:
             start = time.perf_counter()
             loss = model(**batch).loss

@@ -16,7 +16,7 @@ from exmed_bert import ExMedBertConfig
 from exmed_bert.console import OptionError
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.training import hardware
-from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
+from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, hardware_settings
 from exmed_bert.training.pretrain import run
 
 SMALL, LARGE = StepShape(60, 64, 128), StepShape(560, 288, 512)
@@ -78,7 +78,7 @@ def test_products_go_to_onednn_where_that_is_exact_and_faster(
     monkeypatch.setattr(hardware, "_FP32_ERROR", error)  # 0 stands for a CPU that rounds
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.backends.mkldnn.matmul.fp32_precision, torch.get_num_threads()
-    with cpu_settings(LARGE, "fp32") as notes:
+    with hardware_settings(LARGE, "fp32") as notes:
         assert (torch.backends.mkldnn.matmul.fp32_precision == "bf16") == taken
         assert any(("by oneDNN" in note) == taken for note in notes)
     assert (torch.backends.mkldnn.matmul.fp32_precision, torch.get_num_threads()) == before
@@ -89,11 +89,11 @@ def test_small_models_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with cpu_settings(SMALL, "fp32") as notes:
+        with hardware_settings(SMALL, "fp32") as notes:
             assert torch.get_num_threads() == 1 and notes == ["threads: 1"]
         assert torch.get_num_threads() == 2
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        with cpu_settings(SMALL, "fp32"):
+        with hardware_settings(SMALL, "fp32"):
             assert torch.get_num_threads() == 2, "what the user says holds"
     finally:
         torch.set_num_threads(before)
@@ -101,12 +101,12 @@ def test_small_models_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
 
 PAGES = """
 import resource, torch
-from exmed_bert.training.hardware import StepShape, cpu_settings
+from exmed_bert.training.hardware import StepShape, hardware_settings
 
 def step():
     tensors = [torch.ones(8 << 20) for _ in range(4)]  # 32 MiB each
 
-with cpu_settings(StepShape(60, 64, 128), "fp32"):
+with hardware_settings(StepShape(60, 64, 128), "fp32"):
     for _ in range(3):  # until there is room for everything
         step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

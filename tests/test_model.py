@@ -29,7 +29,7 @@ def small_model(**changes: object) -> ExMedBertForMaskedLM:
 
 
 def small_batch(lengths: tuple[int, ...] = (10, 6, 3)) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     shape = (len(lengths), max(lengths))
     real = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
     batch = {
@@ -48,11 +48,11 @@ def test_the_originals_checkpoint_loads_and_gives_its_logits() -> None:
     model, info = ExMedBertForMaskedLM.from_pretrained(CHECKPOINT, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     expected = np.load(CHECKPOINT / "expected.npz")
-    inputs = {name: torch.from_numpy(expected[name]) for name in expected if name != "expected_logits"}
+    inputs = {name: torch.tensor(expected[name]) for name in expected if name != "expected_logits"}
     with torch.no_grad():
         logits = model.eval()(**inputs).logits
     real = inputs["attention_mask"] == 1
-    torch.testing.assert_close(logits[real], torch.from_numpy(expected["expected_logits"])[real], atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits[real], torch.tensor(expected["expected_logits"])[real], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("visit_days", [False, True])

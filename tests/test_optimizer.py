@@ -12,7 +12,7 @@ OPTIONS = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-6}
 
 
 def parameters() -> list[torch.nn.Parameter]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
 
 
@@ -21,7 +21,7 @@ def groups(of: list[torch.nn.Parameter]) -> list[dict[str, object]]:
 
 
 def give_gradients(to: list[torch.nn.Parameter], step: int) -> None:
-    generator = torch.Generator().manual_seed(step)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(step)
     for parameter in to:
         parameter.grad = torch.randn(parameter.shape, generator=generator) * 10 ** (1 - step)
 

@@ -41,7 +41,13 @@ from exmed_bert.settings import EmbedSettings, listed
 from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.failures import failures_explained
-from exmed_bert.training.hardware import StepShape, choose_attention, cpu_settings
+from exmed_bert.training.hardware import (
+    StepShape,
+    best_device,
+    choose_attention,
+    hardware_settings,
+    on_best_device,
+)
 from exmed_bert.training.run_folder import run_identity
 from exmed_bert.work_folder import work_folder
 
@@ -144,7 +150,7 @@ def _embed(resolved: Resolved[EmbedSettings]) -> None:
             identity = _identity(settings, patients, bf16)
             make_folder(output.parent)
             stack.enter_context(work_folder(place, identity, PARTS))
-        stack.enter_context(cpu_settings(shape, "bf16" if bf16 else "fp32"))
+        stack.enter_context(hardware_settings(shape, "bf16" if bf16 else "fp32"))
         _wait()
         bar = console.progress(total=patients.total, label="Embedding", unit=" patients") if rank == 0 else None
         new = parts = 0
@@ -236,12 +242,12 @@ def to_device(encoder: ExMedBertModel, precision: str) -> bool:
     """
     bf16 = precision == "bf16"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(best_device())
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         if bf16 and not has_bf16:
             raise OptionError("--precision: this GPU does not compute bf16, use fp32")
         bf16 = has_bf16 if precision == "auto" else bf16
-        encoder.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers hides the types of torch's
+        on_best_device(encoder)
     encoder.set_attn_implementation(choose_attention(encoder.config, "bf16" if bf16 else "fp32").name)
     return bf16
 

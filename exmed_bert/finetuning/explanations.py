@@ -58,7 +58,7 @@ def explain(
     complete = 0
     for start in console.progress(range(0, len(chosen), _AT_ONCE), label="Explaining", unit=" batches"):
         batch = experiment.collator(rows.batch(range(start, min(start + _AT_ONCE, len(chosen)))))
-        batch.pop("labels")
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
         codes = batch["input_ids"]
         with torch.no_grad():
             embedded = model.get_input_embeddings()(codes)
@@ -70,11 +70,11 @@ def explain(
         real = batch["attention_mask"].bool()
         attributions = integrated_gradients(logit_of, embedded, baseline, real)
         complete += int(attributions.complete.sum())
-        shown = (real & (codes != MASK)).numpy()
+        shown = (real & (codes != MASK)).cpu().numpy()
         row, _ = np.nonzero(shown)
         found["row"].append(chosen[start + row])
-        found["code"].append(codes.numpy()[shown])
-        found["value"].append(attributions.tokens.numpy()[shown])
+        found["code"].append(codes.cpu().numpy()[shown])
+        found["value"].append(attributions.tokens.cpu().numpy()[shown])
     joined = {name: np.concatenate(parts) for name, parts in found.items()}
     vocabulary = patients.dataset.info.vocabulary
     if complete < len(chosen):

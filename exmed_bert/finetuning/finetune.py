@@ -39,7 +39,7 @@ from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.failures import failures_explained
-from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, cpu_settings
+from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, hardware_settings
 from exmed_bert.training.metrics_writer import FINETUNING, MetricsWriter
 from exmed_bert.training.run_folder import SETTINGS, RunFolder, locked, open_run, run_identity
 from exmed_bert.training.tracking import LOGGER, log, open_log
@@ -100,7 +100,7 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     LOGGER.info(resolved.source)
     experiment, notes = make_experiment(settings, cohort, task, form, model)
     shape = step_shape(settings, cohort, model)
-    with _reports(settings, folder) as writer, cpu_settings(shape, experiment.precision) as hardware_notes:
+    with _reports(settings, folder) as writer, hardware_settings(shape, experiment.precision) as hardware_notes:
         print_cohort(settings, cohort, experiment.pretrained, source)
         if is_of_other_input(settings.model_dir, cohort.patients.dataset.info.input_fingerprint):
             log(

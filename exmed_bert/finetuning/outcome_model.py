@@ -139,9 +139,9 @@ def first_inputs(
     model.eval()
     table = np.empty((len(rows), model.wide + 1))
     for order, batch in _batches(rows, collator, batch_size):
-        output = model(**batch)
-        table[order, 0] = output.scores[:, 0].double().numpy()
-        table[order, 1:] = output.wide.double().numpy()
+        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        table[order, 0] = output.scores[:, 0].double().cpu().numpy()
+        table[order, 1:] = output.wide.double().cpu().numpy()
     return table
 
 
@@ -163,7 +163,6 @@ def predict(
     patients: LabeledRows,
     collator: PromptCollator,
     batch_size: int,
-    device: torch.device | str = "cpu",
 ) -> np.ndarray:
     """Return the logits of each patient, (n,) float64, or (n, causes, bins) of time to event, without dropout."""
     was_training = model.training
@@ -171,7 +170,7 @@ def predict(
     shape = () if model.bins is None else (model.config.outcome_causes, len(model.bins))
     logits = np.empty((len(patients), *shape), dtype=np.float64)
     for rows, batch in _batches(patients, collator, batch_size):
-        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
         logits[rows] = model(**on_device).logits.double().cpu().numpy()
     model.train(was_training)
     return logits

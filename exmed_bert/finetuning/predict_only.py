@@ -26,6 +26,7 @@ from exmed_bert.finetuning.zero_shot import zero_shot
 from exmed_bert.models.folder import FINETUNING, read_finetuned
 from exmed_bert.settings import FinetuneSettings
 from exmed_bert.swap import settle
+from exmed_bert.training.hardware import on_best_device
 
 
 def predict_only(settings: FinetuneSettings) -> None:
@@ -52,7 +53,9 @@ def predict_only(settings: FinetuneSettings) -> None:
         model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed
     )
     collator = prompt_collator(model.config, form.vocabulary, list(model.config.target_codes))
-    logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
+    logits = predict(
+        on_best_device(model), LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size
+    )
     make_folder(settings.output_dir)
     labels = None if (patients.labels == UNLABELED).all() else patients.labels
     calibration, mean = Calibration(known["temperature"], known["bias"]), list[tuple[str, Any]]()

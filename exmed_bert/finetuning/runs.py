@@ -30,6 +30,7 @@ from exmed_bert.settings import FinetuneSettings, listed
 from exmed_bert.staging import remove_abandoned
 from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
+from exmed_bert.training.hardware import on_best_device
 from exmed_bert.training.metrics_writer import MetricsWriter
 from exmed_bert.training.tracking import ReportCallback, log
 
@@ -60,11 +61,11 @@ class Experiment:
     attention: str
 
     def new_model(self, from_scratch: bool, seed: int) -> ExMedBertForSequenceClassification:
-        """Return the model before training."""
+        """Return the model before training, on the GPU where there is one."""
         further = self.objective.config
         model = outcome_model(self.pretrained, self.settings.head, self.prompt, from_scratch, seed, further)
         model.set_attn_implementation(self.attention)
-        return model
+        return on_best_device(model)
 
     def rows(self, rows: np.ndarray) -> LabeledRows:
         """Return patients with the targets of the objective."""

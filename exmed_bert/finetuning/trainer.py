@@ -112,9 +112,7 @@ class FinetuningTrainer(PatientTrainer):
     def predict_logits(self, patients: LabeledRows) -> np.ndarray:
         """Return the logits of each patient, as `outcome_model.predict` does."""
         with self.accelerator.autocast():
-            return predict(
-                self._network, patients, self._collator, self.args.per_device_eval_batch_size, self.args.device
-            )
+            return predict(self._network, patients, self._collator, self.args.per_device_eval_batch_size)
 
     def restore_best(self) -> int:
         """Give the model the weights of its best evaluation; return at which step that was."""

@@ -40,6 +40,7 @@ from exmed_bert.finetuning.summary import new_codes
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.settings import FinetuneSettings
+from exmed_bert.training.hardware import on_best_device
 
 NAME, LABEL = "zero-shot", "ExMed-BERT without labels"
 
@@ -122,7 +123,9 @@ def predict_endpoint(
         raise InputError(f"{settings.model_dir}: --endpoint {task.endpoint.text}: the model knows no such code")
     outcome = outcome_model(pretrained, "ffn", prompt, from_scratch=False, seed=settings.seed)
     collator = prompt_collator(outcome.config, pretrained.vocabulary, prompt.targets)
-    logits = predict(outcome, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
+    logits = predict(
+        on_best_device(outcome), LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size
+    )
     return ZeroShot(task, cohort, logits, pretrained.new, pretrained.estimated)
 
 

@@ -55,8 +55,8 @@ class CodePredictionHead(nn.Module):
             offset: by how much, in nats.
         """
         nothing = torch.zeros_like(self.decoder.bias.detach())
-        self.logit_mask = nothing.index_fill(0, ids, -torch.inf)
-        self.logit_offset = nothing.index_fill(0, random_ids, -offset)
+        self.logit_mask = nothing.index_fill(0, ids.to(nothing.device), -torch.inf)
+        self.logit_offset = nothing.index_fill(0, random_ids.to(nothing.device), -offset)
 
     def unmask_logits(self) -> None:
         """Undo `mask_logits`."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -98,6 +98,22 @@ def choose_attention(config: ExMedBertConfig, precision: str) -> Choice:
     return Choice("flash_attention_2", "leaves the padding out")
 
 
+def best_device() -> torch.device:
+    """Return this process's GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+_Model = TypeVar("_Model", bound=torch.nn.Module)
+
+
+def on_best_device(model: _Model) -> _Model:
+    """Move a model to `best_device`, in place, and return it."""
+    torch.nn.Module.to(model, best_device())  # transformers' own `to` has no type that takes a device
+    return model
+
+
 def check_compiler() -> None:
     """Raise an OptionError where torch.compile has nothing to compile with."""
     if not torch.cuda.is_available() and not os.environ.get("CXX") and not any(map(shutil.which, _COMPILERS)):
@@ -105,8 +121,8 @@ def check_compiler() -> None:
 
 
 @contextmanager
-def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
-    """Set threads and the library of fp32 matrix products for a run, and yield what was chosen, a line each.
+def hardware_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
+    """Set threads and the libraries of matrix products and attention for a run; yield what was chosen, a line each.
 
     Small models run on one thread: handing a product that takes microseconds to several costs as much as it saves, and
     on a busy machine, where each waits for the slowest, many times more. ``OMP_NUM_THREADS`` overrides.
@@ -115,9 +131,13 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
     no faster, they stay where they are.
 
     Memory that is freed stays with the process, also afterward.
+
+    On GPUs torch's attention leaves cuDNN out, whose kernels are planned anew for each length of a batch.
     """
     _keep_freed_memory()
     threads, products = torch.get_num_threads(), _MKLDNN.matmul.fp32_precision
+    with_cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
     notes = []
     if not torch.cuda.is_available():
         if shape.is_small:
@@ -131,6 +151,7 @@ def cpu_settings(shape: StepShape, precision: str) -> Iterator[list[str]]:
     finally:
         torch.set_num_threads(threads)
         _MKLDNN.matmul.fp32_precision = products
+        torch.backends.cuda.enable_cudnn_sdp(with_cudnn)
 
 
 def _keep_freed_memory() -> None:

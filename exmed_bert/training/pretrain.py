@@ -27,7 +27,13 @@ from exmed_bert.startup import called
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.forecast_start import start_forecasts
-from exmed_bert.training.hardware import StepShape, check_compiler, choose_attention, choose_precision, cpu_settings
+from exmed_bert.training.hardware import (
+    StepShape,
+    check_compiler,
+    choose_attention,
+    choose_precision,
+    hardware_settings,
+)
 from exmed_bert.training.initial_model import InitialModel, new_model
 from exmed_bert.training.metrics_writer import MetricsWriter
 from exmed_bert.training.options import check
@@ -141,7 +147,7 @@ def _pretrain(resolved: Resolved[PretrainSettings]) -> None:
     trainer = PretrainingTrainer(
         model, args, train, val, settings.eval_max_patients, unseen, settings.forecast_prob, initial.composed
     )
-    with cpu_settings(shape, precision.name) as hardware_notes:
+    with hardware_settings(shape, precision.name) as hardware_notes:
         if args.should_save:
             _write_initial_codes(initial, train, folder, settings)
             _train_and_report(trainer, resolved, folder, plan, notes + hardware_notes)

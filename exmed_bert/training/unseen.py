@@ -70,7 +70,7 @@ class UnseenCodes:
         """Return the log odds that a masked code is an unseen one, (n,) at all masked positions, without the offset."""
         found = []
         unseen = torch.zeros(len(self._keys), dtype=torch.bool, device=device)
-        unseen[torch.from_numpy(self.ids)] = True
+        unseen[torch.from_numpy(self.ids).to(device)] = True
         was_training = model.training
         model.eval()
         for batch in batches:
@@ -88,7 +88,8 @@ class UnseenCodes:
 
     def lowered(self, bias: torch.Tensor) -> torch.Tensor:
         """Return the bias of the code head, (V,), with which the offset is no longer needed."""
-        return bias.index_add(0, torch.from_numpy(self.ids), torch.full((len(self.ids),), -self.offset).to(bias))
+        ids = torch.from_numpy(self.ids).to(bias.device)
+        return bias.index_add(0, ids, torch.full((len(ids),), -self.offset).to(bias))
 
     def calibrate(self, log_odds: np.ndarray) -> None:
         """Lower the logits so that the codes get their mass."""

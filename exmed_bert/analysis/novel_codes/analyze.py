@@ -1,7 +1,6 @@
 """Analysis of novel codes as a whole: from a model and a dataset to the report."""
 
 import numpy as np
-import torch
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
@@ -24,6 +23,7 @@ from exmed_bert.reporting.folder import PAGE
 from exmed_bert.reporting.small_cells import number_of
 from exmed_bert.settings import AnalyzeSettings
 from exmed_bert.startup import called
+from exmed_bert.training.hardware import on_best_device
 from exmed_bert.training.trainer import evaluation_sample
 
 MOST_IN_PAIRS = 1500  # codes whose pairs are taken; memory and time grow with the square
@@ -109,8 +109,7 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
 
 def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetrics, np.ndarray, np.ndarray]:
     """Return the metrics, and for each code its masked positions and those with it in the top 10 predictions, (N,)."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.nn.Module.to(inputs.model, device)  # in place; transformers' own `to` has no type that takes a device
+    device = on_best_device(inputs.model).device
     patients = evaluation_sample(inputs.dataset, settings.max_patients, settings.seed)
     found, owners = predict_all_codes(inputs.model, inputs.dataset, patients, device)
     size = len(inputs.vocabulary)
