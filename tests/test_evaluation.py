@@ -27,6 +27,7 @@ from exmed_bert.evaluation.bootstrap import (
     paired_difference,
     with_intervals,
 )
+from exmed_bert.evaluation.differences import BETTER, TOO_FEW, UNCLEAR, judged
 from exmed_bert.evaluation.explain import TOLERANCE, by_code, integrated_gradients
 from exmed_bert.evaluation.features import RECENCY_DAYS, features, groups_of
 from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
@@ -34,9 +35,10 @@ from exmed_bert.evaluation.membership import membership, patient_losses
 from exmed_bert.evaluation.metrics import METRICS, SENSITIVITIES, Predictions, logit, measure, sigmoid
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
-from exmed_bert.evaluation.results_text import BETTER, UNCLEAR, sections, verdict
+from exmed_bert.evaluation.results_text import lead, notes, sections
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
-from exmed_bert.reporting.small_cells import MinCell, as_count
+from exmed_bert.reporting.content import Caution
+from exmed_bert.reporting.small_cells import Count, MinCell, as_count
 from exmed_bert.settings import BASELINES
 
 VOCABULARY = CodeVocabulary.build(
@@ -389,12 +391,13 @@ def test_everything_is_measured_on_test_and_recalibrated_on_validation() -> None
     assert [(s.split, s.patients) for s in results.splits] == [
         (name, len(patients.rows(split))) for split, name in enumerate(("train", "validation", "test"))
     ]
-    verdicts = {d.theirs: verdict(d) for d in results.differences if d.metric == "auroc"}
-    assert verdicts["guess"] == BETTER
+    verdicts = {(d.difference.theirs, d.difference.metric): d.verdict for d in judged(results.differences, 50)}
+    assert verdicts["guess", "auroc"] == BETTER
     brier = next(d for d in results.differences if d.theirs == "guess" and d.metric == "brier")
-    assert brier.difference.value < 0 and verdict(brier) == BETTER  # less is more
+    assert brier.difference.value < 0 and verdicts["guess", "brier"] == BETTER  # less is more
     same = replace(brier, difference=replace(brier.difference, low=-0.1, high=0.1))
-    assert verdict(same) == UNCLEAR
+    assert [d.verdict for d in judged([same, brier], 50)] == [UNCLEAR, BETTER]
+    assert {d.verdict for d in judged(results.differences, Count(1, 10))} == {TOO_FEW}
 
     labels = patients.labels.copy()
     labels[test] = 1 - labels[test]
@@ -427,6 +430,18 @@ def test_the_report_is_whole_and_needs_nothing_but_itself(tmp_path: Path) -> Non
     for section in sections(results):
         for table in (*section.tables, *section.folded):
             assert all(len(row) == len(table.columns) for row in table.rows), section.key
+
+
+def test_the_page_begins_with_what_was_found_and_tells_no_model_from_another_by_few_events(tmp_path: Path) -> None:
+    results = evaluated(planted()).results
+    assert [section.key for section in sections(results)][:3] == ["cohort", "metrics", "differences"]
+    assert "better than a guess" in lead(results) and not any(isinstance(note, Caution) for note in notes(results))
+    few = [replace(split, events=49) for split in results.splits]
+    results = replace(results, splits=few, notes=["A note."])
+    assert lead(results).endswith("49 with the outcome, too few to tell it from another model.")
+    assert [isinstance(note, Caution) for note in notes(results)] == [True, False]
+    page = write_report(tmp_path, results)[0].read_text(encoding="utf-8")
+    assert page.count(">too few events<") == 6 + 1 and ">better<" not in page  # two models in three metrics, the legend
 
 
 def test_a_report_without_any_event_still_says_what_it_can(tmp_path: Path) -> None:

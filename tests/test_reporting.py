@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from exmed_bert.reporting.content import (
     Branch,
+    Caution,
     Flow,
     FlowBox,
     FlowStep,
     Interval,
     Link,
-    Note,
     Plot,
     Report,
     ReportSection,
@@ -60,7 +60,7 @@ def report(text: str = "text") -> Report:
     )  # fmt: skip
     second = ReportSection("second", f"other {text}", plots=["drawn", "other"])
     plots = {"drawn": Plot(b"png", f"picture {text}"), "other": Plot(b"png", "other picture")}
-    notes = [f"know {text}", Note(f"beware {text}", "bad")]
+    notes = [f"know {text}", Caution(f"beware {text}")]
     third = ReportSection("third", f"last {text}")
     facts = [(f"fact {text}", f"is {text}")]
     return Report(f"report {text}", facts, notes, [first, second, third], plots, f"found {text}")

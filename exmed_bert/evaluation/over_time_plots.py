@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from exmed_bert.evaluation.formatting import format_estimate
 from exmed_bert.evaluation.over_time_results import AtHorizon, ModelOverTime, OverTimeResults
-from exmed_bert.evaluation.results_plots import COLORS, attributions, forest
-from exmed_bert.reporting.plotting import INK, WIDTH, Drawing, one_axes
+from exmed_bert.evaluation.results_plots import COLORS, attributions, draw_bins, forest, model_panels
+from exmed_bert.reporting.plotting import INK, Drawing, name_points, one_axes
 
 _DODGE = 0.011  # of the width of an axis, between the markers of models at one horizon
 
@@ -21,6 +22,8 @@ def incidence(results: OverTimeResults) -> Figure | None:
     day = np.array([0.0, *(point.day for point in curve)])
     observed = np.array([0.0, *(100 * point.observed.value for point in curve)])
     axes.step(day, observed, where="post", color=INK, linewidth=1.5, label="observed")
+    told = [f"observed by day {on:g}: {share:.1f} %" for on, share in zip(day, observed, strict=True)]
+    name_points(axes, day, observed, told)
     known = [(point.day, *point.observed.interval) for point in curve if point.observed.interval is not None]
     if known:
         at, low, high = np.array(known).T
@@ -32,6 +35,8 @@ def incidence(results: OverTimeResults) -> Figure | None:
         step = place * _DODGE * day[-1]
         own = [(at.horizon + step, 100 * at.predicted) for at in model.horizons]
         axes.plot(*zip(*own, strict=True), "o", color=color, markersize=6, label=model.label, zorder=3)
+        told = [f"{model.label}: mean risk {100 * at.predicted:.1f} % by {at.horizon:g} days" for at in model.horizons]
+        name_points(axes, [x for x, _ in own], [y for _, y in own], told)
     axes.set(xlabel="days after the index date", ylabel="with the outcome, %", xlim=(0, 1.04 * day[-1]))
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")
@@ -50,6 +55,8 @@ def auroc_over_time(results: OverTimeResults) -> Figure | None:
             continue
         at = np.array([horizon for horizon, _ in own]) + place * _DODGE * longest
         axes.plot(at, [found.value for _, found in own], "o", color=color, markersize=5.5, label=model.label, zorder=3)
+        told = [f"{model.label}, {horizon:g} days: AUROC {format_estimate(found)}" for horizon, found in own]
+        name_points(axes, at, [found.value for _, found in own], told)
         for x, (_, found) in zip(at, own, strict=True):
             if found.interval is not None:
                 axes.vlines(x, *found.interval, color=color, linewidth=1.6, alpha=0.5)
@@ -60,30 +67,20 @@ def auroc_over_time(results: OverTimeResults) -> Figure | None:
 
 
 def calibration_over_time(results: OverTimeResults) -> Figure | None:
-    """Observed against predicted risk in bins, a panel for each horizon."""
-    horizons = [at.horizon for at in results.models[0].horizons if at.bins]
-    if not horizons:
+    """Observed against predicted risk in bins, a panel for each model and horizon."""
+    shown = [(model, color, at) for model, color in _colored(results.models) for at in model.horizons if at.bins]
+    if not shown:
         return None
-    figure = Figure(figsize=(WIDTH, 3.6 * len(horizons)), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(len(horizons), 1))
-    for axes, horizon in zip(panels, horizons, strict=True):
-        furthest = 0.02
-        for model, color in _colored(results.models):
-            at = _at(model, horizon)
-            if at is None or not at.bins:
-                continue
-            predicted, observed = np.array([(100 * own.predicted, 100 * own.observed) for own in at.bins]).T
-            axes.plot(predicted, observed, color=color, marker="o", markersize=4, linewidth=1.3, label=model.label)
-            furthest = max(furthest, predicted.max(), observed.max())
-            if model is results.models[0]:
-                for own in at.bins:
-                    if own.low is not None and own.high is not None:
-                        axes.vlines(100 * own.predicted, 100 * own.low, 100 * own.high, color=color, alpha=0.45)
-        limit = min(100.0, 1.12 * furthest)
-        axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle="--", zorder=1)
-        axes.set(title=f"by {horizon:g} days", ylabel="with the outcome, %", xlim=(0, limit), ylim=(0, limit))
-    panels[0].legend(loc="upper left")
-    panels[-1].set_xlabel("predicted risk, %")
+    ends = [end for _, _, at in shown for own in at.bins for end in (own.predicted, own.observed)]
+    titles = [f"{model.label}, {at.horizon:g} days" for model, _, at in shown]
+    figure, panels = model_panels(titles, min(1.0, 1.12 * max(0.02, *ends)))
+    for axes, (model, color, at) in zip(panels, shown, strict=True):
+        predicted, observed = np.array([(own.predicted, own.observed) for own in at.bins]).T
+        low = np.array([own.observed if own.low is None else own.low for own in at.bins])
+        high = np.array([own.observed if own.high is None else own.high for own in at.bins])
+        draw_bins(axes, color, predicted, observed, low, high, f"{model.label}, {at.horizon:g} days")
+    figure.supxlabel("predicted risk", fontsize=10.5, color="#333333")
+    figure.supylabel("with the outcome", fontsize=10.5, color="#333333")
     return figure
 
 
@@ -102,8 +99,8 @@ DRAWINGS: dict[str, Drawing[OverTimeResults]] = {
     ),
     "calibration_over_time": (
         calibration_over_time,
-        "Calibration plots, one for each horizon: cumulative incidence against predicted risk in bins, with the "
-        "diagonal; bars are 95 % intervals of the first model.",
+        "Calibration plots, one for each model and horizon: cumulative incidence against predicted risk in bins, with "
+        "95 % intervals and the diagonal.",
     ),
     "groups": (groups, "Forest plot: concordance of the first model with 95 % intervals by sex, age and codes."),
     "attributions": (attributions, "Bar chart: the codes with the largest mean attribution to the log hazard."),

@@ -1,36 +1,68 @@
 """Text and tables of an evaluation of time to event: from `OverTimeResults` to the sections of its report."""
 
+from exmed_bert.evaluation import differences
 from exmed_bert.evaluation.bootstrap import Estimate
+from exmed_bert.evaluation.differences import Judged
 from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number
 from exmed_bert.evaluation.groups import LEAST_EVENTS
 from exmed_bert.evaluation.metrics import BINS, METRICS
 from exmed_bert.evaluation.over_time_results import AtHorizon, ModelOverTime, OverTimeResults
-from exmed_bert.evaluation.results import Difference
-from exmed_bert.evaluation.results_text import MEANINGS, attributions, budgets, cohort, efficiency, verdict
+from exmed_bert.evaluation.results_text import attributions, budgets, cohort, efficiency
 from exmed_bert.evaluation.time_to_event import AT_HORIZON, CONCORDANCE, named
 from exmed_bert.evaluation.tripod import reporting_section
-from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
+from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, capital
 from exmed_bert.reporting.small_cells import number_of
 
-_OPEN = ("auroc", "brier")  # metrics at a horizon that are shown at once
+_JUDGED = ("auroc", "brier")  # metrics at the last horizon that get verdicts, beside the concordance
+_AT_LAST = ("auroc", "auprc", "calibration_slope", "calibration_intercept", "calibration_error", "brier")
+
+
+def lead(results: OverTimeResults) -> str:
+    """Return what was found, in a sentence."""
+    first, test, last = results.models[0], results.splits[-1], results.horizons[-1]
+    of_whom = (
+        f"{test.patients:,} test patients, {last.events:,} with the outcome within {last.horizon:g} days, "
+        f"{_percent(last.incidence.value)} by Aalen and Johansen's estimate"
+    )
+    if first.concordance is None:
+        return f"{capital(of_whom)}: so few are not measured."
+    ranked = [one for one in _judged(results) if one.difference.metric == CONCORDANCE]
+    ending = differences.compared(ranked, _labels(results))
+    return f"{capital(first.label)} reaches a concordance of {format_estimate(first.concordance)} on {of_whom}{ending}."
+
+
+def notes(results: OverTimeResults) -> list[str]:
+    """Return what a reader has to know before the rest."""
+    few = differences.banner(results.horizons[-1].events) if results.models[0].horizons else []
+    return [*few, *results.notes]
 
 
 def sections(results: OverTimeResults) -> list[ReportSection]:
     """Return the sections of the report in their order; what there is nothing for is left out."""
     found = [
-        _summary(results),
+        cohort(results),
         _metrics(results),
+        differences.section(results.differences, _judged(results), _labels(results), metric_name, results.resamples),
         _attainable(results),
         _incidence(results),
         _calibration(results),
         _efficiency(results),
         _subgroups(results),
         attributions(results),
-        cohort(results),
         budgets(results),
         reporting_section(results, results.study) if results.study else None,
     ]
     return [section for section in found if section is not None]
+
+
+def _judged(results: OverTimeResults) -> list[Judged]:
+    last = results.horizons[-1]
+    chosen = {CONCORDANCE, *(named(metric, last.horizon) for metric in _JUDGED)}
+    return differences.judged([one for one in results.differences if one.metric in chosen], last.events)
+
+
+def _labels(results: OverTimeResults) -> dict[str, str]:
+    return {model.name: model.label for model in results.models}
 
 
 def metric_name(key: str) -> str:
@@ -39,44 +71,6 @@ def metric_name(key: str) -> str:
         return "concordance"
     metric, _, horizon = key.rpartition("_")
     return f"{METRICS[metric]} at {horizon} days"
-
-
-def _summary(results: OverTimeResults) -> ReportSection:
-    first, test, last = results.models[0], results.splits[-1], results.horizons[-1]
-    text = [
-        f"Of {test.patients:,} test patients, followed for {results.median_days:,.0f} days in the median, "
-        f"{last.events:,} have the outcome within {last.horizon:g} days: {_percent(last.incidence.value)} by Aalen and "
-        "Johansen's estimate. "
-        + (
-            f"{capital(first.label)}: concordance {format_estimate(first.concordance)}."
-            if first.concordance is not None
-            else "So few are not measured."
-        ),
-        "The concordance is the probability that of two patients the one with the outcome first has the higher risk "
-        f"(Uno, up to {last.horizon:g} days): 0.5 by chance, 1 at best. In parentheses: 95 % intervals, percentiles of "
-        f"{results.resamples:,} bootstrap resamples of the patients. Differences are paired: both models on the same "
-        "resamples.",
-    ]
-    names = {model.name: model.label for model in results.models}
-    found = [(difference, verdict(difference)) for difference in results.differences]
-
-    def table(chosen: list[tuple[Difference, Verdict]], caption: str = "") -> Table:
-        columns = ("Verdict", "Compared with", "Metric", f"{capital(first.label)} minus the other")
-        rows: list[tuple[Cell, ...]] = [
-            (said, names[d.theirs], metric_name(d.metric), estimate_cell(d.difference, sign=True)) for d, said in chosen
-        ]
-        return Table(columns, rows, {0: "word", 1: "word", 2: "text"}, caption, stacked=True)
-
-    in_short = {CONCORDANCE, *(named(metric, last.horizon) for metric in _OPEN)}
-    short = [(d, said) for d, said in found if d.metric in in_short]
-    return ReportSection(
-        "summary",
-        "Summary",
-        text,
-        tables=[table(short)] if short else [],
-        legend=[(said, meaning) for said, meaning in MEANINGS.items() if any(said == own for _, own in found)],
-        folded=[table(found, "Differences in all metrics")] if len(found) > len(short) else [],
-    )
 
 
 def _percent(share: float) -> str:
@@ -97,21 +91,29 @@ def _metrics(results: OverTimeResults) -> ReportSection | None:
                     found.append((metric_name(named(metric, one.horizon)), *cells))
         return found
 
-    columns = ("Metric", *(model.label for model in models))
-    ranked = ("concordance", *(estimate_cell(model.concordance) for model in models))
-    rest = tuple(metric for metric in AT_HORIZON if metric not in _OPEN)
-    text = (
-        "On the test patients, after every model was recalibrated on the validation patients in the same way. The "
-        "AUROC at a horizon compares whoever has the outcome by then with everybody else. Brier score and calibration "
-        "error are best at 0, the slope at 1, the intercept at 0. All are weighted for censoring."
-    )
+    last = results.horizons[-1].horizon
+    at_last = [key for key in _AT_LAST if any(_at(model, last, key) for model in models)]
+    short = [
+        (model.label, estimate_cell(model.concordance), *(estimate_cell(_at(model, last, key)) for key in at_last))
+        for model in models
+    ]
+    names = (capital(metric_name(named(key, last))) for key in at_last)
+    every = Table(("Metric", *(model.label for model in models)), rows(AT_HORIZON), {0: "text"}, "At all horizons")
     return ReportSection(
         "metrics",
-        "Metrics",
-        [text],
+        "Discrimination and calibration",
+        [
+            f"On the test patients, followed for {results.median_days:,.0f} days in the median, after every model was "
+            "recalibrated on the validation patients in the same way. All metrics are weighted for censoring; in "
+            f"parentheses 95 % intervals, percentiles of {results.resamples:,} bootstrap resamples of the patients.",
+            "The concordance is the probability that of two patients the one with the outcome first has the higher "
+            f"risk (Uno, up to {last:g} days): 0.5 by chance, 1 at best. The AUROC at a horizon compares whoever has "
+            "the outcome by then with everybody else. Brier score and calibration error are best at 0, the slope at "
+            "1, the intercept at 0.",
+        ],
         plots=["auroc_over_time"],
-        tables=[Table(columns, [ranked, *rows(_OPEN)], {0: "text"})],
-        folded=[Table(columns, rows(rest), {0: "text"}, "Precision and calibration at the horizons")],
+        tables=[Table(("Model", "Concordance", *names), short)],
+        folded=[every],
     )
 
 

@@ -25,9 +25,11 @@ def write_report(folder: Path, results: Results | OverTimeResults) -> list[Path]
     """
     if isinstance(results, OverTimeResults):
         plots, found = draw_plots(over_time_plots.DRAWINGS, results), over_time_text.sections(results)
+        lead, notes = over_time_text.lead(results), over_time_text.notes(results)
     else:
         plots, found = draw_plots(results_plots.DRAWINGS, results), results_text.sections(results)
-    report = Report(results.title, results.facts, results.notes, found, plots)
+        lead, notes = results_text.lead(results), results_text.notes(results)
+    report = Report(results.title, results.facts, notes, found, plots, lead)
     with report_files(folder, report, _NAMES) as staged:
         write_json(staged / "results.json", results.to_dict())
         (staged / "results.md").write_text(markdown(report), encoding="utf-8")

@@ -2,35 +2,52 @@
 
 from collections.abc import Mapping, Sequence
 
+from exmed_bert.evaluation import differences
 from exmed_bert.evaluation.attainable import MEASURED
+from exmed_bert.evaluation.differences import Judged
 from exmed_bert.evaluation.explain import TOLERANCE
 from exmed_bert.evaluation.flow import flow_of
 from exmed_bert.evaluation.formatting import estimate_cell, format_estimate, format_number
 from exmed_bert.evaluation.groups import LEAST_EVENTS
-from exmed_bert.evaluation.metrics import BINS, LOWER_IS_BETTER, METRICS
-from exmed_bert.evaluation.results import Difference, ModelResults, Reported, Results
+from exmed_bert.evaluation.metrics import BINS, METRICS
+from exmed_bert.evaluation.results import ModelResults, Reported, Results
 from exmed_bert.evaluation.tripod import reporting_section
-from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, Verdict, capital
+from exmed_bert.reporting.content import Cell, Interval, ReportSection, Table, capital
 from exmed_bert.reporting.small_cells import number_of
 
-BETTER, WORSE = Verdict("better", "good"), Verdict("worse", "bad")
-UNCLEAR = Verdict("no clear difference", "none")
-
-MEANINGS = {
-    BETTER: "the interval of the difference excludes zero and favors the first model",
-    WORSE: "the interval of the difference excludes zero and favors the other model",
-    UNCLEAR: "the interval of the difference includes zero; the two need not be equal",
-}
-_IN_SUMMARY = ("auroc", "auprc", "brier")
+_JUDGED = ("auroc", "auprc", "brier")
+_SHOWN = ("auroc", "auprc", "calibration_slope", "calibration_intercept", "calibration_error", "brier")
 _IN_SUBGROUPS = ("auroc", "auprc", "brier", "calibration_intercept", "calibration_error")
 _CODES = 50  # rows of attributions
+
+
+def lead(results: Results) -> str:
+    """Return what was found, in a sentence."""
+    first, test = results.models[0], results.splits[-1]
+    of_whom = f"{test.patients:,} test patients, {test.events:,} with the outcome"
+    auroc = first.metrics.get("auroc")
+    if auroc is None:
+        known = "with one class alone there is no ranking to measure" if first.metrics else "so few are not measured"
+        return f"{capital(of_whom)}: {known}."
+    ranked = [one for one in _judged(results) if one.difference.metric == "auroc"]
+    ending = differences.compared(ranked, _labels(results))
+    return f"{capital(first.label)} reaches an AUROC of {format_estimate(auroc)} on {of_whom}{ending}."
+
+
+def notes(results: Results) -> list[str]:
+    """Return what a reader has to know before the rest."""
+    few = differences.banner(results.splits[-1].events) if results.models[0].metrics else []
+    return [*few, *results.notes]
 
 
 def sections(results: Results) -> list[ReportSection]:
     """Return the sections of the report in their order; what there is nothing for is left out."""
     found = [
-        _summary(results),
+        cohort(results),
         _metrics(results),
+        differences.section(
+            results.differences, _judged(results), _labels(results), METRICS.__getitem__, results.resamples
+        ),
         _attainable(results),
         _discrimination(results),
         _calibration(results),
@@ -38,81 +55,47 @@ def sections(results: Results) -> list[ReportSection]:
         _efficiency(results),
         _subgroups(results),
         attributions(results),
-        cohort(results),
         budgets(results),
         reporting_section(results, results.study) if results.study else None,
     ]
     return [section for section in found if section is not None]
 
 
-def verdict(difference: Difference) -> Verdict:
-    """Return what the interval of a difference says of the first model."""
-    found = difference.difference
-    if not found.excludes_zero:
-        return UNCLEAR
-    return BETTER if (found.value > 0) != difference.metric.startswith(LOWER_IS_BETTER) else WORSE
+def _judged(results: Results) -> list[Judged]:
+    shown = [one for one in results.differences if one.metric in _JUDGED]
+    return differences.judged(shown, results.splits[-1].events)
 
 
-def _summary(results: Results) -> ReportSection:
-    first, test = results.models[0], results.splits[-1]
-    auroc, auprc = first.metrics.get("auroc"), first.metrics.get("auprc")
-    text = [
-        f"Of {test.patients:,} test patients {test.events:,} have the outcome"
-        + (f" and {test.censored:,} are censored: a risk of " if test.risk is not None else ", ")
-        + f"{test.share}. "
-        + (
-            f"{capital(first.label)}: AUROC {format_estimate(auroc)}, AUPRC {format_estimate(auprc)}."
-            if auroc
-            else "With one class alone there is no ranking to measure."
-            if first.metrics
-            else "So few are not measured."
-        ),
-        f"In parentheses: 95 % intervals, percentiles of {results.resamples:,} bootstrap resamples of the patients. "
-        "Differences are paired: both models on the same resamples.",
-    ]
-    names = {model.name: model.label for model in results.models}
-    found = [(d, verdict(d)) for d in results.differences]
-
-    def table(chosen: list[tuple[Difference, Verdict]], caption: str = "") -> Table:
-        columns = ("Verdict", "Compared with", "Metric", f"{capital(first.label)} minus the other")
-        rows: list[tuple[Cell, ...]] = [
-            (said, names[d.theirs], METRICS[d.metric], estimate_cell(d.difference, sign=True)) for d, said in chosen
-        ]
-        return Table(columns, rows, {0: "word", 1: "word", 2: "text"}, caption, stacked=True)
-
-    short = [(d, said) for d, said in found if d.metric in _IN_SUMMARY]
-    return ReportSection(
-        "summary",
-        "Summary",
-        text,
-        tables=[table(short)] if short else [],
-        legend=[(said, meaning) for said, meaning in MEANINGS.items() if any(said == own for _, own in found)],
-        folded=[table(found, "Differences in all metrics")] if len(found) > len(short) else [],
-    )
+def _labels(results: Results) -> dict[str, str]:
+    return {model.name: model.label for model in results.models}
 
 
 def _metrics(results: Results) -> ReportSection | None:
-    rows = [
-        (name, *(estimate_cell(model.metrics.get(key)) for model in results.models))
-        for key, name in METRICS.items()
-        if any(key in model.metrics for model in results.models)
-    ]
-    if not rows:
+    measured = [key for key in METRICS if any(key in model.metrics for model in results.models)]
+    if not measured:
         return None
+    shown = [key for key in _SHOWN if key in measured]
+    short = [(model.label, *(estimate_cell(model.metrics.get(key)) for key in shown)) for model in results.models]
+    rows = [(METRICS[key], *(estimate_cell(model.metrics.get(key)) for model in results.models)) for key in measured]
     return ReportSection(
         "metrics",
-        "Metrics",
+        "Discrimination and calibration",
         [
-            "On the test patients, after every model was recalibrated on the validation patients in the same way. The "
-            "partial AUROC is standardized: 0.5 by chance, 1 at best (McClish). Brier score and calibration error are "
-            f"best at 0, the slope at 1, the intercept at 0. The calibration error has {BINS} bins of equal numbers.",
+            "On the test patients, after every model was recalibrated on the validation patients in the same way. "
+            "Calibration error and Brier score are best at 0, the slope at 1, the intercept at 0. In parentheses: 95 % "
+            f"intervals, percentiles of {results.resamples:,} bootstrap resamples of the patients.",
             *(
                 ("Patients whose outcome is known count for those who are censored, in every metric and resample.",)
                 if _has_censored(results)
                 else ()
             ),
         ],
-        tables=[Table(("Metric", *(model.label for model in results.models)), rows, {0: "text"}, stacked=True)],
+        tables=[Table(("Model", *(capital(METRICS[key]) for key in shown)), short)],
+        notes=[
+            f"The calibration error has {BINS} bins of equal numbers. The partial AUROC is standardized: 0.5 by "
+            "chance, 1 at best (McClish)."
+        ],
+        folded=[Table(("Metric", *(model.label for model in results.models)), rows, {0: "text"}, "All metrics")],
     )
 
 
@@ -144,9 +127,7 @@ def _attainable(results: Results) -> ReportSection | None:
             "before they were first observed and wait for a code to say so. A record cannot tell them, and their risk "
             "is not known. Models predict their codes too, so their risks may be too high beside the true ones."
         )
-    return ReportSection(
-        "attainable", "Attainable performance", text, tables=[Table(columns, rows, {0: "text"}, stacked=True)]
-    )
+    return ReportSection("attainable", "Attainable performance", text, tables=[Table(columns, rows, {0: "text"})])
 
 
 def _discrimination(results: Results) -> ReportSection | None:
@@ -207,7 +188,7 @@ def _calibration(results: Results) -> ReportSection | None:
             ),
         ],
         plots=["calibration"],
-        tables=[Table(columns, rows, stacked=True)],
+        tables=[Table(columns, rows)],
     )
 
 
@@ -339,9 +320,9 @@ def cohort(results: Reported) -> ReportSection:
     columns = ("Split", "Patients", "With the outcome", *(("Censored", "Risk") if censored else ("Share",)))
     return ReportSection(
         "cohort",
-        "Cohort and attrition",
+        "Cohort and events",
         flow=flow_of(results.attrition, results.splits),
-        tables=[Table(columns, splits, stacked=True)],
+        tables=[Table(columns, splits)],
         folded=[attrition] if steps else [],
     )
 

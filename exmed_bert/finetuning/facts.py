@@ -19,6 +19,7 @@ from exmed_bert.evaluation.results import CurvePoint
 from exmed_bert.evaluation.study import Study
 from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.finetuning.runs import Finished, Run
+from exmed_bert.reporting.content import Caution
 from exmed_bert.settings import FinetuneSettings, listed
 
 LABELS = {"fine-tuned": "ExMed-BERT", "scratch": "ExMed-BERT from scratch"}  # name of each kind of run
@@ -93,9 +94,11 @@ def observation(cohort: Cohort) -> str:
 def notes(task: Task, form: ModelInput, subset: Subset) -> list[str]:
     """Return what a reader has to know before the results; ``subset`` is that of the run whose model is kept."""
     if form.pretraining is None:
-        found = [
-            "Which patients the pretraining was trained on is unknown. It may have seen the futures of test patients, "
-            "so the results of the fine-tuned model may be too good."
+        found: list[str] = [
+            Caution(
+                "Which patients the pretraining was trained on is unknown. It may have seen the futures of test "
+                "patients, so the results of the fine-tuned model may be too good."
+            )
         ]
     else:
         found = ["Validation and test patients are among those that the pretraining never trained on."]

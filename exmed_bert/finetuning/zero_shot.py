@@ -39,6 +39,7 @@ from exmed_bert.finetuning.results import known_risks
 from exmed_bert.finetuning.summary import new_codes
 from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.models.folder import read_pretrained
+from exmed_bert.reporting.content import Caution
 from exmed_bert.settings import FinetuneSettings
 from exmed_bert.training.hardware import on_best_device
 
@@ -186,7 +187,9 @@ def _evaluate(
 def _notes(form: ModelInput) -> Sequence[str]:
     if form.pretraining is None:
         return [
-            "Which patients the pretraining was trained on is unknown. It may have seen the futures of these, so the "
-            "results may be too good."
+            Caution(
+                "Which patients the pretraining was trained on is unknown. It may have seen the futures of these, so "
+                "the results may be too good."
+            )
         ]
     return ["All patients here are among those that the pretraining never trained on."]

@@ -31,19 +31,10 @@ class Plot(NamedTuple):
     svg: str = ""
 
 
-class Note(NamedTuple):
-    """What a reader has to know before the rest.
+class Caution(str):
+    """A note that is a warning, and stands out as one; notes that are not are neutral."""
 
-    Attributes:
-        text: sentences.
-        tone: ``bad`` for a warning, which stands out; ``good`` and ``near`` are what is as it should be, or is neutral.
-    """
-
-    text: str
-    tone: Tone = "near"
-
-    def __str__(self) -> str:
-        return self.text
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -222,7 +213,7 @@ class Report:
     Attributes:
         title: heading.
         facts: names and values that say what the report is about; folded where there is a lead.
-        notes: what a reader has to know before the rest; a plain text is neutral.
+        notes: what a reader has to know before the rest.
         sections: in their order.
         plots: by name.
         lead: what was found, in a sentence or two.
@@ -230,7 +221,7 @@ class Report:
 
     title: str
     facts: Sequence[tuple[str, str]]
-    notes: Sequence[str | Note]
+    notes: Sequence[str]
     sections: Sequence[ReportSection]
     plots: Mapping[str, Plot]
     lead: str = ""

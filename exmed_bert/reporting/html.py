@@ -7,16 +7,15 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exmed_bert.reporting.content import Note, Report
+from exmed_bert.reporting.content import Caution, Report
 
 
 def html(report: Report) -> str:
     """Return the page. Everything that it shows is escaped, and it may load nothing but what it holds."""
-    notes = [Note(note) if isinstance(note, str) else note for note in report.notes]
     style, script = _part("page.css"), _part("page.js")
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     page = _environment().get_template("page.html.j2")
-    return page.render(report=report, notes=notes, style=style, script=script, policy=policy)
+    return page.render(report=report, style=style, script=script, policy=policy)
 
 
 @cache
@@ -39,5 +38,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.tests["caution"] = lambda note: isinstance(note, Caution)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     return environment

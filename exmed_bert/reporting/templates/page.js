@@ -54,7 +54,7 @@ const search = (caption, find) => {
 const has = (text, words) => words.every((word) => text.includes(word));
 
 // Tables: a click on a column sorts by it, upwards, downwards, and as they were.
-const SEARCHED = 12; // rows from which a table is searched
+const SEARCHED = 15; // rows from which a table is searched
 const LONG = 40; // rows from which it scrolls by itself
 const number = (text) => {
   const found = text.replace(/[,\s]/g, "").replace(/−/g, "-").match(/^([<≤])?[>≥±]?([-+]?\d*\.?\d+(?:e[-+]?\d+)?)/i);
