@@ -50,6 +50,7 @@ Texts = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_tupl
 Days = Annotated[tuple[Annotated[date, Field(strict=False)], ...], Field(strict=False), BeforeValidator(_as_tuple)]
 
 InputFormat = Literal["auto", "json", "jsonl", "parquet", "csv", "meds", "omop", "fhir", "mimic", "synthea"]
+FURTHER_EVENTS = ("procedures", "labs")  # of generated patients
 BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 SURVIVAL_BASELINES = ("cox", "boosted_hazards")
@@ -139,6 +140,11 @@ class GenerateSettings(StepSettings):
         description="Novel codes: invented, pseudo-codes in no code list, or recent, real ICD-10-CM codes from "
         "April 2020 on, never before they are valid; no drug is replaced then.",
     )
+    events: str = Field(
+        "diagnoses,drugs",
+        description="Kinds of events, separated by commas: diagnoses,drugs and, if wanted, procedures and labs "
+        "(laboratory tests with values). The former are the same either way.",
+    )
     realistic: bool = Field(
         False,
         description="No bounds on codes; members enter and leave the plan, some die, some stop their drugs, at "
@@ -160,6 +166,19 @@ class GenerateSettings(StepSettings):
         description="Dask cluster that does the work: tcp://host:8786 of a running one, or local to start one with "
         "--workers processes.",
     )
+
+    @field_validator("events")
+    @classmethod
+    def _known_events(cls, value: str) -> str:
+        kinds = [part.strip() for part in value.split(",")]
+        if not {"diagnoses", "drugs"} <= set(kinds) <= {"diagnoses", "drugs", *FURTHER_EVENTS}:
+            raise ValueError(f"expected diagnoses,drugs, and if wanted {' and '.join(FURTHER_EVENTS)}")
+        return ",".join(kinds)
+
+    @property
+    def further_events(self) -> tuple[str, ...]:
+        """The kinds of events beside diagnoses and drugs."""
+        return tuple(kind for kind in FURTHER_EVENTS if kind in self.events.split(","))
 
 
 _INPUT = (

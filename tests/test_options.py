@@ -42,7 +42,7 @@ CLAIMS += "--columns pharmacy.csv:patient=MEMBER,date=FILL_DT,code=ATC,system=at
 RUNS = {
     "generate": (
         "--num-patients 1500 --output {o}/p.jsonl.gz --novel-prob 0.5 --seed 3 --end-date 2020-06-30 "
-        "--novel-kind recent --workers 2 --chunk-size 1000 --no-realistic",
+        "--novel-kind recent --workers 2 --chunk-size 1000 --no-realistic --events diagnoses,drugs,procedures,labs",
         "-n 20 -o {o}/p.parquet -p 0.3 -s 4 --novel-kind invented --config {w}/other.yaml --debug",
         "-n 2000 -o {o}/p --shards 2 --shard-format jsonl --scheduler local --realistic",
         "-n 1000 -o {o}/p --shards 1 --shard-format jsonl.gz",

@@ -21,6 +21,7 @@ from exmed_bert.synthetic.conditions import draw_conditions
 from exmed_bert.synthetic.events import Events, merge
 from exmed_bert.synthetic.fitted import Fitted
 from exmed_bert.synthetic.fitted import load as load_fitted
+from exmed_bert.synthetic.further import LABS, with_further_events
 from exmed_bert.synthetic.novel import NovelCodes, NovelKind, no_novel_codes, pseudo_codes, recent_codes, replace_some
 from exmed_bert.synthetic.outcome import draw_prolonged_stay
 from exmed_bert.synthetic.people import People, Window, draw_people, possible_days
@@ -57,7 +58,8 @@ class Block:
 
 def fields_of(settings: GenerateSettings) -> Fields:
     """Return what a file of the population holds beside the basic fields."""
-    return Fields(periods=settings.realistic)
+    kinds = settings.further_events
+    return Fields(periods=settings.realistic, events=bool(kinds), values=LABS in kinds)
 
 
 def generate(settings: GenerateSettings) -> Iterator[PatientColumns]:
@@ -76,6 +78,9 @@ def generate_blocks(settings: GenerateSettings, numbers: range | None = None) ->
             novel_kind=settings.novel_kind,
             realistic=settings.realistic,
         )
+        if settings.further_events:
+            further = with_further_events(block.patients, settings.seed, number, settings.further_events)
+            block = replace(block, patients=further)
         yield _head(block, min(BLOCK, settings.num_patients - number * BLOCK))
 
 

@@ -34,9 +34,9 @@ class Drawn:
     prolonged: np.ndarray
 
 
-def generator(seed: int, block: int) -> np.random.Generator:
-    """Return the generator of a block's draws."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(block,))))
+def generator(seed: int, block: int, *stream: int) -> np.random.Generator:
+    """Return the generator of a block's draws; further streams of the block have a number each."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(block, *stream))))
 
 
 def draw(

@@ -9,9 +9,9 @@ import numpy as np
 from exmed_bert import codes
 from exmed_bert.data.patient import NO_DAY, EventColumns
 from exmed_bert.data.static_columns import SEX, STATE
-from exmed_bert.reference import realistic
+from exmed_bert.reference import further, realistic
 from exmed_bert.reference.tables import SEXES, load
-from exmed_bert.settings import GenerateSettings
+from exmed_bert.settings import FURTHER_EVENTS, GenerateSettings
 from exmed_bert.synthetic.events import first_of_run
 from exmed_bert.synthetic.novel import NovelCodes
 from exmed_bert.synthetic.population import BLOCK, BOUNDS, Block
@@ -32,6 +32,7 @@ class Summary:
         self.states: set[str] = set()
         self.bound = np.zeros(len(BOUNDS), dtype=np.int64)
         self.codes: dict[str, Counter[str]] = {codes.ICD10CM: Counter(), codes.ATC: Counter()}
+        self.further: dict[str, Counter[str]] = {}  # codes by system, of further kinds of events
         self.lengths = {name: _Range() for name in ("diagnoses", "prescriptions", "visits")}
         self.guessed = 0.0
         self.years, self.deaths, self.stays, self.stay_days = 0.0, 0, 0, 0.0  # of realistic patients alone
@@ -58,6 +59,12 @@ class Summary:
             self.guessed += _guessed_from_history(events)
             self.lengths[name].add(events.counts())
         self.lengths["visits"].add(_visits(patients.events))
+        others = dict.fromkeys(system for system, _ in patients.events.table if system not in self.codes)
+        for system in others:
+            events = patients.events.of_system(system)
+            counts = np.bincount(events.codes, minlength=len(events.table)).tolist()
+            found = {key[1]: n for key, n in zip(events.table, counts, strict=True) if n}
+            self.further.setdefault(system, Counter()).update(found)
 
     def merge(self, other: "Summary") -> None:
         """Count in what ``other`` has counted."""
@@ -67,8 +74,18 @@ class Summary:
         self.bound += other.bound
         for system, counts in other.codes.items():
             self.codes[system].update(counts)
+        for system, counts in other.further.items():
+            self.further.setdefault(system, Counter()).update(counts)
         for name, length in other.lengths.items():
             self.lengths[name].merge(length)
+
+    def events_of(self, kind: str) -> int:
+        """Return the number of events of a further kind: labs are measurements."""
+        events = {"labs": "measurements"}.get(kind, kind)
+        found = (
+            counts.total() for system, counts in self.further.items() if codes.code_system(system).events == events
+        )
+        return sum(found)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the totals as JSON."""
@@ -78,6 +95,7 @@ class Summary:
             "states": sorted(self.states),
             "bound": self.bound.tolist(),
             "codes": self.codes,
+            "further": self.further,
             "lengths": lengths,
         }
 
@@ -90,6 +108,7 @@ class Summary:
         summary.states = set(content["states"])
         summary.bound = np.array(content["bound"], dtype=np.int64)
         summary.codes = {system: Counter(counts) for system, counts in content["codes"].items()}
+        summary.further = {system: Counter(counts) for system, counts in content["further"].items()}
         for name, length in content["lengths"].items():
             vars(summary.lengths[name]).update(length)
         return summary
@@ -116,6 +135,9 @@ class Summary:
             ("prolonged length of stay", f"{self.plos / self.patients:.1%}"),
         ]
         rows += [(f"{name} per patient", length.shown(self.patients)) for name, length in self.lengths.items()]
+        for kind in FURTHER_EVENTS:
+            if events_of := self.events_of(kind):
+                rows.append((f"{kind} per patient", f"mean {events_of / self.patients:.1f}"))
         rows.append(("novel codes", f"{len(novel):,} distinct, {novel_events / events:.2%} of {events:,} events"))
         rows.append(("baseline: patient's most frequent code", f"correct for {self.guessed / events:.1%} of events"))
         if self.years:
@@ -147,6 +169,8 @@ def population(settings: GenerateSettings) -> dict[str, Any]:
     options = settings.model_dump(mode="json", include={"num_patients", "novel_prob", "novel_kind", "end_date"})
     if settings.realistic:
         options["realistic"] = True
+    if settings.further_events:
+        options |= {"events": settings.events, "further_tables": further.digest()}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -165,9 +189,10 @@ def meta(settings: GenerateSettings, summary: Summary, novel: dict[str, dict[str
             "patients": summary.patients,
             "diagnoses": summary.codes[codes.ICD10CM].total(),
             "prescriptions": summary.codes[codes.ATC].total(),
+            **{kind: summary.events_of(kind) for kind in settings.further_events},
             "codes": {
                 codes.code_system(system).entity: dict(sorted(counts.items()))
-                for system, counts in summary.codes.items()
+                for system, counts in {**summary.codes, **dict(sorted(summary.further.items()))}.items()
             },
         },
         **(_observation(summary) if settings.realistic else {"bounds": _bounds(summary)}),

@@ -13,7 +13,7 @@ from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.settings import ReadingSettings
 
-COUNTED = ("patients", "diagnoses", "prescriptions")  # what the generator says it wrote
+COUNTED = ("patients", "diagnoses", "prescriptions", "procedures", "labs")  # what the generator says it wrote
 CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
 
 
