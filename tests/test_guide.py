@@ -27,11 +27,17 @@ import yaml
 from clinvec_files import write_clinvec_folder
 from conftest import ROOT
 from documents import Block, blocks, name_of, without_figures
+from typer.testing import CliRunner
 
 from exmed_bert import ExMedBertForMaskedLM, PatientDataset
+from exmed_bert.cli import script
+from exmed_bert.commands import COMMANDS
+from exmed_bert.config import Resolved
 from exmed_bert.data.patient_input import read_patients
 from exmed_bert.reporting.plotting import draw_plots
+from exmed_bert.settings import GenerateSettings
 from exmed_bert.startup import SCRIPTS
+from exmed_bert.synthetic import generate
 
 GUIDE = ROOT / "docs" / "TRAINING_WITH_SYNTHETIC_DATA.md"
 YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
@@ -564,6 +570,75 @@ def test_the_python_shown_prints_what_is_shown(
     assert [line for line, wanted in lines if not of_model.search(wanted)] == [
         wanted for wanted in expected if not of_model.search(wanted)
     ]
+
+
+# Commands of the README whose output is not shown, by how they begin, and why.
+SHOWN_ELSEWHERE = {
+    "bash scripts/": "under 'What the demonstration prints', or pytest's",
+    "python -m pip install": "pip's, and that of the demonstration",
+    "exmed-bert ": "that of the demonstration",
+    "tensorboard ": "pages",
+    "MLFLOW_DISABLE_TELEMETRY=true mlflow ui ": "pages",
+    "python scripts/pretrain-exmed-bert-clinvec.py ": "that of the demonstration",
+    "torchrun ": "that of the demonstration",
+    "accelerate launch ": "that of the demonstration",
+}
+# What makes a command of the README as quick as a test may be; lines with what it changes are compared by their shape.
+QUICKER = {
+    "finetune": ["--baselines", "logreg", "--epochs", "1"],
+    "analyze": ["--max-patients", "40"],
+    "convert": ["--min-cell", "0"],
+}
+README_OUTPUT = [
+    (code, shown)
+    for code, shown in pairwise(blocks(ROOT / "README.md", "bash", "txt", "python"))
+    if (code.language, shown.language) == ("bash", "txt")
+]
+
+
+def test_every_command_of_the_readme_has_its_output() -> None:
+    with_txt = {code for code, _ in README_OUTPUT}
+    missing = [
+        command
+        for block in blocks(ROOT / "README.md", "bash")
+        for command in block.commands
+        if block not in with_txt and not command.startswith(tuple(SHOWN_ELSEWHERE))
+    ]
+    assert len(with_txt) == 5 and not missing
+
+
+@pytest.fixture(scope="module")
+def demonstration(sessions: Sessions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the demonstration leaves it."""
+    folder = tmp_path_factory.mktemp("demonstration")
+    (folder / "output").mkdir()
+    model = "output/synthetic_pretrain"
+    (folder / model).symlink_to(sessions.examples.root / model)
+    for name in ("pretrain_stuff", "examples"):
+        shutil.copytree(sessions.examples.root / name, folder / name)
+    generate.run(Resolved(GenerateSettings(num_patients=1000, output=folder / "data" / "synthetic_patients.json"), {}))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "shown"), README_OUTPUT, ids=lambda part: name_of(part))
+def test_the_readmes_commands_print_what_is_shown(
+    block: Block, shown: Block, demonstration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the letter, but for lines with the figures of a model."""
+    monkeypatch.chdir(demonstration)
+    path, *options = shlex.split(block.commands[0])[1:]
+    name = next(name for name, file in SCRIPTS.items() if path == f"scripts/{file}")
+    options += ["--config", str(ROOT / "config.yaml"), *QUICKER.get(name, [])]
+    result = CliRunner().invoke(script(COMMANDS[name]), options)
+    assert result.exit_code == 0, result.output
+    printed = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    shapes = set(map(without_figures, printed))
+    expected = [" ".join(line.split()) for line in shown.text.splitlines() if line.strip() != "..."]
+    of_model = re.compile(r"AUROC|by chance")
+    wrong = [line for line in expected if line not in printed and not of_model.search(line)]
+    wrong += [line for line in expected if of_model.search(line) and without_figures(line) not in shapes]
+    assert not wrong, result.stdout
 
 
 def test_all_python_of_the_page_has_its_output() -> None:
