@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, run_script
+from conftest import ROOT, assert_one_line_error, run_script
+from documents import blocks, without_figures
 
 from exmed_bert.analysis.novel_codes.analyze import analyze
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
@@ -500,6 +501,19 @@ def test_a_dataset_without_novel_codes(tmp_path: Path, pretrained: Path, small_d
         pass
     text = (tmp_path / "out" / "report.html").read_text()
     assert "no novel code" in text and "not at hand" in text and "start_embeddings.safetensors" in text
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_is_printed(analyzed: Path) -> None:
+    """But for figures and verdicts."""
+
+    def shape(line: str) -> str:
+        return without_figures(line.rsplit(":", 1)[0])
+
+    (shown,) = [block for block in blocks(ROOT / "README.md", "txt") if block.text.startswith("Novel codes\n")]
+    expected = [line for line in shown.text.splitlines() if line.strip() != "..."]
+    assert len(expected) == 5
+    assert set(map(shape, expected)) <= set(map(shape, (analyzed / "printed.txt").read_text().splitlines()))
 
 
 @pytest.mark.slow
