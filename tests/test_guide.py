@@ -60,7 +60,7 @@ CUT = {
     **{"max_steps: -1 ": "max_steps: 1 ", "eval_steps: null ": "eval_steps: 100 "},  # the last evaluation always comes
     "baselines: all ": "baselines: logreg ",
 }
-WRAPPERS = {f"scripts/{name}" for name in ("train_on_synthetic_data", "run_tests", "setup_environment")}
+WRAPPERS = {f"scripts/{name}" for name in ("train_on_synthetic_data", "run_tests", "setup_environment", "build_docs")}
 
 
 def kind(block: Block) -> str:
