@@ -53,7 +53,14 @@ InputFormat = Literal["auto", "json", "jsonl", "parquet", "csv", "meds", "omop",
 FURTHER_EVENTS = ("procedures", "labs")  # of generated patients
 BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+WITH_ANSWER = "_answer"  # at the end of the name of a baseline that is given the pretrained model's answer as a column
+BASELINES_WITH_ANSWER = tuple(name + WITH_ANSWER for name in BASELINES)
 SURVIVAL_BASELINES = ("cox", "boosted_hazards")
+
+
+def without_answer(name: str) -> str:
+    """Return the name of the baseline that is not given the model's answer."""
+    return name.removesuffix(WITH_ANSWER)
 
 
 def is_baseline(name: str) -> TypeGuard[BaselineName]:
@@ -586,7 +593,8 @@ class FinetuneSettings(ReadingSettings):
     seeds: int = Field(1, ge=1, description="Runs for each number of labels, with seeds from --seed on.")
     baselines: str = Field(
         "all",
-        description="Baselines: logreg, rf, hgb, of time to event cox and boosted_hazards, and scratch, the network "
+        description="Baselines: logreg, rf, hgb, the same with _answer added to the name for those that are given the "
+        "pretrained model's answer as a column, of time to event cox and boosted_hazards, and scratch, the network "
         "without pretraining; all, or none.",
     )
     explain: int = Field(0, ge=0, description="Attribute the predictions of this many test patients to their codes.")

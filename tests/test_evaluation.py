@@ -19,7 +19,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.dataset_info import DatasetInfo
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.data.vocabulary import CodeVocabulary
-from exmed_bert.evaluation import baselines, calibration
+from exmed_bert.evaluation import baselines, calibration, ridge
 from exmed_bert.evaluation.assemble import Evaluation, ModelScores, assemble
 from exmed_bert.evaluation.bootstrap import (
     PairedPredictions,
@@ -36,6 +36,7 @@ from exmed_bert.evaluation.metrics import METRICS, SENSITIVITIES, Predictions, l
 from exmed_bert.evaluation.results import CodeAttribution, CurvePoint
 from exmed_bert.evaluation.results_page import write_report
 from exmed_bert.evaluation.results_text import lead, notes, sections
+from exmed_bert.evaluation.ridge import Prior
 from exmed_bert.evaluation.series import calibration_error_by_chance, net_benefit, plot_series
 from exmed_bert.reporting.content import Caution
 from exmed_bert.reporting.small_cells import Count, MinCell, as_count
@@ -283,6 +284,32 @@ def test_features_are_what_the_history_says() -> None:
     assert {names[i] for i in member[RULE] if i >= 0} == {"icd10cm:E11.65", "icd10cm:E11"}
     # C10A, C10 and C cover what C10AA covers.
     assert {names[i] for i in member[VOCABULARY.ids["C10AA05"]] if i >= 0} == {"atc:C10AA05", "atc:C10AA"}
+
+
+class TestRidge:
+    def test_is_scikit_learns_where_all_variances_are_alike(self) -> None:
+        rng = np.random.default_rng(0)
+        inputs = rng.normal(size=(200, 5))
+        labels = (rng.random(200) < 1 / (1 + np.exp(1 - inputs[:, 0]))).astype(np.int8)
+        weights = rng.uniform(0.5, 1.5, size=200)
+        found = ridge.fit(inputs, labels, weights, Prior(np.zeros(5), np.full(5, 0.3)))
+        expected = LogisticRegression(C=0.3, tol=1e-10, max_iter=1000).fit(inputs, labels, weights)
+        assert np.allclose(found, [expected.intercept_[0], *expected.coef_[0]], atol=1e-5)
+
+    def test_a_small_variance_draws_a_coefficient_to_its_mean(self) -> None:
+        inputs, labels = np.random.default_rng(0).normal(size=(50, 2)), np.arange(50) % 2
+        found = ridge.fit(inputs, labels, None, Prior(np.array([1.0, 0.5]), np.array([1e6, 1e-9])))
+        assert found[2] == pytest.approx(0.5, abs=1e-6) != found[1]
+
+    def test_patients_who_were_not_fitted_to_decide(self) -> None:
+        rng = np.random.default_rng(1)
+        inputs = rng.normal(size=(120, 20))
+        labels = (inputs[:, 0] + 0.5 * rng.normal(size=120) > 0).astype(np.int8)
+        priors = [Prior(np.zeros(20), np.full(20, variance)) for variance in (1e-6, 0.1, 1e6)]
+        losses = ridge.cross_validated(inputs, labels, None, priors, seed=0)
+        assert losses.argmin() == 1 and losses[0] == pytest.approx(np.log(2), abs=0.01)
+        with pytest.raises(ValueError, match="two patients of either label"):
+            ridge.cross_validated(inputs, np.zeros(120), None, priors, seed=0)
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -37,8 +37,11 @@ from exmed_bert.data.patient import NO_DAY, PatientColumns
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS, CodeVocabulary
+from exmed_bert.evaluation import ridge
+from exmed_bert.evaluation.ridge import Prior
+from exmed_bert.finetuning.few_labels import are_few, fit_few
 from exmed_bert.finetuning.objective import outcome_metrics
-from exmed_bert.finetuning.outcome_model import Pretrained, fit_prompt, outcome_model, predict
+from exmed_bert.finetuning.outcome_model import Pretrained, first_inputs, fit_prompt, outcome_model, predict
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
@@ -221,6 +224,36 @@ class TestSubsets:
         assert subset.log_odds_offset == pytest.approx(expected)
         assert draw_subset(patients, None, seed=0).log_odds_offset == 0
 
+    def test_the_odds_of_all_labels_are_known(self, labeled: LabeledPatients) -> None:
+        subset = draw_subset(labeled, 30, seed=0)
+        cases, everyone = int(labeled.labels[subset.rows].sum()), int(labeled.labels.sum())
+        expected = np.log((cases + 0.5) / (30.5 - cases)) - np.log((everyone + 0.5) / (len(labeled) + 0.5 - everyone))
+        assert subset.pooled_offset == pytest.approx(expected)
+
+
+class TestFewLabels:
+    def test_the_encoder_stays_and_the_head_is_the_fit(self, labeled: LabeledPatients) -> None:
+        size = len(labeled.dataset.info.vocabulary)
+        model = ExMedBertForSequenceClassification(config(code_vocab_size=size, target_codes=[9]))
+        collate, rows = PromptCollator([2], 30), LabeledRows(labeled, np.arange(len(labeled)))
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        answer, wide = np.split(first_inputs(model, rows, collate, 64), [1], axis=1)
+        variance, loss = fit_few(model, rows, collate, 64, seed=0)
+        head = {"classifier.weight", "classifier.bias", "prompt_scale"}
+        after = model.state_dict()
+        assert {name for name, old in before.items() if not torch.equal(old, after[name])} == head
+        table = np.column_stack((answer, (wide - wide.mean(axis=0)) / np.maximum(wide.std(axis=0), 1e-3)))
+        prior = Prior(np.append(1.0, np.zeros(model.wide)), np.append(0.25, np.full(model.wide, variance)))
+        expected = ridge.fit(table, labeled.labels, None, prior)
+        found = predict(model, rows, collate, 64)
+        assert np.allclose(found, expected[0] + table @ expected[1:], atol=1e-4)
+        assert 0.2 < loss < 0.5, "labels at random: the entropy of one in ten"
+
+    def test_who_sets_training_asks_for_it(self) -> None:
+        assert are_few(FinetuneSettings(), 999) and not are_few(FinetuneSettings(), 1000)
+        for asked in ({"epochs": 2}, {"learning_rate": 1e-3}, {"class_weights": True}, {"head": "gru"}):
+            assert not are_few(FinetuneSettings(**asked), 300)
+
 
 class TestForecasts:
     @pytest.fixture(scope="class")
@@ -394,6 +427,22 @@ def test_risks_without_labels(world: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2 and "forecasts first occurrences; expected 0" in " ".join(result.output.split())
     result = CliRunner().invoke(app, [word for word in words if word not in ("--endpoint", "ICD:J*")])
     assert result.exit_code == 1 and "holds no finetuning.json, expected the --output-dir" in result.output
+
+
+@pytest.mark.slow
+def test_few_labels_train_no_encoder(world: Path, tmp_path: Path) -> None:
+    words = flags(world, tmp_path, "--train-sizes", 90, "--baselines", "logreg,logreg_answer")
+    del words[words.index("--epochs") : words.index("--epochs") + 2]
+    app = cli.script(COMMANDS["finetune"])
+    assert (result := CliRunner().invoke(app, words)).exit_code == 0, result.output
+    results = json.loads((tmp_path / "results.json").read_text())
+    ours, plain, with_answer = results["models"]
+    assert "90 labels, too few to train the encoder on" in ours["budget"]
+    assert ours["calibration"]["temperature"] == 1 and plain["calibration"]["temperature"] != 1
+    assert with_answer["label"] == "logistic regression + model's answer"
+    before, after = load_file(world / "model" / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(before[name], after[name])
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ class ModelScores:
         logits: (N,) log odds of label 1, not recalibrated; `metrics.logit` makes them of probabilities.
         budget: training and search in a line.
         details: goes into results.json as it is.
+        calibration: what makes probabilities of the logits; None: what is fitted on the validation patients.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelScores:
     logits: np.ndarray
     budget: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @classmethod
     def of_baseline(cls, result: BaselineResult) -> "ModelScores":
@@ -120,8 +122,8 @@ def assemble(
     for model in progress(models, label="Measuring", unit=" models"):
         if not np.isfinite(model.logits).all():
             raise ValueError(f"{model.label}: a score is not finite")
-        fitted = Calibration()
-        if recalibrate:
+        fitted = model.calibration or Calibration()
+        if recalibrate and model.calibration is None:
             fitted = calibration.fit(patients.labels[validation], model.logits[validation], of_validation)
         fitted = replace(fitted, bias=fitted.bias - log_odds_offset)
         probabilities[model.name] = fitted.probabilities(model.logits)

@@ -1,7 +1,8 @@
 """Baselines: logistic regression, random forest and boosted trees on a bag of codes.
 
 Each is tuned on the same validation patients as the network, by AUROC over a small grid that the result lists. Labels
-of test patients are never looked at.
+of test patients are never looked at. With a column more, the answer of the pretrained model, it says whether the model
+knows what the codes do not tell, or merely uses few labels better.
 """
 
 import time
@@ -14,17 +15,19 @@ import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.console import InputError, progress
-from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used
+from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used, with_column
 from exmed_bert.evaluation.metrics import Predictions
-from exmed_bert.settings import BaselineName
+from exmed_bert.settings import WITH_ANSWER, BaselineName
 
 LABELS = {"logreg": "logistic regression", "rf": "random forest", "hgb": "boosted trees"}
+LABELS |= {name + WITH_ANSWER: f"{label} + model's answer" for name, label in LABELS.items()}
 
 _SEARCH_PATIENTS = 10_000  # most training patients of the search; the chosen setting is fitted on all
 _TREES = 300
 _TREE_PATIENTS = 20_000  # most patients that one tree of a forest sees
 ROUNDS = 200  # of boosting; the best number is found on validation
 ROUNDS_STEP = 10
+ANSWER_SPREAD = 3.0  # of the model's answer among the columns, so that a ridge hardly shrinks it
 DENSE_COLUMNS = 300  # boosted trees take dense columns: those that most training patients have
 
 # What is tried. ``columns`` is a set of `features`: the groups above the codes help some outcomes and harm others.
@@ -62,7 +65,7 @@ class BaselineResult:
     """A tuned baseline.
 
     Attributes:
-        name: one of `settings.BASELINES`.
+        name: one of `settings.BASELINES`, or of these with `settings.WITH_ANSWER`.
         probabilities: (N,) float64 of label 1 for all patients, not yet recalibrated.
         settings: the hyper-parameters that were chosen.
         trials: everything that was tried, in order.
@@ -88,7 +91,12 @@ class BaselineResult:
 
 
 def fit(
-    name: BaselineName, patients: LabeledPatients, train_rows: np.ndarray, validation_rows: np.ndarray, seed: int
+    name: BaselineName,
+    patients: LabeledPatients,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray,
+    seed: int,
+    answer: np.ndarray | None = None,
 ) -> BaselineResult:
     """Tune a baseline and predict all patients.
 
@@ -97,6 +105,7 @@ def fit(
         patients: N histories; labels and weights are read at ``train_rows`` and ``validation_rows`` alone.
         train_rows, validation_rows: indices of patients, fitted on and tuned on.
         seed: of whatever is drawn.
+        answer: (N,) log odds that a pretrained model gives without any label, which becomes a column; None: no column.
 
     Raises:
         InputError: the training or validation patients are all of one class.
@@ -113,6 +122,10 @@ def fit(
     inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
     if name == "hgb":
         inputs = {columns: most_used(matrix, train_rows, DENSE_COLUMNS) for columns, matrix in inputs.items()}
+    if answer is not None:
+        spread = max(float(answer[train_rows].std()), 1e-6) / ANSWER_SPREAD
+        column = ((answer - answer[train_rows].mean()) / spread).astype(np.float32)
+        inputs = {columns: with_column(matrix, column) for columns, matrix in inputs.items()}
     labels, weights = patients.labels[validation_rows], patients.weights_of(validation_rows)
 
     def tried(settings: dict[str, Any], rows: np.ndarray) -> tuple[Trial, Any]:
@@ -140,7 +153,8 @@ def fit(
         chosen, model = tried(settings, train_rows)
     own = inputs[chosen.settings["columns"]]
     _, probabilities = next(_predictions(name, model, own, chosen.settings.get("rounds")))
-    return BaselineResult(name, probabilities, chosen.settings, trials, own.shape[1], time.perf_counter() - started)
+    named = name if answer is None else name + WITH_ANSWER
+    return BaselineResult(named, probabilities, chosen.settings, trials, own.shape[1], time.perf_counter() - started)
 
 
 def search_rows(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:

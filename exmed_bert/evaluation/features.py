@@ -48,6 +48,13 @@ def most_used(matrix: sparse.csr_array, rows: np.ndarray, most: int) -> np.ndarr
     return matrix[:, np.sort(np.argsort(-used, kind="stable")[:most])].toarray()
 
 
+def with_column(matrix: sparse.csr_array | np.ndarray, column: np.ndarray) -> sparse.csr_array | np.ndarray:
+    """Return N rows, sparse or dense, with a column (N,) more."""
+    if isinstance(matrix, np.ndarray):
+        return np.column_stack((matrix, column))
+    return _narrow(sparse.csr_array(sparse.hstack((matrix, sparse.csr_array(column[:, None])), format="csr")))
+
+
 def features(patients: LabeledPatients, train_rows: np.ndarray) -> Features:
     """Return the features of all N patients.
 

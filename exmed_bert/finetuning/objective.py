@@ -12,6 +12,7 @@ import numpy as np
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
+from exmed_bert.finetuning.few_labels import are_few, fit_few
 from exmed_bert.finetuning.outcome_model import fit_prompt
 from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.models import ExMedBertForSequenceClassification
@@ -58,6 +59,15 @@ class Objective(ABC):
         pretrained: bool,
     ) -> None:
         """Set the head of a new model before training; whether its encoder is ``pretrained`` is told."""
+
+    def fit_few(
+        self, model: ExMedBertForSequenceClassification, rows: LabeledRows, collator: PromptCollator, seed: int
+    ) -> tuple[float, float] | None:
+        """Fit the head of a pretrained model to all of few labels; None where there is no such fit.
+
+        Arguments and what is returned are those of `few_labels.fit_few`.
+        """
+        return None
 
     @abstractmethod
     def measure(self, rows: LabeledRows, outputs: np.ndarray) -> dict[str, float]:
@@ -110,6 +120,14 @@ class OutcomeByHorizon(Objective):
         if self._settings.class_weights:
             share = float(np.average(train.labels, weights=train.weights))
             model.class_weights = (0.5 / (1 - share), 0.5 / share)
+
+    def fit_few(
+        self, model: ExMedBertForSequenceClassification, rows: LabeledRows, collator: PromptCollator, seed: int
+    ) -> tuple[float, float] | None:
+        """Fit the prompt's answer and the codes."""
+        if not are_few(self._settings, len(rows)):
+            return None
+        return fit_few(model, rows, collator, self._settings.eval_batch_size, seed)
 
     def measure(self, rows: LabeledRows, outputs: np.ndarray) -> dict[str, float]:
         """Return loss in nats and, where both classes occur, AUROC and AUPRC."""

@@ -8,7 +8,7 @@ from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.files import check_writable
-from exmed_bert.settings import BASELINES, SURVIVAL_BASELINES, FinetuneSettings
+from exmed_bert.settings import BASELINES, BASELINES_WITH_ANSWER, SURVIVAL_BASELINES, FinetuneSettings
 
 SCRATCH = "scratch"  # among the baselines: the same network without pretraining
 
@@ -78,7 +78,7 @@ def baseline_names(text: str, over_time: bool) -> list[str]:
     Raises:
         OptionError: an unknown name, or one of a baseline of other labels.
     """
-    known = (*(SURVIVAL_BASELINES if over_time else BASELINES), SCRATCH)
+    known = (*SURVIVAL_BASELINES, SCRATCH) if over_time else (*BASELINES, SCRATCH, *BASELINES_WITH_ANSWER)
     if text.strip() in ("all", "none"):
         return [] if text.strip() == "none" else list(known)
     names = [part.strip() for part in text.split(",")]

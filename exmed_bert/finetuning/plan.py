@@ -65,11 +65,18 @@ class Subset:
 
     Attributes:
         log_odds_offset: what sampling has added to the log odds of the outcome, of the validation patients.
+        pooled_offset: the same of all labels together.
     """
 
     train: np.ndarray
     validation: np.ndarray
     log_odds_offset: float
+    pooled_offset: float = 0.0
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All of them, (n + m,)."""
+        return np.sort(np.concatenate((self.train, self.validation)))
 
     @property
     def labels(self) -> int:
@@ -99,9 +106,9 @@ def draw_subset(patients: LabeledPatients, size: int | None, seed: int, natural:
         return Subset(chosen, held_out, 0.0)
     # Recalibration sees the validation patients alone, so it is their sampling that has to be undone.
     sampled = held_out if len(held_out) else chosen
-    return Subset(
-        chosen, held_out, _log_odds(patients, sampled) - _log_odds(patients, np.concatenate((train, validation)))
-    )
+    everyone = _log_odds(patients, np.concatenate((train, validation)))
+    pooled = _log_odds(patients, np.concatenate((chosen, held_out)))
+    return Subset(chosen, held_out, _log_odds(patients, sampled) - everyone, pooled - everyone)
 
 
 def _nested(patients: LabeledPatients, rows: np.ndarray, size: int, seed: int, natural: bool = False) -> np.ndarray:

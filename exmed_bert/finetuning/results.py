@@ -30,7 +30,7 @@ from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.card import Metric, ModelCard, write_card
 from exmed_bert.models.folder import write_finetuned
-from exmed_bert.settings import is_baseline
+from exmed_bert.settings import WITH_ANSWER, is_baseline, without_answer
 
 OBSOLETE = (ATTRIBUTIONS,)  # what an earlier run may have left besides, and this one may not write
 
@@ -80,13 +80,18 @@ def evaluate(
     logits = predict(model, LabeledRows(patients, everyone), experiment.collator, settings.eval_batch_size)
 
     fitted: dict[Run, baselines.BaselineResult] = {}
-    wanted = {replace(run, kind=name): name for run in runs for name in compared if is_baseline(name)}
+    wanted = {replace(run, kind=name): without_answer(name) for run in runs for name in compared}
+    answer = unlabeled(experiment) if any(name.endswith(WITH_ANSWER) for name in compared) else None
     for one, baseline in wanted.items():
-        own = draw_subset(patients, one.size, one.seed)
-        fitted[one] = baselines.fit(baseline, patients, own.train, own.validation, one.seed)
+        given = answer if one.kind.endswith(WITH_ANSWER) else None
+        if is_baseline(baseline) and (given is not None or one.kind == baseline):
+            own = draw_subset(patients, one.size, one.seed)
+            fitted[one] = baselines.fit(baseline, patients, own.train, own.validation, one.seed, given)
 
     used = np.sort(np.concatenate((part.train, part.validation, patients.rows(TEST))))
     models = [ModelScores(main.kind, facts.LABELS[main.kind], logits[used], runs[main].budget)]
+    if runs[main].calibrated:  # to all labels, so it is the sampling of all that is to be undone
+        models[0] = replace(models[0], calibration=Calibration(bias=part.log_odds_offset - part.pooled_offset))
     for name in compared:
         twin = replace(main, kind=name)
         if twin in fitted:
@@ -122,6 +127,15 @@ def evaluate(
     calibration = evaluation.results.models[0].calibration
     predictions = columns_of(calibration.probabilities(logits), patients.labels)
     return Evaluated(model, predictions, calibration, evaluation.results, attributions)
+
+
+def unlabeled(experiment: Experiment) -> np.ndarray | None:
+    """Return the pretrained model's answer to the prompt, log odds (N,) of all patients; None without a prompt."""
+    if not experiment.prompt.targets:
+        return None
+    rows = LabeledRows(experiment.patients, np.arange(len(experiment.patients)))
+    model = experiment.new_model(from_scratch=False, seed=0)
+    return predict(model, rows, experiment.collator, experiment.settings.eval_batch_size)
 
 
 def write(folder: Path, evaluated: Evaluated, experiment: Experiment, cohort: Cohort, task: Task) -> None:

@@ -21,7 +21,7 @@ from exmed_bert.console import InputError
 from exmed_bert.files import make_folder
 from exmed_bert.finetuning.kept import Damaged, read_kept, write_kept
 from exmed_bert.finetuning.objective import Objective
-from exmed_bert.finetuning.outcome_model import Pretrained, outcome_model
+from exmed_bert.finetuning.outcome_model import Pretrained, outcome_model, predict
 from exmed_bert.finetuning.plan import FinetunePlan, make_plan
 from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
@@ -101,12 +101,14 @@ class Finished:
         labels: number of labels, of training and validation together.
         budget: its training, in a line for people.
         weights: file of its best weights.
+        calibrated: whether all labels were fitted to, so that none is left to recalibrate on.
     """
 
     logits: np.ndarray
     labels: int
     budget: str
     weights: Path
+    calibrated: bool = False
 
 
 def train_one(
@@ -139,6 +141,19 @@ def train_one(
         return found
 
     model = experiment.new_model(run.kind == "scratch", run.seed)
+    if run.kind != "scratch":
+        pooled = experiment.rows(subset.rows)
+        if (fitted := objective.fit_few(model, pooled, experiment.collator, run.seed)) is not None:
+            variance, loss = fitted
+            write_kept(folder / BEST, model.state_dict(), step="0")
+            if np.isfinite(loss):
+                writer().add({f"{prefix}eval_loss": loss}, 0)
+            logits = predict(model, experiment.rows(scored), experiment.collator, settings.eval_batch_size)
+            budget = (
+                f"{len(pooled):,} labels, too few to train the encoder on: a ridge regression on the prompt's answer "
+                f"and the codes, prior variance {variance:g} by cross-validation"
+            )
+            return _keep(folder, scored, Finished(logits, subset.labels, budget, folder / BEST, calibrated=True))
     train, validation = experiment.rows(subset.train), experiment.rows(subset.validation)
     objective.start(model, train, validation, experiment.collator, pretrained=run.kind != "scratch")
     if settings.freeze_encoder:
@@ -169,10 +184,18 @@ def train_one(
         f"{plan.head_learning_rate:.2g}), one setting tried; of {trainer.state.global_step:,} steps {best:,} was best "
         f"by {objective.best}"
     )
-    scores = {"rows": torch.from_numpy(scored), "logits": torch.from_numpy(logits)}
-    write_kept(folder / SCORES, scores, budget=budget, labels=str(subset.labels))
+    return _keep(folder, scored, Finished(logits, subset.labels, budget, folder / BEST))
+
+
+def _keep(folder: Path, scored: np.ndarray, finished: Finished) -> Finished:
+    """Write what `_finished` reads."""
+    scores = {"rows": torch.from_numpy(scored), "logits": torch.from_numpy(finished.logits)}
+    facts = {"budget": finished.budget, "labels": str(finished.labels)}
+    if finished.calibrated:
+        facts["calibrated"] = "yes"
+    write_kept(folder / SCORES, scores, **facts)
     _remove_checkpoints(folder)
-    return Finished(logits, subset.labels, budget, folder / BEST)
+    return finished
 
 
 def load_best(run: Finished, experiment: Experiment) -> ExMedBertForSequenceClassification:
@@ -206,7 +229,8 @@ def _finished(folder: Path, scored: np.ndarray) -> Finished | None:
         # Earlier releases wrote the training in words to a file of its own.
         facts = facts or json.loads((folder / "budget.json").read_text(encoding="utf-8"))
         rows, logits = found["rows"].numpy(), found["logits"].numpy()
-        finished = Finished(logits, int(facts["labels"]), str(facts["budget"]), folder / BEST)
+        calibrated = facts.get("calibrated") == "yes"
+        finished = Finished(logits, int(facts["labels"]), str(facts["budget"]), folder / BEST, calibrated)
     except (Damaged, OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error) if isinstance(error, Damaged) else f"{folder / SCORES}: is damaged: {error}"
         console.warn(f"{reason}; the run starts over")
