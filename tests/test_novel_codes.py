@@ -15,11 +15,13 @@ from conftest import ROOT, assert_one_line_error, run_script
 from documents import blocks, without_figures
 
 from exmed_bert.analysis.novel_codes.analyze import analyze
+from exmed_bert.analysis.novel_codes.code_list import individual_codes
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
 from exmed_bert.analysis.novel_codes.groups import GroupResults, members
+from exmed_bert.analysis.novel_codes.guesses import GuessCounter
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE, in_ids_of, load
 from exmed_bert.analysis.novel_codes.masked_codes import by_frequency, predict_all_codes
-from exmed_bert.analysis.novel_codes.neighbors import RankMetrics, chance_of, nearness, rank_metrics
+from exmed_bert.analysis.novel_codes.neighbors import RankMetrics, chance_of, nearest_siblings, nearness, rank_metrics
 from exmed_bert.analysis.novel_codes.page import novel_report
 from exmed_bert.analysis.novel_codes.plots import DRAWINGS
 from exmed_bert.analysis.novel_codes.projections import principal_components, tsne
@@ -335,6 +337,42 @@ def test_verdicts_come_from_the_intervals(
     )
     of_json = {metric["name"]: metric["verdict"] for metric in results.to_dict()["summary"]}
     assert of_json["Parent among the 10 nearest"] == verdict
+
+
+def test_guesses_are_those_of_highest_mean_probability() -> None:
+    counter = GuessCounter(np.isin(np.arange(9), [6, 7]))
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]))
+    logits = torch.cat([torch.full((3, 6), -1e9), logits], dim=1)
+    counter(torch.tensor([6, 6, 8]), logits)
+    counter(torch.tensor([8]), logits[:1])
+    assert {code: [(g, round(p, 3)) for g, p in told] for code, told in counter.guesses().items()} == {
+        6: [(7, 0.5), (6, 0.4), (8, 0.1)]
+    }
+
+
+def test_a_tree_tells_of_each_novel_code_what_it_is_near_to(families: CodeFamilies) -> None:
+    results = made_results(families, Estimate(0.5), Estimate(0.3), 0.0)
+    novel = np.flatnonzero(results.table.novel)
+    siblings = nearest_siblings(families, tree_vectors(families), novel)
+    guesses = {int(row): [(0, 0.25)] for row in novel}
+    results = replace(results, table=replace(results.table, siblings=siblings, guesses=guesses))
+    section = individual_codes(results)
+    (table,) = section.tables
+    assert len(table.rows) == len(novel) and {row[2] for row in table.rows} == {"novel"}
+    leaves = {}
+    todo = [branch for tree in section.trees for branch in tree.branches]
+    assert all(branch.text.endswith(" novel") for branch in todo)
+    while todo:
+        branch = todo.pop()
+        todo += branch.branches
+        leaves |= {branch.name: dict(branch.facts)} if branch.facts else {}
+    assert leaves.keys() == {families.keys[row][1] for row in novel}
+    told = next(facts for facts in leaves.values() if "Parent" in facts)
+    assert "cosine 0." in told["Parent"] and told["Guesses"].endswith("25 %")
+    row = next(row for row, found in siblings.items() if len(found) > 1)
+    assert siblings[row][0][1] >= siblings[row][1][1] and families.parents[siblings[row][0][0]] == families.parents[row]
+    hidden = shareable(results, MinCell(11)).table.guesses
+    assert hidden.keys() == {row for row in guesses if not 0 < results.table.masked[row] < 11}
 
 
 def test_pictures_of_an_earlier_report_are_removed(families: CodeFamilies, tmp_path: Path) -> None:

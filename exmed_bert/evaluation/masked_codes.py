@@ -1,6 +1,6 @@
 """Masked-code metrics, computed as a stream over batches: overall, by kind of code, and for novel codes apart."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -37,9 +37,19 @@ class MaskedCodePredictions:
 
 @torch.no_grad()
 def predict(
-    model: ExMedBertForMaskedLM, batches: Iterable[dict[str, torch.Tensor]], device: torch.device
+    model: ExMedBertForMaskedLM,
+    batches: Iterable[dict[str, torch.Tensor]],
+    device: torch.device,
+    look: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> MaskedCodePredictions:
-    """Run the model over batches and keep a few numbers for each masked position, never the logits."""
+    """Run the model over batches and keep a few numbers for each masked position, never the logits.
+
+    Args:
+        model: what predicts.
+        batches: with ``code_labels``.
+        device: where.
+        look: called with the labels (m,) and logits (m, V) of each batch, for what else is to be known of them.
+    """
     labels, ranks, losses = _Column(np.int32), _Column(np.int32), _Column(np.float64)
     counts = _Column(np.int32)
     plos_labels, plos_logits = _Column(np.int64), _Column(np.float32, 2)
@@ -55,6 +65,8 @@ def predict(
         ranks.extend((logits > own).sum(dim=1))
         losses.extend(F.cross_entropy(logits, label, reduction="none"))
         counts.extend(masked.sum(dim=1))
+        if look is not None:
+            look(label, logits)
         if output.plos_logits is not None and "plos_label" in batch:
             known = batch["plos_label"] != IGNORED
             plos_labels.extend(batch["plos_label"][known])

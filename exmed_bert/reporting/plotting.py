@@ -20,7 +20,7 @@ WIDTH = 5.4  # inches: labels stay readable on a telephone
 
 _DPI = 160
 _POINTS = 72  # units of an SVG per inch
-_LARGEST_SVG = 250_000  # characters; of what is larger the page shows the PNG
+_SMALL = 200_000  # characters of an SVG; of larger ones the page shows the PNG where that is smaller
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -87,10 +87,11 @@ def _plot(figure: Figure, alternative: str) -> Plot:
     figure.set_layout_engine("none")  # as it was laid out for the PNG
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    points, image = _points(figure), ""
-    if len(drawn.getvalue()) > _LARGEST_SVG:
-        image = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    return Plot(png.getvalue(), alternative, page_svg(drawn.getvalue(), alternative, points, image))
+    points, image = _points(figure), f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    of_page = page_svg(drawn.getvalue(), alternative, points)
+    if len(of_page) > _SMALL:
+        of_page = min(of_page, page_svg(drawn.getvalue(), alternative, points, image), key=len)
+    return Plot(png.getvalue(), alternative, of_page)
 
 
 def _points(figure: Figure) -> list[NamedPoint]:

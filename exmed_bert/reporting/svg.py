@@ -7,6 +7,7 @@ from xml.etree import ElementTree  # nosec: of what we have drawn ourselves
 
 _REACH = 5  # radius of a named point, in the units of the drawing
 _DIGITS = 1  # after the point, of places in the drawing
+_INHERITED = {"fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width"}
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
@@ -39,6 +40,8 @@ def page_svg(drawn: str, alternative: str, points: Sequence[NamedPoint], image: 
                 element.remove(child)
     for element in root.iter():
         _plain(element)
+    for element in root.iter("g"):
+        _share(element)
     root.attrib = {"viewBox": box, "role": "img", "aria-label": alternative, "stroke-linejoin": "round"}
     if image:
         _, _, width, height = box.split()
@@ -71,6 +74,19 @@ def _plain(element: ElementTree.Element) -> None:
     element.tail = None
     if element.text and not element.text.strip():
         element.text = None
+
+
+def _share(group: ElementTree.Element) -> None:
+    """Move what all markers of a group have in common to the group: a map has thousands of them."""
+    markers = list(group)
+    if len(markers) < 2 or any(marker.tag != "use" for marker in markers):
+        return
+    common = set.intersection(*(set(marker.attrib.items()) for marker in markers))
+    for name, value in sorted(common):
+        if name in _INHERITED:
+            group.attrib[name] = value
+            for marker in markers:
+                del marker.attrib[name]
 
 
 def _references(element: ElementTree.Element) -> list[str]:

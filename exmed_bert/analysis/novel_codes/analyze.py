@@ -5,9 +5,10 @@ from transformers import logging as transformers_logging
 
 from exmed_bert import console
 from exmed_bert.analysis.novel_codes.groups import group_results, members
+from exmed_bert.analysis.novel_codes.guesses import GuessCounter, Guesses
 from exmed_bert.analysis.novel_codes.inputs import AFTER, NovelInputs, descriptions, load
 from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics, by_frequency, predict_all_codes
-from exmed_bert.analysis.novel_codes.neighbors import nearness
+from exmed_bert.analysis.novel_codes.neighbors import nearest_siblings, nearness
 from exmed_bert.analysis.novel_codes.page import novel_report
 from exmed_bert.analysis.novel_codes.projections import perplexity_for, principal_components, tsne
 from exmed_bert.analysis.novel_codes.projector import FOLDER, write_projector
@@ -77,7 +78,7 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
         quartiles[time] = cosine_by_distance(families, vectors, sample)
         maps["pca"][time] = principal_components(vectors[on_map])
         maps["tsne"][time] = tsne(vectors[on_map], seed)
-    masked, positions, hits = _masked(inputs, settings)
+    masked, positions, hits, guesses = _masked(inputs, settings)
     table = CodeTable(
         families=families,
         names=descriptions(families.keys),
@@ -92,6 +93,8 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
         cosine_quartiles=quartiles,
         on_map=on_map,
         maps=maps,
+        guesses=guesses,
+        siblings=nearest_siblings(families, inputs.embeddings[AFTER], np.flatnonzero(novel)),
     )
     groups = members(novel, in_training)
     return NovelResults(
@@ -107,15 +110,24 @@ def analyze(inputs: NovelInputs, settings: AnalyzeSettings) -> NovelResults:
     )
 
 
-def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetrics, np.ndarray, np.ndarray]:
-    """Return the metrics, and for each code its masked positions and those with it in the top 10 predictions, (N,)."""
+def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetrics, np.ndarray, np.ndarray, Guesses]:
+    """Return the metrics, and for each code its masked positions and those with it in the top 10 predictions, (N,).
+
+    Last what novel codes are taken for, by row.
+    """
     device = on_best_device(inputs.model).device
     patients = evaluation_sample(inputs.dataset, settings.max_patients, settings.seed)
-    found, owners = predict_all_codes(inputs.model, inputs.dataset, patients, device)
+    counter = GuessCounter(inputs.novel)
+    found, owners = predict_all_codes(inputs.model, inputs.dataset, patients, device, counter)
     size = len(inputs.vocabulary)
     positions = np.bincount(found.labels, minlength=size)[inputs.ids]
     hits = np.bincount(found.labels[found.ranks < 10], minlength=size)[inputs.ids]
-    return by_frequency(found, owners, inputs.novel, inputs.counts, settings.seed), positions, hits
+    row_of = {code: row for row, code in enumerate(inputs.ids.tolist())}
+    guesses = {
+        row_of[code]: [(row_of[guess], share) for guess, share in told if guess in row_of]
+        for code, told in counter.guesses().items()
+    }
+    return by_frequency(found, owners, inputs.novel, inputs.counts, settings.seed), positions, hits, guesses
 
 
 def _map_rows(inputs: NovelInputs, novel: np.ndarray, rng: np.random.Generator) -> np.ndarray:

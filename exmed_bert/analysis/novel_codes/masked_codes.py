@@ -4,7 +4,7 @@ A novel code is rare, and rare codes are hard to predict; only codes of the same
 code that is rare is rarely masked, so here every code of every patient is masked once, a part of the codes at a time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,12 +74,16 @@ class MaskedMetrics:
 
 
 def predict_all_codes(
-    model: ExMedBertForMaskedLM, dataset: PatientDataset, patients: np.ndarray, device: torch.device
+    model: ExMedBertForMaskedLM,
+    dataset: PatientDataset,
+    patients: np.ndarray,
+    device: torch.device,
+    look: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> tuple[MaskedCodePredictions, np.ndarray]:
     """Mask each code of the patients once; return the predictions and the patient of each position, (n,).
 
     A patient's codes are dealt into so many parts that each is about the share that training masks (15 %: seven). The
-    codes of a part show MASK, all others stand as they are.
+    codes of a part show MASK, all others stand as they are. ``look`` is that of `evaluation.masked_codes.predict`.
     """
     collator = MaskedCodeCollator(dataset.info, plos=False)
     parts = max(round(1 / collator.masking.probability), 2)
@@ -103,7 +107,7 @@ def predict_all_codes(
             bar.update(len(rows))
         bar.close()
 
-    found = predict(model, batches(), device)
+    found = predict(model, batches(), device, look)
     return found, np.concatenate([np.empty(0, dtype=np.int64), *owners])
 
 

@@ -104,6 +104,26 @@ def nearness(families: CodeFamilies, vectors: np.ndarray, label: str = "Cosines"
     return Nearness(cosines, parent_ranks, sibling_ranks, nearest)
 
 
+def nearest_siblings(
+    families: CodeFamilies, vectors: np.ndarray, rows: np.ndarray
+) -> dict[int, list[tuple[int, float]]]:
+    """Return the nearest siblings of some codes, at most 5 with their cosines, nearest first.
+
+    Args:
+        families: N codes.
+        vectors: (N, d), their embeddings.
+        rows: (n,) the codes.
+    """
+    unit, found = unit_rows(vectors), {}
+    for row in rows.tolist():
+        siblings = families.siblings[row]
+        if len(siblings):
+            cosines = unit[siblings] @ unit[row]
+            order = np.argsort(-cosines, kind="stable")[:NEAREST]
+            found[row] = list(zip(siblings[order].tolist(), cosines[order].tolist(), strict=True))
+    return found
+
+
 def mean_estimate(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tuple[int, Estimate | None]:
     """Return the number of values and their mean, with the interval of a bootstrap over codes.
 

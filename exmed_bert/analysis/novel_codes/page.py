@@ -7,6 +7,7 @@ from pathlib import Path
 from exmed_bert.analysis.novel_codes.plots import DRAWINGS
 from exmed_bert.analysis.novel_codes.projector import FOLDER as PROJECTOR
 from exmed_bert.analysis.novel_codes.results import NovelResults
+from exmed_bert.analysis.novel_codes.summary import lead
 from exmed_bert.analysis.novel_codes.tables import write_tables
 from exmed_bert.analysis.novel_codes.text import sections
 from exmed_bert.reporting.content import Report
@@ -25,7 +26,7 @@ def novel_report(folder: Path, results: NovelResults) -> Iterator[Path]:
         InputError: the folder cannot be made or written.
     """
     plots = draw_plots(DRAWINGS, results)
-    report = Report(TITLE, results.facts, results.notes, sections(results), plots)
+    report = Report(TITLE, results.facts, results.notes, sections(results), plots, lead(results))
     with report_files(folder, report, DRAWINGS, whole=[PROJECTOR]) as staged:
         write_json(staged / "results.json", results.to_dict())
         write_tables(staged, results)

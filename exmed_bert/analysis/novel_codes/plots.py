@@ -9,12 +9,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from exmed_bert.analysis.novel_codes.code_list import chapter_order, short_name
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
 from exmed_bert.analysis.novel_codes.masked_codes import BandMetrics
 from exmed_bert.analysis.novel_codes.neighbors import RELATIONS
-from exmed_bert.analysis.novel_codes.results import NovelResults
+from exmed_bert.analysis.novel_codes.results import CodeTable, NovelResults
+from exmed_bert.analysis.novel_codes.summary import percent
 from exmed_bert.codes import code_system
-from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, one_axes
+from exmed_bert.evaluation.formatting import format_estimate
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, name_points, one_axes
 
 GREY = "#a9afb8"
 
@@ -22,6 +25,7 @@ _COLORS = {BEFORE: GREY, AFTER: BLUE}
 _LABELS = {BEFORE: "before training", AFTER: "after training"}
 _MAPS = {"tsne": "t-SNE", "pca": "principal components"}
 _FURTHEST_RANK = 100
+_MOST_NAMED = 600  # codes of a system on a map, novel ones first, so that the page stays small
 
 
 def cosines(results: NovelResults) -> Figure:
@@ -39,6 +43,8 @@ def cosines(results: NovelResults) -> Figure:
                     axes.hlines(y, *cosine.interval, color=_COLORS[time], linewidth=2, alpha=0.6)
             x_of, y_of = [cosine.value for _, cosine in found], [y for y, _ in found]
             axes.scatter(x_of, y_of, s=28, color=_COLORS[time], zorder=3, label=_LABELS[time])
+            told = [f"{names[round(y)]}, {_LABELS[time]}: {format_estimate(cosine)}" for y, cosine in found]
+            name_points(axes, x_of, y_of, told)
         axes.set_title(f"{group.name} ({group.codes:,})")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -99,6 +105,12 @@ def masked(results: NovelResults) -> Figure | None:
             _interval(axes, x, band, kind, color)
         x_of, y_of = [x for x, _ in found], [100 * band.metrics[kind]["top10"].value for _, band in found]
         axes.scatter(x_of, y_of, s=34, color=color, zorder=3, label=f"{kind} codes")
+        told = [
+            f"{kind} codes, {band.band} in training: {percent(band.metrics[kind]['top10'])} of "
+            f"{band.positions[kind]:,} positions"
+            for _, band in found
+        ]
+        name_points(axes, x_of, y_of, told)
     names = [f"{band.band}\n{band.positions['novel']:,}\n{band.positions['other']:,}" for band in bands]
     axes.set_xticks(range(len(bands)), names)
     axes.set_xlim(-0.5, len(bands) - 0.5)
@@ -126,6 +138,11 @@ def distances(results: NovelResults) -> Figure | None:
         steps, low, middle, high = spread[time].T
         axes.vlines(steps + shift, low, high, color=_COLORS[time], linewidth=5, alpha=0.5)
         axes.scatter(steps + shift, middle, s=26, color=_COLORS[time], zorder=3, label=_LABELS[time])
+        told = [
+            f"{step:g} steps, {_LABELS[time]}: {low:.2f} / {middle:.2f} / {high:.2f} (quartiles)"
+            for step, low, middle, high in spread[time]
+        ]
+        name_points(axes, steps + shift, middle, told)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(xlabel="steps in the tree", ylabel="cosine of two codes")
@@ -139,25 +156,24 @@ def silhouettes(results: NovelResults) -> Figure | None:
     names = [key for key in families.chapter_names if results.silhouettes[AFTER].mean_of(*key).codes]
     if not names:
         return None
-    names.sort(key=lambda name: (name[0], _chapter_order(name[1])))
+    names.sort(key=lambda name: (name[0], chapter_order(name[1])))
     figure, axes = one_axes(0.9 + 0.21 * len(names))
     at = np.arange(len(names))
     for time in results.times:
         means = [results.silhouettes[time].mean_of(*key).mean for key in names]
         x = [np.nan if mean is None else mean.value for mean in means]
         axes.scatter(x, at, s=26, color=_COLORS[time], zorder=3, label=_LABELS[time])
+        told = [
+            f"{chapter}, {_LABELS[time]}: {format_estimate(mean)}"
+            for (_, chapter), mean in zip(names, means, strict=True)
+        ]
+        name_points(axes, x, at, told)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(at, [name for _, name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("mean silhouette")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
-
-
-def _chapter_order(name: str) -> tuple[int, str]:
-    """Return a key that puts numbered chapters into the order of their numbers."""
-    number = name.split()[0]
-    return (int(number), "") if number.isdecimal() else (0, name)
 
 
 def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
@@ -189,14 +205,14 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
                 continue
             axes.scatter(*at[member].T, s=13, color=color, linewidths=0, alpha=0.85, zorder=3)
             away = np.linalg.norm(at[member] - np.median(at[member], axis=0), axis=1)
-            label = families.chapter_names[chapter][1].split()[0]
+            label = _map_label(families.chapter_names[chapter][1])
             box = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": color, "alpha": 0.85}
             axes.annotate(
                 label,
                 at[member[away.argmin()]],
                 textcoords="offset points",
                 xytext=(7, 6),
-                fontsize=8,
+                fontsize=7,
                 zorder=5,
                 bbox=box,
             )
@@ -204,12 +220,33 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():
             axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")
+        named = np.concatenate([np.flatnonzero(novel), np.flatnonzero(own & ~novel)])[:_MOST_NAMED]
+        name_points(axes, at[named, 0], at[named, 1], [_named(table, row) for row in rows[named].tolist()])
         axes.set_title(f"{code_system(system).title}, {_MAPS[kind]} {_LABELS[time]}")
         axes.set(xticks=[], yticks=[])
         axes.margins(0.04)
     if table.novel.any():
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
+
+
+def _map_label(chapter: str) -> str:
+    """Return a chapter's name, shortened, without its number.
+
+    >>> _map_label("4 Endocrine and metabolic"), _map_label("C Cardiovascular system"), _map_label("17 Congenital")
+    ('Endocrine …', 'C Cardiovascular …', 'Congenital')
+    """
+    first, *rest = chapter.split()
+    words, most = (rest, 1) if first.isdecimal() else ([first, *rest], 2)
+    return " ".join(words[:most]) + (" …" if len(words) > most else "")
+
+
+def _named(table: CodeTable, row: int) -> str:
+    """Return what a map tells of a code."""
+    (_, code), chapter = table.families.keys[row], table.families.chapter_names[table.families.chapters[row]][1]
+    unseen = table.in_training is not None and table.in_training[row] == 0
+    kinds = ["novel"] * bool(table.novel[row]) + ["never in training"] * bool(unseen)
+    return f"{code} {short_name(table.names[row], 40)} ({', '.join([chapter, *kinds])})"
 
 
 DRAWINGS: dict[str, Drawing[NovelResults]] = {

@@ -1,7 +1,7 @@
 """Results of an analysis of novel codes: the content of the page, the plots, the tables and results.json."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from exmed_bert.analysis.novel_codes.families import CodeFamilies
 from exmed_bert.analysis.novel_codes.groups import GroupResults
+from exmed_bert.analysis.novel_codes.guesses import Guesses
 from exmed_bert.analysis.novel_codes.main_metrics import MainMetric, main_metrics
 from exmed_bert.analysis.novel_codes.masked_codes import MaskedMetrics
 from exmed_bert.analysis.novel_codes.neighbors import Nearness
@@ -35,6 +36,8 @@ class CodeTable:
         cosine_quartiles: by time, as `structure.cosine_by_distance` gives them.
         on_map: (m,) the rows on the maps.
         maps: ``pca`` and ``tsne`` by time, (m, 2).
+        guesses: what the model takes masked novel codes for, by row; all codes are rows.
+        siblings: of novel codes the nearest siblings after training, each with its cosine, by row.
     """
 
     families: CodeFamilies
@@ -50,6 +53,8 @@ class CodeTable:
     cosine_quartiles: dict[str, np.ndarray]
     on_map: np.ndarray
     maps: dict[str, dict[str, np.ndarray]]
+    guesses: Guesses = field(default_factory=dict)
+    siblings: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def _table(table: CodeTable, cells: MinCell) -> CodeTable:
         in_dataset=_told(table.in_dataset, cells),
         masked=_told(table.masked, cells),
         top10=_told(table.top10, cells),
+        guesses={row: found for row, found in table.guesses.items() if not cells.hides(int(table.masked[row]))},
     )
 
 

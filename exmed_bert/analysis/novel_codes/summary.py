@@ -42,6 +42,21 @@ def printed_summary(results: NovelResults) -> list[tuple[str, str]]:
     ]
 
 
+def lead(results: NovelResults) -> str:
+    """Return what was found, a sentence for embeddings and one for predictions; the intervals decide."""
+    told = []
+    for kind in ("relatives", "masked"):
+        metric = next((one for one in results.main if one.kind == kind), None)
+        if metric is None:
+            continue
+        what = "The true code is among the top 10 predictions"
+        if kind == "relatives":
+            what = f"The {metric.name.partition(' among ')[0].lower()} is among the 10 nearest codes"
+        value, chance = _cell(metric, metric.after), _by_chance(metric)
+        told.append(f"{what} for {value} of {metric.subject}, by chance {chance}: {metric.verdict}.")
+    return " ".join(told)
+
+
 def summary(results: NovelResults) -> ReportSection:
     """Return the first section of the report."""
     rows: list[tuple[Cell, ...]] = [

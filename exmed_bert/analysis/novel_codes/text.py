@@ -1,10 +1,8 @@
 """Text and tables of an analysis of novel codes: from `NovelResults` to the sections of its report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
-from exmed_bert.analysis.novel_codes.groups import OTHER_UNSEEN
+from exmed_bert.analysis.novel_codes.code_list import individual_codes
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
 from exmed_bert.analysis.novel_codes.main_metrics import RELATIVES
 from exmed_bert.analysis.novel_codes.masked_codes import MEASURES, BandMetrics
@@ -15,8 +13,6 @@ from exmed_bert.analysis.novel_codes.summary import TIMES, summary
 from exmed_bert.codes import code_system
 from exmed_bert.evaluation.formatting import estimate_cell, format_number
 from exmed_bert.reporting.content import Cell, ReportSection, Style, Table, capital
-
-MOST_ROWS = 100  # codes of a kind on the page; codes.csv has them all
 
 _RELATIONS = {"parent": "parent", "siblings": "siblings", "chapter": "rest of the chapter", "any": "any other code"}
 _PAIRS = {
@@ -38,7 +34,7 @@ def sections(results: NovelResults) -> list[ReportSection]:
         _structure(results),
         _chapters(results),
         _maps(results),
-        _codes(results),
+        individual_codes(results),
     ]
     return [section for section in found if section is not None]
 
@@ -226,59 +222,5 @@ def _maps(results: NovelResults) -> ReportSection:
     )
 
 
-def _codes(results: NovelResults) -> ReportSection | None:
-    table = results.table
-    unseen = table.in_training == 0 if table.in_training is not None else np.zeros(len(table.novel), dtype=bool)
-    lists = {
-        "Novel codes, never in training": table.novel & unseen,
-        "Novel codes, in training" if table.in_training is not None else "Novel codes": table.novel & ~unseen,
-        capital(OTHER_UNSEEN): ~table.novel & unseen,
-    }
-    folded = []
-    for name, member in lists.items():
-        rows = np.flatnonzero(member)
-        if len(rows):
-            caption = f"{name}: {len(rows):,}" + (f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else "")
-            folded.append(code_table(results, rows[:MOST_ROWS], caption))
-    if not folded:
-        return None
-    text = "Position and prediction of each novel or unseen code. codes.csv has every code."
-    return ReportSection("codes", "Individual codes", [text], folded=folded)
-
-
-def code_table(results: NovelResults, rows: np.ndarray, caption: str) -> Table:
-    """Return the table of some codes."""
-    table, keys = results.table, results.table.families.keys
-    near = table.nearness[AFTER]
-
-    def cosine(time: str) -> Callable[[int], str]:
-        cosines = table.nearness[time].cosines["parent"]
-        return lambda row: format_number(cosines[row]) if np.isfinite(cosines[row]) else "–"
-
-    def rank(ranks: np.ndarray, row: int) -> str:
-        return f"{ranks[row]:,}" if ranks[row] else "–"
-
-    columns: dict[str, Callable[[int], str]] = {
-        "Code": lambda row: keys[row][1],
-        "Name": lambda row: _short(table.names[row]),
-        "In training": lambda row: "–" if table.in_training is None else f"{table.in_training[row]:,}",
-        "Parent": lambda row: keys[parent][1] if (parent := table.families.parents[row]) >= 0 else "–",
-        **{f"Cosine {TIMES[t].lower()}": cosine(t) for t in results.times},
-        "Parent's rank": lambda row: rank(near.parent_ranks, row),
-        "Nearest sibling's rank": lambda row: rank(near.sibling_ranks, row),
-        "Masked": lambda row: f"{table.masked[row]:,}",
-        "In top 10": lambda row: f"{table.top10[row]:,}",
-        "Nearest codes": lambda row: " ".join(keys[i][1] for i in near.nearest[row][:3]),
-    }
-    of_name: dict[str, Style] = {"Code": "code", "Name": "text", "Parent": "word", "Nearest codes": "word"}
-    styles = {i: of_name[name] for i, name in enumerate(columns) if name in of_name}
-    cells = [tuple(cell(row) for cell in columns.values()) for row in rows.tolist()]
-    return Table(tuple(columns), cells, styles, caption)
-
-
 def _system(name: str) -> str:
     return "all" if name == ALL else code_system(name).title
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 60 else f"{name[:59].rstrip()}…"
