@@ -38,7 +38,8 @@ if TYPE_CHECKING:  # what it imports, the trainer does without
 
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _HASHED_AT_ONCE = 2**18  # patients
-_CALIBRATED_ON = 500  # training patients at most
+_CALIBRATED_ON = 500  # training patients at most, at the end; evaluations on the way do with fewer
+_CALIBRATED_ON_THE_WAY = 100
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -159,7 +160,7 @@ class PatientTrainer(Trainer):
         return optimizer
 
     def _tables(self) -> list[torch.nn.Parameter]:
-        return [] if self._composed is None else list(self._composed.tables.values())
+        return [] if self._composed is None else self._composed.parameters()
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         wrapped = getattr(self.optimizer, "optimizer", None)
@@ -238,7 +239,10 @@ class PretrainingTrainer(PatientTrainer):
         self.eval_sample = evaluation_sample(eval_dataset, eval_max_patients, args.seed)
         self.train_sample = evaluation_sample(train_dataset, len(self.eval_sample), args.seed)
         # How many patients evaluations look at must not change what a run ends in.
-        self._calibration_sample = evaluation_sample(train_dataset, min(len(eval_dataset), _CALIBRATED_ON), args.seed)
+        self._calibration_samples = [
+            evaluation_sample(train_dataset, min(len(eval_dataset), most), args.seed)
+            for most in (_CALIBRATED_ON_THE_WAY, _CALIBRATED_ON)
+        ]
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         groups = CodeGroups.of(train_dataset.info.vocabulary, model.config.forecast_groups)
         collator = MaskedCodeCollator(
@@ -252,14 +256,14 @@ class PretrainingTrainer(PatientTrainer):
         if self._unseen is not None:
             if self._composed is None and self._whole_model:
                 self._unseen.estimate(self.model, self.args.seed)
-            self._calibrate_unseen()
+            self._calibrate_unseen(self._calibration_samples[1])
         return output
 
-    def _calibrate_unseen(self) -> None:
-        """Lower the logits of codes that did not occur, by what a sample of the training patients says."""
+    def _calibrate_unseen(self, sample: np.ndarray) -> None:
+        """Lower the logits of codes that did not occur, by what some of the training patients say."""
         if self._unseen is None or not len(self._unseen.ids):
             return
-        batches = self._eval_batches(self.train_dataset, self._calibration_sample)
+        batches = self._eval_batches(self.train_dataset, sample)
         with self.accelerator.autocast():
             log_odds = self._unseen.log_odds(self.model, batches, self.args.device)
         if self.args.world_size > 1:
@@ -280,7 +284,7 @@ class PretrainingTrainer(PatientTrainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Evaluate on the sample of validation patients with their fixed masks; all processes get the same metrics."""
         start = time.perf_counter()
-        self._calibrate_unseen()
+        self._calibrate_unseen(self._calibration_samples[0])
         found = self.predict_masked_codes(self.eval_sample)
         summary = masked_codes.summarize(found, self.eval_dataset, self.model.config.plos_weight)
         result = {f"{metric_key_prefix}_{name}": value for name, value in summary.items()}
