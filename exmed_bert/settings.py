@@ -194,6 +194,10 @@ _INPUT = (
 )
 
 
+_REPORT_TO = (
+    "Trackers beside TensorBoard and MLflow, separated by commas, where they are installed: wandb, comet_ml, neptune, "
+    "clearml, dvclive, swanlab, trackio. They may use the network."
+)
 _MIN_CELL = (
     "Counts of patients below this are hidden in reports, as <11, and so is what would give them away; 0 hides none. "
     "Not given: 11, and 0 for patients that our generator made."
@@ -491,6 +495,7 @@ class PretrainSettings(ClinVecSettings):
         description="Make the row of each code, in embeddings and output layer, the sum of its own and its ancestors'; "
         "not given: for new models, and for those of --model-dir that have it.",
     )
+    report_to: str = Field("none", description=_REPORT_TO)
     profile: int | None = Field(
         None, ge=1, description="Write a profiler trace of this many steps, for TensorBoard or Perfetto."
     )
@@ -600,6 +605,7 @@ class FinetuneSettings(ReadingSettings):
     explain: int = Field(0, ge=0, description="Attribute the predictions of this many test patients to their codes.")
     predict_only: bool = Field(False, description="Predict the patients of --input with a fine-tuned model.")
     train_batch_size: int = Field(32, ge=1, description="Patients per training step.")
+    report_to: str = Field("none", description=_REPORT_TO)
     eval_batch_size: int = Field(256, ge=1, description="Patients per prediction step.")
     epochs: int | None = Field(None, ge=1, description="Most passes over the labels; not given: by their number.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; not given: by the hidden size.")

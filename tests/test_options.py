@@ -84,7 +84,7 @@ RUNS = {
         "--eval-steps 2 --eval-max-patients 10 --save-steps 1 --warmup-steps 1 --initialization normal "
         "--no-visit-distance-bias --no-visit-days --dynamic-masking --max-masked 3 --max-seq-length 40 "
         "--forecast-prob 0.5 --no-plos --precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec "
-        "--no-use-hierarchical-init --no-resize-if-needed --no-code-ancestors --config {w}/other.yaml",
+        "--report-to none --no-use-hierarchical-init --no-resize-if-needed --no-code-ancestors --config {w}/other.yaml",
         PRETRAIN + "--epochs 1 --warmup-ratio 0.5 --initialization orthogonal --visit-distance-bias --visit-days "
         "--code-ancestors --plos --precision bf16 --overwrite --debug",
         PRETRAIN.replace("/d_", "/static_") + "--max-steps 1 --no-dynamic-masking --precision auto",
@@ -102,7 +102,7 @@ RUNS = {
         "--washout-days 500 --min-observation-days 100 --same-day exclude --censored weight --censoring-strata sex "
         "--prompt --no-freeze-encoder --class-weights --no-from-scratch --train-sizes 60 --seeds 2 --explain 2 "
         "--baselines logreg,scratch --train-batch-size 16 --eval-batch-size 64 --learning-rate 0.001 --seed 9 "
-        "--precision fp32 --no-overwrite --no-predict-only",
+        "--precision fp32 --report-to none --no-overwrite --no-predict-only",
         FINETUNE + "--baselines none --config {w}/other.yaml --endpoint respiratory --head gru --no-prompt "
         "--freeze-encoder --no-class-weights --index-date fixed:2023-06-30 --censored drop --precision bf16 "
         "--overwrite --debug",

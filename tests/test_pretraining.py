@@ -23,6 +23,7 @@ from exmed_bert.data.convert import convert
 from exmed_bert.data.convert import run as convert_and_report
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary, in_order
+from exmed_bert.files import fingerprint
 from exmed_bert.settings import ConvertSettings, PretrainSettings
 from exmed_bert.training.checkpoints import checkpoints
 from exmed_bert.training.pretrain import check_maskable, load_datasets, run
@@ -114,13 +115,19 @@ def test_it_leaves_everything_the_guide_lists(finished: Path, small_datasets: Pa
     assert 0 <= low < auc < high <= 1
 
     board = EventAccumulator(str(data_dir / "logs")).Reload()
-    assert [event.step for event in board.Scalars("eval_accuracy_top1")] == [12, 24, 24]
+    assert [event.step for event in board.Scalars("eval/accuracy_top1")] == [12, 24, 24]
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{data_dir / 'mlruns.db'}")
     found = client.search_runs([client.get_experiment_by_name("exmed-bert-pretraining").experiment_id])
     assert len(found) == 1 and found[0].info.status == "FINISHED"
-    assert found[0].data.params["hidden_size"] == "16"
+    assert found[0].data.params["hidden_size"] == "16" and found[0].info.run_name == "model"
+    data = {one.dataset.name: one.dataset.digest for one in found[0].inputs.dataset_inputs}
+    assert data == {f"small_{part}.pt": fingerprint(small_datasets / f"small_{part}.pt") for part in ("train", "val")}
+    tags, (model,) = found[0].data.tags, client.search_logged_models([found[0].info.experiment_id])
+    assert (tags["exmed_bert.step"], tags["exmed_bert.generated"]) == ("pretraining", "true")
+    signature = json.loads(model.tags["exmed_bert.signature"])
+    assert {"name": "input_ids", "type": "tensor", "dtype": "int64", "shape": [-1, -1]} in signature["inputs"]
     assert found[0].data.metrics["eval_loss"] == pytest.approx(results["eval_loss"], rel=1e-4)
 
     saved = json.loads((model_dir / "settings.json").read_text())

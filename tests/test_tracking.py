@@ -8,12 +8,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from exmed_bert.training.metrics_writer import MetricsWriter
+from exmed_bert.console import OptionError
+from exmed_bert.training import other_trackers
+from exmed_bert.training.metrics_writer import MetricsWriter, TrackedDataset
+from exmed_bert.training.other_trackers import tracker_callbacks
 from exmed_bert.training.tracking import viewers
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="processes are forked")]
@@ -50,18 +54,42 @@ def test_a_killed_run_is_marked_and_goes_on_as_the_same_run(tmp_path: Path) -> N
     from mlflow import MlflowClient
 
     database = tmp_path / "mlruns.db"
-    first = [["loss", 3.0, 1000, 1]], [["loss", 2.0, 2000, 2]]
-    assert write(database, {"parameters": {"lr": "0.1"}}, *({"metrics": m} for m in first)).returncode == 0
+    told = TrackedDataset("d_train.pt", "ab" * 20, "in/d_train.pt", {"patients": "<11"}, "training")
+    described = {"tags": {"exmed_bert.step": "pretraining"}, "datasets": [asdict(told)]}
+    tensor = {"name": "input_ids", "type": "tensor", "dtype": "int64", "shape": [-1, -1]}
+    model = {"name": "a.model", "folder": "/in/a.model", "signature": json.dumps({"inputs": [tensor], "outputs": []})}
+    first = described, {"metrics": [["loss", 3.0, 1000, 1]]}, {"metrics": [["loss", 2.0, 2000, 2]]}, {"model": model}
+    assert write(database, {"parameters": {"lr": "0.1"}}, *first).returncode == 0
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")
     (run,) = client.search_runs(["1"])
     assert run.info.status == "KILLED"
 
     again = {"parameters": {"lr": "0.2", "epochs": "3"}}, {"metrics": [["loss", float("nan"), 3000, 3]]}
-    assert write(database, *again, {"status": "FINISHED"}).returncode == 0
+    assert write(database, described, *again, {"model": model}, {"status": "FINISHED"}).returncode == 0
     (run,) = client.search_runs(["1"])
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.1", "epochs": "3"}, "what was recorded first stays"
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == [1, 2, 3]
+
+    (data,), (found,) = run.inputs.dataset_inputs, client.search_logged_models(["1"])  # each once
+    assert run.info.run_name == "name" and run.data.tags["exmed_bert.step"] == "pretraining"
+    assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("d_train.pt", "ab" * 18, "training")
+    assert found.name == "a_model" and found.source_run_id == run.info.run_id and found.status == "READY"
+    assert json.loads(found.tags["exmed_bert.signature"])["inputs"] == [tensor]
+    assert not list((tmp_path / "artifacts").rglob("*")), "what is recorded of a model is where it lies"
+
+
+def test_other_trackers_are_transformers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import integration_utils
+
+    assert tracker_callbacks("none") == []
+    with pytest.raises(OptionError, match=r"--report-to: 'board', expected clearml, comet_ml, .* or none"):
+        tracker_callbacks("board")
+    monkeypatch.setattr(other_trackers, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"wandb is not installed; install it with: python -m pip install wandb"):
+        tracker_callbacks("wandb")
+    monkeypatch.setattr(other_trackers, "find_spec", lambda name: name)
+    assert tracker_callbacks("wandb, trackio") == [integration_utils.WandbCallback, integration_utils.TrackioCallback]
 
 
 def metrics_of(database: Path) -> list[float]:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from transformers import logging as transformers_logging
 
-from exmed_bert import console
+from exmed_bert import __version__, console
 from exmed_bert.cohorts.cohort import build
 from exmed_bert.cohorts.labeled import SPLITS, TRAIN, Cohort
 from exmed_bert.cohorts.model_input import ModelInput
@@ -40,12 +41,12 @@ from exmed_bert.staging import staged_files
 from exmed_bert.startup import called
 from exmed_bert.training.failures import failures_explained
 from exmed_bert.training.hardware import StepShape, choose_attention, choose_precision, hardware_settings
-from exmed_bert.training.metrics_writer import FINETUNING, MetricsWriter
+from exmed_bert.training.metrics_writer import FINETUNING, MetricsWriter, TrackedDataset, signature_of
 from exmed_bert.training.run_folder import SETTINGS, RunFolder, locked, open_run, run_identity
 from exmed_bert.training.tracking import LOGGER, log, open_log
 
 # What changes no weights: a run keeps its identity when these change, and does only what is still to be done.
-_NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite"}
+_NOT_IDENTITY = {"input", "output_dir", "model_dir", "labels", "endpoints", "eval_batch_size", "overwrite", "report_to"}
 _ADDED = {"train_sizes", "seeds", "baselines", "explain", "min_cell", "horizons"}
 
 
@@ -100,7 +101,10 @@ def _finetune(resolved: Resolved[FinetuneSettings]) -> None:
     LOGGER.info(resolved.source)
     experiment, notes = make_experiment(settings, cohort, task, form, model)
     shape = step_shape(settings, cohort, model)
-    with _reports(settings, folder) as writer, hardware_settings(shape, experiment.precision) as hardware_notes:
+    with (
+        _reports(settings, folder, experiment, cohort) as writer,
+        hardware_settings(shape, experiment.precision) as hardware_notes,
+    ):
         print_cohort(settings, cohort, experiment.pretrained, source)
         if is_of_other_input(settings.model_dir, cohort.patients.dataset.info.input_fingerprint):
             log(
@@ -204,7 +208,9 @@ def _identity(settings: FinetuneSettings, task: Task, source: PatientInput) -> d
 
 
 @contextlib.contextmanager
-def _reports(settings: FinetuneSettings, folder: RunFolder) -> Iterator[Callable[[], MetricsWriter]]:
+def _reports(
+    settings: FinetuneSettings, folder: RunFolder, experiment: Experiment, cohort: Cohort
+) -> Iterator[Callable[[], MetricsWriter]]:
     """Yield a function that opens TensorBoard and MLflow, once, when the first run calls it."""
     with contextlib.ExitStack() as stack:
         opened: list[MetricsWriter] = []
@@ -218,6 +224,18 @@ def _reports(settings: FinetuneSettings, folder: RunFolder) -> Iterator[Callable
                     )
                 )
                 opened[0].parameters(settings.model_dump(mode="json"))
+                _describe(opened[0], settings, cohort)
             return opened[0]
 
         yield writer
+        if opened:
+            one = experiment.collator(experiment.rows(np.arange(1)).batch(range(1)))
+            opened[0].model(settings.output_dir, signature_of(one, {"logits": [-1, -1]}))
+
+
+def _describe(writer: MetricsWriter, settings: FinetuneSettings, cohort: Cohort) -> None:
+    """Tell MLflow what is trained on what: counts as they may be told, and digests."""
+    digest, patients = cohort.patients.dataset.info.input_fingerprint, cohort.cells.show(len(cohort.patients))
+    tags = {"step": "fine-tuning", "version": __version__, "input": digest, "generated": str(cohort.generated).lower()}
+    facts, source = {"patients": patients}, listed(settings.input)
+    writer.describe(tags, [TrackedDataset(settings.input[0].name, digest, source, facts, "training")])

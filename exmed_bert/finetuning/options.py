@@ -9,6 +9,7 @@ from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.files import check_writable
 from exmed_bert.settings import BASELINES, BASELINES_WITH_ANSWER, SURVIVAL_BASELINES, FinetuneSettings
+from exmed_bert.training.other_trackers import tracker_names
 
 SCRATCH = "scratch"  # among the baselines: the same network without pretraining
 
@@ -37,6 +38,7 @@ def check(settings: FinetuneSettings) -> None:
         over_time = requested_task(settings).label_type == LabelType.TIME_TO_EVENT
         if settings.censoring_strata and settings.censored == "drop":
             raise OptionError("--censoring-strata: --censored drop gives no weights, expected --censored weight")
+        tracker_names(settings.report_to)
         train_sizes(settings.train_sizes)
         baseline_names(settings.baselines, over_time)
         if over_time and settings.class_weights:

@@ -32,6 +32,7 @@ from exmed_bert.training import checkpoints
 from exmed_bert.training.arguments import training_arguments
 from exmed_bert.training.hardware import on_best_device
 from exmed_bert.training.metrics_writer import MetricsWriter
+from exmed_bert.training.other_trackers import tracker_callbacks
 from exmed_bert.training.tracking import ReportCallback, log
 
 SCORES = "scores.safetensors"  # of a finished run: the test patients' rows and logits, and its training in words
@@ -172,6 +173,8 @@ def train_one(
         patience=plan.patience,
     )
     trainer.add_callback(ReportCallback(writer(), f"Training {run.name}", _described(objective), prefix))
+    for callback in tracker_callbacks(settings.report_to):
+        trainer.add_callback(callback)
     checkpoint = _checkpoint(folder)
     if checkpoint is not None:
         log(f"Going on from {checkpoint}")

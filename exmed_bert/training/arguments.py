@@ -33,6 +33,7 @@ def training_arguments(folder: Path, precision: str, seed: int, **more: Any) -> 
         ddp_find_unused_parameters=False,  # all are used at every step
         remove_unused_columns=False,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        run_name=folder.name,
         report_to="none",
         disable_tqdm=True,
         **more,

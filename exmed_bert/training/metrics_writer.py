@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from exmed_bert.config import PACKAGE
 PRETRAINING, FINETUNING = "exmed-bert-pretraining", "exmed-bert-finetuning"  # MLflow's experiments
 DATABASE, BOARD = "mlruns.db", "logs"  # MLflow's and TensorBoard's, in a run's folder of metrics
 
+Signature = dict[str, list[dict[str, Any]]]
+"""Names, kinds and shapes of what a model takes and gives, as MLflow has them."""
+
 # The process that writes to MLflow. -P: it imports nothing from the current folder.
 WRITER = [sys.executable, "-P", "-m", "exmed_bert.training.mlflow_writer"]
 # The terminal's Ctrl-C does not reach it: that is for the training, which then tells how the run ended.
@@ -23,6 +28,43 @@ _APART: dict[str, Any] = {"process_group": 0}
 if sys.platform == "win32":
     _APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 _END_SECONDS = 120  # in which MLflow has written what was sent
+
+
+@dataclass(frozen=True)
+class TrackedDataset:
+    """What MLflow is told of a dataset: its name, the digest of its content, where it lies, facts, what it is for."""
+
+    name: str
+    digest: str
+    source: str
+    profile: Mapping[str, Any]
+    context: str
+
+
+def grouped(name: str) -> str:
+    """Return a metric's name with the slash by which TensorBoard groups.
+
+    >>> grouped("eval_accuracy_top1"), grouped("train_loss"), grouped("scratch-7/eval_loss")
+    ('eval/accuracy_top1', 'train/loss', 'scratch-7/eval/loss')
+    """
+    return re.sub(r"(^|/)(eval|train)_", r"\1\2/", name)
+
+
+def signature_of(inputs: Mapping[str, Any], outputs: Mapping[str, Sequence[int]]) -> Signature:
+    """Return a model's signature in MLflow's form.
+
+    Args:
+        inputs: tensors of a batch by name; labels among them are no inputs.
+        outputs: shapes by name, -1 where a batch decides.
+    """
+    tensors = [
+        {"name": name, "type": "tensor", "dtype": str(tensor.dtype).removeprefix("torch."), "shape": [-1, *more]}
+        for name, tensor in inputs.items()
+        if "label" not in name
+        for more in [[-1 if size > 1 else size for size in tensor.shape[1:]]]
+    ]
+    found = [{"name": name, "type": "tensor", "dtype": "float32", "shape": list(s)} for name, s in outputs.items()]
+    return {"inputs": tensors, "outputs": found}
 
 
 class MetricsWriter:
@@ -52,6 +94,16 @@ class MetricsWriter:
         self._mlflow = _Guarded(f"MLflow's database {data_dir / DATABASE}", lambda: _MLflow(arguments))
         self._waiting: list[tuple[str, float, int, int]] = []
 
+    def describe(self, tags: Mapping[str, str], datasets: Sequence[TrackedDataset]) -> None:
+        """Record in MLflow what tells a run from others, and what it is trained on."""
+        named = {f"exmed_bert.{name}": value for name, value in tags.items()}
+        self._send({"tags": named, "datasets": [asdict(dataset) for dataset in datasets]})
+
+    def model(self, folder: Path, signature: Signature) -> None:
+        """Record in MLflow the model that a run has written, by its folder; nothing is copied."""
+        place = folder.resolve().as_posix()
+        self._send({"model": {"name": folder.name, "folder": place, "signature": json.dumps(signature)}})
+
     def parameters(self, values: dict[str, Any]) -> None:
         """Record the run's settings in MLflow."""
         self._send({"parameters": {name: str(value) for name, value in values.items()}})
@@ -64,7 +116,7 @@ class MetricsWriter:
 
         def show(board: Any) -> None:
             for name, value in numbers.items():
-                board.add_scalar(name, value, step)
+                board.add_scalar(grouped(name), value, step)
 
         self._board.do(show)
 

@@ -2,14 +2,15 @@
 
     python -m exmed_bert.training.mlflow_writer DATABASE ARTIFACTS EXPERIMENT RUN_NAME RUN_KEY
 
-Reads a JSON object a line: ``{"parameters": {name: value}}``, ``{"metrics": [[name, value, milliseconds, step], ...]}``
-and at last ``{"status": "FINISHED"}``. Where the input ends without a status, whoever sent it was killed, and so was
-the run.
+Reads a JSON object a line: ``{"parameters": {name: value}}``, ``{"tags": {name: value}, "datasets": [...]}``,
+``{"metrics": [[name, value, milliseconds, step], ...]}``, ``{"model": {...}}`` and at last ``{"status": "FINISHED"}``.
+Where the input ends without a status, whoever sent it was killed, and so was the run.
 """
 
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -21,9 +22,19 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import: no network at run time
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from sqlalchemy.exc import SQLAlchemyError
 
 from exmed_bert import console
@@ -32,6 +43,7 @@ from exmed_bert.staging import staged_files
 
 _KEY = "exmed_bert.run"  # tag that finds the MLflow run of a run folder
 _AT_ONCE = 1000  # metrics that MLflow takes in a call
+_DIGEST = 36  # characters of a dataset's digest that MLflow keeps
 _NOT_ITS_CONTENT = {  # SQLite's codes for what has nothing to do with what stands in a database
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -113,9 +125,31 @@ def write(client: MlflowClient, run: str, message: dict[str, Any]) -> None:
         known = client.get_run(run).data.params
         new = [Param(name, value) for name, value in message["parameters"].items() if name not in known]
         client.log_batch(run, params=new)
+    if tags := message.get("tags"):
+        client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+    if datasets := message.get("datasets"):
+        client.log_inputs(run, [_input(**dataset) for dataset in datasets])
+    if "model" in message:
+        _log_model(client, run, **message["model"])
     metrics = [Metric(*fields) for fields in message.get("metrics", ())]
     for start in range(0, len(metrics), _AT_ONCE):
         client.log_batch(run, metrics=metrics[start : start + _AT_ONCE])
+
+
+def _input(name: str, digest: str, source: str, profile: dict[str, Any], context: str) -> DatasetInput:
+    told = Dataset(name, digest[:_DIGEST], "local", json.dumps({"uri": source}), profile=json.dumps(profile))
+    return DatasetInput(told, [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+
+
+def _log_model(client: MlflowClient, run: str, name: str, folder: str, signature: str) -> None:
+    """Record a model by its folder: its weights stay there, since MLflow's files are shared with more people."""
+    known = client.get_run(run)
+    if known.outputs is not None and known.outputs.model_outputs:  # of an earlier end of a run that was prolonged
+        return
+    tags = {"exmed_bert.folder": folder, "exmed_bert.signature": signature}
+    made = client.create_logged_model(known.info.experiment_id, re.sub(r"[/:.%\"']", "_", name), run, tags)
+    client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
 
 
 def main(database: str, artifacts: str, experiment: str, name: str, key: str) -> None:

@@ -8,6 +8,7 @@ from exmed_bert.data.formats import existing_dataset
 from exmed_bert.files import check_writable
 from exmed_bert.settings import PretrainSettings
 from exmed_bert.startup import called
+from exmed_bert.training.other_trackers import tracker_names
 
 _HEAD_WIDTH = 48  # dimensions a head in the original's configuration: 288 over 6 heads
 
@@ -23,6 +24,7 @@ def check(settings: PretrainSettings) -> None:
     if settings.use_hierarchical_init and not (settings.use_clinvec or settings.model_dir):
         raise OptionError("--use-hierarchical-init needs vectors to start from: give --use-clinvec or --model-dir")
     attention_heads(settings)
+    tracker_names(settings.report_to)
     if settings.use_clinvec:
         vector_files(clinvec_folder(settings), settings.vocab_types)
     if settings.model_dir is not None and not (settings.model_dir / "config.json").is_file():

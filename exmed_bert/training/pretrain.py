@@ -11,7 +11,7 @@ import torch.distributed as dist
 from transformers import TrainingArguments
 from transformers import logging as transformers_logging
 
-from exmed_bert import console
+from exmed_bert import __version__, console
 from exmed_bert.clinvec import report as code_report
 from exmed_bert.clinvec.reader import clinvec_folder
 from exmed_bert.config import Resolved
@@ -35,8 +35,9 @@ from exmed_bert.training.hardware import (
     hardware_settings,
 )
 from exmed_bert.training.initial_model import InitialModel, new_model
-from exmed_bert.training.metrics_writer import MetricsWriter
+from exmed_bert.training.metrics_writer import MetricsWriter, TrackedDataset, signature_of
 from exmed_bert.training.options import check
+from exmed_bert.training.other_trackers import tracker_callbacks
 from exmed_bert.training.plan import Plan, make_plan
 from exmed_bert.training.profiling import ProfileCallback
 from exmed_bert.training.results import final_results, print_already_finished, print_summary, write_results
@@ -66,6 +67,7 @@ _NOT_IDENTITY = {
     "eval_max_patients",
     "save_steps",
     "profile",
+    "report_to",
     "overwrite",
 }
 
@@ -184,6 +186,8 @@ def _train_and_report(
         resolved.save(settings.output_dir / SETTINGS)
     open_log(settings.output_dir / "output.log")
     LOGGER.info(resolved.source)
+    for callback in tracker_callbacks(settings.report_to):
+        trainer.add_callback(callback)
     if settings.profile:
         trainer.add_callback(ProfileCallback(settings.profile, settings.output_data_dir / "profile"))
     with _open_reports(trainer, settings, folder, plan) as writer:
@@ -194,6 +198,10 @@ def _train_and_report(
         results = final_results(trainer, plan, folder, seconds)
         writer.add(results, plan.total_steps)
         write_results(trainer, trainer.full_state_dict(), resolved, folder, plan, results)
+        inputs = trainer.validation_batch(np.arange(1))
+        writer.model(
+            settings.output_dir, signature_of(inputs, {"logits": [-1, -1, trainer.model.config.code_vocab_size]})
+        )
     print_summary(trainer, settings, results, seconds)
 
 
@@ -325,7 +333,32 @@ def _open_reports(
     writer = MetricsWriter(settings.output_data_dir, settings.output_dir.name, key, folder.first_step)
     writer.parameters(settings.model_dump(mode="json") | {f"plan_{k}": v for k, v in vars(plan).items()})
     trainer.add_callback(ReportCallback(writer, "Pretraining", _described))
+    _describe(writer, trainer, settings, folder)
     return writer
+
+
+def _describe(
+    writer: MetricsWriter, trainer: PretrainingTrainer, settings: PretrainSettings, folder: RunFolder
+) -> None:
+    """Tell MLflow what is trained on what: counts as they may be told, and digests."""
+    info, config = trainer.train_dataset.info, trainer.model.config
+    tags = {
+        "step": "pretraining",
+        "version": __version__,
+        "input": info.input_fingerprint,
+        "generated": str(info.generated).lower(),
+        "size": f"{config.num_hidden_layers} layers, hidden size {config.hidden_size}",
+    }
+    datasets = []
+    for name, dataset, context in (
+        ("training_data", trainer.train_dataset, "training"),
+        ("validation_data", trainer.eval_dataset, "validation"),
+    ):
+        path, told = getattr(settings, name), dataset.info.cells().show(len(dataset))
+        facts = {"patients": told, "codes": len(dataset.info.vocabulary), "input": dataset.info.input_fingerprint}
+        digest = folder.manifest["identity"][name][0]
+        datasets.append(TrackedDataset(path.name, digest, str(path), facts, context))
+    writer.describe(tags, datasets)
 
 
 def _described(metrics: dict[str, float]) -> str:
