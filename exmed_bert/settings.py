@@ -308,8 +308,9 @@ class ConvertSettings(ReadingSettings):
         description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt. May be in an "
         "object store, as --input.",
     )
-    export: Literal["meds"] | None = Field(
-        None, description="Write --input as a MEDS dataset in the folder --output instead of converting it."
+    export: Literal["meds", "csv", "fhir", "omop"] | None = Field(
+        None,
+        description="Write --input as a dataset of this format in the folder --output instead of converting it.",
     )
     split: Literal["all", "train", "val"] = Field("all", description="Which datasets to write.")
     max_length: int = Field(50, ge=2, le=32_767, description="Most codes per patient; the latest visits are kept.")

@@ -8,6 +8,7 @@ from exmed_bert.files import existing_file
 MANIFEST = "manifest.json"  # of a dataset that is a folder of shards
 POPULATION_META = "population.meta.json"  # of generated patients that are a folder of shards
 POPULATION_SETTINGS = "population.settings.json"
+EXPORT = "exmed_bert.meta.json"  # what an export of ours says of its patients' origin
 FORMATS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -38,3 +39,8 @@ def existing_dataset(path: Path, hint: str) -> Path:
             raise InputError(f"{path}: is a folder without {MANIFEST}, expected a dataset; {hint}")
         return path
     return existing_file(path, hint)
+
+
+def is_export(folder: Path) -> bool:
+    """Tell whether an export of ours of another format than MEDS lies in a folder, changed or not."""
+    return (folder / EXPORT).is_file()

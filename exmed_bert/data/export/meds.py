@@ -31,7 +31,7 @@ from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.export import meds_codes
 from exmed_bert.data.export.base import ExportCounts
-from exmed_bert.data.export.provenance import SUBJECT_IDS, write_provenance, written_files
+from exmed_bert.data.export.provenance import SUBJECT_IDS, check_export_folder, write_provenance
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns, PatientId
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.readers.base import Origin
@@ -65,7 +65,7 @@ def export_meds(folder: Path, chunks: Iterable[PatientColumns], origin: Origin) 
     Raises:
         InputError: the folder cannot be written or holds something else, or a patient occurs twice.
     """
-    with staged_folder(folder, check_replaceable) as staged:
+    with staged_folder(folder, check_export_folder) as staged:
         return write(staged, Path(folder).name, chunks, origin)
 
 
@@ -77,17 +77,7 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
     return dataset.close(name, origin)
 
 
-def check_replaceable(folder: Path) -> None:
-    """Refuse to replace anything but an earlier export; see `base.Exporter`."""
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file, expected a folder")
-    ours = written_files(folder)
-    if ours is None:
-        raise InputError(f"{folder}: is a folder with other files, expected a new folder or an earlier export")
-    there = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
-    added = next((path for path in there if path not in ours), None)
-    if added is not None:
-        raise InputError(f"{folder}: holds {added}, which no export wrote, expected a new folder or an earlier export")
+check_replaceable = check_export_folder
 
 
 class _Dataset:

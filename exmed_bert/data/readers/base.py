@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from exmed_bert.codes import code_system
 from exmed_bert.console import OptionError
 from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.formats import is_export
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
@@ -46,11 +47,14 @@ class Reading:
         except ValueError as error:
             raise OptionError(f"--keep-systems: {error}") from None
 
-    @property
-    def wants_values(self) -> bool:
-        """Whether values of measurements may be used; the memory that they take is saved otherwise."""
-        mapped = self.settings.code_map is not None  # perhaps to a system of measurements
-        return mapped or any(code_system(name).measured for name in self.kept_systems)
+    def wants(self, events: str) -> bool:
+        """Tell whether events that are called so, such as measurements, may be used; reading them is saved otherwise.
+
+        They may be where a system of theirs is kept, a map of the user's may map them, or all come from our own record.
+        """
+        if self.settings.code_map is not None or any(map(is_export, self.source.paths)):
+            return True
+        return any(code_system(name).events == events for name in self.kept_systems)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from exmed_bert.data.static_columns import is_name
 
 # What a column can hold, and how it is called where --columns does not say so.
 EVENT_ROLES: dict[str, tuple[str, ...]] = {"date": ("date",), "code": ("code",), "system": ("system",)}
+EVENT_ROLES |= {"value": ("value",), "flag": ("flag",)}  # of measurements
 PEOPLE_ROLES: dict[str, tuple[str, ...]] = {
     "birth": ("birth_year", "birth_date"),
     "sex": ("sex",),

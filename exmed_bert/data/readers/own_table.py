@@ -67,6 +67,12 @@ class OwnTable:
         """Return SQL of events: of a row with several codes one each, of a row without any one without a code."""
         system = quoted(self.system) if self.system else self._value("system")
         row = f"{self.table.id(self._only('patient'))} AS patient_id, {self._day('date')} AS day, {system} AS system"
+        results = {
+            "value": f"{self.table.number(self._only('value'))}" if "value" in self.columns else "",
+            "flag": f"upper(left({self._value('flag')}, 1))" if "flag" in self.columns else "",
+        }
+        row += "".join(f", {sql} AS {role}" for role, sql in results.items() if sql)
+        further = "".join(f", {role}" for role, sql in results.items() if sql)
         columns, separator = self.columns["code"], self.named.separator
         one_each = not separator and not any(self.table.is_list(column) for column in columns)
         if one_each and len(columns) == 1:
@@ -78,8 +84,8 @@ class OwnTable:
             codes = f"list_transform(flatten([{cells}]), lambda code: nullif(trim(code), ''))"
         codes = f"list_filter({codes}, lambda code: code IS NOT NULL)"
         return (
-            f"SELECT patient_id, day, system, {self._code('code')} AS code FROM (SELECT patient_id, day, system, "
-            f"unnest(CASE WHEN coalesce(len(codes), 0) = 0 THEN [NULL] ELSE codes END) AS code "
+            f"SELECT patient_id, day, system, {self._code('code')} AS code{further} FROM (SELECT patient_id, day, "
+            f"system{further}, unnest(CASE WHEN coalesce(len(codes), 0) = 0 THEN [NULL] ELSE codes END) AS code "
             f"FROM (SELECT {row}, {codes} AS codes FROM {self.table.sql}))"
         )
 

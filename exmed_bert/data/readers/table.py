@@ -142,7 +142,7 @@ class Table:
 
     def number(self, column: str) -> str:
         """Return the column as a number of 32 bits, NULL where it is none."""
-        return f"TRY_CAST({self.raw(column)} AS FLOAT)" if self.has(column) else "NULL::FLOAT"
+        return f"TRY_CAST({self.text(column)} AS FLOAT)" if self.has(column) else "NULL::FLOAT"
 
     def timed(self, column: str) -> str:
         """Return whether the column has a time of day, not only a date."""

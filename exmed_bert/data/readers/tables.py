@@ -17,6 +17,8 @@ from exmed_bert import console
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.console import InputError
 from exmed_bert.data.database import connect, name, quoted
+from exmed_bert.data.export.provenance import read_provenance
+from exmed_bert.data.formats import is_export
 from exmed_bert.data.measured import FLAGS, Measured, nothing_measured
 from exmed_bert.data.patient import BIRTH_DATE, DAY_FIELDS, NO_DAY, EventColumns, PatientColumns, PatientId
 from exmed_bert.data.readers.base import Origin, Reading
@@ -128,7 +130,9 @@ class TableReader(ABC):
         return [source]
 
     def origin(self, source: Source) -> Origin:
-        """Return what is known of where the patients come from: the digest of the files that are read."""
+        """Return what is known of where the patients come from: the digest of the files, or of what they were."""
+        if (made_of := exported(source)) is not None:
+            return made_of
         used = [file for table in self.used for file in source.tables.get(table, ())]
         return Origin(source.fingerprint(used or None))
 
@@ -147,6 +151,12 @@ class TableReader(ABC):
                 yield from _stream(db, people, reading, size)
         finally:
             db.close()
+
+
+def exported(source: Source) -> Origin | None:
+    """Return where the patients of an export of ours come from, None for other files."""
+    folder = source.paths[0]
+    return read_provenance(folder, source.digest) if len(source.paths) == 1 and is_export(folder) else None
 
 
 class _People:

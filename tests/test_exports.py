@@ -1,0 +1,85 @@
+"""Patients as tables of CSV, FHIR and OMOP: read back by our own readers they give the same datasets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import record, write_records
+
+from exmed_bert.config import Resolved
+from exmed_bert.console import InputError
+from exmed_bert.data.convert import convert
+from exmed_bert.data.dataset import PatientDataset
+from exmed_bert.data.export.registry import EXPORTERS
+from exmed_bert.data.export.run import export_patients
+from exmed_bert.data.patient_input import PatientInput
+from exmed_bert.settings import ConvertSettings, GenerateSettings
+from exmed_bert.staging import staged_folder
+from exmed_bert.synthetic import generate
+
+FORMATS = ("csv",)
+ALL = "diagnoses,drugs,procedures,labs"
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Realistic patients with all kinds of events."""
+    output = tmp_path_factory.mktemp("population") / "patients.parquet"
+    settings = GenerateSettings(num_patients=300, output=output, realistic=True, events=ALL, novel_prob=0.05)
+    generate.run(Resolved(settings, {}))
+    return output
+
+
+@pytest.fixture(scope="module")
+def expected(population: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PatientDataset]:
+    """Their datasets."""
+    return convert(ConvertSettings(input=(population,), output=tmp_path_factory.mktemp("expected") / "d")).datasets
+
+
+def export(source: Path, folder: Path, name: str, size: int = 10_000) -> Path:
+    """Export patients in chunks of a size; return the folder."""
+    read = PatientInput([source])
+    with staged_folder(folder, EXPORTERS[name].check_replaceable) as staged:
+        EXPORTERS[name].write(staged, folder.name, read.chunks(size), read.origin)
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_gives_the_same_datasets(
+    name: str, population: Path, expected: dict[str, PatientDataset], tmp_path: Path
+) -> None:
+    folder = export(population, tmp_path / name, name)
+    result = convert(ConvertSettings(input=(folder,), output=tmp_path / "d"))
+    assert result.source.reader.name == name and result.source.generated
+    for split, dataset in result.datasets.items():
+        assert dataset.columns.keys() == expected[split].columns.keys()
+        for column, values in expected[split].columns.items():
+            assert np.array_equal(dataset.columns[column], values), (split, column)
+        assert dataset.info.to_dict() == expected[split].info.to_dict()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_chunks_do_not_matter(name: str, population: Path, tmp_path: Path) -> None:
+    one, many = export(population, tmp_path / "one", name), export(population, tmp_path / "many", name, 77)
+    for path in one.rglob("*"):
+        assert path.read_bytes() == (many / path.relative_to(one)).read_bytes(), path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_files_are_not_replaced(name: str, population: Path, tmp_path: Path) -> None:
+    folder = export(population, tmp_path / "export", name)
+    export(population, folder, name)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        export(population, folder, name)
+    assert not PatientInput([folder]).origin.generated  # what was added may be patients
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_option(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_records(tmp_path / "p.json", [record(number) for number in range(12)])
+    export_patients(Resolved(ConvertSettings(input=(source,), output=tmp_path / "out"), {}), name)
+    assert "coded events" in capsys.readouterr().out and (tmp_path / "out.settings.json").is_file()
+    assert len(next(PatientInput([tmp_path / "out"]).chunks())) == 12
