@@ -1,8 +1,6 @@
 """Patients as tables of CSV, FHIR and OMOP: read back by our own readers they give the same datasets."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from exmed_bert.settings import ConvertSettings, GenerateSettings
 from exmed_bert.staging import staged_folder
 from exmed_bert.synthetic import generate
 
-FORMATS = ("csv",)
+FORMATS = ("csv", "fhir")
 ALL = "diagnoses,drugs,procedures,labs"
 
 
@@ -83,3 +81,16 @@ def test_the_option(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     export_patients(Resolved(ConvertSettings(input=(source,), output=tmp_path / "out"), {}), name)
     assert "coded events" in capsys.readouterr().out and (tmp_path / "out.settings.json").is_file()
     assert len(next(PatientInput([tmp_path / "out"]).chunks())) == 12
+
+
+def test_fhir_is_valid_by_its_schema(population: Path, tmp_path: Path) -> None:
+    from fhir.resources.R4B import get_fhir_model_class
+
+    folder, kinds = export(population, tmp_path / "fhir", "fhir"), set()
+    for path in folder.glob("*.ndjson"):
+        lines = path.read_bytes().splitlines()
+        for line in lines[:: max(len(lines) // 20, 1)]:
+            get_fhir_model_class(path.stem).model_validate_json(line)
+        kinds.add(path.stem)
+    events = {"Condition", "MedicationRequest", "Procedure", "Observation"}
+    assert kinds == events | {"Patient", "Coverage", "Encounter"}

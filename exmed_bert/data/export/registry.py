@@ -1,6 +1,6 @@
 """The exporters there are."""
 
-from exmed_bert.data.export import csv, meds
+from exmed_bert.data.export import csv, fhir, meds
 from exmed_bert.data.export.base import Exporter
 
-EXPORTERS: dict[str, Exporter] = {"meds": meds, "csv": csv}
+EXPORTERS: dict[str, Exporter] = {"meds": meds, "csv": csv, "fhir": fhir}

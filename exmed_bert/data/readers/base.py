@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from exmed_bert.codes import code_system
 from exmed_bert.console import OptionError
-from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.formats import is_export
+from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn

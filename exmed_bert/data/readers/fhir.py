@@ -16,11 +16,21 @@ from exmed_bert.data.gzipped import check_gzip
 from exmed_bert.data.readers import fhir_resources as resources
 from exmed_bert.data.readers.base import Origin, Reading
 from exmed_bert.data.readers.fhir_files import ResourceFiles, bad_line, recognized, take_apart
-from exmed_bert.data.readers.fhir_resources import ENCOUNTER, EVENTS, FIELDS, MEDICATION, PATIENT
+from exmed_bert.data.readers.fhir_resources import (
+    COVERAGE,
+    ENCOUNTER,
+    EVENTS,
+    FIELDS,
+    FURTHER,
+    FURTHER_EVENTS,
+    MEDICATION,
+    OBSERVATION,
+    PATIENT,
+)
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.table import explained
-from exmed_bert.data.readers.tables import Events, TableReader, Tables
+from exmed_bert.data.readers.tables import Events, TableReader, Tables, exported
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import ReadingSettings
 
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _LISTED = 5  # files that a note names
+_PEOPLE = (PATIENT, COVERAGE)  # types with a row, or several, per patient
 
 
 class FhirReader(TableReader):
@@ -43,15 +54,17 @@ class FhirReader(TableReader):
 
     def origin(self, source: Source) -> Origin:
         """Return the digest of the files with resources that are read."""
-        return Origin(source.fingerprint(ResourceFiles.of(source, FIELDS).used))
+        return exported(source) or Origin(source.fingerprint(ResourceFiles.of(source, FIELDS).used))
 
     def tables(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> Tables:
         """Read each type of resource into a table, and say how they belong together."""
         intents = _intents(reading.settings.fhir_intents)
-        files = ResourceFiles.of(reading.source, FIELDS)
+        fields = _fields(reading)
+        events = [kind for kind in (*EVENTS, *FURTHER_EVENTS) if kind in fields]
+        files = ResourceFiles.of(reading.source, fields)
         with TemporaryDirectory(dir=temporary_folder(db)) as folder:
-            parts = take_apart(files, FIELDS, Path(folder))
-            every = (_Kind.of(kind, files.by_type.get(kind, ()), parts.get(kind, 0), Path(folder)) for kind in FIELDS)
+            parts = take_apart(files, fields, Path(folder))
+            every = (_Kind.of(kind, files.by_type.get(kind, ()), parts.get(kind, 0), Path(folder)) for kind in fields)
             kinds = {kind.type: kind for kind in every if kind.paths}
             _check(reading.source, kinds)
             resources.add_macros(db)
@@ -63,9 +76,12 @@ class FhirReader(TableReader):
         if ENCOUNTER in kinds:
             columns, table = "patient_id, started, ended, timed", kinds[ENCOUNTER].table
             stays = f"SELECT {columns} FROM {table} WHERE reason IS NULL AND inpatient"
+        people = [
+            f"SELECT * EXCLUDE (reason) FROM {kinds[k].table} WHERE reason IS NULL" for k in _PEOPLE if k in kinds
+        ]
         return Tables(
-            people=f"SELECT * EXCLUDE (reason) FROM {kinds[PATIENT].table} WHERE reason IS NULL",
-            events=[_events(db, kinds[kind], kinds, reading) for kind in EVENTS if kind in kinds],
+            people=" UNION ALL BY NAME ".join(people),
+            events=[_events(db, kinds[kind], kinds, reading) for kind in events if kind in kinds],
             stays=stays,
         )
 
@@ -107,7 +123,7 @@ class _Kind:
         import duckdb
 
         check_gzip(self.paths)
-        columns = ", ".join(f"{quoted(field)}: {quoted(kind)}" for field, kind in FIELDS[self.type].items())
+        columns = ", ".join(f"{quoted(field)}: {quoted(kind)}" for field, kind in (FIELDS | FURTHER)[self.type].items())
         # A field of a wrong form is read as missing; so is all of a line that is no JSON, which is refused below.
         lines = (
             f"SELECT * FROM read_json({file_list(self.paths)}, format = 'newline_delimited', ignore_errors = true, "
@@ -117,6 +133,8 @@ class _Kind:
             sql = resources.patients(lines, [column.name for column in reading.static_columns])
         elif self.type == ENCOUNTER:
             sql = resources.encounters(lines)
+        elif self.type == COVERAGE:
+            sql = resources.coverages(lines)
         elif self.type == MEDICATION:
             sql = resources.medications(lines)
         else:
@@ -132,7 +150,10 @@ class _Kind:
             raise InputError(bad_line(self.paths) or f"{self.label}: a line is no JSON that can be read")
         if self.type == PATIENT:  # of events, of which there are many more, it would take half as long as reading them
             _warn_of_repeated_keys(db, self)
-        if self.type not in EVENTS:  # those of events are counted with the reasons that every format has
+        if self.type not in (
+            *EVENTS,
+            *FURTHER_EVENTS,
+        ):  # those are counted with the reasons of all formats
             of_file = reading.summary.of(self.label)
             of_file[ROWS] += sum(counts.values())
             of_file.update({reason: count for reason, count in counts.items() if reason is not None})
@@ -162,6 +183,8 @@ def _events(db: "duckdb.DuckDBPyConnection", kind: _Kind, kinds: Mapping[str, _K
             f"{kind.label}: {MinCell().show(partial)} dates are a year or a month only, and are read as its first day."
         )
     columns = {"day": "r.day", "system": "r.system", "code": "r.code", "reason": "r.reason"}
+    if kind.type == OBSERVATION:
+        columns |= {"value": "r.value", "flag": "r.flag"}
     joins = ""
     if of_medications:
         missing = f"CASE WHEN r.medication IS NOT NULL THEN {quoted(resources.NO_MEDICATION)} END"
@@ -179,6 +202,14 @@ def _events(db: "duckdb.DuckDBPyConnection", kind: _Kind, kinds: Mapping[str, _K
         order = " ORDER BY r.rowid"  # a join with as many could be done in parts, in no order
     listed = ", ".join(f"{sql} AS {column}" for column, sql in columns.items())
     return Events(kind.label, f"SELECT r.patient_id, {listed} FROM {kind.table} r{joins}{order}")
+
+
+def _fields(reading: Reading) -> dict[str, dict[str, str]]:
+    """Return the types that are read, with the fields of each."""
+    further = [kind for kind, events in FURTHER_EVENTS.items() if reading.wants(events)]
+    if exported(reading.source) is not None:  # who is insured is not always observed
+        further.append(COVERAGE)
+    return FIELDS | {kind: FURTHER[kind] for kind in further}
 
 
 def _check(source: Source, kinds: Mapping[str, _Kind]) -> None:

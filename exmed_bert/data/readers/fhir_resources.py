@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 PATIENT, ENCOUNTER, MEDICATION, CONDITION = "Patient", "Encounter", "Medication", "Condition"
 REQUEST, STATEMENT = "MedicationRequest", "MedicationStatement"
 DISPENSE, ADMINISTRATION = "MedicationDispense", "MedicationAdministration"
+PROCEDURE, OBSERVATION, COVERAGE = "Procedure", "Observation", "Coverage"
 EVENTS = (CONDITION, REQUEST, STATEMENT, DISPENSE, ADMINISTRATION)
+FURTHER_EVENTS = {PROCEDURE: "procedures", OBSERVATION: "measurements"}  # which are read where these are wanted
 
 # Why a resource is no event, beside the reasons that every format has.
 NO_RESOURCE, OTHER_TYPE, NO_ID = "no resource", "of another type", "without an id"
@@ -76,6 +78,31 @@ FIELDS: dict[str, dict[str, str]] = {
     DISPENSE: _OF_DRUG | {"whenHandedOver": _TEXT, "whenPrepared": _TEXT},
     ADMINISTRATION: _OF_DRUG | {"effectiveDateTime": _TEXT, "effectivePeriod": _PERIOD},
 }
+# Types that are read on some conditions only: those of `FURTHER_EVENTS`, and coverage in exports of ours.
+FURTHER: dict[str, dict[str, str]] = {
+    PROCEDURE: _OF_EVENT
+    | {
+        "status": _TEXT,
+        "code": _CODES,
+        "performedDateTime": _TEXT,
+        "performedPeriod": _PERIOD,
+        "occurrenceDateTime": _TEXT,  # R5's names of it
+        "occurrencePeriod": _PERIOD,
+    },
+    OBSERVATION: _OF_EVENT
+    | {
+        "status": _TEXT,
+        "code": _CODES,
+        "effectiveDateTime": _TEXT,
+        "effectivePeriod": _PERIOD,
+        "effectiveInstant": _TEXT,
+        "issued": _TEXT,
+        "valueQuantity": "STRUCT(value DOUBLE)",
+        "interpretation": f"{_CODES}[]",
+        "referenceRange": "STRUCT(low STRUCT(value DOUBLE), high STRUCT(value DOUBLE))[]",
+    },
+    COVERAGE: {"resourceType": _TEXT, "status": _TEXT, "beneficiary": _REFERENCE, "period": _PERIOD},
+}
 
 # Where the date of an event stands, the best first.
 _EFFECTIVE = ("effectiveDateTime", 'effectivePeriod."start"')
@@ -85,6 +112,8 @@ _DATES: dict[str, tuple[str, ...]] = {
     STATEMENT: (*_EFFECTIVE, "dateAsserted"),
     DISPENSE: ("whenHandedOver", "whenPrepared"),
     ADMINISTRATION: _EFFECTIVE,
+    PROCEDURE: ("performedDateTime", 'performedPeriod."start"', "occurrenceDateTime", 'occurrencePeriod."start"'),
+    OBSERVATION: (*_EFFECTIVE, "effectiveInstant", "issued"),
 }
 # Statuses of what did not happen, or not yet.
 _NOT_SO: dict[str, tuple[str, ...]] = {
@@ -94,12 +123,20 @@ _NOT_SO: dict[str, tuple[str, ...]] = {
     DISPENSE: ("entered-in-error", "cancelled", "declined", "preparation"),
     ADMINISTRATION: ("entered-in-error", "not-done"),
     ENCOUNTER: ("entered-in-error", "cancelled", "planned"),
+    PROCEDURE: ("entered-in-error", "not-done", "preparation"),
+    OBSERVATION: ("entered-in-error", "cancelled", "registered"),
+    COVERAGE: ("entered-in-error", "cancelled", "draft"),
 }
 _INPATIENT = ("IMP", "ACUTE", "NONAC")  # what HL7 counts as inpatient encounters
 
 # Of several codings the first of these systems is taken, else any that is known.
 _OF_CONDITIONS = ("icd10cm", "icd9cm", "snomedct")
 _OF_DRUGS = ("atc", "rxnorm", "ndc")
+_PREFERRED = {
+    CONDITION: _OF_CONDITIONS,
+    PROCEDURE: ("icd10pcs", "cpt", "hcpcs", "snomedct"),
+    OBSERVATION: ("loinc", "snomedct"),
+}
 # Names of code systems beside those that are registered.
 _OID = "urn:oid:2.16.840.1.113883.6."
 _MIMIC = "http://mimic.mit.edu/fhir/mimic/codesystem/mimic-"
@@ -110,12 +147,26 @@ _FURTHER_NAMES = {
     _OID + "73": "atc",
     _OID + "88": "rxnorm",
     _OID + "69": "ndc",
+    _OID + "4": "icd10pcs",
+    _OID + "12": "cpt",
+    _OID + "285": "hcpcs",
+    _OID + "1": "loinc",
+    "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets": "hcpcs",
+    "http://hl7.org/fhir/sid/icd-10-pcs": "icd10pcs",
     "http://hl7.org/fhir/sid/icd-9-cm/diagnosis": "icd9cm",
     _MIMIC + "diagnosis-icd10": "icd10cm",
     _MIMIC + "diagnosis-icd9": "icd9cm",
     _MIMIC + "medication-ndc": "ndc",
 }
 _CODE = "system_name(chosen.\"system\") AS system, nullif(trim(chosen.code), '') AS code"
+# What the laboratory says of a value counts before its range.
+_VALUE, _LOW, _HIGH = "valueQuantity.value", "referenceRange[1].low.value", "referenceRange[1].high.value"
+_SAID = "upper(left(interpretation[1].coding[1].code, 1))"
+_RESULT = (
+    f"{_VALUE}::FLOAT AS value, CASE WHEN {_SAID} IN ('L', 'N', 'H') THEN {_SAID} WHEN {_VALUE} < {_LOW} THEN 'L' "
+    f"WHEN {_VALUE} > {_HIGH} THEN 'H' WHEN {_VALUE} IS NOT NULL AND ({_LOW} IS NOT NULL OR {_HIGH} IS NOT NULL) "
+    "THEN 'N' END AS flag, "
+)
 _EXTENSIONS = ("race", "ethnicity")  # static columns for which US Core has extensions
 
 
@@ -132,7 +183,7 @@ def add_macros(db: "duckdb.DuckDBPyConnection") -> None:
     )
     known = {system.name: sorted(system.names) for system in code_systems()}
     for further, system in _FURTHER_NAMES.items():
-        known[system].append(further)
+        known[system].append(further.lower())
     names = (f"WHEN lower(s) IN ({', '.join(map(quoted, of))}) THEN '{system}'" for system, of in known.items())
     db.execute(f"CREATE MACRO system_name(s) AS CASE {' '.join(names)} ELSE s END")
     # Patient/1, https://host/fhir/Patient/1, Patient/1/_history/2, urn:uuid:1; NULL for resources of other types.
@@ -193,6 +244,16 @@ def encounters(resources: str) -> str:
     )
 
 
+def coverages(resources: str) -> str:
+    """Return the SQL of coverages: whose each is, and the days from which and until which it observes them."""
+    reason = _case([*_whether_resource(COVERAGE), *_whether_so(COVERAGE, "status")])
+    return (
+        f"SELECT id_of(beneficiary.reference, '{PATIENT}') AS patient_id, "
+        'first_day(period."start") AS observation_start, last_day_of(period."end") AS observation_end, '
+        f"{reason} AS reason FROM ({resources})"
+    )
+
+
 def medications(resources: str) -> str:
     """Return the SQL of medications: ``id``, ``system``, ``code``."""
     reason = _case([*_whether_resource(MEDICATION), ("nullif(trim(id), '') IS NULL", NO_ID)])
@@ -216,11 +277,15 @@ def events(kind: str, resources: str, recorded_first: bool, intents: Sequence[st
         dates = (dates[-1], *dates[:-1])
     written = " ".join(f"WHEN first_day({date}) IS NOT NULL THEN {date}" for date in dates)
     why = _whether_resource(kind)
+    preferred = _PREFERRED.get(kind, _OF_DRUGS)
+    if kind in _PREFERRED:
+        inner, medication = "SELECT *, code.coding AS codings", "NULL::VARCHAR"
     if kind == CONDITION:
-        inner, medication, preferred = "SELECT *, code.coding AS codings", "NULL::VARCHAR", _OF_CONDITIONS
         why += [
             (f"contains(verificationStatus::VARCHAR, '\"{status}\"')", f"status {status}") for status in _NOT_SO[kind]
         ]
+    elif kind in _PREFERRED:
+        why += _whether_so(kind, "status")
     else:
         refers = "coalesce(medicationReference.reference, medication.reference.reference)"
         inner = (
@@ -228,7 +293,7 @@ def events(kind: str, resources: str, recorded_first: bool, intents: Sequence[st
             f"CASE WHEN starts_with({refers}, '#') THEN list_filter(contained, "
             f"lambda c: c.id = substr({refers}, 2))[1].code.coding END) AS codings"
         )
-        medication, preferred = f"CASE WHEN codings IS NULL THEN id_of(refers, '{MEDICATION}') END", _OF_DRUGS
+        medication = f"CASE WHEN codings IS NULL THEN id_of(refers, '{MEDICATION}') END"
         why += _whether_so(kind, "status")
     if kind == REQUEST:
         why.append(("doNotPerform", NOT_TO_BE_PERFORMED))
@@ -240,7 +305,7 @@ def events(kind: str, resources: str, recorded_first: bool, intents: Sequence[st
         f"SELECT id_of(subject.reference, '{PATIENT}') AS patient_id, first_day(written) AS day, "
         "length(written) < 10 AS partial, CASE WHEN written IS NULL THEN "
         f"id_of(coalesce(encounter.reference, context.reference), '{ENCOUNTER}') END AS encounter, "
-        f"{medication} AS medication, {_CODE}, "
+        f"{medication} AS medication, {_CODE}, {_RESULT if kind == OBSERVATION else ''}"
         f"{_case(why)} AS reason FROM (SELECT *, {_chosen('codings', preferred)} AS chosen FROM ({inner}))"
     )
 

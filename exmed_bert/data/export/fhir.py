@@ -1,0 +1,216 @@
+"""Patients as FHIR R4 in the form of a bulk export: a file per type of resource, one resource on each line.
+
+    Patient.ndjson              who they are, with the day of death
+    Coverage.ndjson             when each was observed, where that is known
+    Encounter.ndjson            the stay that stands for what is known of prolonged ones (`table_file.stays`)
+    Condition.ndjson            diagnoses and findings
+    MedicationRequest.ndjson    drugs
+    Procedure.ndjson            procedures
+    Observation.ndjson          measurements, with value and interpretation
+
+Of static columns beside sex and state, race and ethnicity have a place (US Core). Events of a patient keep their order
+within each type.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from exmed_bert.codes import CodeKey, code_system
+from exmed_bert.console import InputError, shown
+from exmed_bert.data.export.base import ExportCounts
+from exmed_bert.data.export.provenance import BESIDE, check_export_folder, write_provenance
+from exmed_bert.data.export.table_file import further_static, stays
+from exmed_bert.data.measured import FLAGS, NO_FLAG, shortest
+from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns
+from exmed_bert.data.readers.base import Origin
+from exmed_bert.data.static_columns import SEX, STATE
+
+check_replaceable = check_export_folder
+
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_TERMS = "http://terminology.hl7.org/CodeSystem/"
+_US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
+_IN_US_CORE = ("race", "ethnicity")
+_URLS = {
+    "atc": "http://www.whocc.no/atc",
+    "icd10cm": "http://hl7.org/fhir/sid/icd-10-cm",
+    "icd9cm": "http://hl7.org/fhir/sid/icd-9-cm",
+    "icd10pcs": "http://www.cms.gov/Medicare/Coding/ICD10",
+    "hcpcs": "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets",
+    "cpt": "http://www.ama-assn.org/go/cpt",
+    "loinc": "http://loinc.org",
+    "snomedct": "http://snomed.info/sct",
+    "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
+    "ndc": "http://hl7.org/fhir/sid/ndc",
+}
+_CONFIRMED = {"coding": [{"system": f"{_TERMS}condition-ver-status", "code": "confirmed"}]}
+_INPATIENT = {"system": f"{_TERMS}v3-ActCode", "code": "IMP"}
+_FLAGS = [{"coding": [{"system": f"{_TERMS}v3-ObservationInterpretation", "code": flag}]} for flag in FLAGS]
+_TYPES = {"drugs": "MedicationRequest", "procedures": "Procedure", "measurements": "Observation"}  # others: Condition
+
+
+def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
+    """Write patients as FHIR; see `base.Exporter`.
+
+    Raises:
+        InputError: an id of a patient has no place in FHIR.
+    """
+    with _Files(folder) as files:
+        patients = events = 0
+        codes: set[CodeKey] = set()
+        for chunk in chunks:
+            references = _write_people(files, chunk)
+            _write_events(files, chunk, references, events, codes)
+            patients += len(chunk)
+            events += len(chunk.events.codes)
+    write_provenance(folder, origin, BESIDE)
+    return ExportCounts(patients, events, files.rows, len(codes), len(files))
+
+
+class _Files:
+    """The files, each opened with its first resource."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = 0
+        self._folder = folder
+        self._open: dict[str, IO[bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._open.values():
+            file.close()
+
+    def add(self, kind: str, resource: dict[str, Any]) -> None:
+        """Write a resource."""
+        if kind not in self._open:
+            self._open[kind] = open(self._folder / f"{kind}.ndjson", "wb")  # noqa: SIM115  # closed in __exit__
+        line = orjson.dumps({"resourceType": kind} | resource, option=orjson.OPT_APPEND_NEWLINE)
+        self._open[kind].write(line)
+        self.rows += 1
+
+
+def _write_people(files: _Files, patients: PatientColumns) -> list[dict[str, str]]:
+    """Write the patients, what observed them and their stays; return a reference to each."""
+    ids = [str(patient_id) for patient_id in patients.patient_ids]
+    if wrong := next((i for i in ids if not _ID.fullmatch(i)), None):
+        raise InputError(
+            f"patient_id {shown(wrong)}: is no id of FHIR, expected at most 64 letters, digits, hyphens and dots"
+        )
+    references = [{"reference": f"Patient/{i}"} for i in ids]
+    born, died = _days(patients.period(BIRTH_DATE)), _days(patients.period("death_date"))
+    starts, ends = (_days(patients.period(f"observation_{end}")) for end in ("start", "end"))
+    years, static = patients.birth_years.tolist(), further_static(patients)
+    sexes = dict(zip(patients.static[SEX.name], SEX.ids(patients.static[SEX.name]).tolist(), strict=True))
+    genders = {sex: str(SEX.value(token)).lower() if SEX.value(token) else None for sex, token in sexes.items()}
+    for i, own in enumerate(ids):
+        patient: dict[str, Any] = {"id": own}
+        texts = {column: static[column][i] for column in _IN_US_CORE if column in static}
+        extensions = [
+            {"url": _US_CORE + column, "extension": [{"url": "text", "valueString": text}]}
+            for column, text in texts.items()
+            if text and text.strip()
+        ]
+        if extensions:
+            patient["extension"] = extensions
+        if gender := genders[patients.static[SEX.name][i]]:
+            patient["gender"] = gender
+        patient["birthDate"] = born[i] or f"{years[i]:04d}"
+        if died[i]:
+            patient["deceasedDateTime"] = died[i]
+        if state := patients.static[STATE.name][i]:
+            patient["address"] = [{"use": "home", "state": state}]
+        files.add("Patient", patient)
+        if starts[i] or ends[i]:
+            period = {key: day for key, day in (("start", starts[i]), ("end", ends[i])) if day}
+            payor = [{"display": "unknown"}]
+            files.add(
+                "Coverage",
+                {"id": own, "status": "active", "beneficiary": references[i], "period": period, "payor": payor},
+            )
+    who, first, last = stays(patients)
+    for i, start, end in zip(who.tolist(), _days(first), _days(last), strict=True):
+        period = {"start": str(start), "end": str(end)}
+        files.add(
+            "Encounter",
+            {"id": ids[i], "status": "finished", "class": _INPATIENT, "subject": references[i], "period": period},
+        )
+    return references
+
+
+def _write_events(
+    files: _Files, patients: PatientColumns, references: list[dict[str, str]], first: int, codes: set[CodeKey]
+) -> None:
+    """Write the events; ``first`` is the number of the first of them."""
+    events, measured = patients.events, patients.events.measured
+    coded = [_coded(key) for key in events.table]
+    made: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_RESOURCES[kind] for kind, _ in coded]
+    days = dict(zip(np.unique(events.days).tolist(), _days(np.unique(events.days)), strict=True))
+    rows = zip(events.patients().tolist(), events.codes.tolist(), events.days.tolist(), strict=True)
+    for place, (patient, code, day) in enumerate(rows):
+        kind, concept = coded[code]
+        event = {"id": str(first + place), "subject": references[patient], "concept": concept, "day": days[day]}
+        if kind == "Observation" and measured is not None:
+            if not np.isnan(measured.values[place]):
+                event["value"] = shortest(measured.values[place])
+            if measured.flags[place] != NO_FLAG:
+                event["flag"] = _FLAGS[measured.flags[place]]
+        files.add(kind, made[code](event))
+    used = np.flatnonzero(np.bincount(events.codes, minlength=len(events.table)))
+    codes.update(events.table[i] for i in used.tolist())
+
+
+def _coded(key: CodeKey) -> tuple[str, dict[str, Any]]:
+    """Return the type of the resources of a code, and the concept that it is."""
+    name, code = key
+    kind = _TYPES.get(code_system(name).events, "Condition")
+    return kind, {"coding": [{"system": _URLS.get(name, f"urn:exmed-bert:{name}"), "code": code.strip() or "unknown"}]}
+
+
+def _condition(event: dict[str, Any]) -> dict[str, Any]:
+    own = {"id": event["id"], "verificationStatus": _CONFIRMED, "code": event["concept"]}
+    return own | {"subject": event["subject"], "onsetDateTime": event["day"]}
+
+
+def _request(event: dict[str, Any]) -> dict[str, Any]:
+    own = {"id": event["id"], "status": "completed", "intent": "order", "medicationCodeableConcept": event["concept"]}
+    return own | {"subject": event["subject"], "authoredOn": event["day"]}
+
+
+def _procedure(event: dict[str, Any]) -> dict[str, Any]:
+    own = {"id": event["id"], "status": "completed", "code": event["concept"]}
+    return own | {"subject": event["subject"], "performedDateTime": event["day"]}
+
+
+def _observation(event: dict[str, Any]) -> dict[str, Any]:
+    own = {"id": event["id"], "status": "final", "code": event["concept"], "subject": event["subject"]}
+    own["effectiveDateTime"] = event["day"]
+    if "value" in event:
+        own["valueQuantity"] = {"value": event["value"]}
+    if "flag" in event:
+        own["interpretation"] = [event["flag"]]
+    return own
+
+
+_RESOURCES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "Condition": _condition,
+    "MedicationRequest": _request,
+    "Procedure": _procedure,
+    "Observation": _observation,
+}
+
+
+def _days(days: np.ndarray) -> list[str | None]:
+    """Return days since 1970-01-01 as YYYY-MM-DD, None for `NO_DAY`."""
+    known = days != NO_DAY
+    written = np.where(known, days, 0).astype("datetime64[D]").astype(str)
+    return [day if is_known else None for day, is_known in zip(written.tolist(), known.tolist(), strict=True)]
