@@ -17,7 +17,7 @@ from exmed_bert.settings import ConvertSettings, GenerateSettings
 from exmed_bert.staging import staged_folder
 from exmed_bert.synthetic import generate
 
-FORMATS = ("csv", "fhir")
+FORMATS = ("csv", "fhir", "omop")
 ALL = "diagnoses,drugs,procedures,labs"
 
 

@@ -22,6 +22,7 @@ class TableFile:
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
+        self.name = path.name.partition(".")[0]
         self._path = path
         self._writer: pyarrow.csv.CSVWriter | None = None
 

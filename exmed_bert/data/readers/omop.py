@@ -10,7 +10,7 @@ from exmed_bert.data.readers.omop_concepts import ANCESTOR, CONCEPT, Concepts, c
 from exmed_bert.data.readers.omop_events import CONDITIONS, DRUGS, ELSEWHERE, OmopEvents
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.table import Table
-from exmed_bert.data.readers.tables import TableReader, Tables
+from exmed_bert.data.readers.tables import TableReader, Tables, exported
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.settings import ReadingSettings
 
@@ -45,6 +45,8 @@ class OmopReader(TableReader):
 
     def origin(self, source: Source) -> Origin:
         """Return the digest of the tables that are read; others may be many times as large."""
+        if (made_of := exported(source)) is not None:
+            return made_of
         used = (_PERSON, CONDITIONS, DRUGS, *ELSEWHERE, _VISITS, _OBSERVATION, _DEATH, _LOCATION, CONCEPT, ANCESTOR)
         return Origin(source.fingerprint([file for table in used for file in source.tables.get(table, ())]))
 

@@ -7,7 +7,7 @@ ICD-10-CM: several of its codes lead to one of them. A drug is the ATC codes tha
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from exmed_bert.codes import ATC, ICD10CM, code_system
+from exmed_bert.codes import ATC, ICD10CM, code_system, code_systems
 from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.database import quoted
 from exmed_bert.data.readers.base import Reading
@@ -22,6 +22,7 @@ CONDITIONS, DRUGS = "condition_occurrence", "drug_exposure"
 # OMOP puts a row into the table of the domain of its standard concept, diagnoses such as Z79.4 outside conditions.
 ELSEWHERE = ("observation", "procedure_occurrence", "measurement")
 _ELSEWHERE_SYSTEMS = (ICD10CM, "icd9cm")
+_WANTED = {"procedure_occurrence": "procedures", "measurement": "measurements"}  # events that may be asked for
 _COLUMNS = {  # how the names of the columns begin: of the date, of the concepts and the source value
     CONDITIONS: ("condition_start", "condition"),
     DRUGS: ("drug_exposure_start", "drug"),
@@ -67,6 +68,12 @@ class OmopEvents:
             for table in self._loaded
             for column in ("source", "standard")
         )
+        self._wanted = {table for table, events in _WANTED.items() if table in tables and reading.wants(events)}
+        for name in sorted(self._wanted):
+            self.used += "".join(
+                f" UNION ALL SELECT {concept} AS concept_id FROM {tables[name].sql} WHERE {concept} <> 0"
+                for concept in _concepts_of(tables[name], name)
+            )
 
     def all(self, missing_for_atc: str | None) -> list[Events]:
         """Return the events of all tables; after `Concepts.add`.
@@ -137,15 +144,39 @@ class OmopEvents:
         return Events(self._tables[name].label, sql, rows)
 
     def _events_elsewhere(self, name: str) -> Events:
-        """Return the diagnoses of a table of another domain, whose other rows are none of ours."""
-        table, (_, prefix) = self._tables[name], _COLUMNS[name]
-        systems = ", ".join(map(quoted, _ELSEWHERE_SYSTEMS))
+        """Return the diagnoses of a table of another domain, and procedures or measurements where these are wanted."""
+        table = self._tables[name]
+        systems = ", ".join(map(quoted, self._systems_of(name)))
+        source, standard = _concepts_of(table, name)
+        measured = name in self._wanted and _WANTED[name] == "measurements"
+        results = f", {_results(table)}" if measured else ""
+        rows = (
+            f"SELECT {table.raw('person_id')} AS patient_id, {_day(table, name)} AS day, {source} AS source, "
+            f"{standard} AS standard{results} FROM {table.sql}"
+        )
+        further = ", value, flag" if measured else ""
+        if name not in self._wanted:
+            sql = (
+                f"SELECT patient_id, day, system, code FROM ({rows}) r JOIN omop_concepts c ON r.source = c.concept_id "
+                f"WHERE system IN ({systems})"
+            )
+            return Events(table.label, sql)
+        # The code that the source declared counts, else the standard concept, of which codes of LOINC and CPT are some.
+        known = f"SELECT concept_id, system, code FROM omop_concepts WHERE system IN ({systems})"
         return Events(
             table.label,
-            f"SELECT patient_id, day, system, code FROM (SELECT {table.raw('person_id')} AS patient_id, "
-            f"{_day(table, name)} AS day, {concept_id(table, f'{prefix}_source_concept_id')} AS source "
-            f"FROM {table.sql}) r JOIN omop_concepts c ON r.source = c.concept_id WHERE system IN ({systems})",
+            "SELECT patient_id, day, coalesce(s.system, c.system) AS system, "
+            f"coalesce(s.code, c.code) AS code{further} "
+            f"FROM ({rows}) r LEFT JOIN ({known}) s ON r.source = s.concept_id "
+            f"LEFT JOIN ({known}) c ON r.standard = c.concept_id WHERE s.code IS NOT NULL OR c.code IS NOT NULL",
         )
+
+    def _systems_of(self, name: str) -> list[str]:
+        """Return the code systems that count in a table of another domain."""
+        if name not in self._wanted:
+            return list(_ELSEWHERE_SYSTEMS)
+        wanted = [system.name for system in code_systems() if system.events in (_WANTED[name], "findings")]
+        return [*_ELSEWHERE_SYSTEMS, *wanted]
 
     def _note(self, missing_for_atc: str | None) -> None:
         """Say what a user can do so that more events are read."""
@@ -176,6 +207,23 @@ class OmopEvents:
 
     def _say(self, table: str, text: str) -> None:
         self._notes.append(f"{table.upper()}: {text}.")
+
+
+def _concepts_of(table: Table, name: str) -> tuple[str, str]:
+    """Return the columns of source and standard concepts."""
+    prefix = _COLUMNS[name][1]
+    return concept_id(table, f"{prefix}_source_concept_id"), concept_id(table, f"{prefix}_concept_id")
+
+
+def _results(table: Table) -> str:
+    """Return what was measured: the value, and its flag as our exports have it, or by the range beside it."""
+    value, low, high = (table.number(column) for column in ("value_as_number", "range_low", "range_high"))
+    said = table.text("value_source_value")
+    return (
+        f"{value} AS value, CASE WHEN {said} IN ('L', 'N', 'H') THEN {said} WHEN {value} < {low} THEN 'L' "
+        f"WHEN {value} > {high} THEN 'H' WHEN {value} IS NOT NULL AND ({low} IS NOT NULL OR {high} IS NOT NULL) "
+        "THEN 'N' END AS flag"
+    )
 
 
 def _day(table: Table, name: str) -> str:
