@@ -50,9 +50,9 @@ class Reading:
     def wants(self, events: str) -> bool:
         """Tell whether events that are called so, such as measurements, may be used; reading them is saved otherwise.
 
-        They may be where a system of theirs is kept, a map of the user's may map them, or all come from our own record.
+        They are where a system of theirs is named in ``keep_systems``, or all come from our own record.
         """
-        if self.settings.code_map is not None or any(map(is_export, self.source.paths)):
+        if any(map(is_export, self.source.paths)):
             return True
         return any(code_system(name).events == events for name in self.kept_systems)
 

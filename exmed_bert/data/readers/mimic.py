@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DIAGNOSES, _DRUGS = "diagnoses_icd", "prescriptions"
 _VERSIONS = {"IV": ("anchor_age", "anchor_year"), "III": ("dob",)}  # columns of patients
+_PROCEDURES, _LABS, _ITEMS = "procedures_icd", "labevents", "d_labitems"  # read where they are wanted
 _OBSERVATION = ("AMBULATORY OBSERVATION", "DIRECT OBSERVATION", "EU OBSERVATION")  # stays without an admission
 _MASKED = 89  # years; the ages above it are hidden
 _AGE_SHOWN = 91  # MIMIC-IV's for a hidden age, MIMIC-III's median of them
@@ -92,6 +93,20 @@ class MimicReader(TableReader):
                 continue
             found = self.table(db, reading.source, table, "subject_id")
             events.append(Events(found.label, of_table(found, reading.source)))
+        if reading.wants("procedures") and _PROCEDURES in reading.source.tables:
+            found = self.table(db, reading.source, _PROCEDURES, "subject_id")
+            if found.has("icd_code", "icd_version", "chartdate"):
+                events.append(Events(found.label, _performed(found)))
+        if reading.wants("measurements") and _LABS in reading.source.tables:
+            found = self.table(db, reading.source, _LABS, "subject_id", "itemid", "charttime", "valuenum")
+            items = self.table(db, reading.source, _ITEMS, "itemid")
+            if items.has("loinc_code"):
+                events.append(Events(found.label, _measured(found, items)))
+            else:
+                reading.summary.notes.append(
+                    f"{items.label} has no column loinc_code, as that of MIMIC-III has: {found.label} is not read; add "
+                    "the column from the map of the MIMIC code repository."
+                )
         if not events:
             raise InputError(f"{reading.source}: holds neither of the tables {_DIAGNOSES} and {_DRUGS}")
         return events
@@ -175,4 +190,28 @@ def _prescriptions(table: Table, source: Source) -> str:
         f"WHEN length(ndc) = {_NDC} OR {digits} = '' THEN ndc ELSE lpad({digits}, {_NDC}, '0') END AS code "
         f"FROM (SELECT {table.raw('subject_id')} AS subject, {table.day('starttime', 'startdate')} AS day, "
         f"{table.text('ndc')} AS ndc FROM {table.sql})"
+    )
+
+
+def _performed(table: Table) -> str:
+    """Return SQL of the procedures that are coded by ICD-10-PCS; those of ICD-9 have no system here."""
+    return (
+        f"SELECT {table.raw('subject_id')} AS patient_id, {table.day('chartdate')} AS day, "
+        f"CASE {table.year('icd_version')} WHEN 10 THEN 'icd10pcs' END AS system, {table.text('icd_code')} AS code "
+        f"FROM {table.sql}"
+    )
+
+
+def _measured(table: Table, items: Table) -> str:
+    """Return SQL of the laboratory results by the LOINC codes of their items."""
+    value = table.number("valuenum")
+    low, high = table.number("ref_range_lower"), table.number("ref_range_upper")
+    return (
+        f"SELECT subject AS patient_id, day, CASE WHEN code IS NOT NULL THEN 'loinc' END AS system, "
+        "coalesce(code, item) AS code, value, CASE WHEN value < low THEN 'L' WHEN value > high THEN 'H' "
+        "WHEN value IS NOT NULL AND (low IS NOT NULL OR high IS NOT NULL) THEN 'N' END AS flag "
+        f"FROM (SELECT {table.raw('subject_id')} AS subject, {table.day('charttime')} AS day, "
+        f"{table.key('itemid')} AS item, {value} AS value, {low} AS low, {high} AS high FROM {table.sql}) "
+        f"LEFT JOIN (SELECT {items.key('itemid')} AS item, any_value({items.text('loinc_code')}) AS code "
+        f"FROM {items.sql} GROUP BY ALL) USING (item)"
     )

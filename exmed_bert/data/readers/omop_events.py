@@ -175,7 +175,7 @@ class OmopEvents:
         """Return the code systems that count in a table of another domain."""
         if name not in self._wanted:
             return list(_ELSEWHERE_SYSTEMS)
-        wanted = [system.name for system in code_systems() if system.events in (_WANTED[name], "findings")]
+        wanted = [system.name for system in code_systems() if system.events == _WANTED[name]]
         return [*_ELSEWHERE_SYSTEMS, *wanted]
 
     def _note(self, missing_for_atc: str | None) -> None:

@@ -1,6 +1,6 @@
 """Patients from the CSV files of Synthea (https://github.com/synthetichealth/synthea), of all its versions so far.
 
-Conditions are SNOMED CT where no column ``SYSTEM`` says otherwise, medications RxNorm.
+Conditions are SNOMED CT where no column ``SYSTEM`` says otherwise, medications RxNorm, observations LOINC.
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ _EVENTS = {"conditions": "snomedct", "medications": "rxnorm"}  # the code system
 # Columns that only Synthea has in tables of these names.
 _KNOWN_BY = {"patients": {"id", "birthdate"}, "conditions": {"start", "patient", "code"}, "encounters": {"patient"}}
 _INPATIENT = "inpatient"
+_OBSERVATIONS = "observations"
 
 
 class SyntheaReader(TableReader):
@@ -53,6 +54,9 @@ class SyntheaReader(TableReader):
                 events.append(Events(found.label, _coded(found, system)))
             else:
                 summary.notes.append(f"There is no table {table}: none of them are read.")
+        if reading.wants("measurements") and _OBSERVATIONS in source.tables:
+            found = self.table(db, source, _OBSERVATIONS, "date", "patient", "code", "value")
+            events.append(Events(found.label, _observed(found)))
         if not events:
             raise InputError(f"{source}: holds neither of the tables {' and '.join(_EVENTS)}")
         return Tables(people, events, self._stays(db, reading))
@@ -81,4 +85,13 @@ def _coded(table: Table, system: str) -> str:
     return (
         f"SELECT {table.raw('patient')} AS patient_id, {table.day('start')} AS day, {said} AS system, "
         f"{table.text('code')} AS code FROM {table.sql}"
+    )
+
+
+def _observed(table: Table) -> str:
+    """Return SQL of the observations; some codes are Synthea's own, such as QALY."""
+    return (
+        f"SELECT {table.raw('patient')} AS patient_id, {table.day('date')} AS day, {table.text('code')} AS code, "
+        f"CASE WHEN regexp_full_match({table.text('code')}, '[0-9]+-[0-9]') THEN 'loinc' END AS system, "
+        f"{table.number('value')} AS value FROM {table.sql}"
     )
