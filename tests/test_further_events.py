@@ -56,7 +56,7 @@ def test_values_depend_on_conditions(blocks: list[PatientColumns], code: str, co
 
 def test_procedures_are_at_visits_with_their_diagnosis(blocks: list[PatientColumns]) -> None:
     table = further.procedures()
-    needed = dict(zip(table.keys, table.diagnoses, strict=True))
+    needed = dict(zip(table.keys, table.needs, strict=True))
     events = blocks[0].events
     visits: dict[tuple[int, int], set[str]] = {}
     owners = events.patients().tolist()

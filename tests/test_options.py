@@ -68,7 +68,7 @@ RUNS = {
         "--keep-systems icd9cm",
         "--input {w}/few.parquet --input-format parquet --output {o}/d.pt --diagnosis-system icd10cm "
         "--on-multiple drop --icd-level full --min-code-count 2 --rare-codes unk",
-        "--input {w}/patients.json --output {o}/d --export meds",
+        *(f"--input {{w}}/patients.json --output {{o}}/d --export {name}" for name in ("meds", "csv", "fhir", "omop")),
         "--input {e}/mimic/data --input-format mimic --code-map {e}/mimic/code_map.csv --plos-days 4.5 "
         "--on-multiple first --output {o}/d.pt",
         "--input {e}/omop/data --input-format omop --source-vocabulary ICD10CM --athena {e}/omop/data/vocabulary "
@@ -244,7 +244,8 @@ def test_a_run(name: str, text: str, world: Path, tmp_path: Path, monkeypatch: p
     assert set(world.rglob("*")) == before
     leaves = LEAVES.get(name, ())
     if "--export" in text:
-        leaves = ("d/data/train/0.parquet", "d/metadata/codes.parquet")
+        meds = ("d/data/train/0.parquet", "d/metadata/codes.parquet")
+        leaves = meds if "--export meds" in text else ("d/exmed_bert.meta.json",)
     elif "--shards" in text:
         leaves = ("p/part-00000.*", "p/population.meta.json")
     assert all(list(tmp_path.glob(left)) for left in leaves), list(tmp_path.rglob("*"))

@@ -91,28 +91,33 @@ RXNORM = CodeSystem(
     name="rxnorm",
     title="RxNorm",
     events="drugs",
-    aliases=("RXCUI", "http://www.nlm.nih.gov/research/umls/rxnorm"),
+    aliases=("RXCUI",),
+    url="http://www.nlm.nih.gov/research/umls/rxnorm",
+    vocabulary="RxNorm",
     spelling=_rxnorm,
 )
 NDC = CodeSystem(
     name="ndc",
     title="NDC",
     events="drugs",
-    aliases=("http://hl7.org/fhir/sid/ndc",),
+    url="http://hl7.org/fhir/sid/ndc",
     spelling=_ndc,
 )
 SNOMEDCT = CodeSystem(
     name="snomedct",
     title="SNOMED CT",
     events="findings",
-    aliases=("SNOMED", "SNOMED-CT", "SNOMEDCT_US", "http://snomed.info/sct"),
+    aliases=("SNOMED", "SNOMED-CT", "SNOMEDCT_US"),
+    url="http://snomed.info/sct",
+    vocabulary="SNOMED",
     spelling=_snomedct,
 )
 LOINC = CodeSystem(
     name="loinc",
     title="LOINC",
     events="measurements",
-    aliases=("LNC", "http://loinc.org"),
+    aliases=("LNC",),
+    url="http://loinc.org",
     spelling=_loinc,
     measured=True,
 )
@@ -120,12 +125,15 @@ CPT = CodeSystem(
     name="cpt",
     title="CPT",
     events="procedures",
-    aliases=("CPT4", "CPT-4", "http://www.ama-assn.org/go/cpt"),
+    aliases=("CPT4", "CPT-4"),
+    url="http://www.ama-assn.org/go/cpt",
+    vocabulary="CPT4",
     spelling=_cpt,
 )
 HCPCS = CodeSystem(
     name="hcpcs",
     title="HCPCS Level II",
     events="procedures",
+    url="http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets",
     spelling=_hcpcs,
 )

@@ -25,7 +25,9 @@ class CodeSystem:
         spelling: takes a code without blanks around it and without prefix; returns it in the usual spelling, or None
             when it is no code of this system.
         entity: name of the system in vocab.json; `name` if not given.
-        aliases: other names of the name, in any letter case: ``ICD10``, or the URI that FHIR uses.
+        aliases: other names of the name, in any letter case: ``ICD10``.
+        url: the URI that FHIR uses; not given: one of our own.
+        vocabulary: what OHDSI's vocabularies call it; not given: the name in capitals.
         parent_of: returns the code one level up, None at the top. Not given: the system is flat.
         chapter_of: returns the coarse group of a code. Not given: all codes are in one group, the title.
         description_of: returns the official name of a code, None where it is not known.
@@ -50,6 +52,8 @@ class CodeSystem:
     spelling: Callable[[str], str | None] = field(repr=False)
     entity: str = ""
     aliases: tuple[str, ...] = field(default=(), repr=False)
+    url: str = field(default="", repr=False)
+    vocabulary: str = field(default="", repr=False)
     parent_of: Callable[[str], str | None] | None = field(default=None, repr=False)
     chapter_of: Callable[[str], str] | None = field(default=None, repr=False)
     description_of: Callable[[str], str | None] | None = field(default=None, repr=False)
@@ -65,6 +69,10 @@ class CodeSystem:
             raise ValueError(f"code system {self.name!r}: title and events must not be empty")
         if not self.entity:
             object.__setattr__(self, "entity", self.name)
+        if not self.url:
+            object.__setattr__(self, "url", f"urn:exmed-bert:{self.name}")
+        if not self.vocabulary:
+            object.__setattr__(self, "vocabulary", self.name.upper())
 
     @property
     def has_hierarchy(self) -> bool:
@@ -74,7 +82,7 @@ class CodeSystem:
     @cached_property
     def names(self) -> frozenset[str]:
         """All names of the system, case-folded."""
-        return frozenset(name.casefold() for name in (self.name, self.entity, self.title, *self.aliases))
+        return frozenset(name.casefold() for name in (self.name, self.entity, self.title, self.url, *self.aliases))
 
     def normalize(self, code: str) -> str | None:
         """Return a code in the usual spelling, or None when it is no code of this system.

@@ -53,14 +53,14 @@ class Labs:
 
 @dataclass(frozen=True, eq=False)
 class Procedures:
-    """P procedures: their codes and our names, who can have them, and at which share of the visits with a diagnosis."""
+    """P procedures: codes, our names, who can have them, the code that visits need for each, and its share of these."""
 
     keys: tuple[CodeKey, ...]
     names: tuple[str, ...]
     sexes: np.ndarray
     min_age: np.ndarray
     max_age: np.ndarray
-    diagnoses: tuple[str, ...]
+    needs: tuple[str, ...]
     share: np.ndarray
 
 
@@ -117,7 +117,7 @@ def procedures(folder: Path = FOLDER) -> Procedures:
         sexes=np.array(rows.each("sex", SEX_MASKS.__getitem__)),
         min_age=rows.numbers("min_age"),
         max_age=rows.numbers("max_age"),
-        diagnoses=tuple(rows.each("with", str)),
+        needs=tuple(rows.each("with", str)),
         share=rows.shares("share"),
     )
 

@@ -86,7 +86,7 @@ class _Visits:
 def _procedures(visits: _Visits, rng: np.random.Generator) -> EventColumns:
     """Draw the procedures."""
     table = procedures()
-    possible = np.stack([visits.with_code(code) for code in table.diagnoses], axis=1)
+    possible = np.stack([visits.with_code(code) for code in table.needs], axis=1)
     possible &= table.sexes[:, visits.sexes[visits.patients]].T
     possible &= (visits.ages[:, None] >= table.min_age) & (visits.ages[:, None] < table.max_age + 1)
     at, code = np.nonzero(possible & (rng.random(possible.shape) < table.share))

@@ -3,10 +3,8 @@
     Patient.ndjson              who they are, with the day of death
     Coverage.ndjson             when each was observed, where that is known
     Encounter.ndjson            the stay that stands for what is known of prolonged ones (`table_file.stays`)
-    Condition.ndjson            diagnoses and findings
-    MedicationRequest.ndjson    drugs
-    Procedure.ndjson            procedures
-    Observation.ndjson          measurements, with value and interpretation
+    Condition.ndjson, MedicationRequest.ndjson, Procedure.ndjson, Observation.ndjson    their events, by what these are
+                                called (`WRITTEN_AS`); observations with value and interpretation
 
 Of static columns beside sex and state, race and ethnicity have a place (US Core). Events of a patient keep their order
 within each type.
@@ -28,6 +26,16 @@ from exmed_bert.data.export.table_file import further_static, stays
 from exmed_bert.data.measured import FLAGS, NO_FLAG, shortest
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns
 from exmed_bert.data.readers.base import Origin
+from exmed_bert.data.readers.fhir_resources import (
+    CONDITION,
+    COVERAGE,
+    ENCOUNTER,
+    OBSERVATION,
+    PATIENT,
+    PROCEDURE,
+    REQUEST,
+    WRITTEN_AS,
+)
 from exmed_bert.data.static_columns import SEX, STATE
 
 check_replaceable = check_export_folder
@@ -36,22 +44,9 @@ _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _TERMS = "http://terminology.hl7.org/CodeSystem/"
 _US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
 _IN_US_CORE = ("race", "ethnicity")
-_URLS = {
-    "atc": "http://www.whocc.no/atc",
-    "icd10cm": "http://hl7.org/fhir/sid/icd-10-cm",
-    "icd9cm": "http://hl7.org/fhir/sid/icd-9-cm",
-    "icd10pcs": "http://www.cms.gov/Medicare/Coding/ICD10",
-    "hcpcs": "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets",
-    "cpt": "http://www.ama-assn.org/go/cpt",
-    "loinc": "http://loinc.org",
-    "snomedct": "http://snomed.info/sct",
-    "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "ndc": "http://hl7.org/fhir/sid/ndc",
-}
 _CONFIRMED = {"coding": [{"system": f"{_TERMS}condition-ver-status", "code": "confirmed"}]}
 _INPATIENT = {"system": f"{_TERMS}v3-ActCode", "code": "IMP"}
 _FLAGS = [{"coding": [{"system": f"{_TERMS}v3-ObservationInterpretation", "code": flag}]} for flag in FLAGS]
-_TYPES = {"drugs": "MedicationRequest", "procedures": "Procedure", "measurements": "Observation"}  # others: Condition
 
 
 def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
@@ -129,19 +124,19 @@ def _write_people(files: _Files, patients: PatientColumns) -> list[dict[str, str
             patient["deceasedDateTime"] = died[i]
         if state := patients.static[STATE.name][i]:
             patient["address"] = [{"use": "home", "state": state}]
-        files.add("Patient", patient)
+        files.add(PATIENT, patient)
         if starts[i] or ends[i]:
             period = {key: day for key, day in (("start", starts[i]), ("end", ends[i])) if day}
             payor = [{"display": "unknown"}]
             files.add(
-                "Coverage",
+                COVERAGE,
                 {"id": own, "status": "active", "beneficiary": references[i], "period": period, "payor": payor},
             )
     who, first, last = stays(patients)
     for i, start, end in zip(who.tolist(), _days(first), _days(last), strict=True):
         period = {"start": str(start), "end": str(end)}
         files.add(
-            "Encounter",
+            ENCOUNTER,
             {"id": ids[i], "status": "finished", "class": _INPATIENT, "subject": references[i], "period": period},
         )
     return references
@@ -159,7 +154,7 @@ def _write_events(
     for place, (patient, code, day) in enumerate(rows):
         kind, concept = coded[code]
         event = {"id": str(first + place), "subject": references[patient], "concept": concept, "day": days[day]}
-        if kind == "Observation" and measured is not None:
+        if kind == OBSERVATION and measured is not None:
             if not np.isnan(measured.values[place]):
                 event["value"] = shortest(measured.values[place])
             if measured.flags[place] != NO_FLAG:
@@ -172,8 +167,9 @@ def _write_events(
 def _coded(key: CodeKey) -> tuple[str, dict[str, Any]]:
     """Return the type of the resources of a code, and the concept that it is."""
     name, code = key
-    kind = _TYPES.get(code_system(name).events, "Condition")
-    return kind, {"coding": [{"system": _URLS.get(name, f"urn:exmed-bert:{name}"), "code": code.strip() or "unknown"}]}
+    system = code_system(name)
+    kind = WRITTEN_AS.get(system.events, CONDITION)
+    return kind, {"coding": [{"system": system.url, "code": code.strip() or "unknown"}]}
 
 
 def _condition(event: dict[str, Any]) -> dict[str, Any]:
@@ -202,10 +198,10 @@ def _observation(event: dict[str, Any]) -> dict[str, Any]:
 
 
 _RESOURCES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "Condition": _condition,
-    "MedicationRequest": _request,
-    "Procedure": _procedure,
-    "Observation": _observation,
+    CONDITION: _condition,
+    REQUEST: _request,
+    PROCEDURE: _procedure,
+    OBSERVATION: _observation,
 }
 
 

@@ -3,10 +3,8 @@
     PERSON, LOCATION          who they are; the id as written in person_source_value
     OBSERVATION_PERIOD, DEATH where these are known
     VISIT_OCCURRENCE          the stay that stands for what is known of prolonged ones (`table_file.stays`)
-    CONDITION_OCCURRENCE      diagnoses and findings
-    DRUG_EXPOSURE             drugs
-    PROCEDURE_OCCURRENCE      procedures
-    MEASUREMENT               measurements, with value and, in value_source_value, its flag
+    CONDITION_OCCURRENCE, DRUG_EXPOSURE, PROCEDURE_OCCURRENCE, MEASUREMENT    their events, by what these are called
+                              (`WRITTEN_INTO`); measurements with value and, in value_source_value, its flag
     CONCEPT                   a source concept for each code, numbered above two billion, which OMOP leaves to each site
 
 The source concept of an event says its code; it is not mapped to a standard concept, which takes OHDSI's vocabularies.
@@ -27,7 +25,6 @@ from exmed_bert.data.export.provenance import BESIDE, check_export_folder, write
 from exmed_bert.data.export.table_file import (
     TableFile,
     dates,
-    events_called,
     further_static,
     results_of,
     stays,
@@ -36,6 +33,7 @@ from exmed_bert.data.export.table_file import (
 )
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, EventColumns, PatientColumns
 from exmed_bert.data.readers.base import Origin
+from exmed_bert.data.readers.omop_events import COLUMNS, CONDITIONS, DRUGS, WRITTEN_INTO
 from exmed_bert.data.static_columns import SEX, STATE
 
 check_replaceable = check_export_folder
@@ -44,16 +42,10 @@ _LOCAL = 2_000_000_001  # the first concept
 _APART = 10_000_000  # between those of two tables
 _FROM_RECORDS, _INPATIENT = 32817, 9201  # concepts: data of health records, inpatient visits
 _SEXES = {"MALE": 8507, "FEMALE": 8532}
-_VOCABULARIES = {"cpt": "CPT4", "snomedct": "SNOMED", "rxnorm": "RxNorm"}  # of others the name in capitals
-_DOMAINS = {"drugs": "Drug", "procedures": "Procedure", "measurements": "Measurement"}  # of others Condition
-# Of each table of events: what its events are called, how its columns begin, and how that of the date does.
-_EVENTS = {
-    "CONDITION_OCCURRENCE": (("diagnoses", "findings"), "condition", "condition_start"),
-    "DRUG_EXPOSURE": (("drugs",), "drug", "drug_exposure_start"),
-    "PROCEDURE_OCCURRENCE": (("procedures",), "procedure", "procedure"),
-    "MEASUREMENT": (("measurements",), "measurement", "measurement"),
-}
-_PEOPLE = ("PERSON", "OBSERVATION_PERIOD", "DEATH", "VISIT_OCCURRENCE")
+_CONDITION = "Condition"  # the domain of what is of no other
+_DOMAINS = {DRUGS: "Drug", "procedure_occurrence": "Procedure", "measurement": "Measurement"}
+_EVENTS = (CONDITIONS, *WRITTEN_INTO.values())
+_TABLES = ("person", "observation_period", "death", "visit_occurrence", *_EVENTS, "location", "concept")
 
 
 def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
@@ -61,8 +53,8 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
     patients = events = 0
     concepts: dict[str, dict[CodeKey, int]] = {of_table: {} for of_table in _EVENTS}
     locations: dict[str, int] = {}
-    with table_files(folder, *_PEOPLE, *_EVENTS, "LOCATION", "CONCEPT") as files:
-        table = dict(zip((*_PEOPLE, *_EVENTS, "LOCATION", "CONCEPT"), files, strict=True))
+    with table_files(folder, *map(str.upper, _TABLES)) as files:
+        table = dict(zip(_TABLES, files, strict=True))
         for chunk in chunks:
             persons, _ = subject_ids(chunk.patient_ids)
             _write_people(table, chunk, persons, locations)
@@ -70,9 +62,9 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
                 _write_events(table[of_table], chunk.events, persons, found)
             patients += len(chunk)
             events += len(chunk.events.codes)
-        table["LOCATION"].add({"location_id": list(locations.values()), "state": texts(list(locations))})
+        table["location"].add({"location_id": list(locations.values()), "state": texts(list(locations))})
         listed = {key: number for found in concepts.values() for key, number in found.items()}
-        table["CONCEPT"].add(_concepts(listed))
+        table["concept"].add(_concepts(listed))
         rows = sum(file.rows for file in files)
     write_provenance(folder, origin, BESIDE)
     return ExportCounts(patients, events, rows, len(listed), len(files))
@@ -88,7 +80,7 @@ def _write_people(
     known = born != NO_DAY
     parts = np.where(known, born, 0).astype("datetime64[D]")
     months = parts.astype("datetime64[M]")
-    table["PERSON"].add(
+    table["person"].add(
         {
             "person_id": persons,
             "gender_concept_id": [_SEXES.get(str(sex), 0) for sex in sexes],
@@ -108,9 +100,9 @@ def _write_people(
     )
     start, end, died = (patients.period(name) for name in ("observation_start", "observation_end", "death_date"))
     observed = np.flatnonzero((start != NO_DAY) | (end != NO_DAY))
-    table["OBSERVATION_PERIOD"].add(
+    table["observation_period"].add(
         {
-            "observation_period_id": table["OBSERVATION_PERIOD"].rows + np.arange(1, len(observed) + 1),
+            "observation_period_id": table["observation_period"].rows + np.arange(1, len(observed) + 1),
             "person_id": persons[observed],
             "observation_period_start_date": dates(start[observed]),
             "observation_period_end_date": dates(end[observed]),
@@ -118,7 +110,7 @@ def _write_people(
         }
     )
     dead = np.flatnonzero(died != NO_DAY)
-    table["DEATH"].add(
+    table["death"].add(
         {
             "person_id": persons[dead],
             "death_date": dates(died[dead]),
@@ -126,9 +118,9 @@ def _write_people(
         }
     )
     who, first, last = stays(patients)
-    table["VISIT_OCCURRENCE"].add(
+    table["visit_occurrence"].add(
         {
-            "visit_occurrence_id": table["VISIT_OCCURRENCE"].rows + np.arange(1, len(who) + 1),
+            "visit_occurrence_id": table["visit_occurrence"].rows + np.arange(1, len(who) + 1),
             "person_id": persons[who],
             "visit_concept_id": np.full(len(who), _INPATIENT),
             "visit_start_date": dates(first),
@@ -140,8 +132,9 @@ def _write_people(
 
 def _write_events(file: TableFile, every: EventColumns, persons: np.ndarray, concepts: dict[CodeKey, int]) -> None:
     """Write those events that belong into a table; ``concepts``, those of the table, takes the numbers of new codes."""
-    kinds, prefix, date = _EVENTS[file.name]
-    events, start = events_called(every, *kinds), _LOCAL + _APART * list(_EVENTS).index(file.name)
+    name = file.name.lower()
+    date, prefix = COLUMNS[name]
+    events, start = _of_table(every, name), _LOCAL + _APART * _EVENTS.index(name)
     used, first = np.unique(events.codes, return_index=True)
     for code in used[np.argsort(first)].tolist():  # in the order of the events, however they are cut into chunks
         concepts.setdefault(events.table[code], start + len(concepts))
@@ -149,7 +142,7 @@ def _write_events(file: TableFile, every: EventColumns, persons: np.ndarray, con
     n = len(events.codes)
     codes = pyarrow.array([code for _, code in events.table], pyarrow.string())
     columns: dict[str, Any] = {
-        f"{file.name}_id".lower(): file.rows + np.arange(1, n + 1),
+        f"{name}_id": file.rows + np.arange(1, n + 1),
         "person_id": persons[events.patients()],
         f"{prefix}_concept_id": np.zeros(n, dtype=np.int64),
         f"{date}_date": dates(events.days),
@@ -164,6 +157,16 @@ def _write_events(file: TableFile, every: EventColumns, persons: np.ndarray, con
     file.add(columns)
 
 
+def _of_table(events: EventColumns, table: str) -> EventColumns:
+    """Return the events that belong into a table."""
+    chosen = np.array([_table_of(system) == table for system, _ in events.table], dtype=bool)
+    return events.where(chosen[events.codes] if len(chosen) else np.zeros(0, dtype=bool))
+
+
+def _table_of(system: str) -> str:
+    return WRITTEN_INTO.get(code_system(system).events, CONDITIONS)
+
+
 def _concepts(concepts: dict[CodeKey, int]) -> dict[str, Any]:
     """Return the table of concepts."""
     systems = [code_system(system) for system, _ in concepts]
@@ -173,8 +176,8 @@ def _concepts(concepts: dict[CodeKey, int]) -> dict[str, Any]:
         "concept_name": texts(
             [system.description(code) or code for system, (_, code) in zip(systems, concepts, strict=True)]
         ),
-        "domain_id": texts([_DOMAINS.get(system.events, "Condition") for system in systems]),
-        "vocabulary_id": texts([_VOCABULARIES.get(system.name, system.name.upper()) for system in systems]),
+        "domain_id": texts([_DOMAINS.get(_table_of(system.name), _CONDITION) for system in systems]),
+        "vocabulary_id": texts([system.vocabulary for system in systems]),
         "concept_class_id": texts(["Code"] * n),
         "standard_concept": texts([None] * n),
         "concept_code": pyarrow.array([code for _, code in concepts], pyarrow.string()),

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow
 import pyarrow.csv
 
-from exmed_bert.codes import code_system
 from exmed_bert.data.measured import FLAGS, NO_FLAG, nothing_measured
 from exmed_bert.data.patient import NO_DAY, EventColumns, PatientColumns
 from exmed_bert.data.static_columns import SEX, STATE
@@ -74,12 +73,6 @@ def results_of(events: EventColumns) -> tuple[pyarrow.Array, pyarrow.Array]:
     values = pyarrow.array(measured.values, mask=np.isnan(measured.values)).cast(pyarrow.string())
     flags = pyarrow.array(measured.flags, mask=measured.flags == NO_FLAG)
     return values, pyarrow.DictionaryArray.from_arrays(flags, pyarrow.array(FLAGS)).cast(pyarrow.string())
-
-
-def events_called(events: EventColumns, *names: str) -> EventColumns:
-    """Return the events of those code systems whose events are called so: diagnoses, drugs, ..."""
-    chosen = np.array([code_system(system).events in names for system, _ in events.table], dtype=bool)
-    return events.where(chosen[events.codes] if len(chosen) else np.zeros(0, dtype=bool))
 
 
 def further_static(patients: PatientColumns) -> dict[str, Sequence[str | None]]:

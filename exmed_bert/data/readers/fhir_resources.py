@@ -20,6 +20,8 @@ DISPENSE, ADMINISTRATION = "MedicationDispense", "MedicationAdministration"
 PROCEDURE, OBSERVATION, COVERAGE = "Procedure", "Observation", "Coverage"
 EVENTS = (CONDITION, REQUEST, STATEMENT, DISPENSE, ADMINISTRATION)
 FURTHER_EVENTS = {PROCEDURE: "procedures", OBSERVATION: "measurements"}  # which are read where these are wanted
+# The type as which an export of ours writes events, by what they are called; others are conditions.
+WRITTEN_AS = {"drugs": REQUEST} | {events: kind for kind, events in FURTHER_EVENTS.items()}
 
 # Why a resource is no event, beside the reasons that every format has.
 NO_RESOURCE, OTHER_TYPE, NO_ID = "no resource", "of another type", "without an id"
@@ -151,7 +153,6 @@ _FURTHER_NAMES = {
     _OID + "12": "cpt",
     _OID + "285": "hcpcs",
     _OID + "1": "loinc",
-    "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets": "hcpcs",
     "http://hl7.org/fhir/sid/icd-10-pcs": "icd10pcs",
     "http://hl7.org/fhir/sid/icd-9-cm/diagnosis": "icd9cm",
     _MIMIC + "diagnosis-icd10": "icd10cm",

@@ -23,13 +23,15 @@ CONDITIONS, DRUGS = "condition_occurrence", "drug_exposure"
 ELSEWHERE = ("observation", "procedure_occurrence", "measurement")
 _ELSEWHERE_SYSTEMS = (ICD10CM, "icd9cm")
 _WANTED = {"procedure_occurrence": "procedures", "measurement": "measurements"}  # events that may be asked for
-_COLUMNS = {  # how the names of the columns begin: of the date, of the concepts and the source value
+COLUMNS = {  # how the names of the columns begin: of the date, of the concepts and the source value
     CONDITIONS: ("condition_start", "condition"),
     DRUGS: ("drug_exposure_start", "drug"),
     "observation": ("observation", "observation"),
     "procedure_occurrence": ("procedure", "procedure"),
     "measurement": ("measurement", "measurement"),
 }
+# The table into which an export of ours writes events, by what they are called; others are conditions.
+WRITTEN_INTO = {"drugs": DRUGS} | {events: table for table, events in _WANTED.items()}
 # What stands in place of a code system where there is none.
 _VALUES, _NOT_LISTED = "source values of no vocabulary", "concepts that CONCEPT lacks"
 _TO_TICK = (
@@ -89,7 +91,7 @@ class OmopEvents:
 
     def _load(self, name: str) -> None:
         """Make the table of rows, and that of the distinct pairs of concepts in them."""
-        table, (_, prefix) = self._tables[name], _COLUMNS[name]
+        table, (_, prefix) = self._tables[name], COLUMNS[name]
         value = table.text(f"{prefix}_source_value")
         self._db.execute(
             f"CREATE TABLE {name}_rows AS SELECT {table.raw('person_id')} AS patient_id, {_day(table, name)} AS day, "
@@ -211,7 +213,7 @@ class OmopEvents:
 
 def _concepts_of(table: Table, name: str) -> tuple[str, str]:
     """Return the columns of source and standard concepts."""
-    prefix = _COLUMNS[name][1]
+    prefix = COLUMNS[name][1]
     return concept_id(table, f"{prefix}_source_concept_id"), concept_id(table, f"{prefix}_concept_id")
 
 
@@ -232,7 +234,7 @@ def _day(table: Table, name: str) -> str:
     Raises:
         InputError: the table has no column of dates.
     """
-    date, time = (f"{_COLUMNS[name][0]}_{kind}" for kind in ("date", "datetime"))
+    date, time = (f"{COLUMNS[name][0]}_{kind}" for kind in ("date", "datetime"))
     if not table.has(date) and not table.has(time):
         raise InputError(f"{table.label}: lacks the column {date}, which OMOP has")
     return table.day(date, time)
