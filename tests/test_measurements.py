@@ -16,11 +16,13 @@ from exmed_bert.data.export.meds import export_meds
 from exmed_bert.data.measured import Measured
 from exmed_bert.data.patient import EventColumns
 from exmed_bert.data.patient_input import PatientInput, read_patients
+from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.tokenizer import Tokenizer
 from exmed_bert.data.value_coding import ValueCoding, cut_points, rounded, value_counts
 from exmed_bert.data.vocabulary import CodeVocabulary
 from exmed_bert.data.vocabulary_file import read_vocabulary
 from exmed_bert.data.writers import Fields, write_patients
+from exmed_bert.interface.given import columns_of_events
 from exmed_bert.settings import ConvertSettings
 from exmed_bert.staging import write_json
 
@@ -203,3 +205,17 @@ def test_no_bin_is_empty() -> None:
     counts = Counter({("loinc", A1C, 5.0): 900, ("loinc", A1C, 6.0): 50, ("loinc", A1C, 7.0): 50})
     assert cut_points(counts, 5) == {("loinc", A1C): (5.0,)}
     assert cut_points(counts, 20)["loinc", A1C] == (5.0, 6.0)
+
+
+def test_a_table_of_events_in_python() -> None:
+    import pandas
+
+    rows = [(1, "2020-01-11", "loinc", A1C, 7.2, "H"), (2, "2020-01-11", "loinc", A1C, None, None)]
+    rows.append((1, "2020-01-10", "icd10cm", "I10", None, None))
+    events = pandas.DataFrame(rows, columns=["patient_id", "date", "system", "code", "value", "flag"])
+    measured = columns_of_events(events, BUILT_IN).events.measured
+    assert measured is not None and measured.flags.tolist() == [2, -1, -1]
+    assert np.isnan(measured.values).tolist() == [False, True, True]
+    for wrong in ({"value": "high"}, {"flag": "X"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            columns_of_events(events.astype(object).assign(**{k: [v] * 3 for k, v in wrong.items()}), BUILT_IN)

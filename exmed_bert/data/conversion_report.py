@@ -98,6 +98,7 @@ def _rows(result: Conversion, settings: ConvertSettings, cells: MinCell) -> list
         *_translated(result, cells),
         ("codes in the vocabulary", len(vocabulary) - len(SPECIAL_TOKENS)),
         *([(f"codes that occur fewer than {settings.min_code_count} times", len(result.rare))] if result.rare else []),
+        *([("codes whose values are told by quantiles", len(vocabulary.cuts))] if vocabulary.cuts else []),
         ("masking", "dynamic" if settings.dynamic_masking else "static"),
         *((f"unknown {name}, kept as UNK", cells.count(count)) for name, count in summary.unknown_static.items()),
         *unknown_rows(summary, settings.max_length, in_datasets, cells, settings.vocab_from),

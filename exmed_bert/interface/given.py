@@ -14,6 +14,7 @@ from exmed_bert.codes import code_system, code_systems
 from exmed_bert.console import InputError, shown
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.decoding import decoded_chunks
+from exmed_bert.data.measured import FLAGS, LARGEST, Measured, results
 from exmed_bert.data.patient import LISTED, EventColumns, Patient, PatientColumns, PatientId, day_number
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.base import CHUNK, Origin
@@ -225,8 +226,24 @@ def columns_of_events(events: "pandas.DataFrame", static_columns: Sequence[Stati
             days=np.array(days, dtype=np.int32)[day_of][order],
             offsets=np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(ids))))).astype(np.int64),
             table=[(names[pair // max(len(codes), 1)], codes[pair % max(len(codes), 1)]) for pair in pairs.tolist()],
+            measured=_measured(events.iloc[order], refuse),
         ),
     )
+
+
+def _measured(events: "pandas.DataFrame", refuse: Callable[[str, Any, str], InputError]) -> Measured | None:
+    """Return the values and flags of events, None where the table has none."""
+    n = len(events)
+    values = events["value"].tolist() if "value" in events.columns else [None] * n
+    flags = events["flag"].tolist() if "flag" in events.columns else [None] * n
+    values = [None if value is None or value != value else value for value in values]  # NaN is not itself
+    flags = [flag if isinstance(flag, str) else None for flag in flags]
+    for value in values:
+        if value is not None and (not isinstance(value, int | float) or abs(value) > LARGEST):
+            raise refuse("value", value, "a number")
+    if wrong := next((flag for flag in flags if flag is not None and flag not in FLAGS), None):
+        raise refuse("flag", wrong, f"one of {', '.join(FLAGS)}")
+    return results(values, flags)
 
 
 def _birth_years(firsts: "pandas.DataFrame", n: int) -> np.ndarray:
