@@ -1,16 +1,19 @@
 """Does pretraining pay? Fine-tune with 300 and with all labels, against training from scratch and baselines.
 
-    python benchmarks/finetuning.py                # 60,000 patients, 20,000 of them for pretraining; half an hour
+    python benchmarks/finetuning.py                # 60,000 patients, 20,000 of them for pretraining
     python benchmarks/finetuning.py --realistic    # 200,000 realistic ones, 20,000 for pretraining; hours
+    python benchmarks/finetuning.py --realistic --endpoints 12 --folder DIR    # some of the endpoints
     python benchmarks/finetuning.py --quick        # a check of the program itself, keeps no results; with either
 
 Patients are generated (seed 42, realistic ones 11), converted and pretrained on by the project itself. The tasks: the
-first occurrence of a code within a year of the last visit that has a year of follow-up, and prolonged stay. Of the
-realistic patients the codes are all that at least 100 test patients get, of the 40 most frequent chronic ones. All
-models learn from the same labels, are tuned on the same validation patients, and are measured on the same test
-patients, which the pretraining never saw; of these at most 20,000, by a hash. 300 labels are those of 200 training and
-100 validation patients, a tenth with the outcome (as in a case-control study: of 300 at random one or two would
-have it).
+first occurrence of a code within a year of the last visit that has a year of follow-up, and prolonged stay (not of
+realistic patients). Of the realistic patients the codes are all that at least 100 test patients get, of the 40 most
+frequent chronic ones, or with --endpoints the first so many in an order by a hash of the code. All models learn from
+the same labels, are tuned on the same validation patients, and are measured on the same test patients, which the
+pretraining never saw; of these at most 20,000, by a hash. 300 labels are those of 200 training and 100 validation
+patients, a tenth with the outcome (as in a case-control study: of 300 at random one or two would have it).
+
+Each baseline stands there twice, the second time given the pretrained model's answer as a column.
 
 Differences are means over the endpoints and the seeds. Their intervals resample patients, each with all their outcomes,
 and seeds. Beside them stands how far the model is behind the risks that the outcomes were drawn with, among the test
@@ -18,8 +21,8 @@ patients who do not have the condition yet.
 
 The pretraining has seen the whole histories of the training patients, and so the endpoints' codes in them.
 
-With --folder what is finished is kept: the same command goes on. --minutes stops before the next endpoint, in an order
-by a hash of the code, so that the endpoints that are done are any of them.
+With --folder what is finished is kept: the same command goes on. --minutes begins no further endpoint after so many, in
+the order by a hash, so that the endpoints that are done are any of them.
 """
 
 import argparse
@@ -29,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -47,23 +51,25 @@ from exmed_bert.data.patient_input import PatientInput, read_patients
 from exmed_bert.data.randomness import hash_patient_ids, uniform
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.attainable import TrueRisks, true_risks
+from exmed_bert.evaluation.features import features
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
 from exmed_bert.finetuning.finetune import make_experiment
-from exmed_bert.finetuning.options import SCRATCH
-from exmed_bert.finetuning.outcome_model import outcome_model, predict
-from exmed_bert.finetuning.plan import draw_subset
-from exmed_bert.finetuning.runs import Experiment, Run, load_best, train_one
+from exmed_bert.finetuning.options import SCRATCH, train_sizes
+from exmed_bert.finetuning.outcome_model import predict
+from exmed_bert.finetuning.plan import Subset, draw_subset
+from exmed_bert.finetuning.results import unlabeled
+from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best, train_one
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.reference import tables
-from exmed_bert.settings import BASELINES, FinetuneSettings
+from exmed_bert.settings import BASELINES, WITH_ANSWER, FinetuneSettings
 from exmed_bert.staging import atomic_write
 from exmed_bert.training.metrics_writer import MetricsWriter
 
-ENDPOINTS = ("I50.9", "N18.30", "E11.65", "F33.1")
+BY_HAND = ("I50.9", "N18.30", "E11.65", "F33.1")
 MOST_FREQUENT, LEAST_EVENTS = 40, 100  # chronic codes that may be endpoints; of their test patients with the outcome
 MOST_TESTED = 20_000
 TRAINED_ON = 1 / 3  # of the patients
-FEW = 300
+SIZES = "300,all"
 SEED, SEEDS = 42, 3
 PLOS = "plos"
 TIMED = 10_000  # training patients of the timed run
@@ -77,6 +83,7 @@ MODEL = {
     "forecast-prob": 0.8,
 }
 OURS, TRUE = "fine-tuned", "true risks"
+_PLAIN = ("labels", "keys", "no_labels", "at_risk", "true_risk")  # arrays of a task
 _HASHED = 17  # a stream of draws apart from those of splits and subsets
 
 
@@ -108,8 +115,8 @@ class Found:
         name: of the endpoint, or ``plos``.
         labels, keys: (n,) outcomes, and the hashes of the patients' ids.
         no_labels: (1, n) probabilities of the pretrained model; (0, n) without a prompt.
-        few, all_labels: by model probabilities with few labels, (S, n) one per seed, and with all, (1, n).
-        calibration_error: of ours with all labels, after temperature scaling on validation patients.
+        scored: by number of labels, and by model, probabilities (S, n), one row per seed.
+        errors: by number of labels the calibration errors of ours, (S,).
         at_risk, true_risk: (n,) as in `TrueRisks`; nobody is at risk where it is not known.
     """
 
@@ -117,9 +124,8 @@ class Found:
     labels: np.ndarray
     keys: np.ndarray
     no_labels: np.ndarray
-    few: dict[str, np.ndarray]
-    all_labels: dict[str, np.ndarray]
-    calibration_error: float
+    scored: dict[str, dict[str, np.ndarray]]
+    errors: dict[str, np.ndarray]
     at_risk: np.ndarray
     true_risk: np.ndarray
 
@@ -139,27 +145,25 @@ class Found:
 
     def save(self, path: Path) -> None:
         """Write it to a file."""
-        of_models = {
-            f"{part}/{name}": scores
-            for part, scored in (("few", self.few), ("all", self.all_labels))
-            for name, scores in scored.items()
-        }
-        plain = {name: getattr(self, name) for name in ("labels", "keys", "no_labels", "at_risk", "true_risk")}
+        of_models = {f"{size}/{name}": own for size, by_model in self.scored.items() for name, own in by_model.items()}
+        errors = {f"{size}/": own for size, own in self.errors.items()}
         with atomic_write(path) as part, open(part, "wb") as file:
-            np.savez(file, calibration_error=self.calibration_error, **plain, **of_models)
+            np.savez(file, **{name: getattr(self, name) for name in _PLAIN}, **of_models, **errors)
 
     @classmethod
     def load(cls, path: Path) -> "Found":
         """Read it again; the file is named after the task."""
+        scored: dict[str, dict[str, np.ndarray]] = {}
+        errors: dict[str, np.ndarray] = {}
         with np.load(path) as content:
-            arrays = dict(content)
-        few, every = (
-            {name.removeprefix(f"{part}/"): scores for name, scores in arrays.items() if name.startswith(f"{part}/")}
-            for part in ("few", "all")
-        )
-        plain = {name: arrays[name] for name in ("labels", "keys", "no_labels", "at_risk", "true_risk")}
-        error = float(arrays["calibration_error"])
-        return cls(path.stem, few=few, all_labels=every, calibration_error=error, **plain)
+            for key in [key for key in content if key not in _PLAIN]:
+                size, name = key.split("/")
+                if name:
+                    scored.setdefault(size, {})[name] = content[key]
+                else:
+                    errors[size] = content[key]
+            plain = {name: content[name] for name in _PLAIN}
+        return cls(path.stem, scored=scored, errors=errors, **plain)
 
 
 def pretrain(
@@ -243,35 +247,47 @@ def fewer(patients: LabeledPatients) -> LabeledPatients:
 
 
 def scores(
-    case: Case, runs: Path, size: int | None, seeds: Sequence[int], writer: MetricsWriter
-) -> dict[str, np.ndarray]:
-    """Train everything on so many labels; return each model's probabilities of the test patients, (S, n)."""
+    case: Case, runs: Path, size: int | None, seeds: Sequence[int], answer: np.ndarray | None, writer: MetricsWriter
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Train everything on so many labels.
+
+    Args:
+        case: the task.
+        runs: the folder of the runs.
+        size, seeds: of the labels that are drawn.
+        answer: (N,) of the pretrained model, None without a prompt.
+        writer: takes the metrics.
+
+    Returns:
+        Each model's probabilities of the test patients, (S, n), and the calibration errors of ours, (S,).
+    """
     found: dict[str, list[np.ndarray]] = {}
+    errors = []
     patients = case.experiment.patients
     for seed in seeds:
+        drawn = draw_subset(patients, size, seed)
         for kind in (OURS, SCRATCH):
             run = Run(kind, size, seed)
             folder, prefix = runs / case.name / run.name, f"{case.name}/{run.name}/"
             done = train_one(run, case.experiment, folder, lambda: writer, prefix)
             found.setdefault(kind, []).append(sigmoid(done.logits))
-        drawn = draw_subset(patients, size, seed)
-        for name in BASELINES:
-            fitted = baselines.fit(name, patients, drawn.train, drawn.validation, seed)
-            found.setdefault(name, []).append(fitted.probabilities[case.test])
+            if kind == OURS:
+                errors.append(calibration_error(case, done, drawn))
+        table = features(patients, drawn.train)
+        for given, name in product([None] if answer is None else [None, answer], BASELINES):
+            fitted = baselines.fit(name, patients, drawn.train, drawn.validation, seed, given, table)
+            found.setdefault(fitted.name, []).append(fitted.probabilities[case.test])
         aurocs = {
             name: Predictions(patients.labels[case.test], own[-1]).measure()["auroc"] for name, own in found.items()
         }
-        told = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
-        print(f"{case.name}, {size or 'all'} labels, seed {seed}: {told}", flush=True)
-    return {name: np.stack(own) for name, own in found.items()}
+        shown = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
+        print(f"{case.name}, {told(size)} labels, seed {seed}: {shown}", flush=True)
+    return {name: np.stack(own) for name, own in found.items()}, np.array(errors)
 
 
-def unlabeled(case: Case) -> np.ndarray:
-    """Return the pretrained model's probabilities of the test patients, before any label was seen, (1, n)."""
-    experiment = case.experiment
-    model = outcome_model(experiment.pretrained, "ffn", experiment.prompt, from_scratch=False, seed=0).eval()
-    rows = LabeledRows(experiment.patients, case.test)
-    return sigmoid(predict(model, rows, experiment.collator, case.settings.eval_batch_size))[None]
+def told(size: int | None) -> str:
+    """Return a number of labels in a word."""
+    return str(size or "all")
 
 
 def find(name: str, folder: Path, model_dir: Path, given: argparse.Namespace, deadline: float) -> Found | None:
@@ -290,26 +306,31 @@ def find(name: str, folder: Path, model_dir: Path, given: argparse.Namespace, de
         skipped.parent.mkdir(exist_ok=True)
         skipped.write_text(f"{int(labels.sum())} test patients with the outcome\n", encoding="utf-8")
         return None
-    draws = range(SEED, SEED + given.seeds) if case.has_prompt else range(0)
+    answer = unlabeled(case.experiment)
     nobody = np.zeros(len(labels), dtype=bool)
+    scored, errors = {}, {}
     with MetricsWriter(folder / "reports" / name, "finetuning", name, 0) as writer:
-        found = Found(
-            name=name,
-            labels=labels,
-            keys=patients.dataset.columns["patient_hashes"].numpy()[case.test],
-            no_labels=unlabeled(case) if case.has_prompt else np.zeros((0, len(labels))),
-            few=scores(case, runs, given.few, draws, writer),
-            all_labels=scores(case, runs, None, [SEED], writer),
-            calibration_error=calibration_error(case, runs),
-            at_risk=nobody if case.truth is None else case.truth.at_risk,
-            true_risk=nobody.astype(float) if case.truth is None else case.truth.risk,
-        )
+        for size in train_sizes(given.sizes):
+            if size is None or answer is not None:
+                seeds = range(SEED, SEED + (1 if size is None else given.seeds))
+                key = told(size)
+                scored[key], errors[key] = scores(case, runs, size, seeds, answer, writer)
+    found = Found(
+        name=name,
+        labels=labels,
+        keys=patients.dataset.columns["patient_hashes"].numpy()[case.test],
+        no_labels=np.zeros((0, len(labels))) if answer is None else sigmoid(answer[case.test])[None],
+        scored=scored,
+        errors=errors,
+        at_risk=nobody if case.truth is None else case.truth.at_risk,
+        true_risk=nobody.astype(float) if case.truth is None else case.truth.risk,
+    )
     kept.parent.mkdir(exist_ok=True)
     found.save(kept)
     return found
 
 
-def compare(what: str, endpoints: list[Draws], target: bool) -> list[Measurement]:
+def compare(what: str, endpoints: list[Draws]) -> list[Measurement]:
     """Return the mean AUROC of each model, and the differences of ours from each other one."""
     figures = []
     found = differences(endpoints, OURS)
@@ -321,7 +342,7 @@ def compare(what: str, endpoints: list[Draws], target: bool) -> list[Measurement
         gain = found[name][1]
         low, high = gain.interval or (gain.value, gain.value)
         figures.append(Measurement(f"{what}: {OURS} minus {name}", [low, gain.value, high], "AUROC"))
-        if target:
+        if not name.endswith(WITH_ANSWER):
             figures.append(Measurement(f"{what}: {OURS} minus {name}, lower end", [low], "AUROC", at_least=0.0))
     return figures
 
@@ -338,20 +359,17 @@ def beside_truth(what: str, endpoints: list[Draws]) -> list[Measurement]:
     ]
 
 
-def calibration_error(case: Case, runs: Path) -> float:
-    """Return the calibration error of our model with all labels, after temperature scaling on validation patients."""
-    run = Run(OURS, None, SEED)
-    done = train_one(run, case.experiment, runs / case.name / run.name, _no_writer, "")  # `scores` has trained it
-    validation = case.experiment.patients.rows(VALIDATION)
-    rows = LabeledRows(case.experiment.patients, validation)
-    logits = predict(load_best(done, case.experiment), rows, case.experiment.collator, case.settings.eval_batch_size)
-    fitted = calibration.fit(case.experiment.patients.labels[validation], logits)
-    tested = Predictions(case.experiment.patients.labels[case.test], fitted.probabilities(done.logits))
+def calibration_error(case: Case, done: Finished, drawn: Subset) -> float:
+    """Return the calibration error of our model as the report has it: recalibrated, and the sampling undone."""
+    experiment, patients = case.experiment, case.experiment.patients
+    fitted = calibration.Calibration(bias=-drawn.pooled_offset)
+    if not done.calibrated:
+        rows = LabeledRows(patients, drawn.validation)
+        logits = predict(load_best(done, experiment), rows, experiment.collator, case.settings.eval_batch_size)
+        fitted = calibration.fit(patients.labels[drawn.validation], logits)
+        fitted = replace(fitted, bias=fitted.bias - drawn.log_odds_offset)
+    tested = Predictions(patients.labels[case.test], fitted.probabilities(done.logits))
     return tested.measure()["calibration_error"]
-
-
-def _no_writer() -> MetricsWriter:
-    raise AssertionError("the run is finished: nothing is written")
 
 
 def timed(folder: Path, model_dir: Path, name: str, labels: int) -> Measurement:
@@ -365,7 +383,7 @@ def timed(folder: Path, model_dir: Path, name: str, labels: int) -> Measurement:
     return Measurement(f"fine-tuning with {labels:,} labels", [seconds], "s", at_most=180)
 
 
-def figures_of(found: list[Found], few: int) -> list[Measurement]:
+def figures_of(found: list[Found]) -> list[Measurement]:
     """Return all figures but the time."""
     endpoints, plos = ([of for of in found if (of.name == PLOS) == is_plos] for is_plos in (False, True))
     figures = [Measurement("endpoints", [len(endpoints)], "codes")]
@@ -376,24 +394,27 @@ def figures_of(found: list[Found], few: int) -> list[Measurement]:
             figures.append(Measurement(f"{of.name}: at risk, with it", [int(of.labels[of.at_risk].sum())], "patients"))
     for of in endpoints:
         figures.append(Measurement(f"{of.name}: no labels", [of.auroc(of.no_labels[0])], "AUROC"))
-        for name, drawn in of.few.items():
-            figures.append(Measurement(f"{of.name}, {few} labels: {name}", [of.auroc(one) for one in drawn], "AUROC"))
-        for name, scored in of.all_labels.items():
-            figures.append(Measurement(f"{of.name}, all labels: {name}", [of.auroc(scored[0])], "AUROC"))
+        for size, by_model in of.scored.items():
+            for name, drawn in by_model.items():
+                aurocs = [of.auroc(one) for one in drawn]
+                figures.append(Measurement(f"{of.name}, {size} labels: {name}", aurocs, "AUROC"))
     if endpoints:
         aurocs = [of.auroc(of.no_labels[0]) for of in endpoints]
         figures.append(Measurement("no labels: mean AUROC", [float(np.mean(aurocs))], "AUROC"))
-        figures += compare(f"{few} labels", [of.draws(of.few) for of in endpoints], target=True)
-        figures += compare("all labels", [of.draws(of.all_labels) for of in endpoints], target=True)
-        errors = [of.calibration_error for of in endpoints]
-        figures.append(Measurement("all labels: calibration error after temperature scaling", errors, "", at_most=0.03))
         known = [of for of in endpoints if of.labels[of.at_risk].sum() > 0]
-        for what, part in (("no labels", "no_labels"), (f"{few} labels", "few"), ("all labels", "all_labels")):
-            scored = [getattr(of, part) if part == "no_labels" else getattr(of, part)[OURS] for of in known]
-            figures += beside_truth(what, [of.draws_beside_truth(own) for of, own in zip(known, scored, strict=True)])
+        figures += beside_truth("no labels", [of.draws_beside_truth(of.no_labels) for of in known])
+        for size in endpoints[0].scored:
+            figures += compare(f"{size} labels", [of.draws(of.scored[size]) for of in endpoints])
+            errors = [float(of.errors[size].mean()) for of in endpoints]
+            figures.append(Measurement(f"{size} labels: calibration error", errors, "", at_most=0.03))
+            of_truth = [of.draws_beside_truth(of.scored[size][OURS]) for of in known]
+            figures += beside_truth(f"{size} labels", of_truth)
     for of in plos:
-        figures += [Measurement(f"plos: {name}", [of.auroc(own[0])], "AUROC") for name, own in of.all_labels.items()]
-        figures += beside_truth("plos", [of.draws_beside_truth(of.all_labels[OURS])] if of.at_risk.any() else [])
+        for size, by_model in of.scored.items():
+            for name, own in by_model.items():
+                figures.append(Measurement(f"plos, {size} labels: {name}", [of.auroc(one) for one in own], "AUROC"))
+            truth = [of.draws_beside_truth(by_model[OURS])] if of.at_risk.any() else []
+            figures += beside_truth(f"plos, {size} labels", truth)
     return figures
 
 
@@ -405,8 +426,9 @@ def main() -> None:
     parser.add_argument("--pretrained", type=at_least_one, default=20_000, help="of them, for pretraining [20,000]")
     parser.add_argument("--population-seed", type=int, help="of the patients [default: 42, realistic 11]")
     parser.add_argument("--epochs", type=at_least_one, default=30, help="of pretraining [default: 30]")
-    parser.add_argument("--seeds", type=at_least_one, default=SEEDS, help=f"at {FEW} labels [default: {SEEDS}]")
-    parser.add_argument("--few", type=at_least_one, default=FEW, help=f"labels, validation included [default: {FEW}]")
+    parser.add_argument("--sizes", default=SIZES, help=f"labels, of training and validation [default: {SIZES}]")
+    parser.add_argument("--seeds", type=at_least_one, default=SEEDS, help=f"draws of few labels [default: {SEEDS}]")
+    parser.add_argument("--endpoints", type=at_least_one, help="most of them [default: all]")
     parser.add_argument(
         "--least-events", type=at_least_one, default=LEAST_EVENTS, help="of an endpoint's test patients"
     )
@@ -418,7 +440,7 @@ def main() -> None:
     kept, quick, jobs, minutes = given.folder, given.quick, given.jobs, given.minutes
     del given.folder, given.quick, given.jobs, given.minutes
     if quick:
-        given.patients, given.pretrained, given.epochs, given.seeds, given.few = 3000, 1000, 1, 2, 150
+        given.patients, given.pretrained, given.epochs, given.seeds, given.sizes = 3000, 1000, 1, 2, "150,all"
         given.population_seed, given.least_events = given.population_seed or 3, 8
         if given.realistic:
             given.patients, given.pretrained = 8000, 2500
@@ -432,12 +454,16 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         trained_on, options = given.pretrained / given.patients, ["--realistic"] if given.realistic else []
         model_dir = pretrain(folder, given.patients, given.epochs, trained_on, given.population_seed, options)
-        endpoints = frequent(patients_of(folder), 3 if quick else MOST_FREQUENT) if given.realistic else list(ENDPOINTS)
+        endpoints = frequent(patients_of(folder), 3 if quick else MOST_FREQUENT) if given.realistic else list(BY_HAND)
         if quick and not given.realistic:
             endpoints = ["I10"]
-        work = (delayed(find)(name, folder, model_dir, given, deadline) for name in (PLOS, *endpoints))
-        found = [of for of in Parallel(n_jobs=jobs)(work) if of is not None]
-        figures = figures_of(found, given.few)
+        tasks = endpoints if given.realistic else [PLOS, *endpoints]
+        work = (delayed(find)(name, folder, model_dir, given, deadline) for name in tasks)
+        some = (
+            of for of in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")(work) if of is not None
+        )
+        found = list(islice(some, given.endpoints))
+        figures = figures_of(found)
         if not given.realistic:
             figures.append(timed(folder, model_dir, endpoints[0], 300 if quick else TIMED))
     if quick:

@@ -15,7 +15,7 @@ import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.console import InputError, progress
-from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used, with_column
+from exmed_bert.evaluation.features import COLUMN_SETS, Features, features, most_used, with_column
 from exmed_bert.evaluation.metrics import Predictions
 from exmed_bert.settings import WITH_ANSWER, BaselineName
 
@@ -97,6 +97,7 @@ def fit(
     validation_rows: np.ndarray,
     seed: int,
     answer: np.ndarray | None = None,
+    table: Features | None = None,
 ) -> BaselineResult:
     """Tune a baseline and predict all patients.
 
@@ -106,6 +107,7 @@ def fit(
         train_rows, validation_rows: indices of patients, fitted on and tuned on.
         seed: of whatever is drawn.
         answer: (N,) log odds that a pretrained model gives without any label, which becomes a column; None: no column.
+        table: the features by these training rows, where several baselines share them; None: they are made.
 
     Raises:
         InputError: the training or validation patients are all of one class.
@@ -118,7 +120,7 @@ def fit(
                 "and some without"
             )
     started = time.perf_counter()
-    table = features(patients, train_rows)
+    table = table or features(patients, train_rows)
     inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
     if name == "hgb":
         inputs = {columns: most_used(matrix, train_rows, DENSE_COLUMNS) for columns, matrix in inputs.items()}

@@ -7,7 +7,7 @@ import numpy as np
 
 from exmed_bert.evaluation.metrics import sigmoid
 
-_FOLDS, _REPEATS = 5, 3
+_FOLDS, _REPEATS, _MANY = 5, 3, 2000  # so many patients are divided into folds once
 _STEPS = 30
 _TOLERANCE = 1e-8
 
@@ -81,7 +81,8 @@ def cross_validated(
     share = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
     losses = np.zeros((len(priors), len(labels)))
     rng = np.random.default_rng(seed)
-    for _ in range(_REPEATS):
+    repeats = _REPEATS if len(labels) < _MANY else 1
+    for _ in range(repeats):
         order = rng.permutation(len(labels))
         place = np.empty(len(labels), dtype=np.int64)
         place[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % folds
@@ -91,4 +92,4 @@ def cross_validated(
                 found = fit(inputs[others], labels[others], None if weights is None else share[others], prior)
                 logits = found[0] + inputs[own] @ found[1:]
                 losses[i, own] += np.logaddexp(0, logits) - labels[own] * logits
-    return losses @ share / (_REPEATS * share.sum())
+    return losses @ share / (repeats * share.sum())

@@ -12,7 +12,6 @@ import numpy as np
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.evaluation.metrics import Predictions, sigmoid
-from exmed_bert.finetuning.few_labels import are_few, fit_few
 from exmed_bert.finetuning.outcome_model import fit_prompt
 from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.models import ExMedBertForSequenceClassification
@@ -24,10 +23,12 @@ class Objective(ABC):
 
     Attributes:
         best: what the kept weights are the best of, for people.
+        fits_at_once: whether `few_labels` can fit the head to all labels.
         told: metrics of an evaluation to print, by key, with their names.
     """
 
-    best: ClassVar[str]
+    best: str
+    fits_at_once: bool = False
     told: ClassVar[Mapping[str, str]]
 
     @property
@@ -60,15 +61,6 @@ class Objective(ABC):
     ) -> None:
         """Set the head of a new model before training; whether its encoder is ``pretrained`` is told."""
 
-    def fit_few(
-        self, model: ExMedBertForSequenceClassification, rows: LabeledRows, collator: PromptCollator, seed: int
-    ) -> tuple[float, float] | None:
-        """Fit the head of a pretrained model to all of few labels; None where there is no such fit.
-
-        Arguments and what is returned are those of `few_labels.fit_few`.
-        """
-        return None
-
     @abstractmethod
     def measure(self, rows: LabeledRows, outputs: np.ndarray) -> dict[str, float]:
         """Return the metrics of an evaluation from the model's logits, the ``loss`` among them."""
@@ -79,13 +71,15 @@ class Objective(ABC):
 
 
 class OutcomeByHorizon(Objective):
-    """Whether the outcome comes: cross-entropy, the best evaluation by AUPRC."""
+    """Whether the outcome comes: cross-entropy, by which evaluations are judged too, but with class weights."""
 
-    best = "AUPRC"
     told: ClassVar[Mapping[str, str]] = {"eval_loss": "validation loss", "eval_auroc": "AUROC", "eval_auprc": "AUPRC"}
 
     def __init__(self, patients: LabeledPatients, settings: FinetuneSettings) -> None:
         self._patients, self._settings = patients, settings
+        self._by_loss = not settings.class_weights  # which raise the loss
+        self.best = "validation loss" if self._by_loss else "AUPRC"
+        self.fits_at_once = self._by_loss
 
     @property
     def config(self) -> dict[str, Any]:
@@ -121,21 +115,14 @@ class OutcomeByHorizon(Objective):
             share = float(np.average(train.labels, weights=train.weights))
             model.class_weights = (0.5 / (1 - share), 0.5 / share)
 
-    def fit_few(
-        self, model: ExMedBertForSequenceClassification, rows: LabeledRows, collator: PromptCollator, seed: int
-    ) -> tuple[float, float] | None:
-        """Fit the prompt's answer and the codes."""
-        if not are_few(self._settings, len(rows)):
-            return None
-        return fit_few(model, rows, collator, self._settings.eval_batch_size, seed)
-
     def measure(self, rows: LabeledRows, outputs: np.ndarray) -> dict[str, float]:
         """Return loss in nats and, where both classes occur, AUROC and AUPRC."""
         return outcome_metrics(rows.labels, outputs, rows.weights)
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the negative AUPRC, then the loss."""
-        return (-metrics["eval_auprc"], metrics["eval_loss"])
+        """Return the loss: of a few dozen outcomes it tells more than a ranking by them does."""
+        loss = metrics["eval_loss"]
+        return (loss,) if self._by_loss else (-metrics["eval_auprc"], loss)
 
 
 def outcome_metrics(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float]:

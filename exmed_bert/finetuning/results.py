@@ -18,6 +18,7 @@ from exmed_bert.evaluation.assemble import ModelScores, assemble
 from exmed_bert.evaluation.attainable import TrueRisks, true_risks
 from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.censoring import HorizonOutcome
+from exmed_bert.evaluation.features import Features, features
 from exmed_bert.evaluation.over_time_results import OverTimeResults
 from exmed_bert.evaluation.results import Results
 from exmed_bert.evaluation.results_page import write_report
@@ -82,11 +83,14 @@ def evaluate(
     fitted: dict[Run, baselines.BaselineResult] = {}
     wanted = {replace(run, kind=name): without_answer(name) for run in runs for name in compared}
     answer = unlabeled(experiment) if any(name.endswith(WITH_ANSWER) for name in compared) else None
+    tables: dict[Run, Features] = {}  # of each draw one
     for one, baseline in wanted.items():
         given = answer if one.kind.endswith(WITH_ANSWER) else None
         if is_baseline(baseline) and (given is not None or one.kind == baseline):
-            own = draw_subset(patients, one.size, one.seed)
-            fitted[one] = baselines.fit(baseline, patients, own.train, own.validation, one.seed, given)
+            own, draw = draw_subset(patients, one.size, one.seed), replace(one, kind="")
+            if draw not in tables:
+                tables = {draw: features(patients, own.train)}
+            fitted[one] = baselines.fit(baseline, patients, own.train, own.validation, one.seed, given, tables[draw])
 
     used = np.sort(np.concatenate((part.train, part.validation, patients.rows(TEST))))
     models = [ModelScores(main.kind, facts.LABELS[main.kind], logits[used], runs[main].budget)]

@@ -19,10 +19,11 @@ from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import TEST, LabeledPatients
 from exmed_bert.console import InputError
 from exmed_bert.files import make_folder
+from exmed_bert.finetuning.few_labels import are_few, fit_few
 from exmed_bert.finetuning.kept import Damaged, read_kept, write_kept
 from exmed_bert.finetuning.objective import Objective
 from exmed_bert.finetuning.outcome_model import Pretrained, outcome_model, predict
-from exmed_bert.finetuning.plan import FinetunePlan, make_plan
+from exmed_bert.finetuning.plan import FinetunePlan, Subset, make_plan
 from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.finetuning.trainer import BEST, FinetuningTrainer
 from exmed_bert.models import ExMedBertForSequenceClassification
@@ -142,19 +143,9 @@ def train_one(
         return found
 
     model = experiment.new_model(run.kind == "scratch", run.seed)
-    if run.kind != "scratch":
-        pooled = experiment.rows(subset.rows)
-        if (fitted := objective.fit_few(model, pooled, experiment.collator, run.seed)) is not None:
-            variance, loss = fitted
-            write_kept(folder / BEST, model.state_dict(), step="0")
-            if np.isfinite(loss):
-                writer().add({f"{prefix}eval_loss": loss}, 0)
-            logits = predict(model, experiment.rows(scored), experiment.collator, settings.eval_batch_size)
-            budget = (
-                f"{len(pooled):,} labels, too few to train the encoder on: a ridge regression on the prompt's answer "
-                f"and the codes, prior variance {variance:g} by cross-validation"
-            )
-            return _keep(folder, scored, Finished(logits, subset.labels, budget, folder / BEST, calibrated=True))
+    fits = run.kind != "scratch" and objective.fits_at_once
+    if fits and are_few(settings, subset.labels):
+        return _at_once(run, experiment, subset, folder, writer, prefix, "too few to train the encoder on")
     train, validation = experiment.rows(subset.train), experiment.rows(subset.validation)
     objective.start(model, train, validation, experiment.collator, pretrained=run.kind != "scratch")
     if settings.freeze_encoder:
@@ -180,6 +171,8 @@ def train_one(
         log(f"Going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = trainer.restore_best()
+    if fits and not best:
+        return _at_once(run, experiment, subset, folder, writer, prefix, "and no step of the encoder lowers their loss")
     logits = trainer.predict_logits(experiment.rows(scored))
     budget = (
         f"{len(train):,} labels, {len(validation):,} to validate on; at most {plan.total_steps:,} steps of "
@@ -188,6 +181,30 @@ def train_one(
         f"by {objective.best}"
     )
     return _keep(folder, scored, Finished(logits, subset.labels, budget, folder / BEST))
+
+
+def _at_once(
+    run: Run,
+    experiment: Experiment,
+    subset: Subset,
+    folder: Path,
+    writer: Callable[[], MetricsWriter],
+    prefix: str,
+    why: str,
+) -> Finished:
+    """Fit the head to all labels, and leave the encoder; arguments as `train_one`, and the reason in words."""
+    model, batch_size = experiment.new_model(from_scratch=False, seed=run.seed), experiment.settings.eval_batch_size
+    variance, loss = fit_few(model, experiment.rows(subset.rows), experiment.collator, batch_size, run.seed)
+    write_kept(folder / BEST, model.state_dict(), step="0")
+    if np.isfinite(loss):
+        writer().add({f"{prefix}eval_loss": loss}, 0)
+    scored = experiment.patients.rows(TEST)
+    logits = predict(model, experiment.rows(scored), experiment.collator, batch_size)
+    budget = (
+        f"{subset.labels:,} labels, {why}: a ridge regression on the prompt's answer and the codes, prior variance "
+        f"{variance:g} by cross-validation"
+    )
+    return _keep(folder, scored, Finished(logits, subset.labels, budget, folder / BEST, calibrated=True))
 
 
 def _keep(folder: Path, scored: np.ndarray, finished: Finished) -> Finished:

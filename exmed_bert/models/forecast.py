@@ -19,6 +19,7 @@ from exmed_bert.models.config import ExMedBertConfig
 from exmed_bert.models.hazards import HazardBins, cumulative_incidence
 
 _RARE = -14.0  # log hazard a day of what is not known to occur: once in 3,000 years
+_CERTAIN = 5.0  # log hazard a day at which all is decided within hours; fine-tuning may go beyond what exp can take
 _LEAST_RISK = 1e-9
 
 
@@ -106,7 +107,7 @@ class ForecastHead(nn.Module):
             states, targets, code_rows: as in `log_hazards`.
             days: gap and horizon; of those who live through the gap without a target.
         """
-        log_hazards = self.log_hazards(states, targets, code_rows)
+        log_hazards = self.log_hazards(states, targets, code_rows).clamp(max=_CERTAIN)
         causes = torch.stack((log_hazards[:, :-1].logsumexp(dim=1), log_hazards[:, -1]), dim=1)
         by = cumulative_incidence(causes, self.bins, causes.new_tensor(days))  # (B, 2 causes, 2 days)
         risk = (by[:, 0, 1] - by[:, 0, 0]) / (1 - by[:, :, 0].sum(dim=1)).clamp(min=_LEAST_RISK)
