@@ -2,7 +2,8 @@
 
 import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,18 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> "Patie
     Raises:
         InputError: a file is missing or damaged.
     """
+    with _quiet():
+        return PatientModel(Path(folder), device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what transformers says when it reads weights from the user."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        return PatientModel(Path(folder), device)
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
@@ -162,7 +170,8 @@ class PatientModel:
 
         source = as_input(patients, self.form.static_columns)
         ids = [i for chunk in source.quiet_chunks(CHUNK) for i in chunk.patient_ids]
-        predicted, probabilities = risks(self.folder, source, endpoint, horizon_days, _BATCH)
+        with _quiet():
+            predicted, probabilities = risks(self.folder, source, endpoint, horizon_days, _BATCH)
         found = dict(zip(map(predicted.dataset.patient_id, range(len(predicted))), probabilities.tolist(), strict=True))
         as_text = {str(patient): value for patient, value in found.items()}  # ids of a dataset are of one kind
         given = _given_ids(source)
