@@ -42,16 +42,17 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
         else:
             files.append(File.generated(config, page_of(path), content=shown(path)))
-        if source.suffix == ".md":
-            waiting += [target for target, _ in links(source.read_text(encoding="utf-8"), path)]
+        if source.suffix in (".md", ".ipynb"):
+            text = source.read_text(encoding="utf-8") if source.suffix == ".md" else shown(path)
+            waiting += [target for target, _ in links(text, path)]
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Return a page's text, its links to files and folders turned into links to their pages."""
-    if page.file.generated_by:
-        return markdown
     path = page.file.src_uri
+    if page.file.generated_by and not path.endswith(".ipynb.md"):  # it shows a file as it is
+        return markdown
     for target, link in links(markdown, path):
         relative = posixpath.relpath(page_of(target), posixpath.dirname(path) or ".")
         markdown = markdown.replace(f"]({link['path']}{link['anchor'] or ''})", f"]({relative}{link['anchor'] or ''})")
@@ -77,7 +78,9 @@ def _paths(nav: Any) -> Iterator[str]:
 def links(markdown: str, path: str) -> Iterator[tuple[str, re.Match[str]]]:
     """Yield what a page links to in the project, by its path there, and the link."""
     for found in LINK.finditer(FENCED.sub("", markdown)):
-        yield posixpath.normpath(posixpath.join(posixpath.dirname(path), found["path"])), found
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), found["path"]))
+        readme = f"{target}/README.md"
+        yield (readme if (ROOT / readme).is_file() else target), found
 
 
 def page_of(path: str) -> str:
@@ -92,8 +95,7 @@ def shown(path: str) -> str:
     """Return the page of a folder, a notebook or another file."""
     source = ROOT / path
     if source.is_dir():
-        readme = source / "README.md"
-        return readme.read_text(encoding="utf-8") if readme.is_file() else listing(source)
+        return listing(source)
     text = source.read_text(encoding="utf-8")
     if source.suffix == ".ipynb":
         return "\n\n".join(part for cell in json.loads(text)["cells"] for part in cell_parts(cell))

@@ -5,5 +5,5 @@
 
 # shellcheck source=scripts/setup_environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
-NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --quiet "$@"
+NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build "$@" || exit # --quiet would not stop at warnings
 echo "Site: output/site/index.html"

@@ -8,6 +8,7 @@ from typing import Any
 import browser
 import pytest
 from conftest import ROOT, wait_for
+from documents import blocks
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import PluginError
@@ -38,6 +39,8 @@ def test_every_page_of_the_documents_is_there(site: Path) -> None:
     settings = (site / "config.yaml.html").read_text()
     assert "num_patients" in settings and 'href="config.yaml.html"' in (site / "index.html").read_text()
     assert (site / "examples" / "omop" / "index.html").is_file()
+    assert "data:image/png" in (site / "examples" / "quickstart.ipynb.html").read_text()
+    assert 'id="exmed_bert.interface.model.PatientModel.embed"' in (site / "docs" / "API.html").read_text()
 
 
 def test_nothing_comes_from_the_network(site: Path) -> None:
@@ -54,6 +57,13 @@ def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path, monkeypatch: 
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), nav=["README.md"])
     with pytest.raises(PluginError, match="data: is not there, and the navigation or a page links to it"):
         HOOK["on_files"](Files([]), config=config)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "how_do_i").glob("*.md")), ids=lambda path: path.stem)
+def test_the_python_of_the_recipes_prints_what_is_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(path, "python"):
+        exec(block.text, {"__name__": "recipe"})
+    assert capsys.readouterr().out == "".join(f"{block.text}\n" for block in blocks(path, "txt"))
 
 
 def test_a_notebook_becomes_a_page_with_its_outputs() -> None:
