@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from exmed_bert.reporting.plotting import BLUE, Drawing, one_axes
+from exmed_bert.reporting.plotting import BLUE, Drawing, name_points, one_axes
 from exmed_bert.reporting.small_cells import MinCell
 
 _COLORS = (BLUE, "#7db0d5", "#e3a52c", "#b5493b", "#8a4f9e", "#3a9d7c", "#b0b4ba")
@@ -82,6 +82,9 @@ def lengths(drawn: Drawn) -> Figure | None:
     figure, axes = one_axes(3.2)
     starts, ends = zip(*drawn.lengths, strict=True)
     axes.stairs(list(drawn.lengths.values()), [*starts, ends[-1] + 1], fill=True, color=BLUE, alpha=0.85)
+    middles = [(start + end + 1) / 2 for start, end in drawn.lengths]
+    told = [f"{start} to {end} tokens: about {count:,} patients" for (start, end), count in drawn.lengths.items()]
+    name_points(axes, middles, list(drawn.lengths.values()), told)
     axes.set(xlabel="tokens per patient in the datasets", ylabel="patients")
     _count_axis(axes)
     return figure
@@ -99,6 +102,10 @@ def _stacked(series: Mapping[str, Mapping[int, int]], legend: str) -> Figure | N
         height = np.array([shown[name][year] for year in years], dtype=float)
         axes.bar(place, height, bottom=below, width=0.85, color=color, label=name)
         below += height
+        told = [
+            f"{name}, {year}: about {count:,.0f} events" for year, count in zip(years, height, strict=True) if count
+        ]
+        name_points(axes, place[height > 0], (below - height / 2)[height > 0], told)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True, min_n_ticks=1))
     axes.grid(axis="x", visible=False)
     axes.set(xlabel="calendar year", ylabel="events", xlim=(years[0] - 0.7, years[-1] + 0.7))

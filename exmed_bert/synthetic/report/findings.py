@@ -4,7 +4,7 @@ import csv
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from exmed_bert.reporting.small_cells import ALL, Count, MinCell
 from exmed_bert.synthetic.report.histories import Histories
 from exmed_bert.synthetic.report.measures import Measures
 
-MET, BY_CHANCE, MISSED = "met", "within sampling error", "missed"
+MET, BY_CHANCE, MISSED = "met", "too few to tell", "missed"
 TOO_FEW, NO_TARGET, NO_REFERENCE = "too few patients", "no target set", "no published value"
 
 BANDS = ("0-17", "18-44", "45-64", "65+")  # the names of the tables' age bands
 DRAWS = 400  # simulated files of the same size behind each statement on sampling error
-LIMIT = 0.975  # quantile of their metric up to which a file is within sampling error
+LIMIT = 0.975  # quantile of their metric up to which sampling error explains a file's
+LEAST_EXPECTED = 5  # cases of a row from which its error is told
 _SEED = 0
 
 SAMPLES = f"Sampling error: the same distance in {DRAWS} random samples of this size from the published shares."
@@ -104,6 +105,14 @@ class Comparison:
         """Return the values of a column."""
         index = [column.key for column in self.columns].index(key)
         return [row[index] for row in self.rows]
+
+    @property
+    def telling(self) -> "Comparison":
+        """The comparison without the rows that are expected to hold so few cases that their error says nothing."""
+        if not any(column.key == "expected" for column in self.columns):
+            return self
+        enough = self.numbers("expected") >= LEAST_EXPECTED
+        return replace(self, rows=[row for row, tells in zip(self.rows, enough, strict=True) if tells])
 
     @property
     def has_errors(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from exmed_bert.reporting.content import Cell, Link, ReportSection, Statement, Style, Table, Verdict, capital
 from exmed_bert.synthetic.report.findings import (
     BY_CHANCE,
+    LEAST_EXPECTED,
     MET,
     MISSED,
     NO_REFERENCE,
@@ -28,7 +29,7 @@ VERDICTS = {
 }
 _MEANINGS = {
     MET: "the target is met",
-    BY_CHANCE: "no further off than sampling alone allows",
+    BY_CHANCE: "not met, but no further off than sampling alone allows: more patients would tell",
     MISSED: "further off than the size of the file explains",
     TOO_FEW: "the file is too small for this metric",
     NO_TARGET: "shown beside a published value, without a target",
@@ -93,7 +94,7 @@ def _summary(comparisons: Sequence[Comparison]) -> ReportSection:
     return ReportSection(
         "summary",
         "Summary",
-        tables=[Table(columns, rows, {0: "word", 1: "text"}, stacked=True)],
+        tables=[Table(columns, rows, {0: "word", 1: "text"})],
         notes=[
             "Sampling alone: one in forty files of this size that follow the published values exactly would be further "
             "off than this."
@@ -103,7 +104,10 @@ def _summary(comparisons: Sequence[Comparison]) -> ReportSection:
 
 
 def _section(comparison: Comparison) -> ReportSection:
-    short, folded = _tables(comparison)
+    telling = comparison.telling
+    short, folded = _tables(telling)
+    left_out = len(comparison.rows) - len(telling.rows)
+    few = f"{left_out:,} rows that are expected to hold fewer than {LEAST_EXPECTED} cases are not listed here."
     return ReportSection(
         comparison.key,
         comparison.title,
@@ -112,6 +116,7 @@ def _section(comparison: Comparison) -> ReportSection:
         statements=[_statement(metric) for metric in comparison.metrics],
         plots=[comparison.key],
         tables=short,
+        notes=[few] if left_out else [],
         folded=folded,
     )
 

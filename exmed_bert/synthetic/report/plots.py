@@ -1,6 +1,6 @@
 """Plots of a population report, each a function from the rows of a comparison to a figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from exmed_bert.reporting.content import Plot
-from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, draw_plots, one_axes
+from exmed_bert.reporting.plotting import BLUE, INK, ORANGE, WIDTH, Drawing, draw_plots, name_points, one_axes
 from exmed_bert.synthetic.report.findings import BANDS, Comparison
 from exmed_bert.synthetic.report.histories import LONGEST_GAP
 
@@ -38,6 +38,12 @@ def pyramid(comparison: Comparison) -> Figure:
         level = np.arange(rows.sum())
         generated, published = (100 * side * comparison.numbers(key)[rows] for key in ("generated", "published"))
         axes.barh(level, generated, height=0.8, color=color, alpha=0.75, label=sex)
+        brackets = np.array(comparison.column("bracket"))[rows]
+        told = [
+            f"{sex} {age}: {abs(own):.2f} % here, {abs(other):.2f} % published"
+            for age, own, other in zip(brackets, generated, published, strict=True)
+        ]
+        name_points(axes, generated, level, told)
         edges = np.append(level, len(level)) - 0.5
         axes.stairs(
             published,
@@ -64,6 +70,7 @@ def states(comparison: Comparison) -> Figure:
     axes.scatter(published, generated, s=24, color=GENERATED, alpha=0.85, linewidths=0)
     _diagonal(axes, published, generated, log=True)
     names = comparison.column("state")
+    name_points(axes, published, generated, _told(names, generated, published))
     for i in np.argsort(-published)[:5]:
         axes.annotate(names[i], (published[i], generated[i]), textcoords="offset points", xytext=(5, -11), fontsize=9)
     axes.set(xlabel="published share, %", ylabel="share in this file, %")
@@ -80,7 +87,10 @@ def prevalence(comparison: Comparison) -> Figure:
             rows = shown & (band == name) & ((expected >= 200) == enough)
             axes.scatter(100 * published[rows], 100 * generated[rows], s=18, color=color, alpha=alpha, linewidths=0)
         axes.scatter([], [], s=24, color=color, label=name)
-    _diagonal(axes, 100 * published[shown], 100 * generated[shown], log=True)
+    cells = zip(*(np.array(comparison.column(key))[shown] for key in ("name", "band", "sex")), strict=True)
+    generated, published = 100 * generated[shown], 100 * published[shown]
+    name_points(axes, published, generated, _told(map(", ".join, cells), generated, published))
+    _diagonal(axes, published, generated, log=True)
     axes.set(xlabel="published prevalence, %", ylabel="prevalence in this file, %")
     axes.legend(title="age", loc="lower right")
     return figure
@@ -96,6 +106,11 @@ def comorbidity(comparison: Comparison) -> Figure:
         reach = [generated - generated * np.exp(-deviation), generated * np.exp(deviation) - generated]
         axes.errorbar(published, generated, yerr=reach, fmt="none", ecolor=GENERATED, alpha=0.35, linewidth=1)
     axes.scatter(published, generated, s=20, color=GENERATED, linewidths=0, zorder=3)
+    told = [
+        f"{names}: {own:.2f} here, {other:.2f} published"
+        for names, own, other in zip(np.array(comparison.column("names"))[shown], generated, published, strict=True)
+    ]
+    name_points(axes, published, generated, told)
     _diagonal(axes, published, generated, log=True)
     axes.set(xlabel="published odds ratio", ylabel="odds ratio in this file")
     return figure
@@ -109,6 +124,9 @@ def drugs_given_diagnoses(comparison: Comparison) -> Figure:
     patients = comparison.numbers("patients")[shown]
     area = 8 + 90 * patients / max(patients.max(initial=0), 1)
     axes.scatter(published[shown], generated[shown], s=area, color=GENERATED, alpha=0.6, linewidths=0)
+    pairs = zip(*(np.array(comparison.column(key))[shown] for key in ("name", "diagnosis")), strict=True)
+    names = [f"{drug} given {diagnosis}" for drug, diagnosis in pairs]
+    name_points(axes, published[shown], generated[shown], _told(names, generated[shown], published[shown]))
     _diagonal(axes, published[shown], generated[shown], log=False)
     axes.set(xlabel="published share, %", ylabel="share in this file, %")
     return figure
@@ -122,6 +140,8 @@ def drug_users(comparison: Comparison) -> Figure:
         published, generated = (100 * comparison.numbers(key + suffix) for key in ("published", "generated"))
         shown = (published > 0) & (generated > 0)
         axes.scatter(published[shown], generated[shown], s=22, color=color, alpha=0.8, linewidths=0, label=label)
+        names = [f"{name}, {label}" for name in np.array(comparison.column("name"))[shown]]
+        name_points(axes, published[shown], generated[shown], _told(names, generated[shown], published[shown]))
         everything += [published[shown], generated[shown]]
     _diagonal(axes, np.concatenate(everything[::2]), np.concatenate(everything[1::2]), log=True)
     axes.set(xlabel="published users, % of all patients", ylabel="users in this file, %")
@@ -166,6 +186,10 @@ def visits(comparison: Comparison) -> Figure:
     for name, shift, color in (("male", -0.2, GENERATED), ("female", 0.2, SECOND)):
         rows = sex == name
         axes.bar(place[rows] + shift, np.nan_to_num(generated[rows]), width=0.38, color=color, alpha=0.8, label=name)
+        told = [
+            f"{name}, {groups[i]}: {value:.2f} per year" for i, value in zip(place[rows], generated[rows], strict=True)
+        ]
+        name_points(axes, place[rows] + shift, generated[rows], told)
         axes.hlines(
             published[rows], place[rows] + shift - 0.19, place[rows] + shift + 0.19, color=PUBLISHED, linewidth=2
         )
@@ -227,6 +251,11 @@ def prolonged_stay(comparison: Comparison) -> Figure:
     generated, modeled = (100 * comparison.numbers(key) for key in ("generated", "modeled"))
     place = np.arange(len(bands))
     axes.bar(place, np.nan_to_num(generated), width=0.6, color=GENERATED, alpha=0.8, label="this file")
+    told = [
+        f"{band}: {own:.1f} % here, {other:.1f} % by the log odds"
+        for band, own, other in zip(bands, generated, modeled, strict=True)
+    ]
+    name_points(axes, place, generated, told)
     axes.hlines(modeled, place - 0.3, place + 0.3, color=PUBLISHED, linewidth=2, label="by the log odds")
     axes.set_xticks(place, bands)
     axes.grid(axis="x", visible=False)
@@ -277,6 +306,14 @@ DRAWINGS: dict[str, Drawing[Comparison]] = {
         "Bar chart: share of the labeled patients with a prolonged stay by age band, with what log odds imply.",
     ),
 }
+
+
+def _told(names: Iterable[str], generated: np.ndarray, published: np.ndarray) -> list[str]:
+    """Return what a point says: its name and both shares in percent."""
+    return [
+        f"{name}: {own:.2f} % here, {other:.2f} % published"
+        for name, own, other in zip(names, generated, published, strict=True)
+    ]
 
 
 def _diagonal(axes: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:
