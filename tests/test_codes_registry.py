@@ -13,6 +13,7 @@ from exmed_bert.codes import CodeSystem, code_system, code_systems, register, re
 from exmed_bert.codes.system import without_last_digit
 
 BUILT_IN = ["atc", "icd10cm", "cpt", "hcpcs", "icd10pcs", "icd9cm", "loinc", "ndc", "phecode", "rxnorm", "snomedct"]
+BUILT_IN += ["visit"]
 
 
 def organ_system(**fields: object) -> CodeSystem:

@@ -229,6 +229,7 @@ def test_what_the_codes_record() -> None:
         "hcpcs": "procedures",
         "loinc": "measurements",
         "snomedct": "findings",
+        "visit": "visits",
     }
 
 

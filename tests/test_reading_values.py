@@ -88,6 +88,9 @@ def test_fhir(tmp_path: Path) -> None:
     folder = fhir(tmp_path / "fhir", lab | ranged, lab | said, lab | {"valueString": "high"}, done, *others)
     labs = [("loinc", A1C, 7.2, "H"), ("loinc", A1C, 5.1, "L"), ("loinc", A1C, None, None)]
     assert read(folder) == [("icd10pcs", "0DTJ4ZZ", None, None), *labs]
+    visit = {"resourceType": "Encounter", "id": "e", "class": {"code": "EMER"}, "period": {"start": DAY}}
+    seen = fhir(tmp_path / "seen", visit | {"status": "finished"}, visit | {"id": "f", "status": "planned"})
+    assert read(seen, "visit") == [("visit", "EMER", None, None)]
     assert read(folder, "loinc") == labs and read(folder, None) == []
 
 
@@ -114,6 +117,9 @@ def test_omop(tmp_path: Path) -> None:
     )
     expected = [("loinc", A1C, 7.2, "H"), ("loinc", A1C, 5.0, "N"), ("loinc", A1C, None, None)]
     assert read(folder) == [("cpt", "83036", None, None), *expected]
+    visits = [["person_id", "visit_concept_id", "visit_start_date", "visit_end_date"], [1, 9203, DAY, DAY]]
+    write(folder, visit_occurrence=[*visits, [1, 9201, DAY, DAY]])
+    assert read(folder, "visit") == [("visit", "EMER", None, None), ("visit", "IMP", None, None)]
     assert read(folder, "loinc") == expected and read(folder, None) == []
 
 
@@ -130,6 +136,8 @@ def test_synthea(tmp_path: Path) -> None:
     )
     assert read(folder) == [("loinc", A1C, 7.2, None), ("loinc", "72166-2", None, None)]
     assert read(folder, "snomedct") == [("snomedct", "44054006", None, None)]
+    encounters = [["Id", "START", "PATIENT", "ENCOUNTERCLASS"], ["e", f"{DAY}T08:00:00Z", "a", "wellness"]]
+    assert read(write(folder, encounters=encounters), "visit") == [("visit", "AMB", None, None)]
 
 
 @pytest.mark.parametrize("mapped", [True, False])
@@ -154,5 +162,6 @@ def test_mimic(mapped: bool, tmp_path: Path) -> None:
         d_labitems=items,
     )
     procedures = [("icd10pcs", "0DTJ4ZZ", None, None)]
+    assert read(folder, "visit") == [("visit", "IMP", None, None)]
     assert read(folder) == procedures + [("loinc", A1C, 7.2, "H"), ("loinc", A1C, 3.0, "L")] * mapped
     assert read(folder, None) == []

@@ -9,7 +9,7 @@ A system of your own takes one module with a `CodeSystem` and one line, ``regist
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exmed_bert.codes import atc, flat, icd9cm, icd10cm, icd10pcs, phecode
+from exmed_bert.codes import atc, flat, icd9cm, icd10cm, icd10pcs, phecode, visit
 from exmed_bert.codes.system import CodeSystem
 
 __all__ = [
@@ -168,5 +168,6 @@ for _system in (
     phecode.PHECODE,
     flat.RXNORM,
     flat.SNOMEDCT,
+    visit.VISIT,
 ):
     register(_system)

@@ -148,18 +148,19 @@ def _write_events(
     """Write the events; ``first`` is the number of the first of them."""
     events, measured = patients.events, patients.events.measured
     coded = [_coded(key) for key in events.table]
-    made: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_RESOURCES[kind] for kind, _ in coded]
     days = dict(zip(np.unique(events.days).tolist(), _days(np.unique(events.days)), strict=True))
     rows = zip(events.patients().tolist(), events.codes.tolist(), events.days.tolist(), strict=True)
     for place, (patient, code, day) in enumerate(rows):
         kind, concept = coded[code]
+        if not kind:
+            continue
         event = {"id": str(first + place), "subject": references[patient], "concept": concept, "day": days[day]}
         if kind == OBSERVATION and measured is not None:
             if not np.isnan(measured.values[place]):
                 event["value"] = shortest(measured.values[place])
             if measured.flags[place] != NO_FLAG:
                 event["flag"] = _FLAGS[measured.flags[place]]
-        files.add(kind, made[code](event))
+        files.add(kind, _RESOURCES[kind](event))
     used = np.flatnonzero(np.bincount(events.codes, minlength=len(events.table)))
     codes.update(events.table[i] for i in used.tolist())
 

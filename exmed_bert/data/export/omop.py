@@ -44,7 +44,7 @@ _FROM_RECORDS, _INPATIENT = 32817, 9201  # concepts: data of health records, inp
 _SEXES = {"MALE": 8507, "FEMALE": 8532}
 _CONDITION = "Condition"  # the domain of what is of no other
 _DOMAINS = {DRUGS: "Drug", "procedure_occurrence": "Procedure", "measurement": "Measurement"}
-_EVENTS = (CONDITIONS, *WRITTEN_INTO.values())
+_EVENTS = (CONDITIONS, *filter(None, WRITTEN_INTO.values()))
 _TABLES = ("person", "observation_period", "death", "visit_occurrence", *_EVENTS, "location", "concept")
 
 

@@ -15,6 +15,7 @@ from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.settings import ReadingSettings
 
 COUNTED = ("patients", "diagnoses", "prescriptions", "procedures", "labs")  # what the generator says it wrote
+VISITS = "visits"  # what events of the types of visits are called
 CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
 
 
@@ -53,7 +54,7 @@ class Reading:
         They are where a system of theirs is named in ``keep_systems``, or all come from our own record.
         """
         if any(map(is_export, self.source.paths)):
-            return True
+            return events != VISITS  # of which a record of ours says as much as it says in its own events
         return any(code_system(name).events == events for name in self.kept_systems)
 
 

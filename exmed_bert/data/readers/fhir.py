@@ -14,7 +14,7 @@ from exmed_bert.console import InputError, OptionError, shown
 from exmed_bert.data.database import file_list, quoted, temporary_folder
 from exmed_bert.data.gzipped import check_gzip
 from exmed_bert.data.readers import fhir_resources as resources
-from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.base import VISITS, Origin, Reading
 from exmed_bert.data.readers.fhir_files import ResourceFiles, bad_line, recognized, take_apart
 from exmed_bert.data.readers.fhir_resources import (
     COVERAGE,
@@ -76,12 +76,16 @@ class FhirReader(TableReader):
         if ENCOUNTER in kinds:
             columns, table = "patient_id, started, ended, timed", kinds[ENCOUNTER].table
             stays = f"SELECT {columns} FROM {table} WHERE reason IS NULL AND inpatient"
+        visits = []
+        if ENCOUNTER in kinds and reading.wants(VISITS):
+            sql = f"SELECT patient_id, day, 'visit' AS system, visit AS code, reason FROM {kinds[ENCOUNTER].table}"
+            visits.append(Events(f"{kinds[ENCOUNTER].label}, types", sql))
         people = [
             f"SELECT * EXCLUDE (reason) FROM {kinds[k].table} WHERE reason IS NULL" for k in _PEOPLE if k in kinds
         ]
         return Tables(
             people=" UNION ALL BY NAME ".join(people),
-            events=[_events(db, kinds[kind], kinds, reading) for kind in events if kind in kinds],
+            events=visits + [_events(db, kinds[kind], kinds, reading) for kind in events if kind in kinds],
             stays=stays,
         )
 

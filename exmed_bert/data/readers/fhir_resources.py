@@ -21,7 +21,8 @@ PROCEDURE, OBSERVATION, COVERAGE = "Procedure", "Observation", "Coverage"
 EVENTS = (CONDITION, REQUEST, STATEMENT, DISPENSE, ADMINISTRATION)
 FURTHER_EVENTS = {PROCEDURE: "procedures", OBSERVATION: "measurements"}  # which are read where these are wanted
 # The type as which an export of ours writes events, by what they are called; others are conditions.
-WRITTEN_AS = {"drugs": REQUEST} | {events: kind for kind, events in FURTHER_EVENTS.items()}
+# Types of visits are not written: an encounter is more than its type.
+WRITTEN_AS = {"drugs": REQUEST, "visits": ""} | {events: kind for kind, events in FURTHER_EVENTS.items()}
 
 # Why a resource is no event, beside the reasons that every format has.
 NO_RESOURCE, OTHER_TYPE, NO_ID = "no resource", "of another type", "without an id"
@@ -237,10 +238,11 @@ def encounters(resources: str) -> str:
         for end, column in (('"start"', "started"), ('"end"', "ended"))
     )
     inpatient = " OR ".join(f'contains("class"::VARCHAR, \'"{code}"\')' for code in _INPATIENT)
+    visit = "coalesce(\"class\"->>'$.code', \"class\"->>'$[0].coding[0].code') AS visit"  # the latter is R5's
     reason = _case([*_whether_resource(ENCOUNTER), *_whether_so(ENCOUNTER, "status")])
     return (
         f"SELECT id, id_of(subject.reference, '{PATIENT}') AS patient_id, first_day(p.\"start\") AS day, {ends}, "
-        f"coalesce({timed}, false) AS timed, coalesce({inpatient}, false) AS inpatient, {reason} AS reason "
+        f"coalesce({timed}, false) AS timed, coalesce({inpatient}, false) AS inpatient, {visit}, {reason} AS reason "
         f"FROM (SELECT *, coalesce(period, actualPeriod) AS p FROM ({resources}))"
     )
 

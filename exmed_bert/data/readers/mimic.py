@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exmed_bert.console import InputError
 from exmed_bert.data.database import name, quoted
-from exmed_bert.data.readers.base import Reading
+from exmed_bert.data.readers.base import VISITS, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.table import Table
 from exmed_bert.data.readers.tables import Events, TableReader, Tables
@@ -93,6 +93,10 @@ class MimicReader(TableReader):
                 continue
             found = self.table(db, reading.source, table, "subject_id")
             events.append(Events(found.label, of_table(found, reading.source)))
+        if reading.wants(VISITS):
+            kind = f"CASE WHEN kind IN ({', '.join(map(quoted, _OBSERVATION))}) THEN 'OBSENC' ELSE 'IMP' END"
+            sql = f"SELECT subject AS patient_id, day_of_date(admitted::DATE) AS day, 'visit' AS system, {kind} AS code"
+            events.insert(0, Events("admissions, types", f"{sql} FROM admissions"))
         if reading.wants("procedures") and _PROCEDURES in reading.source.tables:
             found = self.table(db, reading.source, _PROCEDURES, "subject_id")
             if found.has("icd_code", "icd_version", "chartdate"):

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exmed_bert.console import InputError
-from exmed_bert.data.database import name
-from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.database import name, quoted
+from exmed_bert.data.readers.base import VISITS, Origin, Reading
 from exmed_bert.data.readers.omop_concepts import ANCESTOR, CONCEPT, Concepts, concept_id
 from exmed_bert.data.readers.omop_events import CONDITIONS, DRUGS, ELSEWHERE, OmopEvents
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.table import Table
-from exmed_bert.data.readers.tables import TableReader, Tables, exported
+from exmed_bert.data.readers.tables import Events, TableReader, Tables, exported
 from exmed_bert.data.static_columns import SEX, STATE
 from exmed_bert.settings import ReadingSettings
 
@@ -25,6 +25,7 @@ _PERSON, _VISITS, _OBSERVATION, _DEATH, _LOCATION = (
     "location",
 )
 _SEXES = {8507: "MALE", 8532: "FEMALE"}
+_TYPES_OF_VISITS = {9201: "IMP", 262: "IMP", 9202: "AMB", 9203: "EMER", 581385: "OBSENC", 581476: "HH", 5083: "VR"}
 _INPATIENT = (9201, 262)  # inpatient visits, those by way of the emergency room too
 # Hospitals, psychiatric and rehabilitation ones: below the former, for a CDM whose CONCEPT_ANCESTOR does not say so.
 _INPATIENT_SITES = (8717, 8971, 8920)
@@ -73,7 +74,7 @@ class OmopReader(TableReader):
             reading.summary.notes.append(f"There is no table {' and no table '.join(map(str.upper, absent))}.")
         return Tables(
             self._people(db, person, reading),
-            events.all(concepts.missing_for_atc()),
+            [*self._types_of_visits(db, reading), *events.all(concepts.missing_for_atc())],
             self._stays(db, source) if _VISITS in source.tables else None,
         )
 
@@ -106,6 +107,21 @@ class OmopReader(TableReader):
             values += ["l.state"]
             joins += _join("l", table, person, "location_id", f"min({table.text('state')}) AS state")
         return f"SELECT {person.raw('person_id')} AS patient_id, {', '.join(values)} FROM {person.sql} p{joins}"
+
+    def _types_of_visits(self, db: "duckdb.DuckDBPyConnection", reading: Reading) -> list[Events]:
+        """Return the types of visits as events, where these are wanted."""
+        if _VISITS not in reading.source.tables or not reading.wants(VISITS):
+            return []
+        visits = self.table(db, reading.source, _VISITS, "person_id", "visit_concept_id")
+        types = " ".join(f"WHEN {concept} THEN {quoted(kind)}" for concept, kind in _TYPES_OF_VISITS.items())
+        return [
+            Events(
+                f"{visits.label}, types",
+                f"SELECT {visits.raw('person_id')} AS patient_id, "
+                f"{visits.day('visit_start_date', 'visit_start_datetime')} AS day, 'visit' AS system, "
+                f"CASE {concept_id(visits, 'visit_concept_id')} {types} END AS code FROM {visits.sql}",
+            )
+        ]
 
     def _stays(self, db: "duckdb.DuckDBPyConnection", source: Source) -> str:
         visits = self.table(db, source, _VISITS, "person_id", "visit_concept_id", "visit_start_date", "visit_end_date")

@@ -30,8 +30,9 @@ COLUMNS = {  # how the names of the columns begin: of the date, of the concepts 
     "procedure_occurrence": ("procedure", "procedure"),
     "measurement": ("measurement", "measurement"),
 }
-# The table into which an export of ours writes events, by what they are called; others are conditions.
-WRITTEN_INTO = {"drugs": DRUGS} | {events: table for table, events in _WANTED.items()}
+# The table into which an export of ours writes events, by what they are called; others are conditions. Types of visits
+# are not written: a visit is more than its type.
+WRITTEN_INTO = {"drugs": DRUGS, "visits": ""} | {events: table for table, events in _WANTED.items()}
 # What stands in place of a code system where there is none.
 _VALUES, _NOT_LISTED = "source values of no vocabulary", "concepts that CONCEPT lacks"
 _TO_TICK = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exmed_bert.console import InputError
 from exmed_bert.data.database import name, quoted
-from exmed_bert.data.readers.base import Reading
+from exmed_bert.data.readers.base import VISITS, Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.table import Table
 from exmed_bert.data.readers.tables import Events, TableReader, Tables
@@ -54,6 +54,11 @@ class SyntheaReader(TableReader):
                 events.append(Events(found.label, _coded(found, system)))
             else:
                 summary.notes.append(f"There is no table {table}: none of them are read.")
+        if reading.wants(VISITS) and source.columns("encounters") >= {"start", "encounterclass"}:
+            found = self.table(db, source, "encounters", "patient")
+            sql = f"SELECT {found.raw('patient')} AS patient_id, {found.day('start')} AS day, 'visit' AS system"
+            sql += f", {found.text('encounterclass')} AS code FROM {found.sql}"
+            events.insert(0, Events(f"{found.label}, types", sql))
         if reading.wants("measurements") and _OBSERVATIONS in source.tables:
             found = self.table(db, source, _OBSERVATIONS, "date", "patient", "code", "value")
             events.append(Events(found.label, _observed(found)))
