@@ -282,6 +282,9 @@ def test_risks_are_those_of_the_hazards() -> None:
         hazards = head.log_hazards(states, [9, 41], rows).exp()  # (3, code, group and death, 3 bins)
         found = head.log_odds(states, [9, 41], rows, (20.0, 120.0)).sigmoid()
         assert head.log_odds(1e5 * states, [9, 41], rows, (0.0, 120.0)).isfinite().all()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            near_one = head.log_odds(1e5 * states, [9, 41], rows, (0.0, 120.0))
+        assert near_one.dtype == torch.float32 and near_one.isfinite().all()
     for patient in range(3):
         free, by, at_gap = 1.0, {0: 0.0}, 1.0
         for day in range(1, 121):

@@ -107,9 +107,10 @@ class ForecastHead(nn.Module):
             states, targets, code_rows: as in `log_hazards`.
             days: gap and horizon; of those who live through the gap without a target.
         """
-        log_hazards = self.log_hazards(states, targets, code_rows).clamp(max=_CERTAIN)
-        causes = torch.stack((log_hazards[:, :-1].logsumexp(dim=1), log_hazards[:, -1]), dim=1)
-        by = cumulative_incidence(causes, self.bins, causes.new_tensor(days))  # (B, 2 causes, 2 days)
+        with torch.autocast(states.device.type, enabled=False):  # in bfloat16 a risk close to 1 is 1, its odds infinite
+            log_hazards = self.log_hazards(states.float(), targets, code_rows).clamp(max=_CERTAIN)
+            causes = torch.stack((log_hazards[:, :-1].logsumexp(dim=1), log_hazards[:, -1]), dim=1)
+            by = cumulative_incidence(causes, self.bins, causes.new_tensor(days))  # (B, 2 causes, 2 days)
         risk = (by[:, 0, 1] - by[:, 0, 0]) / (1 - by[:, :, 0].sum(dim=1)).clamp(min=_LEAST_RISK)
         risk = risk.clamp(min=_LEAST_RISK, max=1 - 1e-6)
         return risk.log() - torch.log1p(-risk)
