@@ -18,8 +18,8 @@ from exmed_bert.settings import FinetuneSettings
 FEW = 1000  # labels, of training and validation together, from which on the encoder is trained
 
 _ANSWER_VARIANCE = 0.25  # about 1 of the answer's scale: it is a risk already
-_VARIANCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of the other coefficients, of inputs of unit spread
-_LEAST_SPREAD = 1e-3
+# Of the other coefficients. The inputs keep their spread: where codes differ more they tell more, and age has most.
+_VARIANCES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def are_few(settings: FinetuneSettings, labels: int) -> bool:
@@ -45,8 +45,8 @@ def fit_few(
         The variance that was chosen, and its loss in cross-validation, in nats a patient.
     """
     inputs, labels = first_inputs(model, rows, collator, batch_size), rows.labels.astype(np.float64)
-    center, spread = inputs[:, 1:].mean(axis=0), np.maximum(inputs[:, 1:].std(axis=0), _LEAST_SPREAD)
-    inputs[:, 1:] = (inputs[:, 1:] - center) / spread
+    center = inputs[:, 1:].mean(axis=0)
+    inputs[:, 1:] -= center
     means = np.append(1.0, np.zeros(model.wide))
     priors = [Prior(means, np.append(_ANSWER_VARIANCE, np.full(model.wide, variance))) for variance in _VARIANCES]
     chosen, loss = 0, float("nan")
@@ -54,8 +54,8 @@ def fit_few(
         losses = ridge.cross_validated(inputs, labels, rows.weights, priors, seed)
         chosen = int(losses.argmin())
         loss = float(losses[chosen])
-    intercept, scale, *others = ridge.fit(inputs, labels, rows.weights, priors[chosen])
-    weights = np.array(others) / spread
+    found = ridge.fit(inputs, labels, rows.weights, priors[chosen])
+    intercept, scale, weights = found[0], float(found[1]), found[2:]
     model.classifier.weight.mul_(scale)
     model.classifier.weight[0, : model.wide] += torch.from_numpy(weights).to(model.classifier.weight)
     model.classifier.bias.mul_(scale).add_(float(intercept - weights @ center))
