@@ -4,7 +4,7 @@
     bash benchmarks/gpu.sh --device cpu --tiny      # all of it with tiny sizes, to see that it runs
 
 Parts: ``tests``, the test files of models and training on the device; ``production``, the original's sizes in bf16 at
-batches of 256 and 1,024; ``theirs``, alternating with transformers' BertForMaskedLM in one process; ``attention``,
+batches of 256 and 1,024; ``launches``, how many kernels a step is made of, and how long they take; ``theirs``, alternating with transformers' BertForMaskedLM in one process; ``attention``,
 whole training steps with other attention kernels; ``compile``, the same compiled, and with CUDA graphs;
 ``large-vocabulary``, 30,000 codes.
 
@@ -32,11 +32,12 @@ from common import RESULTS, ROOT, Measurement, in_one_line, machine, print_figur
 
 NEEDED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "tqdm")
 NEEDED_BY_TESTS = ("pytest", "hypothesis", "pydantic", "orjson", "mlflow", "duckdb", "typer", "yaml", "tensorboard")
-TESTS = ("model", "optimizer", "masking", "training_parts", "model_folder", "pretraining")
+TESTS = ("model", "optimizer", "masking", "training_parts", "model_folder", "pretraining", "code_tree", "days")
 TINY_TESTS = ("optimizer",)
 SECONDS = {  # the limit of each part, its imports included
     "tests": 90,
     "production": 70,
+    "launches": 40,
     "theirs": 60,
     "attention": 120,
     "compile": 110,

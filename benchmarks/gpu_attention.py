@@ -15,7 +15,9 @@ import torch
 from common import Measurement, in_one_line
 from gpu_training import CODES, LENGTH, LONG, SHORT, configuration, draw_patients, synchronize
 from torch import Tensor
+from torch.autograd import DeviceType
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
@@ -342,4 +344,34 @@ def compiled(device: str, tiny: bool) -> Iterator[Measurement | str]:
     yield from guarded("CUDA graphs, packed, flex", partial(rates, partial(graph, "packed_flex"), packed, tiny))
 
 
-PARTS: dict[str, Callable[[str, bool], Iterator[Measurement | str]]] = {"attention": attention, "compile": compiled}
+def launches(device: str, tiny: bool) -> Iterator[Measurement | str]:
+    """Measure what a step of usual length is made of: its time, that of its kernels, and how many are launched."""
+    for batch in (4,) if tiny else (256, 1024):
+        dataset = draw_patients(batch * 24, 300 if tiny else CODES)
+        batches = padded_batches(dataset, batch, device, 2 if tiny else 12)
+        steps = Steps(dataset, device, tiny, None)
+        for _ in range(2):  # the first round does not count
+            synchronize()
+            start = time.perf_counter()
+            for one in batches:
+                steps.step(one)
+            synchronize()
+            seconds = (time.perf_counter() - start) / len(batches)
+        with profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+        ) as found:
+            for one in batches:
+                steps.step(one)
+            synchronize()
+        kernels = [event for event in found.events() if event.device_type != DeviceType.CPU]
+        busy = sum(event.time_range.elapsed_us() for event in kernels)
+        yield Measurement(f"batch {batch}: a step", [1e3 * seconds], "ms")
+        yield Measurement(f"batch {batch}: kernels of a step", [len(kernels) / len(batches)], "")
+        yield Measurement(f"batch {batch}: their time", [busy / len(batches) / 1e3], "ms")
+
+
+PARTS: dict[str, Callable[[str, bool], Iterator[Measurement | str]]] = {
+    "launches": launches,
+    "attention": attention,
+    "compile": compiled,
+}

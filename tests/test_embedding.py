@@ -23,7 +23,9 @@ from exmed_bert.data.tokenizer import Tokenizer
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.embedding import embed as step
 from exmed_bert.embedding.parts import COLUMNS, vectors_of
+from exmed_bert.interface import load_model
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
+from exmed_bert.models.code_tree import BIAS, EMBEDDINGS, HEAD, CodeTree, TreeRows
 from exmed_bert.models.folder import read_pretrained, write_pretrained
 
 HIDDEN = 16
@@ -99,6 +101,33 @@ def test_what_is_pooled(pooling: str, model: Path, small_datasets: Path, tmp_pat
         batch["entity_ids"][0, -2:] = torch.tensor([1, 2])
         states = read_pretrained(model)[0].bert(**batch).last_hidden_state[0, -2:]
     np.testing.assert_allclose(vectors_of(found)[0], states.mean(dim=0).numpy(), atol=1e-5)
+
+
+def test_a_code_that_the_model_never_met_is_the_sum_of_its_ancestors(
+    model: Path, small_datasets: Path, tmp_path: Path
+) -> None:
+    network, form = read_pretrained(model)
+    info = PatientDataset.load(small_datasets / "small_train.pt").info
+    tree, new = CodeTree.of(form.vocabulary.keys), ("icd10cm", "E11.649")
+    assert new not in form.vocabulary.keys
+    rng = np.random.default_rng(0)
+    tables = {name: rng.normal(size=(len(tree.nodes), HIDDEN)).astype(np.float32) for name in (EMBEDDINGS, HEAD)}
+    network.tree_rows = TreeRows(tree.nodes, tables | {BIAS: tables[HEAD][:, :1]}, 0.0)
+    write_pretrained(tmp_path / "model", network, network.state_dict(), info)
+    known = form.vocabulary.tokens[form.vocabulary.keys.index(("icd10cm", "I10"))]
+    with torch.no_grad():  # a twin in which a code that it knows has the sum
+        sums = torch.from_numpy(network.tree_rows.sums([new])[1][EMBEDDINGS])
+        network.get_input_embeddings().weight[form.vocabulary.ids[known]] = sums[0]
+    write_pretrained(tmp_path / "twin", network, network.state_dict(), info)
+    found = []
+    for name, code in (("model", new[1]), ("twin", known)):
+        people = [record(1, diagnoses=["E11.9", code, "E11.9"]), record(2, diagnoses=["E11.9"] * 3)]
+        source = write_records(tmp_path / f"{name}.json", people)
+        found.append(embedded(tmp_path / f"{name}.parquet", "--model-dir", tmp_path / name, "--input", source))
+        loaded = load_model(tmp_path / name)
+        np.testing.assert_allclose(loaded.embed(people).to_numpy(), vectors_of(found[-1]), atol=1e-5)
+        assert len(loaded.embeddings) == len(form.vocabulary)
+    np.testing.assert_allclose(vectors_of(found[0]), vectors_of(found[1]), atol=1e-6)
 
 
 def test_embeddings_at_given_times_see_nothing_later(model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-PARTS = ["tests", "production", "theirs", "attention", "compile", "large-vocabulary"]
+PARTS = ["tests", "production", "launches", "theirs", "attention", "compile", "large-vocabulary"]
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.evaluation.bootstrap import Estimate, difference_of, share_of
 from exmed_bert.evaluation.masked_codes import MaskedCodePredictions
+from exmed_bert.models.code_tree import CodeTree, TreeRows
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import AnalyzeSettings, PretrainSettings
 from exmed_bert.training.pretrain import run as pretrain
@@ -256,6 +257,11 @@ def test_codes_are_matched_by_name(small_datasets: Path) -> None:
     kept = before != lost
     assert [labels[i] for i in before[kept]] == [vocabulary.tokens[i] for i in after[kept]]
     assert in_ids_of(dataset.info.vocabulary, dataset)[0] is dataset
+    nodes = CodeTree.of(vocabulary.keys).nodes  # with what the model's codes are sums of it sees the code, too
+    mapped, also = in_ids_of(vocabulary, dataset, TreeRows(nodes, {}, 0.0))
+    after = mapped.columns["codes"].numpy()
+    assert also == unknown and (after[before == lost] == len(vocabulary)).all()
+    assert [labels[i] for i in before] == [mapped.info.vocabulary.tokens[i] for i in after]
 
 
 def made_results(

@@ -1,7 +1,7 @@
 """From patients to tokens: visits in order, one token per code, the most recent visits that fit."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,7 +131,7 @@ class Tokenizer:
         age_unit: AgeUnit,
         known: CodeVocabulary | None = None,
         static_columns: Sequence[StaticColumn] = BUILT_IN,
-        extend: bool = True,
+        extend: bool | Callable[[CodeKey], bool] = True,
         masks: bool = False,
         values: ValueCoding | None = None,
     ) -> None:
@@ -143,7 +143,7 @@ class Tokenizer:
             age_unit: unit of the age of a token.
             known: codes that have ids already, a model's; they keep them.
             static_columns: those that are encoded.
-            extend: whether other codes get ids too; if not, they are UNK.
+            extend: whether other codes get ids too, all or those of which it says so; if not, they are UNK.
             masks: whether ``MASK``, also with a number, stands for the token MASK; if not, it is an unknown code.
             values: what becomes of values; not given: what became of those that the known codes come from.
         """
@@ -251,7 +251,7 @@ class Tokenizer:
 
     def _id(self, key: CodeKey, events: int) -> int:
         """Return the provisional id of a code, which so many events have."""
-        if not self._extend and key not in self._ids:
+        if key not in self._ids and not (self._extend(key) if callable(self._extend) else self._extend):
             self.summary.not_in_vocabulary[key] += events
             return UNK
         return self._ids.setdefault(key, len(SPECIAL_TOKENS) + len(self._ids))

@@ -34,6 +34,7 @@ from exmed_bert.embedding.pooling import Embedder
 from exmed_bert.evaluation.small_cells import told_attrition
 from exmed_bert.files import make_folder
 from exmed_bert.locks import held
+from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained, weight_files
 from exmed_bert.models.model import ExMedBertModel
 from exmed_bert.reporting.small_cells import MinCell
@@ -130,7 +131,7 @@ def run(resolved: Resolved[EmbedSettings]) -> None:
 
 def _embed(resolved: Resolved[EmbedSettings]) -> None:
     settings, rank, processes = resolved.settings, *_place()
-    encoder, form = read_encoder(settings.model_dir)
+    encoder, form, tree_rows = read_encoder(settings.model_dir)
     if settings.color_by not in (names := [column.name for column in form.static_columns]):
         raise OptionError(f"--color-by: {settings.color_by!r}, expected one of {', '.join(names)}")
     patients = Patients(settings, form)
@@ -139,8 +140,8 @@ def _embed(resolved: Resolved[EmbedSettings]) -> None:
         if patients.source is not None:
             patients.source.announce()
     bf16 = to_device(encoder, settings.precision)
-    embedder = Embedder(encoder, form, settings.pooling, settings.eval_batch_size)
-    builder = HistoryBuilder(form, OwnLabels(settings.labels), settings.same_day == "include")
+    embedder = Embedder(encoder, form, settings.pooling, settings.eval_batch_size, tree_rows)
+    builder = HistoryBuilder(form, OwnLabels(settings.labels), settings.same_day == "include", rows=tree_rows)
     output = settings.output.absolute()
     place = output.with_name(f".{output.name}.embedding")
     shape = StepShape(_TOKENS * settings.eval_batch_size, encoder.config.hidden_size, encoder.config.intermediate_size)
@@ -211,7 +212,9 @@ def _finish(
     rows += [
         ("histories embedded", cells.count(builder.histories)),
         ("  cut to the latest codes that fit", cells.count(builder.tokenizer.summary.truncated)),
-        ("events that the model does not know, UNK", cells.count(unknown.kept)),
+        ("events with codes that the model does not know", cells.count(unknown.kept + builder.placed)),
+        ("  as the sum of their ancestors", cells.count(builder.placed)),
+        ("  as UNK", cells.count(unknown.kept)),
         ("dimensions", sample.vectors.shape[1]),
         ("pooling", settings.pooling),
     ]
@@ -221,17 +224,17 @@ def _finish(
     console.table("Written", written)
 
 
-def read_encoder(folder: Path) -> tuple[ExMedBertModel, ModelInput]:
-    """Read the encoder of a pretrained or a fine-tuned model, and the form in which it takes histories.
+def read_encoder(folder: Path) -> tuple[ExMedBertModel, ModelInput, TreeRows | None]:
+    """Read the encoder of a pretrained or a fine-tuned model, its form of histories, and what its codes are sums of.
 
     Raises:
         InputError: as `folder.read_pretrained`.
     """
     if (folder / FINETUNING).is_file():
         tuned, form, _ = read_finetuned(folder)
-        return tuned.bert, form
+        return tuned.bert, form, tuned.tree_rows
     model, form = read_pretrained(folder)
-    return model.bert, form
+    return model.bert, form, model.tree_rows
 
 
 def to_device(encoder: ExMedBertModel, precision: str) -> bool:

@@ -14,23 +14,33 @@ from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.pieces import ColumnKinds, select_piece
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.tokenizer import Tokenizer
+from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.models.code_tree import TreeRows
 
 
 class HistoryBuilder:
     """Turns chunk after chunk of patients into histories at the prediction times of a task.
 
-    A code that the model does not know is UNK: a history reads the same whatever other patients are there.
+    A code that the model does not know is UNK, but with ``rows`` those that are sums of their ancestors: they have ids
+    after the vocabulary's. A history reads the same whatever other patients are there.
 
     Attributes:
         task: gives the prediction times, and counts its exclusions.
         tokenizer: its summary counts what the histories hold.
         patients, selected, left: patients read, those of them with a prediction time, and those with a history.
         histories: how many there are; a patient may have several.
+        placed: events whose code the model does not know, and which is the sum of its ancestors.
         hashes: of all patients read, a list of (n,) int64.
     """
 
     def __init__(
-        self, form: ModelInput, task: Task, same_day: bool = True, min_history: int = 1, masks: bool = False
+        self,
+        form: ModelInput,
+        task: Task,
+        same_day: bool = True,
+        min_history: int = 1,
+        masks: bool = False,
+        rows: TreeRows | None = None,
     ) -> None:
         """Set the form.
 
@@ -40,15 +50,22 @@ class HistoryBuilder:
             same_day: whether events of the prediction day belong to the history.
             min_history: histories with fewer codes are left out.
             masks: whether the code MASK stands for the token.
+            rows: what the model's codes are sums of; None: codes that it does not know are UNK.
         """
         self.form = form
         self.task = task
         self.same_day = same_day
         self.min_history = min_history
         self.tokenizer = Tokenizer(
-            form.max_length, min_history, form.age_unit, form.vocabulary, form.static_columns, False, masks
+            form.max_length,
+            min_history,
+            form.age_unit,
+            form.vocabulary,
+            form.static_columns,
+            False if rows is None else rows.place,
+            masks,
         )
-        self.patients = self.selected = self.left = self.histories = 0
+        self.patients = self.selected = self.left = self.histories = self.placed = 0
         self.hashes: list[np.ndarray] = []
 
     def build(self, patients: PatientColumns) -> tuple[LabeledPatients, np.ndarray]:
@@ -58,7 +75,7 @@ class HistoryBuilder:
         histories = patients.take(chosen.rows).up_to(chosen.days - (not self.same_day))
         tokens = self.tokenizer.encode(histories)
         piece = select_piece(histories, tokens, hashes[chosen.rows], np.ones(len(tokens.rows), dtype=bool))
-        vocabulary, final = self.tokenizer.extended_vocabulary()  # without codes that would be new
+        vocabulary, final = self.tokenizer.extended_vocabulary()
         kinds = ColumnKinds()
         kinds.note(piece)
         columns = join_pieces([settled(piece, final)], kinds, self.form.max_length, self.form.age_unit, len(vocabulary))
@@ -68,8 +85,9 @@ class HistoryBuilder:
         self.selected += len(np.unique(chosen.rows))
         self.left += len(np.unique(rows))
         self.histories += len(rows)
+        self.placed += int((columns["codes"] >= len(self.form.vocabulary)).sum())
         found = LabeledPatients(
-            dataset=PatientDataset(self._info, columns),
+            dataset=PatientDataset(self._info(vocabulary), columns),
             labels=chosen.labels[tokens.rows],
             index_days=chosen.days[tokens.rows].astype(np.int32),
             splits=np.full(len(rows), TEST, dtype=np.int8),
@@ -90,14 +108,13 @@ class HistoryBuilder:
             *self.task.label_attrition(self.histories),
         ]
 
-    @property
-    def _info(self) -> DatasetInfo:
+    def _info(self, vocabulary: CodeVocabulary) -> DatasetInfo:
         return DatasetInfo(
             split="all",
             max_length=self.form.max_length,
             age_unit=self.form.age_unit,
             masking=None,
-            vocabulary=self.form.vocabulary,
+            vocabulary=vocabulary,
             novel_codes=(),
             input_fingerprint="",
             split_seed=0,

@@ -5,10 +5,12 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.cohorts.model_input import ModelInput
+from exmed_bert.models.code_tree import TreeRows, with_sums
 from exmed_bert.models.heads import mean_of_real
 from exmed_bert.models.model import ExMedBertModel
 
@@ -19,7 +21,9 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 class Embedder:
     """Embeds histories with the encoder of a model."""
 
-    def __init__(self, encoder: ExMedBertModel, form: ModelInput, pooling: Pooling, batch_size: int) -> None:
+    def __init__(
+        self, encoder: ExMedBertModel, form: ModelInput, pooling: Pooling, batch_size: int, rows: TreeRows | None = None
+    ) -> None:
         """Set how.
 
         Args:
@@ -28,6 +32,7 @@ class Embedder:
             pooling: ``mean`` over the codes of the history, ``last-visit`` over those of its last visit, or ``query``:
                 a MASK after the history, one for each kind of code, as the prompt of a fine-tuned model has it.
             batch_size: histories per pass.
+            rows: what the model's codes are sums of, for histories with further codes.
         """
         self.encoder = encoder.eval()
         self.pooling = pooling
@@ -35,6 +40,8 @@ class Embedder:
         used = form.vocabulary.entities
         queries = np.unique(used[used > 0]).tolist() if pooling == "query" else []
         self._queries = len(queries)
+        self._rows = rows
+        self._table = encoder.get_input_embeddings().weight
         self._collate = PromptCollator(queries, encoder.config.max_position_embedding - 1)
 
     @torch.inference_mode()
@@ -48,11 +55,17 @@ class Embedder:
         rows = LabeledRows(histories, np.arange(len(histories)))
         order = np.argsort(rows.lengths, kind="stable")  # of like length together, so that there is little padding
         device = self.encoder.device
+        vocabulary = histories.dataset.info.vocabulary
+        if self._rows is not None and len(vocabulary) > len(self._table):
+            self._table = with_sums(self._table, self._rows, vocabulary.keys)
+        has_new = len(self._table) > len(self.encoder.get_input_embeddings().weight)
         pooled = []
         for first in range(0, len(order), self.batch_size):
             batch = self._collate(rows.batch(order[first : first + self.batch_size]))
             del batch["labels"]
             inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            if has_new:
+                inputs["inputs_embeds"] = F.embedding(inputs["input_ids"], self._table)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 hidden = self.encoder(**inputs).last_hidden_state
             pooled.append(self._pool(hidden.float(), inputs))

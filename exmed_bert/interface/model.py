@@ -112,7 +112,8 @@ class PatientModel:
     ) -> "pandas.DataFrame":
         """Return a vector for each patient, a row by ``patient_id``, in the order given.
 
-        Who has no event up to the time has missing values, NaN. A code that the model does not know is UNK.
+        Who has no event up to the time has missing values, NaN. A code that the model does not know is the
+        sum of its ancestors, or UNK.
 
         Args:
             patients: as `given.as_input` takes them.
@@ -130,15 +131,16 @@ class PatientModel:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling: {pooling!r}, expected one of {', '.join(POOLINGS)}")
         rule = LAST_VISIT if at is None else IndexRule("fixed", day=(date.fromisoformat(str(at)[:10]) - EPOCH).days)
-        builder = HistoryBuilder(self.form, OwnLabels(None, rule))
-        embedder = Embedder(self.network.bert, self.form, pooling, _BATCH)
+        rows = self.network.tree_rows
+        builder = HistoryBuilder(self.form, OwnLabels(None, rule), rows=rows)
+        embedder = Embedder(self.network.bert, self.form, pooling, _BATCH, rows)
         ids, vectors = [], []
         source = as_input(patients, self.form.static_columns)
         bar = console.progress(label="Embedding", unit=" patients") if progress else None
         for chunk in source.quiet_chunks(CHUNK):
-            histories, rows = builder.build(chunk)
+            histories, which = builder.build(chunk)
             found = np.full((len(chunk), self.network.config.hidden_size), np.nan, dtype=np.float32)
-            found[rows] = embedder.embed(histories)
+            found[which] = embedder.embed(histories)
             ids += chunk.patient_ids
             vectors.append(found)
             if bar is not None:

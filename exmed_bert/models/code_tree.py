@@ -9,6 +9,7 @@ is learned of its family, and a code that the model never met is the sum of its 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,14 @@ class TreeRows:
         rows[BIAS] -= np.float32(self.offset)
         return np.diff(above.indptr) > 0, rows
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.nodes)
+
+    def place(self, key: CodeKey) -> bool:
+        """Return whether a code has a node above it, so that its row can be told."""
+        return not self._known.isdisjoint(ancestors_of(key))
+
     def of(self, keys: Sequence[CodeKey | None]) -> "TreeRows":
         """Return the rows of some codes and of the nodes above them alone."""
         kept = {node for key in keys if key is not None for node in (":".join(key), *ancestors_of(key))}
@@ -188,3 +197,16 @@ class TreeRows:
                     f"{path}: is damaged: {table.dtype} of shape {table.shape}, expected float32 of {expected}"
                 )
         return cls(tuple(nodes), tables, offset)
+
+
+@torch.no_grad()
+def with_sums(table: Tensor, rows: TreeRows, keys: Sequence[CodeKey | None]) -> Tensor:
+    """Return the embeddings of a model's codes with the sums of further ones at their end, (V + n, d).
+
+    Args:
+        table: (V, d), of the first V of the codes.
+        rows: of the model's nodes.
+        keys: (code system, code) of each id, V + n of them; those that are new have a node above them.
+    """
+    _, sums = rows.sums(keys[len(table) :])
+    return torch.cat((table, torch.from_numpy(sums[EMBEDDINGS]).to(table)))

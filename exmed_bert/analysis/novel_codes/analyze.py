@@ -118,7 +118,7 @@ def _masked(inputs: NovelInputs, settings: AnalyzeSettings) -> tuple[MaskedMetri
     device = on_best_device(inputs.model).device
     patients = evaluation_sample(inputs.dataset, settings.max_patients, settings.seed)
     counter = GuessCounter(inputs.novel)
-    found, owners = predict_all_codes(inputs.model, inputs.dataset, patients, device, counter)
+    found, owners = predict_all_codes(inputs.model, inputs.dataset, patients, device, counter, len(inputs.vocabulary))
     size = len(inputs.vocabulary)
     positions = np.bincount(found.labels, minlength=size)[inputs.ids]
     hits = np.bincount(found.labels[found.ranks < 10], minlength=size)[inputs.ids]

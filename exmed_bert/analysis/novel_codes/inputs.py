@@ -16,6 +16,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.shards import open_dataset, patients_in_both, verify
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.models.code_tree import TreeRows, with_sums
 from exmed_bert.models.folder import (
     START_EMBEDDINGS,
     check_fit,
@@ -88,21 +89,29 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     visits = int(visit_ids.max()) if len(visit_ids) else 0
     otherwise = "give another --dataset"
     check_fit(settings.model_dir, model.config, info.age_unit, info.static_columns, visits, otherwise)
-    dataset, unknown = in_ids_of(vocabulary, original)
+    dataset, unknown = in_ids_of(vocabulary, original, model.tree_rows)
     train, training_data = _training_data(settings, original, notes)
     cells = [one.info.cells(settings.min_cell) for one in (original, train) if one is not None]
     hidden = max(cells, key=lambda one: one.limit)
     if unknown.codes:
+        seen = "the model sees them as UNK"
+        if len(dataset.info.vocabulary) > len(vocabulary):
+            seen = "the model sees them as the sum of their ancestors, or as UNK where it knows none"
         notes.append(
             f"{unknown.codes:,} codes of the dataset ({hidden.show(unknown.events)} events) are not in the model's "
-            "vocabulary: the model sees them as UNK, and they are neither placed nor predicted."
+            f"vocabulary: {seen}, and they are neither placed nor predicted."
         )
-    if not (dataset.columns["codes"] >= len(SPECIAL_TOKENS)).any():
+    codes = dataset.columns["codes"]
+    if not ((codes >= len(SPECIAL_TOKENS)) & (codes < len(vocabulary))).any():
         raise InputError(f"{settings.dataset}: holds no code that the model {settings.model_dir} knows")
 
     ids = np.arange(len(SPECIAL_TOKENS), len(vocabulary))
     trained = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     embeddings = {AFTER: trained[ids]}
+    if model.tree_rows is not None and len(dataset.info.vocabulary) > len(vocabulary):
+        table = model.get_input_embeddings().weight
+        grown = with_sums(table, model.tree_rows, dataset.info.vocabulary.keys)
+        model.set_input_embeddings(torch.nn.Embedding.from_pretrained(grown))
     start = read_start_embeddings(settings.model_dir, trained.shape)
     if start is None:
         notes.append(f"The model's folder holds no {START_EMBEDDINGS}, so nothing is said of the time before training.")
@@ -131,13 +140,25 @@ def load(settings: AnalyzeSettings) -> NovelInputs:
     )
 
 
-def in_ids_of(vocabulary: CodeVocabulary, dataset: PatientDataset) -> tuple[PatientDataset, Unknown]:
-    """Return the dataset in the ids of another vocabulary, matched by name; codes that it lacks become UNK."""
+def in_ids_of(
+    vocabulary: CodeVocabulary, dataset: PatientDataset, rows: TreeRows | None = None
+) -> tuple[PatientDataset, Unknown]:
+    """Return the dataset in the ids of another vocabulary, matched by name.
+
+    Codes that it lacks become UNK, but those that are sums of the given rows, which have ids after the vocabulary's.
+    """
     labels = dataset.info.vocabulary.tokens
     if labels == vocabulary.tokens:
         return dataset, Unknown(0, 0)
+    lacking = [
+        key for name, key in zip(labels, dataset.info.vocabulary.keys, strict=True) if name not in vocabulary.ids
+    ]
+    known = len(vocabulary)
+    if rows is not None:
+        vocabulary = vocabulary.extended([key for key in lacking if key is not None and rows.place(key)])
     of_id = np.array([vocabulary.ids.get(name, UNK) for name in labels], dtype=np.int32)
-    lost = of_id[len(SPECIAL_TOKENS) :] == UNK
+    own = of_id[len(SPECIAL_TOKENS) :]
+    lost = (own == UNK) | (own >= known)
     counts = dataset.code_counts[len(SPECIAL_TOKENS) :]
     columns = dict(dataset.columns)
     for name in ("codes", "shown_codes"):

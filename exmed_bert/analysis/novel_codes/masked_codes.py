@@ -79,11 +79,13 @@ def predict_all_codes(
     patients: np.ndarray,
     device: torch.device,
     look: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+    codes: int | None = None,
 ) -> tuple[MaskedCodePredictions, np.ndarray]:
     """Mask each code of the patients once; return the predictions and the patient of each position, (n,).
 
     A patient's codes are dealt into so many parts that each is about the share that training masks (15 %: seven). The
-    codes of a part show MASK, all others stand as they are. ``look`` is that of `evaluation.masked_codes.predict`.
+    codes of a part show MASK, all others stand as they are. ``look`` is that of `evaluation.masked_codes.predict`; ids
+    from ``codes`` on are not masked, since the model cannot predict them.
     """
     collator = MaskedCodeCollator(dataset.info, plos=False)
     parts = max(round(1 / collator.masking.probability), 2)
@@ -95,7 +97,9 @@ def predict_all_codes(
         bar = progress(total=len(order), label="Masked codes", unit=" patients")
         for rows in chunks:
             batch = dataset.batch(rows)
-            part_of = _deal(batch, collator.masking.seed, parts)
+            part_of = _deal(
+                batch, collator.masking.seed, parts, len(dataset.info.vocabulary) if codes is None else codes
+            )
             fields = collator(batch)
             for part in range(parts):
                 masked = part_of == part
@@ -111,10 +115,13 @@ def predict_all_codes(
     return found, np.concatenate([np.empty(0, dtype=np.int64), *owners])
 
 
-def _deal(batch: PaddedBatch, seed: int, parts: int) -> np.ndarray:
-    """Return the part of each token, (B, L), -1 for padding and specials; it depends on seed and patient alone."""
+def _deal(batch: PaddedBatch, seed: int, parts: int, codes: int) -> np.ndarray:
+    """Return the part of each token, (B, L), -1 for padding, specials and ids from ``codes`` on.
+
+    It depends on seed and patient alone.
+    """
     draws = mix(mix(seed, batch.patient_hashes)[:, None], np.arange(batch.codes.shape[1]))
-    candidate = batch.codes >= len(SPECIAL_TOKENS)
+    candidate = (batch.codes >= len(SPECIAL_TOKENS)) & (batch.codes < codes)
     order = np.argsort(np.where(candidate, draws, np.uint64(2**64 - 1)), axis=1, kind="stable")
     place = np.argsort(order, axis=1, kind="stable")  # of each token in its patient's order
     return np.where(candidate, place % parts, -1)
