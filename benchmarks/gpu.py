@@ -4,9 +4,9 @@
     bash benchmarks/gpu.sh --device cpu --tiny      # all of it with tiny sizes, to see that it runs
 
 Parts: ``tests``, the test files of models and training on the device; ``production``, the original's sizes in bf16 at
-batches of 256 and 1,024; ``launches``, how many kernels a step is made of, and how long they take; ``theirs``, alternating with transformers' BertForMaskedLM in one process; ``attention``,
-whole training steps with other attention kernels; ``compile``, the same compiled, and with CUDA graphs;
-``large-vocabulary``, 30,000 codes.
+batches of 256 and 1,024; ``launches``, how many kernels a step is made of, and how long they take; ``theirs``,
+alternating with transformers' BertForMaskedLM in one process; ``attention``, whole training steps with other
+attention kernels; ``compile``, the same compiled, and with CUDA graphs; ``large-vocabulary``, 30,000 codes.
 
 A part that fails or takes too long is reported and stops no other. Patients are drawn here, since the generator needs
 packages that a GPU machine may lack: lengths are log-normal with about 34 tokens on average, codes follow Zipf's law.
