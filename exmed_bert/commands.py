@@ -81,6 +81,18 @@ COMMANDS = {
             """,
         ),
         Command(
+            "explain",
+            "exmed_bert.settings:ExplainSettings",
+            "exmed_bert.analysis.patient.options:check",
+            "exmed_bert.analysis.patient.explain:run",
+            "Show one patient: visits, codes, the risk as it develops, and what moves it.",
+            """
+            {explain} --model-dir output/finetune
+            {explain} --model-dir output/finetune --patient-id 7 --output-dir output/patient
+            {explain} --model-dir output/forecasts --endpoint "E11*" --horizon-days 365 --patient-id 7
+            """,
+        ),
+        Command(
             "analyze",
             "exmed_bert.settings:AnalyzeSettings",
             "exmed_bert.analysis.novel_codes.options:check",

@@ -658,6 +658,29 @@ class EmbedSettings(ReadingSettings):
     seed: int = Field(42, ge=0, description="Seed of that sample, and of t-SNE.")
 
 
+class ExplainSettings(ReadingSettings):
+    """scripts/explain_patient.py: one patient with the risk as it develops."""
+
+    section = "explain"
+
+    model_dir: FilePath = Field(
+        Path("output/finetune"), description="Folder of a fine-tuned model, or of a pretrained one that forecasts."
+    )
+    input: FilePaths = Field((Path("data/synthetic_patients.json"),), description=_INPUT)
+    patient_id: str | None = Field(
+        None, description="Who is shown; not given: a generated patient, of others one has to be named."
+    )
+    endpoint: str | None = Field(
+        None, description="Endpoint whose risk is shown, as in fine-tuning; not given: that of the fine-tuned model."
+    )
+    horizon_days: int | None = Field(
+        None, ge=1, description="Days within which it counts; not given: the model's own, of a pretrained one 365."
+    )
+    output_dir: FilePath | None = Field(
+        None, description="Folder of report.html, a page that holds the patient; not given: nothing is written."
+    )
+
+
 class ReportSettings(ReadingSettings):
     """scripts/report_synthetic_data.py: a file of patients against the published figures."""
 
@@ -749,6 +772,7 @@ SECTIONS: tuple[type[StepSettings], ...] = (
     ReportSettings,
     HierarchySettings,
     AnalyzeSettings,
+    ExplainSettings,
     ShareSettings,
     ExportSettings,
 )

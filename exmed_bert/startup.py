@@ -16,6 +16,7 @@ SCRIPTS = {
     "pretrain": "pretrain-exmed-bert-clinvec.py",
     "finetune": "finetune-exmed-bert.py",
     "embed": "embed_patients.py",
+    "explain": "explain_patient.py",
     "analyze": "analyze_novel_codes.py",
     "hierarchy": "make_hierarchy_embeddings.py",
     "report": "report_synthetic_data.py",

@@ -254,6 +254,7 @@ WRONG = {
     "pretrain": (["--num-attention-heads", "7"], 2, "--num-attention-heads: 7 does not divide"),
     "finetune": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "embed": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
+    "explain": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "analyze": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "share": (["--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),
     "export": (["--onnx", "model.onnx", "--model-dir", "none"], 1, "none: --model-dir: holds no config.json"),

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from click.testing import Result
 from conftest import ROOT, WithSplits, assert_one_line_error, run_script
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -385,6 +387,34 @@ def finished(world: Path) -> Path:
     result = run_script(SCRIPT, *flags(world, output, *more), cwd=world)
     assert result.returncode == 0, result.stderr
     return output
+
+
+@pytest.mark.slow
+def test_a_patient_is_explained_and_written_only_where_asked(finished: Path, world: Path, tmp_path: Path) -> None:
+    options = ["--model-dir", str(finished), "--input", str(world / "patients.json")]
+
+    def explain(*more: str) -> Result:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            return CliRunner().invoke(cli.script(COMMANDS["explain"]), [*options, *more])
+
+    predicted = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pylist()
+    patient_id = str(predicted[0]["patient_id"])
+    shown = explain("--patient-id", patient_id)
+    assert shown.exit_code == 0 and "Nothing is written" in shown.stdout, shown.output
+    assert re.search(r"\n  \d{4}-\d\d-\d\d +\d+\.\d%\n", shown.stdout) and not list(tmp_path.iterdir())
+    written = explain("--patient-id", patient_id, "--output-dir", "page")
+    assert written.exit_code == 0, written.output
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert f"<h1>Patient {patient_id}</h1>" in page and "This page holds a generated patient" in page
+    assert "All events" in page and "Codes by what they add" in page and page.count("<svg") >= 2
+    for more, problem in (
+        (["--patient-id", "nobody"], "--patient-id 'nobody': no such patient among 900"),
+        (["--input", str(world / "new.json")], "--patient-id: is missing; of patients that were not generated"),
+        (["--patient-id", patient_id, "--endpoint", "I10"], "the model predicts another outcome"),
+    ):
+        refused = explain(*more)
+        assert refused.exit_code in (1, 2) and problem in refused.output, refused.output
 
 
 @pytest.mark.slow

@@ -600,7 +600,7 @@ def test_every_command_of_the_readme_has_its_output() -> None:
         for command in block.commands
         if block not in with_txt and not command.startswith(tuple(SHOWN_ELSEWHERE))
     ]
-    assert len(with_txt) == 5 and not missing
+    assert len(with_txt) == 6 and not missing
 
 
 @pytest.fixture(scope="module")
@@ -625,7 +625,7 @@ def demonstration(sessions: Sessions, tmp_path_factory: pytest.TempPathFactory) 
 def test_the_readmes_commands_print_what_is_shown(
     block: Block, shown: Block, sessions: Sessions, demonstration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the letter, but for lines with the figures of a model. What the guide runs too is not run again."""
+    """To the letter but for the figures of a model, in their order. What the guide runs is not run again."""
     of_guide = [done.stdout for other, done in sessions.done.items() if other.commands == block.commands]
     if of_guide:
         output = of_guide[0]

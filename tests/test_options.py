@@ -122,6 +122,10 @@ RUNS = {
         "--precision bf16 --no-projector --map pca --config {w}/other.yaml",
         "--model-dir {w}/model --input {w}/few.parquet --output {o}/e.parquet --pooling mean --precision auto",
     ),
+    "explain": (
+        "--model-dir {w}/tuned --input {w}/patients.json --patient-id 3 --endpoint ICD:J* --horizon-days 365 "
+        "--output-dir {o} --config {w}/other.yaml --debug",
+    ),
     "analyze": (
         "--model-dir {w}/model --dataset {w}/d_val.pt --training-data {w}/d_train.pt --output-dir {o} "
         "--max-patients 50 --seed 3 --min-cell 11 --config {w}/other.yaml --debug",
@@ -143,6 +147,7 @@ LEAVES = {  # what a run writes, at least
     "pretrain": ("model/model.safetensors", "model/vocab.json", "model/output.log", "metrics/eval_results.txt"),
     "finetune": ("**/predictions.parquet",),
     "embed": ("e.parquet", "e.settings.json"),
+    "explain": ("report.html",),
     "analyze": ("report.html", "results.json"),
     "share": ("model.safetensors", "vocab.json", "pretraining.json"),
     "export": ("hub/model.safetensors", "hub/README.md"),

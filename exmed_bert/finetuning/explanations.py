@@ -18,6 +18,7 @@ from exmed_bert.cohorts.labeled import TEST
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.randomness import mix
 from exmed_bert.data.vocabulary import MASK
+from exmed_bert.evaluation.explain import Attributions as TokenAttributions
 from exmed_bert.evaluation.explain import by_code, integrated_gradients
 from exmed_bert.evaluation.results import CodeAttribution
 from exmed_bert.finetuning.runs import Experiment
@@ -60,15 +61,8 @@ def explain(
         batch = experiment.collator(rows.batch(range(start, min(start + _AT_ONCE, len(chosen)))))
         batch = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
         codes = batch["input_ids"]
-        with torch.no_grad():
-            embedded = model.get_input_embeddings()(codes)
-            baseline = model.get_input_embeddings()(torch.full_like(codes, MASK))
-
-        def logit_of(embeds: Tensor, which: Tensor, batch: dict[str, Tensor] = batch) -> Tensor:
-            return model(**{name: tensor[which] for name, tensor in batch.items()}, inputs_embeds=embeds).scores[:, 0]
-
+        attributions = of_batch(model, batch)
         real = batch["attention_mask"].bool()
-        attributions = integrated_gradients(logit_of, embedded, baseline, real)
         complete += int(attributions.complete.sum())
         shown = (real & (codes != MASK)).cpu().numpy()
         row, _ = np.nonzero(shown)
@@ -81,6 +75,19 @@ def explain(
         console.warn(f"the attributions of {len(chosen) - complete:,} patients miss their logit by more than 1 %")
     least = max(min(3, number), cells.limit)
     return Attributions(by_code(joined["code"], joined["value"], joined["row"], vocabulary, least=least), joined)
+
+
+def of_batch(model: ExMedBertForSequenceClassification, batch: dict[str, Tensor]) -> TokenAttributions:
+    """Attribute the logit of each patient of a batch to its tokens; the model is in evaluation mode."""
+    codes = batch["input_ids"]
+    with torch.no_grad():
+        embedded = model.get_input_embeddings()(codes)
+        baseline = model.get_input_embeddings()(torch.full_like(codes, MASK))
+
+    def logit_of(embeds: Tensor, which: Tensor) -> Tensor:
+        return model(**{name: tensor[which] for name, tensor in batch.items()}, inputs_embeds=embeds).scores[:, 0]
+
+    return integrated_gradients(logit_of, embedded, baseline, batch["attention_mask"].bool())
 
 
 def write_attributions(folder: Path, found: Attributions, dataset: PatientDataset, cells: MinCell) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from exmed_bert import console
 from exmed_bert.cohorts.cohort import build, subset
-from exmed_bert.cohorts.collator import LabeledRows
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.index_dates import IndexRule
 from exmed_bert.cohorts.labeled import TEST, TRAIN, UNLABELED, Cohort, LabeledPatients
@@ -37,7 +37,7 @@ from exmed_bert.finetuning.predictions import columns_of, write_predictions
 from exmed_bert.finetuning.prompt import Prompt, prompt_collator
 from exmed_bert.finetuning.results import known_risks
 from exmed_bert.finetuning.summary import new_codes
-from exmed_bert.models import ExMedBertForMaskedLM
+from exmed_bert.models import ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.folder import read_pretrained
 from exmed_bert.reporting.content import Caution
 from exmed_bert.settings import FinetuneSettings
@@ -55,6 +55,7 @@ class ZeroShot:
         cohort: the patients; those who are censored have no label.
         logits: (N,) of the cohort's rows.
         new, estimated: how many codes the model never saw, and how many of them it has relatives of.
+        network, collator: what gave the log odds, and what turns rows of the patients into what it takes.
     """
 
     task: FirstOccurrence
@@ -62,6 +63,8 @@ class ZeroShot:
     logits: np.ndarray
     new: int
     estimated: int
+    network: ExMedBertForSequenceClassification
+    collator: PromptCollator
 
 
 def zero_shot(settings: FinetuneSettings) -> None:
@@ -124,10 +127,9 @@ def predict_endpoint(
         raise InputError(f"{settings.model_dir}: --endpoint {task.endpoint.text}: the model knows no such code")
     outcome = outcome_model(pretrained, "ffn", prompt, from_scratch=False, seed=settings.seed)
     collator = prompt_collator(outcome.config, pretrained.vocabulary, prompt.targets)
-    logits = predict(
-        on_best_device(outcome), LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size
-    )
-    return ZeroShot(task, cohort, logits, pretrained.new, pretrained.estimated)
+    network = on_best_device(outcome)
+    logits = predict(network, LabeledRows(patients, np.arange(len(patients))), collator, settings.eval_batch_size)
+    return ZeroShot(task, cohort, logits, pretrained.new, pretrained.estimated, network, collator)
 
 
 def _task(settings: FinetuneSettings) -> FirstOccurrence:

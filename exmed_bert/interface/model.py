@@ -25,8 +25,8 @@ from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.vocabulary import MASK, SPECIAL_TOKENS
 from exmed_bert.embedding.histories import HistoryBuilder
 from exmed_bert.embedding.pooling import POOLINGS, Embedder, Pooling
+from exmed_bert.finetuning.risk import risks
 from exmed_bert.interface.given import GivenPatients, Patients, as_input
-from exmed_bert.interface.risk import risks
 from exmed_bert.interface.tokenizer import PatientTokenizer
 from exmed_bert.models import ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained
@@ -173,8 +173,9 @@ class PatientModel:
         source = as_input(patients, self.form.static_columns)
         ids = [i for chunk in source.quiet_chunks(CHUNK) for i in chunk.patient_ids]
         with _quiet():
-            predicted, probabilities = risks(self.folder, source, endpoint, horizon_days, _BATCH)
-        found = dict(zip(map(predicted.dataset.patient_id, range(len(predicted))), probabilities.tolist(), strict=True))
+            predicted = risks(self.folder, source, endpoint, horizon_days, _BATCH)
+        patients_of = map(predicted.patients.dataset.patient_id, range(len(predicted.patients)))
+        found = dict(zip(patients_of, predicted.probabilities.tolist(), strict=True))
         as_text = {str(patient): value for patient, value in found.items()}  # ids of a dataset are of one kind
         given = _given_ids(source)
         index = pandas.Index(ids, name="patient_id") if given is None else given

@@ -1,12 +1,13 @@
 """The risk of an outcome for patients: a fine-tuned model's of its own, a pretrained one's of an endpoint."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from exmed_bert.cohorts.cohort import build
-from exmed_bert.cohorts.collator import LabeledRows
+from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.endpoints import Endpoint
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.cohorts.tasks.registry import saved_task
@@ -19,16 +20,36 @@ from exmed_bert.finetuning.over_time import risks_of
 from exmed_bert.finetuning.predict_only import task_content
 from exmed_bert.finetuning.prompt import prompt_collator
 from exmed_bert.finetuning.zero_shot import predict_endpoint
+from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained
 from exmed_bert.settings import FinetuneSettings
 
 YEAR = 365  # days, the horizon of a pretrained model where none is asked for
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """Patients with a prediction at their last visit, and what it was made by.
+
+    Attributes:
+        patients: n of them.
+        probabilities: (n,).
+        title: the outcome and its horizon.
+        network: the model, which knows the codes of the patients.
+        collator: turns rows of the patients into what it takes.
+    """
+
+    patients: LabeledPatients
+    probabilities: np.ndarray
+    title: str
+    network: ExMedBertForSequenceClassification
+    collator: PromptCollator
+
+
 def risks(
     folder: Path, source: PatientInput, endpoint: str | None, horizon_days: int | None, batch_size: int
-) -> tuple[LabeledPatients, np.ndarray]:
-    """Return the patients with a prediction at their last visit, and the (n,) probabilities.
+) -> Predicted:
+    """Return the risk of an outcome for each patient who can be predicted for.
 
     Args:
         folder: of a model.
@@ -50,7 +71,7 @@ def risks(
             eval_batch_size=batch_size,
         )
         found = predict_endpoint(settings, *read_pretrained(folder), source)
-        return found.cohort.patients, sigmoid(found.logits)
+        return Predicted(found.cohort.patients, sigmoid(found.logits), found.task.title, found.network, found.collator)
     model, form, known = read_finetuned(folder)
     content = task_content(folder / FINETUNING, known)
     check_own(folder, content, known["title"], endpoint, horizon_days)
@@ -61,13 +82,12 @@ def risks(
     model, _ = extend_outcome_vocabulary(model, form.vocabulary, patients.dataset.info.vocabulary, settings.seed)
     collator = prompt_collator(model.config, form.vocabulary, list(model.config.target_codes))
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, batch_size)
-    calibration = Calibration(known["temperature"], known["bias"])
-    if model.bins is None:
-        return patients, calibration.probabilities(logits)
-    horizon = horizon_days or max(content["horizons"])
-    return patients, calibration.probabilities(logit(risks_of(logits, model.bins, [horizon], content["gap_days"])))[
-        :, 0
-    ]
+    calibration, title = Calibration(known["temperature"], known["bias"]), str(known["title"])
+    if model.bins is not None:
+        horizon = horizon_days or max(content["horizons"])
+        logits = logit(risks_of(logits, model.bins, [horizon], content["gap_days"]))[:, 0]
+        title = f"{title}, by {horizon:,} days"
+    return Predicted(patients, calibration.probabilities(logits), title, model, collator)
 
 
 def check_own(folder: Path, task: dict[str, Any], title: str, endpoint: str | None, horizon_days: int | None) -> None:

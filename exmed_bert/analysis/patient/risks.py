@@ -1,0 +1,89 @@
+"""The risk of a patient at each visit, and what each code adds to it at the last one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from exmed_bert.analysis.patient.history import AtVisits
+from exmed_bert.codes import CodeKey
+from exmed_bert.cohorts.collator import LabeledRows
+from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.vocabulary import MASK
+from exmed_bert.finetuning.explanations import of_batch
+from exmed_bert.finetuning.risk import Predicted, risks
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class PatientRisks:
+    """A patient with risks.
+
+    Attributes:
+        patient: whose events are all shown, also those after the last prediction.
+        outcome: what the risk is of.
+        days, risks: (n,) of the visits that have a prediction, in order.
+        visits: how many visits there are in all.
+        attributions: log odds, of time to event log hazard ratios, that each code adds at the last of the days, by its
+            day and code; codes that the model does not look at, or does not know, have none.
+        complete: whether they add up to within 1 %.
+        generated: whether our generator made the patient.
+    """
+
+    patient: PatientColumns
+    outcome: str
+    days: np.ndarray
+    risks: np.ndarray
+    visits: int
+    attributions: dict[tuple[int, CodeKey], float]
+    complete: bool
+    generated: bool
+
+
+def predict_at_visits(
+    model_dir: Path,
+    source: AtVisits,
+    patient: PatientColumns,
+    endpoint: str | None,
+    horizon_days: int | None,
+    generated: bool,
+) -> PatientRisks:
+    """Return the risk at each visit at which the model predicts.
+
+    Raises:
+        InputError, OptionError: the model predicts something else, or at none of the visits: the outcome came before,
+            or there are too few codes.
+    """
+    found = risks(model_dir, source, endpoint, horizon_days, _BATCH)
+    visits = np.array([int(found.patients.dataset.patient_id(row)) for row in range(len(found.patients))])
+    order = np.argsort(visits, kind="stable")
+    attributions, complete = _attributions(found, int(order[-1]))
+    return PatientRisks(
+        patient=patient,
+        outcome=found.title,
+        days=source.days[visits[order]],
+        risks=found.probabilities[order],
+        visits=len(source.days),
+        attributions=attributions,
+        complete=complete,
+        generated=generated,
+    )
+
+
+def _attributions(found: Predicted, row: int) -> tuple[dict[tuple[int, CodeKey], float], bool]:
+    dataset, network = found.patients.dataset, found.network.eval()
+    batch = found.collator(LabeledRows(found.patients, np.array([row])).batch(range(1)))
+    batch = {name: tensor.to(network.device) for name, tensor in batch.items() if name != "labels"}
+    result = of_batch(network, batch)
+    shown = batch["attention_mask"][0].bool() & (batch["input_ids"][0] != MASK)
+    first = int(dataset.arrays["visit_offsets"][row])
+    days = dataset.arrays["visit_days"]
+    keys = dataset.info.vocabulary.keys
+    values: dict[tuple[int, CodeKey], float] = {}
+    for place in torch.nonzero(shown)[:, 0].tolist():
+        if (key := keys[int(batch["input_ids"][0, place])]) is not None:
+            day = int(days[first + int(batch["visit_ids"][0, place]) - 1])
+            values[day, key] = float(result.tokens[0, place])
+    return values, bool(result.complete.all())
