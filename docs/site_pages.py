@@ -123,4 +123,4 @@ def cell_parts(cell: dict[str, Any]) -> Iterator[str]:
         elif "text/html" in data:
             yield "".join(data["text/html"])
         else:
-            yield f"<pre>{html.escape(''.join(output.get('text') or data['text/plain']).rstrip())}</pre>"
+            yield f"<pre><code>{html.escape(''.join(output.get('text') or data['text/plain']).rstrip())}</code></pre>"

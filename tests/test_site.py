@@ -74,7 +74,7 @@ def test_a_notebook_becomes_a_page_with_its_outputs() -> None:
     ]
     parts = list(HOOK["cell_parts"]({"cell_type": "code", "source": ["a = 1\n", "a"], "outputs": outputs}))
     image = '<img alt="" src="data:image/png;base64,aGk=">'
-    assert parts == ["```python\na = 1\na\n```", "<pre>1 &lt; 2</pre>", "<table></table>", image]
+    assert parts == ["```python\na = 1\na\n```", "<pre><code>1 &lt; 2</code></pre>", "<table></table>", image]
 
 
 @pytest.mark.skipif(browser.installed() is None, reason="needs Chromium")
