@@ -470,7 +470,11 @@ def main() -> None:
         print_figures(figures)
     else:
         name, flag = ("finetuning_realistic", " --realistic") if given.realistic else ("finetuning", "")
-        report(name, given, load, figures, f"python benchmarks/finetuning.py{flag}")
+        own = {"endpoints": given.endpoints, "minutes": minutes, "sizes": None if given.sizes == SIZES else given.sizes}
+        flag += "".join(f" --{option} {value}" for option, value in own.items() if value)
+        command = f"python benchmarks/finetuning.py{flag}"
+        print(f"{command}: {', '.join(of.name for of in found)}")
+        report(name, given, load, figures, command)
 
 
 if __name__ == "__main__":
