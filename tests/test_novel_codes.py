@@ -514,6 +514,7 @@ def test_the_page_is_whole_and_self_contained(analyzed: Path) -> None:
     page = Page()
     page.feed((analyzed / "report.html").read_text())
     assert page.links == [] and page.tags.count("script") == 1
+    assert (analyzed / "report.html").stat().st_size < 3_000_000
     drawn = {DRAWINGS[path.stem][1] for path in analyzed.glob("*.png")}
     assert set(page.pictures) == drawn and len(drawn) == 9
 

@@ -598,6 +598,16 @@ def test_the_furthest_off_stand_open() -> None:
     assert compared.worst(2) == [["z", -3], ["x", 1]]
 
 
+def test_rows_of_few_expected_cases_are_in_the_file_alone() -> None:
+    columns = [Column("a", "A"), Column("expected", "E", "count"), Column("error", "Error", "relative")]
+    compared = Comparison("s", "", "", "", columns, [["few", 0.3, 9.0], ["enough", 5.0, 0.1]])
+    assert compared.telling.rows == [["enough", 5.0, 0.1]] and compared.telling.telling == compared.telling
+    section = sections([compared])[1]
+    assert [row[0] for table in section.tables for row in table.rows] == ["enough"] and section.notes[0].endswith(
+        " here: 1."
+    )
+
+
 # The step as a whole -------------------------------------------------------------------------------------------------
 
 

@@ -107,7 +107,7 @@ def _section(comparison: Comparison) -> ReportSection:
     telling = comparison.telling
     short, folded = _tables(telling)
     left_out = len(comparison.rows) - len(telling.rows)
-    few = f"{left_out:,} rows that are expected to hold fewer than {LEAST_EXPECTED} cases are not listed here."
+    few = f"Rows that are expected to hold fewer than {LEAST_EXPECTED} cases are not listed here: {left_out:,}."
     return ReportSection(
         comparison.key,
         comparison.title,
