@@ -81,6 +81,7 @@ MODEL = {
     "num-attention-heads": 4,
     "learning-rate": 0.003,
     "forecast-prob": 0.8,
+    "forecast-weight": 1,
 }
 OURS, TRUE = "fine-tuned", "true risks"
 _PLAIN = ("labels", "keys", "no_labels", "at_risk", "true_risk")  # arrays of a task

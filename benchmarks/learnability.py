@@ -270,7 +270,13 @@ def accuracy_figures(hidden: Hidden, predictors: dict[str, np.ndarray]) -> list[
 
 def pretrain(train: Path, val: Path, folder: Path, epochs: int) -> dict[str, float]:
     """Pretrain on the converted patients and return the metrics of the run; the model is in ``folder / "model"``."""
-    flags = MODEL | {"epochs": epochs, "eval-steps": 1000, "save-steps": 1000, "training-data": train}
+    flags = MODEL | {
+        "forecast-prob": 0,
+        "epochs": epochs,
+        "eval-steps": 1000,
+        "save-steps": 1000,
+        "training-data": train,
+    }
     flags |= {"validation-data": val, "output-dir": folder / "model", "output-data-dir": folder / "reports"}
     arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
     subprocess.run(script("pretrain-exmed-bert-clinvec.py", "--no-plos", *arguments), check=True)

@@ -78,7 +78,7 @@ def pretrain(model: Model, folder: Path, **settings: Any) -> dict[str, float]:
     from exmed_bert.settings import PretrainSettings
     from exmed_bert.training.pretrain import run
 
-    rare = {"logging_steps": 50, "eval_steps": 10**9, "save_steps": 10**9}
+    rare = {"logging_steps": 50, "eval_steps": 10**9, "save_steps": 10**9, "forecast_prob": 0}  # masked codes alone
     sizes = {
         "num_hidden_layers": model.layers,
         "hidden_size": model.hidden,

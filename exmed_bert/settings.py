@@ -477,10 +477,16 @@ class PretrainSettings(ClinVecSettings):
         None, ge=1, description="Most codes that are masked per patient (dynamic masking); not given: the dataset's."
     )
     forecast_prob: Probability = Field(
-        0.0,
+        0.25,
         description="Share of the patients, drawn anew each epoch, whose history is cut to forecast when codes occur "
         "for the first time after the cut; for risks of first occurrences, with labels or without.",
         json_schema_extra={"formerly": ["ahead_prob"]},
+    )
+    forecast_weight: float = Field(
+        0.2,
+        ge=0,
+        description="Weight of the loss of forecasts beside that of masked codes; 1 forecasts better, and predicts "
+        "masked codes a percentage point less well.",
     )
     plos: bool | None = Field(
         None, description="Also predict prolonged length of stay; not given: when the dataset has labels."

@@ -83,7 +83,8 @@ RUNS = {
         "--learning-rate 0.01 --gradient-accumulation-steps 2 --seed 1 --num-workers 1 --logging-steps 1 "
         "--eval-steps 2 --eval-max-patients 10 --save-steps 1 --warmup-steps 1 --initialization normal "
         "--no-visit-distance-bias --no-visit-days --dynamic-masking --max-masked 3 --max-seq-length 40 "
-        "--forecast-prob 0.5 --no-plos --precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec "
+        "--forecast-prob 0.5 --forecast-weight 1 "
+        "--no-plos --precision fp32 --profile 1 --no-compile --no-overwrite --no-use-clinvec "
         "--report-to none --no-use-hierarchical-init --no-resize-if-needed --no-code-ancestors --config {w}/other.yaml",
         PRETRAIN + "--epochs 1 --warmup-ratio 0.5 --initialization orthogonal --visit-distance-bias --visit-days "
         "--code-ancestors --plos --precision bf16 --overwrite --debug",

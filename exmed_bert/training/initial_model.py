@@ -58,7 +58,13 @@ def forecasting(settings: PretrainSettings, info: DatasetInfo) -> dict[str, Any]
     if not settings.forecast_prob:
         return {"predict_future_codes": False}
     groups = CodeGroups.of(info.vocabulary).names
-    return {"predict_future_codes": True, "hazard_bin_ends": BIN_ENDS, "forecast_groups": groups}
+    weight = settings.forecast_weight
+    return {
+        "predict_future_codes": True,
+        "hazard_bin_ends": BIN_ENDS,
+        "forecast_groups": groups,
+        "forecast_weight": weight,
+    }
 
 
 @dataclass(frozen=True)
