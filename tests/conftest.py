@@ -74,6 +74,36 @@ def run_script(name: str, *arguments: Any, cwd: Path, **environment: str) -> sub
     )
 
 
+_COMMANDS = {
+    "generate_synthetic_patients.py": "generate",
+    "convert_synthetic_to_dataset.py": "convert",
+    "pretrain-exmed-bert-clinvec.py": "pretrain",
+    "finetune-exmed-bert.py": "finetune",
+    "analyze_novel_codes.py": "analyze",
+}
+
+
+def run_here(name: str, *arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script's command in this process, and return what it printed, as `run_script`.
+
+    A process of its own takes six seconds to import what this one has, and MLflow's writer two, so that one only reads.
+    """
+    from typer.testing import CliRunner
+
+    from exmed_bert.cli import script
+    from exmed_bert.commands import COMMANDS
+    from exmed_bert.training import metrics_writer
+
+    words = list(map(str, arguments))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+        done = CliRunner().invoke(script(COMMANDS[_COMMANDS[name]]), words)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess([name, *words], done.exit_code, done.stdout, done.stderr)
+
+
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
     """Assert that a program ended with one line on standard error that holds every part."""
     assert result.returncode == code, result.stderr

@@ -167,13 +167,16 @@ def profiles(datasets: list[PatientDataset], shifted: bool = False) -> Counter[A
     return found
 
 
+OTHERS = (".py", ".md", ".ipynb")  # that are written by hand, or run by tests/test_notebooks.py
+
+
 @pytest.mark.slow
 def test_the_files_are_what_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed and Parquet files by their content, since a compressor's bytes depend on its release."""
     for name in ("scripts", "exmed_bert", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     made = tmp_path / "examples"
-    files = {path.relative_to(made) for path in made.rglob("*") if path.is_file() and path.suffix not in (".py", ".md")}
+    files = {path.relative_to(made) for path in made.rglob("*") if path.is_file() and path.suffix not in OTHERS}
     assert len(files) > 30
     for file in files:
         (made / file).unlink()
@@ -182,7 +185,7 @@ def test_the_files_are_what_makes_them(tmp_path: Path, monkeypatch: pytest.Monke
     for name in [name for name in sys.modules if name.split(".")[0] == "writers"]:
         monkeypatch.delitem(sys.modules, name)
     runpy.run_path(str(made / "make_examples.py"), run_name="__main__")
-    again = {path.relative_to(made) for path in made.rglob("*") if path.is_file() and path.suffix not in (".py", ".md")}
+    again = {path.relative_to(made) for path in made.rglob("*") if path.is_file() and path.suffix not in OTHERS}
     assert again - {path for path in again if "__pycache__" in path.parts} == files
     assert not [file for file in sorted(files) if content(made / file) != content(ROOT / "examples" / file)]
 

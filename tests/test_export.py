@@ -12,7 +12,7 @@ import meds
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import assert_one_line_error, record, run_script, write_records
+from conftest import assert_one_line_error, record, run_here, run_script, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -439,12 +439,12 @@ def test_the_command_exports_and_converts_back(tmp_path: Path) -> None:
     result = run_script("generate_synthetic_patients.py", "-n", 120, "-p", 0.05, "-o", "p.jsonl", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     script = "convert_synthetic_to_dataset.py"
-    exported = run_script(script, "--input", "p.jsonl", "--export", "meds", "--output", "meds", cwd=tmp_path)
+    exported = run_here(script, "--input", "p.jsonl", "--export", "meds", "--output", "meds", cwd=tmp_path)
     assert exported.returncode == 0 and "Exported p.jsonl to meds" in exported.stdout, exported.stderr
     for name in ("p.jsonl", "meds"):
-        result = run_script(script, "--input", name, "--output", f"of_{name[0]}.pt", cwd=tmp_path)
+        result = run_here(script, "--input", name, "--output", f"of_{name[0]}.pt", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     for split in ("train", "val"):
         assert (tmp_path / f"of_m_{split}.pt").read_bytes() == (tmp_path / f"of_p_{split}.pt").read_bytes()
-    refused = run_script(script, "--input", "p.jsonl", "--export", "meds", "--output", ".", cwd=tmp_path)
+    refused = run_here(script, "--input", "p.jsonl", "--export", "meds", "--output", ".", cwd=tmp_path)
     assert_one_line_error(refused, 1, ".: is a folder with other files, expected a new folder or an earlier export")

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from click.testing import Result
-from conftest import ROOT, WithSplits, assert_one_line_error, run_script
+from conftest import ROOT, WithSplits, assert_one_line_error, run_here, run_script
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
@@ -364,7 +364,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [*sizes, *data, "--output-dir", "model", "--output-data-dir", "data"],
         ),
     ):
-        result = run_script(script, *arguments, cwd=folder)
+        result = run_here(script, *arguments, cwd=folder)
         assert result.returncode == 0, result.stderr
     people = json.loads((folder / "patients.json").read_text())[:200]
     for person in people:
@@ -512,7 +512,7 @@ def test_a_model_of_the_inputs_splits_is_tuned_and_tested_on_them(
 def test_a_finished_run_is_not_trained_again(finished: Path, world: Path) -> None:
     before = (finished / "results.json").stat().st_mtime_ns
     more = ["--train-sizes", "60,all", "--baselines", "logreg,scratch", "--explain", 4]
-    result = run_script(SCRIPT, *flags(world, finished, *more), cwd=world)
+    result = run_here(SCRIPT, *flags(world, finished, *more), cwd=world)
     assert result.returncode == 0 and "nothing to do" in result.stdout
     assert (finished / "results.json").stat().st_mtime_ns == before
 
@@ -520,7 +520,7 @@ def test_a_finished_run_is_not_trained_again(finished: Path, world: Path) -> Non
 @pytest.mark.slow
 def test_predictions_for_new_patients(finished: Path, world: Path, tmp_path: Path) -> None:
     given = ["--predict-only", "--model-dir", finished, "--output-dir", tmp_path]
-    result = run_script(SCRIPT, *given, "--input", world / "new.json", cwd=world)
+    result = run_here(SCRIPT, *given, "--input", world / "new.json", cwd=world)
     assert result.returncode == 0, result.stderr
     assert "codes that the model never saw" in result.stdout and "with relatives to start from" in result.stdout
     table = pyarrow.parquet.read_table(tmp_path / "predictions.parquet")
@@ -528,7 +528,7 @@ def test_predictions_for_new_patients(finished: Path, world: Path, tmp_path: Pat
 
     # The patients it was fine-tuned with get the same probabilities at the same index dates.
     rule = ["--index-date", "last-visit-before", "--input", world / "patients.json"]
-    assert run_script(SCRIPT, *given, *rule, cwd=world).returncode == 0
+    assert run_here(SCRIPT, *given, *rule, cwd=world).returncode == 0
     now = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pydict()
     then = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pydict()
     of_now = dict(zip(now["patient_id"], now["probability"], strict=True))
@@ -558,19 +558,19 @@ def test_a_model_of_prolonged_stay_predicts(world: Path, tmp_path: Path) -> None
     model, output = tmp_path / "plos", tmp_path / "new"
     fast = ["--task", "plos", "--epochs", 1, "--baselines", "none", "--train-sizes", 60]
     given = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", model]
-    result = run_script(SCRIPT, *given, *fast, cwd=world)
+    result = run_here(SCRIPT, *given, *fast, cwd=world)
     assert result.returncode == 0, result.stderr
     assert json.loads((model / "finetuning.json").read_text())["task"]["name"] == "plos"
 
     given = ["--predict-only", "--model-dir", model, "--output-dir", output, "--input", world / "new.json"]
-    result = run_script(SCRIPT, *given, cwd=world)
+    result = run_here(SCRIPT, *given, cwd=world)
     assert result.returncode == 0, result.stderr
     assert "Prolonged length of stay" in result.stdout
     found, last = predictions(output), last_visits(world / "new.json")
     assert list(found) == ["patient_id", "index_date", "probability"] and len(found["patient_id"]) > 150
     assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
 
-    result = run_script(SCRIPT, *given, "--index-date", "fixed:2024-06-30", cwd=world)
+    result = run_here(SCRIPT, *given, "--index-date", "fixed:2024-06-30", cwd=world)
     assert result.returncode == 0, result.stderr
     assert set(predictions(output)["index_date"]) == {date(2024, 6, 30)}
 
@@ -587,19 +587,19 @@ def test_a_model_of_own_labels_predicts_with_and_without_labels(world: Path, tmp
     labels.write_text("\n".join([*lines, "nobody,2023-01-01,true"]))
     fast = ["--labels", labels, "--epochs", 1, "--baselines", "none", "--train-sizes", 60]
     given = ["--model-dir", world / "model", "--input", world / "patients.json", "--output-dir", model]
-    result = run_script(SCRIPT, *given, *fast, cwd=world)
+    result = run_here(SCRIPT, *given, *fast, cwd=world)
     assert result.returncode == 0, result.stderr
     assert "1 labels are of patients who are not in" in result.stderr
     assert "labels excluded: too few codes" in result.stdout
 
     given = ["--predict-only", "--model-dir", model, "--output-dir", output, "--input", world / "new.json"]
-    result = run_script(SCRIPT, *given, cwd=world)
+    result = run_here(SCRIPT, *given, cwd=world)
     assert result.returncode == 0, result.stderr
     found, last = predictions(output), last_visits(world / "new.json")
     assert list(found) == ["patient_id", "index_date", "probability"]
     assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
 
-    result = run_script(SCRIPT, *given, "--labels", labels, cwd=world)
+    result = run_here(SCRIPT, *given, "--labels", labels, cwd=world)
     assert result.returncode == 0, result.stderr
     found = predictions(output)
     assert list(found) == ["patient_id", "index_date", "label", "probability"] and set(found["label"]) == {0, 1}
@@ -618,7 +618,7 @@ def test_a_task_of_an_earlier_release_is_read(finished: Path, world: Path, tmp_p
     found = []
     for number, folder in enumerate((finished, model)):
         given = ["--predict-only", "--model-dir", folder, "--output-dir", tmp_path / str(number)]
-        result = run_script(SCRIPT, *given, "--input", world / "new.json", cwd=world)
+        result = run_here(SCRIPT, *given, "--input", world / "new.json", cwd=world)
         assert result.returncode == 0, result.stderr
         found.append(predictions(tmp_path / str(number)))
     assert found[0] == found[1]
@@ -763,7 +763,7 @@ def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -
 def test_refusals_are_one_line(
     world: Path, tmp_path: Path, more: list[object], code: int, parts: tuple[str, ...]
 ) -> None:
-    result = run_script(SCRIPT, *flags(world, tmp_path / "out"), *more, cwd=world)
+    result = run_here(SCRIPT, *flags(world, tmp_path / "out"), *more, cwd=world)
     assert_one_line_error(result, code, *parts)
     assert not (tmp_path / "out").exists()
 
@@ -784,7 +784,7 @@ def test_a_model_of_unknown_origin_is_said_to_be_one(world: Path, tmp_path: Path
         "--output-dir",
         tmp_path / "out",
     ]
-    result = run_script(SCRIPT, *given, "--epochs", 1, "--baselines", "none", "--freeze-encoder", cwd=world)
+    result = run_here(SCRIPT, *given, "--epochs", 1, "--baselines", "none", "--freeze-encoder", cwd=world)
     assert result.returncode == 0, result.stderr
     assert "is unknown" in json.loads((tmp_path / "out" / "results.json").read_text())["notes"][0]
     before = load_file(model / "model.safetensors")

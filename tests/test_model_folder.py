@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, run_script
+from conftest import ROOT, assert_one_line_error, run_here
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
@@ -330,10 +330,10 @@ def test_a_dataset_that_does_not_fit_is_refused_by_the_script(
     folder: Path, small_datasets: Path, tmp_path: Path
 ) -> None:
     longer = ["--input", small_datasets / "patients.json", "--output", tmp_path / "long.pt", "--max-length", 40]
-    assert run_script("convert_synthetic_to_dataset.py", *longer, cwd=ROOT).returncode == 0
+    assert run_here("convert_synthetic_to_dataset.py", *longer, cwd=ROOT).returncode == 0
     data = ["--training-data", tmp_path / "long_train.pt", "--validation-data", tmp_path / "long_val.pt"]
     output = ["--output-dir", tmp_path / "out", "--output-data-dir", tmp_path / "out"]
-    result = run_script("pretrain-exmed-bert-clinvec.py", *data, *output, "--model-dir", folder, cwd=ROOT)
+    result = run_here("pretrain-exmed-bert-clinvec.py", *data, *output, "--model-dir", folder, cwd=ROOT)
     remedy = "convert again with --max-length 30, or leave out --model-dir"
     assert_one_line_error(result, 1, str(folder), "knows 30 visits, the dataset needs 40", remedy)
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, run_script
+from conftest import ROOT, assert_one_line_error, run_here
 from documents import blocks, without_figures
 
 from exmed_bert.analysis.novel_codes.analyze import analyze
@@ -442,7 +442,7 @@ def analyzed(small_datasets: Path, pretrained: Path, tmp_path_factory: pytest.Te
     """Folder that the script wrote; what it printed stands in ``printed.txt``."""
     folder = tmp_path_factory.mktemp("analyzed")
     arguments = ("--model-dir", pretrained, "--dataset", small_datasets / "small_val.pt", "--output-dir", folder)
-    result = run_script(SCRIPT, *arguments, cwd=folder)
+    result = run_here(SCRIPT, *arguments, cwd=folder)
     assert result.returncode == 0, result.stderr
     (folder / "printed.txt").write_text(result.stdout)
     return folder
@@ -564,7 +564,7 @@ def test_the_readme_shows_what_is_printed(analyzed: Path) -> None:
 @pytest.mark.slow
 def test_errors_are_one_line(tmp_path: Path, pretrained: Path, small_datasets: Path) -> None:
     val = small_datasets / "small_val.pt"
-    result = run_script(SCRIPT, "--model-dir", tmp_path, "--dataset", val, "--output-dir", tmp_path / "o", cwd=tmp_path)
+    result = run_here(SCRIPT, "--model-dir", tmp_path, "--dataset", val, "--output-dir", tmp_path / "o", cwd=tmp_path)
     assert_one_line_error(result, 1, str(tmp_path), "config.json", "folder of a pretrained ExMed-BERT")
 
 

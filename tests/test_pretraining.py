@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from clinvec_files import write_clinvec_folder
-from conftest import ROOT, assert_one_line_error, record, run_script, write_records
+from conftest import ROOT, assert_one_line_error, record, run_here, run_script, write_records
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from exmed_bert import ExMedBertForMaskedLM
@@ -141,7 +141,7 @@ def test_vectors_are_resized_to_the_models_width(method: str, small_datasets: Pa
     codes = [key[1] for key in vocabulary.keys if key is not None and key[0] == "icd10cm"]
     folder = write_clinvec_folder(tmp_path / "clinvec", {"icd10cm": codes}, dimension=24)
     clinvec = ["--use-clinvec", "--clinvec-dir", folder, "--resize-if-needed", "--resize-method", method]
-    result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), *clinvec, "--max-steps", 2, cwd=ROOT)
+    result = run_here(SCRIPT, *tiny_flags(small_datasets, tmp_path), *clinvec, "--max-steps", 2, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert f"ClinVec vectors resized from 24 to 16 dimensions by {method}" in result.stdout
 
@@ -237,7 +237,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 @pytest.mark.slow
 def test_worker_processes_change_nothing(finished: Path, small_datasets: Path, tmp_path: Path) -> None:
-    result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--num-workers", 2, cwd=ROOT)
+    result = run_here(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--num-workers", 2, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (finished, tmp_path)]
     assert weights[0] == weights[1]
@@ -251,7 +251,7 @@ def test_more_epochs_go_on_and_other_settings_are_archived(
     first = checkpoints(tmp_path / "model")[-1].name
     run(settings_for(small_datasets, tmp_path, epochs=2, train_batch_size=16))
     assert f"Going on from {tmp_path / 'model' / first}" in capsys.readouterr().out
-    other = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), cwd=ROOT)
+    other = run_here(SCRIPT, *tiny_flags(small_datasets, tmp_path), cwd=ROOT)
     assert other.returncode == 0 and other.stdout.count("archived as") == 2, other.stderr
     old = next(tmp_path.glob("model.2*"))
     assert (old / "pytorch_model.bin").exists() and next(tmp_path.glob("data.2*/eval_results.txt"))
@@ -293,7 +293,7 @@ def test_what_cannot_be_is_refused(
 
 @pytest.mark.slow
 def test_a_refusal_is_one_line_on_the_command_line(small_datasets: Path, tmp_path: Path) -> None:
-    result = run_script(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--max-seq-length", 50, cwd=ROOT)
+    result = run_here(SCRIPT, *tiny_flags(small_datasets, tmp_path), "--max-seq-length", 50, cwd=ROOT)
     assert_one_line_error(result, 1, "max_length mismatch error", "--max-seq-length 50", "--max-length 50")
     assert not (tmp_path / "model").exists()
 

@@ -27,7 +27,12 @@ def individual_codes(results: NovelResults) -> ReportSection | None:
         "novel": table.novel & ~unseen,
         OTHER_UNSEEN: ~table.novel & unseen,
     }
-    kind_of = {row: kind for kind, member in kinds.items() for row in np.flatnonzero(member).tolist()}
+    kind_of = {
+        row: kind
+        for kind, member in kinds.items()
+        for row in np.flatnonzero(member).tolist()
+        if row not in table.hidden
+    }
     if not kind_of:
         return None
     shown = dict(list(kind_of.items())[:MOST_ROWS])
@@ -60,13 +65,13 @@ def code_table(results: NovelResults, kinds: Mapping[int, str], caption: str) ->
         "Name": lambda row: short_name(table.names[row]),
         "Kind": kinds.__getitem__,
         "In training": lambda row: "–" if table.in_training is None else f"{table.in_training[row]:,}",
-        "Parent": lambda row: keys[above][1] if (above := table.families.parents[row]) >= 0 else "–",
+        "Parent": lambda row: keys[above][1] if (above := _parent(table, row)) >= 0 else "–",
         **{f"Cosine {TIMES[t].lower()}": cosine(t) for t in results.times},
         "Parent's rank": lambda row: _rank(near.parent_ranks, row),
         "Nearest sibling's rank": lambda row: _rank(near.sibling_ranks, row),
         "Masked": lambda row: f"{table.masked[row]:,}",
         "In top 10": lambda row: f"{table.top10[row]:,}",
-        "Nearest codes": lambda row: " ".join(keys[i][1] for i in near.nearest[row][:3]),
+        "Nearest codes": lambda row: " ".join(keys[i][1] for i in _open(table, near.nearest[row].tolist())[:3]),
     }
     of_name: dict[str, Style] = {
         "Code": "code",
@@ -97,7 +102,7 @@ def _trees(results: NovelResults, rows: list[int]) -> list[Tree]:
     for row in sorted(rows, key=lambda row: families.keys[row]):
         system, code = families.keys[row]
         chapter = families.chapter_names[families.chapters[row]][1]
-        above = families.keys[known][1] if (known := families.parents[row]) >= 0 else parent(code, system) or ""
+        above = families.keys[known][1] if (known := _parent(table, row)) >= 0 else parent(code, system) or ""
         found.setdefault(system, {}).setdefault(chapter, {}).setdefault(above, []).append(row)
     trees = []
     for system, chapters in found.items():
@@ -121,21 +126,32 @@ def _code(table: CodeTable, row: int) -> Branch:
         return f"{keys[other][1]} {short_name(table.names[other], 40)}"
 
     facts = []
-    if (above := int(families.parents[row])) >= 0:
+    if (above := _parent(table, row)) >= 0:
         cosine = format_number(near.cosines["parent"][row])
         facts.append(("Parent", f"{named(above)}: cosine {cosine}, rank {_rank(near.parent_ranks, row)}"))
-    if siblings := table.siblings.get(row):
+    if siblings := [one for one in table.siblings.get(row, ()) if one[0] not in table.hidden]:
         told = "; ".join(f"{named(other)} {format_number(cosine)}" for other, cosine in siblings)
         more = len(families.siblings[row]) - len(siblings)
         facts.append(("Siblings, by cosine", told + (f"; {more:,} more" if more else "")))
-    facts.append(("Nearest codes", "; ".join(named(other) for other in near.nearest[row].tolist()[:3])))
+    facts.append(("Nearest codes", "; ".join(named(other) for other in _open(table, near.nearest[row].tolist())[:3])))
     counts = [] if table.in_training is None else [f"{table.in_training[row]:,} in training"]
     counts.append(f"{table.masked[row]:,} masked, {table.top10[row]:,} of them in the top 10")
     facts.append(("Events", "; ".join(counts)))
-    if guesses := table.guesses.get(row):
+    if guesses := [guess for guess in table.guesses.get(row, ()) if guess[0] not in table.hidden]:
         facts.append(("Guesses", "; ".join(f"{named(other)} {100 * share:.0f} %" for other, share in guesses)))
     unseen = table.in_training is not None and table.in_training[row] == 0
     return Branch(keys[row][1], short_name(table.names[row]), _UNSEEN if unseen else None, facts)
+
+
+def _open(table: CodeTable, rows: list[int]) -> list[int]:
+    """Return those of some rows whose codes may be named."""
+    return [row for row in rows if row not in table.hidden]
+
+
+def _parent(table: CodeTable, row: int) -> int:
+    """Return the row of a code's parent; -1 where there is none, or it may not be named."""
+    above = int(table.families.parents[row])
+    return -1 if above in table.hidden else above
 
 
 def _rank(ranks: np.ndarray, row: int) -> str:

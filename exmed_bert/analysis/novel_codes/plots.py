@@ -220,7 +220,8 @@ def map_of(results: NovelResults, kind: str, time: str) -> Figure | None:
         axes.scatter(*at[novel & ~unseen].T, facecolors="none", **ring, label="novel")
         if (novel & unseen).any():
             axes.scatter(*at[novel & unseen].T, facecolors=INK, alpha=0.55, **ring, label="novel, never in training")
-        named = np.concatenate([np.flatnonzero(novel), np.flatnonzero(own & ~novel)])[:_MOST_NAMED]
+        named = np.concatenate([np.flatnonzero(novel), np.flatnonzero(own & ~novel)])
+        named = named[~np.isin(rows[named], list(table.hidden))][:_MOST_NAMED]
         name_points(axes, at[named, 0], at[named, 1], [_named(table, row) for row in rows[named].tolist()])
         axes.set_title(f"{code_system(system).title}, {_MAPS[kind]} {_LABELS[time]}")
         axes.set(xticks=[], yticks=[])

@@ -1,6 +1,6 @@
 """Results of an analysis of novel codes: the content of the page, the plots, the tables and results.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,7 @@ class CodeTable:
         on_map: (m,) the rows on the maps.
         maps: ``pca`` and ``tsne`` by time, (m, 2).
         guesses: what the model takes masked novel codes for, by row; all codes are rows.
+        hidden: rows of codes that pages do not name, since they tell of few patients.
         siblings: of novel codes the nearest siblings after training, each with its cosine, by row.
     """
 
@@ -55,6 +56,7 @@ class CodeTable:
     maps: dict[str, dict[str, np.ndarray]]
     guesses: Guesses = field(default_factory=dict)
     siblings: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    hidden: Collection[int] = frozenset()
 
 
 @dataclass(frozen=True)

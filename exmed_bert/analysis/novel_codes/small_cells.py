@@ -25,8 +25,11 @@ def shareable(results: NovelResults, cells: MinCell) -> NovelResults:
 
 
 def _table(table: CodeTable, cells: MinCell) -> CodeTable:
+    counts = [numbers for numbers in (table.in_training, table.in_dataset) if numbers is not None]
+    few = {row for numbers in counts for row, number in enumerate(numbers.tolist()) if cells.hides(number)}
     return replace(
         table,
+        hidden=frozenset(few),
         in_training=None if table.in_training is None else _told(table.in_training, cells),
         in_dataset=_told(table.in_dataset, cells),
         masked=_told(table.masked, cells),
