@@ -170,25 +170,26 @@ def _with_forecasts(
     """
     rows, cuts = forecasts.rows, forecasts.cuts
     width = max(batch.codes.shape[1], int(cuts.max(initial=0)) + 1)
-    seen = np.ones((len(batch.codes), width), dtype=bool)
-    seen[rows] = np.arange(width) < cuts[:, None]
+    unseen = np.zeros((len(batch.codes), width), dtype=bool)
+    unseen[rows] = np.arange(width) >= cuts[:, None]
     cut = {}
     for name, values in fields.items():
         if name in _PER_TOKEN:
             nothing = IGNORED if name == "code_labels" else 0
-            padded = np.pad(values.astype(np.int64), ((0, 0), (0, width - values.shape[1])), constant_values=nothing)
-            cut[name] = np.where(seen, padded, nothing)
+            cut[name] = np.full(unseen.shape, nothing, dtype=np.int64)
+            cut[name][:, : values.shape[1]] = values
+            cut[name][unseen] = nothing
         else:
             cut[name] = values
-    born = batch.periods.get(BIRTH_DATE, np.full(len(seen), NO_DAY))
+    born = batch.periods.get(BIRTH_DATE, np.full(len(unseen), NO_DAY))
     ages = ages_on(forecasts.days, batch.birth_years[rows], born[rows], info.age_unit)
     since_first = forecasts.days - batch.days[rows, 0]
     put_query(cut, rows, cuts, QUERY_ENTITY, ages, since_first, batch.visit_ids[rows, cuts - 1], info.max_length)
-    targets, days = (np.full((len(seen), forecasts.targets.shape[1]), IGNORED) for _ in range(2))
+    targets, days = (np.full((len(unseen), forecasts.targets.shape[1]), IGNORED) for _ in range(2))
     targets[rows], days[rows] = forecasts.targets, forecasts.target_days
-    cut["query_positions"] = np.full(len(seen), IGNORED)
+    cut["query_positions"] = np.full(len(unseen), IGNORED)
     cut["query_positions"][rows] = cuts
-    cut["observed_days"] = np.full(len(seen), IGNORED)
+    cut["observed_days"] = np.full(len(unseen), IGNORED)
     cut["observed_days"][rows] = forecasts.observed
     return cut | {"target_ids": targets, "target_days": days}
 

@@ -62,6 +62,9 @@ def draw_forecasts(batch: PaddedBatch, share: float, groups: CodeGroups, seed: i
     first = days.min(axis=1, initial=np.iinfo(np.int64).max, where=plausible)
     until = observed_until(batch.periods, days.max(axis=1, initial=NO_DAY, where=plausible))
     rows = np.flatnonzero((to_uniform(mix(draws, 2)) < share) & (until > first))
+    if not len(rows):  # as in most small batches
+        none = np.empty(0, dtype=np.int64)
+        return Forecasts(rows, none, none, none, none[:, None], none[:, None])
 
     draws, real, days, first, until = draws[rows], real[rows], days[rows], first[rows], until[rows]
     visits = batch.visit_ids[rows].astype(np.int64)
