@@ -104,10 +104,7 @@ def _sums(
 
 
 class RowSums:
-    """Weighted sums of rows, the product of a sparse matrix with a dense one.
-
-    On a CPU three times as fast as torch's own product of a matrix in compressed rows (`benchmarks/step_parts.py`).
-    """
+    """Weighted sums of rows: the product of a sparse matrix with a dense one, by torch's sums of embeddings."""
 
     def __init__(self, matrix: csr_matrix) -> None:
         """Take the weights, (m, n)."""
