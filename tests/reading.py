@@ -1,5 +1,6 @@
 """Reading files with one reader, as plain values to compare, and the patients that the examples are made of."""
 
+import csv
 import runpy
 from collections import Counter
 from collections.abc import Sequence
@@ -49,6 +50,15 @@ def read(
 
 
 @cache
+def write_tables(folder: Path, **tables: Sequence[Sequence[Any]]) -> Path:
+    """Write tables of rows, the header first; return the folder."""
+    folder.mkdir(exist_ok=True, parents=True)
+    for name, rows in tables.items():
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return folder
+
+
 def example_events() -> list[list[tuple[str, str, str]]]:
     """Return day, system and code of the events of each patient of the examples, sorted."""
     make = runpy.run_path(str(EXAMPLES / "make_examples.py"))

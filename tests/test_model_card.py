@@ -1,4 +1,4 @@
-"""The card of a model: front matter that the Hub reads, and a licence that stays the owner's."""
+"""The card of a model: front matter that the Hub reads, and a license that stays the owner's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_the_hub_reads_the_front_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("card", [CARD, replace(CARD, metrics=[], generated=False)])
-def test_the_licence_that_the_owner_gave_stays(card: ModelCard, tmp_path: Path) -> None:
+def test_the_license_that_the_owner_gave_stays(card: ModelCard, tmp_path: Path) -> None:
     write_card(tmp_path, card)
     path = tmp_path / README
     path.write_text(path.read_text().replace("\nlicense:\n", "\nlicense: cc-by-4.0\n"))

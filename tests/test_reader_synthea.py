@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reading import EXAMPLES, example_events, read
+from reading import EXAMPLES, example_events, read, write_tables
 
 from exmed_bert.console import InputError
 from exmed_bert.data.readers import reader_of
@@ -34,20 +34,11 @@ def person(key: str, born: str = "1950-04-30", died: str = "", sex: str = "F", s
     return [key, born, died, "999-99-9999", "A", "B", "M", "white", "nonhispanic", sex, "", "1 Way", "Lynn", state, ""]
 
 
-def write(folder: Path, **tables: Sequence[Sequence[Any]]) -> Path:
-    """Write tables of rows, the header first; return the folder."""
-    folder.mkdir(exist_ok=True, parents=True)
-    for name, rows in tables.items():
-        with open(folder / f"{name}.csv", "w", newline="") as file:
-            csv.writer(file).writerows(rows)
-    return folder
-
-
 def synthea(folder: Path, **rows: Sequence[Sequence[Any]]) -> Path:
     """Write the tables of Synthea 3; there is one patient where none is given."""
     headers = {"patients": PATIENTS, "encounters": ENCOUNTERS, "conditions": CONDITIONS, "medications": MEDICATIONS}
     found = {name: [] for name in headers} | {"patients": [person(ANN)]} | rows
-    return write(folder, **{name: [headers[name], *of_table] for name, of_table in found.items()})
+    return write_tables(folder, **{name: [headers[name], *of_table] for name, of_table in found.items()})
 
 
 def encounter(start: str, stop: str, kind: str = "inpatient", key: str = ANN) -> list[str]:

@@ -1,13 +1,12 @@
 """Values of measurements and procedures in each format, read where their code systems are kept."""
 
-import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from reading import write_tables
 
 from exmed_bert.data.measured import FLAGS
 from exmed_bert.data.patient_input import PatientInput
@@ -32,15 +31,6 @@ def read(folder: Path, keep: str | None = KEPT, **options: Any) -> Found:
     return found
 
 
-def write(folder: Path, **tables: Sequence[Sequence[Any]]) -> Path:
-    """Write tables of rows, the header first; return the folder."""
-    folder.mkdir(exist_ok=True, parents=True)
-    for name, rows in tables.items():
-        with open(folder / f"{name}.csv", "w", newline="") as file:
-            csv.writer(file).writerows(rows)
-    return folder
-
-
 def test_own_tables(tmp_path: Path) -> None:
     people = [["patient_id", "birth_year"], [1, 1950]]
     header = ["patient_id", "date", "system", "code", "value", "flag"]
@@ -50,15 +40,15 @@ def test_own_tables(tmp_path: Path) -> None:
         [1, DAY, "loinc", A1C, "5", ""],
         [1, DAY, "cpt", "83036", "", ""],
     ]
-    folder = write(tmp_path / "usual", people=people, labs=labs)
+    folder = write_tables(tmp_path / "usual", people=people, labs=labs)
     expected = [("loinc", A1C, 7.2, "H"), ("loinc", A1C, 5.0, None), ("cpt", "83036", None, None)]
     assert read(folder) == expected
     renamed = [["patient_id", "date", "system", "code", "RESULT", "ABN"], *labs[1:]]
     columns = ("patient=patient_id,date=date,system=system,code=code,value=RESULT,flag=ABN[High:H]",)
-    folder = write(tmp_path / "renamed", people=people, labs=renamed)
+    folder = write_tables(tmp_path / "renamed", people=people, labs=renamed)
     assert read(folder, columns=(*(f"labs.csv:{text}" for text in columns), "people.csv:birth=birth_year")) == expected
     wide = [["patient_id", "date", "A", "B", "value"], [1, DAY, A1C, "718-7", "3.5"]]
-    folder = write(tmp_path / "wide", people=people, labs=wide)
+    folder = write_tables(tmp_path / "wide", people=people, labs=wide)
     columns = ("labs.csv:patient=patient_id,date=date,code=A+B,system=loinc", "people.csv:birth=birth_year")
     assert read(folder, columns=columns) == [("loinc", A1C, 3.5, None), ("loinc", "718-7", 3.5, None)]
 
@@ -107,7 +97,7 @@ def test_omop(tmp_path: Path) -> None:
     ]
     of = ["person_id", "procedure_concept_id", "procedure_source_concept_id", "procedure_date"]
     conditions = ["person_id", "condition_concept_id", "condition_source_concept_id", "condition_start_date"]
-    folder = write(
+    folder = write_tables(
         tmp_path,
         person=[["person_id", "year_of_birth"], [1, 1950]],
         condition_occurrence=[conditions, [1, 0, 1, DAY]],
@@ -118,7 +108,7 @@ def test_omop(tmp_path: Path) -> None:
     expected = [("loinc", A1C, 7.2, "H"), ("loinc", A1C, 5.0, "N"), ("loinc", A1C, None, None)]
     assert read(folder) == [("cpt", "83036", None, None), *expected]
     visits = [["person_id", "visit_concept_id", "visit_start_date", "visit_end_date"], [1, 9203, DAY, DAY]]
-    write(folder, visit_occurrence=[*visits, [1, 9201, DAY, DAY]])
+    write_tables(folder, visit_occurrence=[*visits, [1, 9201, DAY, DAY]])
     assert read(folder, "visit") == [("visit", "EMER", None, None), ("visit", "IMP", None, None)]
     assert read(folder, "loinc") == expected and read(folder, None) == []
 
@@ -127,7 +117,7 @@ def test_synthea(tmp_path: Path) -> None:
     observations = [["DATE", "PATIENT", "ENCOUNTER", "CODE", "DESCRIPTION", "VALUE", "UNITS", "TYPE"]]
     observations += [[DAY, "a", "", A1C, "", "7.2", "%", "numeric"], [DAY, "a", "", "72166-2", "", "Never", "", "text"]]
     observations += [[DAY, "a", "", "QALY", "", "3.1", "a", "numeric"]]
-    folder = write(
+    folder = write_tables(
         tmp_path,
         patients=[["Id", "BIRTHDATE", "GENDER"], ["a", "1950-04-30", "F"]],
         encounters=[["Id", "PATIENT"], ["e", "a"]],
@@ -137,7 +127,7 @@ def test_synthea(tmp_path: Path) -> None:
     assert read(folder) == [("loinc", A1C, 7.2, None), ("loinc", "72166-2", None, None)]
     assert read(folder, "snomedct") == [("snomedct", "44054006", None, None)]
     encounters = [["Id", "START", "PATIENT", "ENCOUNTERCLASS"], ["e", f"{DAY}T08:00:00Z", "a", "wellness"]]
-    assert read(write(folder, encounters=encounters), "visit") == [("visit", "AMB", None, None)]
+    assert read(write_tables(folder, encounters=encounters), "visit") == [("visit", "AMB", None, None)]
 
 
 @pytest.mark.parametrize("mapped", [True, False])
@@ -148,7 +138,7 @@ def test_mimic(mapped: bool, tmp_path: Path) -> None:
     items = [["itemid", "label", *(["loinc_code"] * mapped)]]
     items += [[50852, "A1c", *([A1C] * mapped)], [50853, "D", *([""] * mapped)]]
     admission = ["subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type"]
-    folder = write(
+    folder = write_tables(
         tmp_path,
         patients=[["subject_id", "gender", "anchor_age", "anchor_year"], [1, "F", 60, 2020]],
         admissions=[admission, [1, 7, f"{DAY} 07:00:00", f"{DAY} 20:00:00", "", "URGENT"]],

@@ -1,6 +1,6 @@
 """The model card: README.md in a model's folder, in the form of the Hugging Face Hub, with front matter in YAML.
 
-It names no patient and no path. Its licence is the owner's to fill in; a later run keeps it.
+It names no patient and no path. Its license is the owner's to fill in; a later run keeps it.
 """
 
 import json
@@ -133,7 +133,7 @@ def write_card(folder: Path, card: ModelCard, earlier: Path | None = None) -> No
     Args:
         folder: of the model, which may be put in place later.
         card: what it says.
-        earlier: the folder with an earlier card, whose licence is kept.
+        earlier: the folder with an earlier card, whose license is kept.
     """
     with atomic_write(folder / README) as part:
         part.write_text(card.to_markdown(license_of((earlier or folder) / README)), encoding="utf-8")
@@ -145,7 +145,7 @@ def copy_card(source: Path, folder: Path, earlier: Path) -> None:
     Args:
         source: folder of the model, with a card.
         folder: where it is to stand, which may be put in place later.
-        earlier: the folder with an earlier copy, whose licence is kept.
+        earlier: the folder with an earlier copy, whose license is kept.
     """
     text = (source / README).read_text(encoding="utf-8")
     if license := license_of(earlier / README):

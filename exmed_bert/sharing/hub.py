@@ -1,6 +1,6 @@
 """A model in the layout of the Hugging Face Hub, for its owner to upload; nothing is uploaded here.
 
-README.md                        the model card, whose licence a later export keeps
+README.md                        the model card, whose license a later export keeps
 config.json, model.safetensors   the network
 modeling_exmed_bert.py           imports this package, so that transformers' Auto classes load the folder
 vocab.json, pretraining.json     the tokenizer: codes, length of histories, unit of ages
