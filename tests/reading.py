@@ -49,7 +49,6 @@ def read(
     return found, summary
 
 
-@cache
 def write_tables(folder: Path, **tables: Sequence[Sequence[Any]]) -> Path:
     """Write tables of rows, the header first; return the folder."""
     folder.mkdir(exist_ok=True, parents=True)
@@ -59,6 +58,7 @@ def write_tables(folder: Path, **tables: Sequence[Sequence[Any]]) -> Path:
     return folder
 
 
+@cache
 def example_events() -> list[list[tuple[str, str, str]]]:
     """Return day, system and code of the events of each patient of the examples, sorted."""
     make = runpy.run_path(str(EXAMPLES / "make_examples.py"))
