@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import transformers
 from common import Measurement, at_least_one, load_average, print_figures, report
-from finetuning import BY_HAND, SEED, Case, make_case, pretrain
+from finetuning import BY_HAND, Case, make_case
+from pretrained import SEED, pretrain
 from scipy import stats
 
 from exmed_bert.cohorts.labeled import LabeledPatients

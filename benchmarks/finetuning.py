@@ -26,10 +26,8 @@ the order by a hash, so that the endpoints that are done are any of them.
 """
 
 import argparse
-import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -37,18 +35,17 @@ from pathlib import Path
 
 import numpy as np
 import transformers
-from common import Measurement, at_least_one, generate, load_average, print_figures, report, run_quietly, script
+from common import Measurement, at_least_one, load_average, print_figures, report
 from joblib import Parallel, delayed
+from pretrained import LEAST_EVENTS, MOST_FREQUENT, SEED, fewer, frequent, patients_of, pretrain
 from two_level import Draws, Ranked, differences
 
-from exmed_bert.codes import ICD10CM
 from exmed_bert.cohorts.cohort import build, subset
 from exmed_bert.cohorts.collator import LabeledRows
-from exmed_bert.cohorts.labeled import TEST, TRAIN, VALIDATION, LabeledPatients
+from exmed_bert.cohorts.labeled import TEST
 from exmed_bert.cohorts.tasks.registry import requested_task
 from exmed_bert.console import InputError
-from exmed_bert.data.patient_input import PatientInput, read_patients
-from exmed_bert.data.randomness import hash_patient_ids, uniform
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.evaluation import baselines, calibration
 from exmed_bert.evaluation.attainable import TrueRisks, true_risks
 from exmed_bert.evaluation.features import features
@@ -60,32 +57,17 @@ from exmed_bert.finetuning.plan import Subset, draw_subset
 from exmed_bert.finetuning.results import unlabeled
 from exmed_bert.finetuning.runs import Experiment, Finished, Run, load_best, train_one
 from exmed_bert.models.folder import read_pretrained
-from exmed_bert.reference import tables
 from exmed_bert.settings import BASELINES, WITH_ANSWER, FinetuneSettings
 from exmed_bert.staging import atomic_write
 from exmed_bert.training.metrics_writer import MetricsWriter
 
 BY_HAND = ("I50.9", "N18.30", "E11.65", "F33.1")
-MOST_FREQUENT, LEAST_EVENTS = 40, 100  # chronic codes that may be endpoints; of their test patients with the outcome
-MOST_TESTED = 20_000
-TRAINED_ON = 1 / 3  # of the patients
 SIZES = "300,all"
-SEED, SEEDS = 42, 3
+SEEDS = 3
 PLOS = "plos"
 TIMED = 10_000  # training patients of the timed run
-MAX_LENGTH = 80
-MODEL = {
-    "train-batch-size": 64,
-    "hidden-size": 64,
-    "num-hidden-layers": 3,
-    "num-attention-heads": 4,
-    "learning-rate": 0.003,
-    "forecast-prob": 0.8,
-    "forecast-weight": 1,
-}
 OURS, TRUE = "fine-tuned", "true risks"
 _PLAIN = ("labels", "keys", "no_labels", "at_risk", "true_risk")  # arrays of a task
-_HASHED = 17  # a stream of draws apart from those of splits and subsets
 
 
 @dataclass(frozen=True)
@@ -167,53 +149,6 @@ class Found:
         return cls(path.stem, scored=scored, errors=errors, **plain)
 
 
-def pretrain(
-    folder: Path,
-    patients: int,
-    epochs: int,
-    trained_on: float = TRAINED_ON,
-    seed: int = SEED,
-    options: Sequence[str] = (),
-) -> Path:
-    """Make patients and model, unless they are there; return the folder of the model.
-
-    ``trained_on`` is the share of the patients for pretraining; ``seed`` and ``options`` are the generator's.
-    """
-    model = folder / "model"
-    if (model / "pretraining.json").is_file():
-        return model
-    people = generate(patients_of(folder), patients, seed, options)
-    data = folder / "data.pt"
-    conversion = ("--input", people, "--output", data, "--max-length", MAX_LENGTH, "--train-ratio", f"{trained_on:.4f}")
-    run_quietly(script("convert_synthetic_to_dataset.py", *conversion))
-    flags = MODEL | {"epochs": epochs, "eval-steps": 2000, "save-steps": 2000, "eval-max-patients": 2000}
-    flags |= {"training-data": folder / "data_train.pt", "validation-data": folder / "data_val.pt"}
-    flags |= {"output-dir": model, "output-data-dir": folder / "reports"}
-    arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
-    subprocess.run(script("pretrain-exmed-bert-clinvec.py", *arguments), check=True)
-    return model
-
-
-def patients_of(folder: Path) -> Path:
-    """Return the file of patients."""
-    return folder / "patients.parquet"
-
-
-def frequent(path: Path, number: int) -> list[str]:
-    """Return the chronic codes that most patients have, in an order by a hash of the code."""
-    diagnoses = tables.load().diagnoses
-    chronic = {code for code, kind in zip(diagnoses.codes, diagnoses.kinds, strict=True) if kind == "chronic"}
-    found: Counter[str] = Counter()
-    for patients in read_patients(path):
-        events = patients.events.of_system(ICD10CM)
-        codes = np.unique(np.stack((events.patients(), events.codes)), axis=1)[1]  # each code of a patient once
-        found.update(
-            {events.table[i][1]: int(n) for i, n in enumerate(np.bincount(codes, minlength=len(events.table)))}
-        )
-    most = [code for code, _ in found.most_common() if code in chronic][:number]
-    return [most[i] for i in np.argsort(hash_patient_ids(most), kind="stable")]
-
-
 def make_case(name: str, folder: Path, model_dir: Path) -> Case:
     """Build the cohort of an endpoint, or of prolonged stay."""
     what = {"task": PLOS} if name == PLOS else {"endpoint": name}
@@ -234,17 +169,6 @@ def make_case(name: str, folder: Path, model_dir: Path) -> Case:
         except InputError:
             truth = None
     return Case(name, settings, experiment, truth)
-
-
-def fewer(patients: LabeledPatients) -> LabeledPatients:
-    """Return all training patients, as many validation patients at most, and at most `MOST_TESTED` test patients."""
-    draw = uniform(SEED, _HASHED, patients.dataset.columns["patient_hashes"].numpy())
-    train = patients.rows(TRAIN)
-    rows = [train]
-    for split, most in ((VALIDATION, len(train)), (TEST, MOST_TESTED)):
-        own = patients.rows(split)
-        rows.append(own[np.argsort(draw[own], kind="stable")[:most]])
-    return subset(patients, np.sort(np.concatenate(rows)))
 
 
 def scores(
