@@ -116,6 +116,7 @@ class MaskedCodeCollator:
         forecast_prob: float = 0.0,
         seed: int = 0,
         groups: CodeGroups | None = None,
+        same_fields: bool = False,
     ) -> None:
         """Set how to mask.
 
@@ -126,11 +127,14 @@ class MaskedCodeCollator:
             forecast_prob: share of the patients with a forecast (`forecast.draw_forecasts`).
             seed: the forecasts depend on it.
             groups: of codes, in the forecasts; None: none.
+            same_fields: give those of forecasts also where a batch has none, and the model would compute for nothing:
+                for processes that train together, which all need gradients of the same parameters.
 
         Raises:
             ValueError: the dataset is not for masked-code prediction.
         """
         self.forecast_prob = forecast_prob
+        self.same_fields = same_fields
         self.seed = seed
         self.masking = info.needed_masking
         self.vocabulary_size = len(info.vocabulary)
@@ -155,7 +159,8 @@ class MaskedCodeCollator:
         fields = model_fields(batch, inputs) | {"code_labels": labels}
         if self.forecast_prob:
             drawn = draw_forecasts(batch, self.forecast_prob, self.groups, self.seed, self.epoch)
-            fields = _with_forecasts(fields, batch, drawn, self.info)
+            if len(drawn.rows) or self.same_fields:
+                fields = _with_forecasts(fields, batch, drawn, self.info)
         if self.plos:
             fields["plos_label"] = np.where(batch.plos < 0, IGNORED, batch.plos)
         return as_tensors(fields)

@@ -131,56 +131,53 @@ class ForecastHead(nn.Module):
         exposure = self.bins.exposure(followed.observed)  # (n, K)
         own_exposure, own_bins = self.bins.exposure(followed.days.clamp(min=0)), self.bins.of(followed.days)
         query, kind = (exposure > 0).nonzero(as_tuple=True)  # r pairs of a forecast and a bin
+        days, targets = exposure[query, kind], followed.targets[query]
+        code_bias = self.code_bias if code_mask is None else self.code_bias + code_mask
         pairs = (
             states[query] * self.bin_scale[kind] + self.bin_shift[kind],
             self.bin_bias[kind],
-            exposure[query, kind],
-            own_exposure[query, :, kind],
+            days,
+            targets.clamp(min=0),
+            (own_exposure[query, :, kind] - days[:, None]) * (targets != IGNORED),
             followed.happened[query] & (own_bins[query] == kind[:, None]),
         )
-        code_bias = self.code_bias if code_mask is None else self.code_bias + code_mask
-        total = states.new_zeros(())
-        for rows, bias, offset, first in (
-            (code_rows, code_bias, 0, len(SPECIAL_TOKENS)),
-            (self.group_rows, self.group_bias, len(code_rows), 0),
-        ):
-            targets = followed.targets[query] - offset
-            size = max(at_once // len(rows), 1)
-            if len(query) <= size or not self.training:
-                total = total + _chunk_loss(rows, bias, first, targets, *pairs)
-                continue
-            for chunk in zip(*(tensor.split(size) for tensor in (targets, *pairs)), strict=True):
-                arguments = (rows, bias, first, *chunk)
-                total = total + checkpoint(_chunk_loss, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return total
+        parameters = (code_rows, self.group_rows, torch.cat((code_bias, self.group_bias)))
+        size = max(at_once // len(parameters[2]), 1)
+        if len(query) <= size or not self.training:
+            return _chunk_loss(*parameters, *pairs)
+        chunks = zip(*(tensor.split(size) for tensor in pairs), strict=True)
+        return torch.stack(
+            [
+                checkpoint(_chunk_loss, *parameters, *chunk, use_reentrant=False, preserve_rng_state=False)
+                for chunk in chunks
+            ]
+        ).sum()
 
 
 def _chunk_loss(
-    rows: Tensor,
+    code_rows: Tensor,
+    group_rows: Tensor,
     bias: Tensor,
-    first: int,
-    targets: Tensor,
     states: Tensor,
     level: Tensor,
     exposure: Tensor,
-    own_exposure: Tensor,
+    targets: Tensor,
+    correction: Tensor,
     happened: Tensor,
 ) -> Tensor:
-    """Return minus the log-likelihood of m targets in r pairs of a forecast and a bin.
+    """Return minus the log-likelihood of all targets in r pairs of a forecast and a bin.
 
     Args:
-        rows, bias: (m, hidden), (m,).
-        first: place of the first target that can occur.
-        targets: (r, J) places of targets; those outside of 0 to m - 1 are others'.
+        code_rows, group_rows: (V, hidden), (G, hidden).
+        bias: (V + G,).
         states, level: (r, hidden), and (r,) what is added to all log hazards.
         exposure: (r,) days at risk of the targets that are not named.
-        own_exposure, happened: (r, J) days at risk of those that are, and whether they occurred.
+        targets: (r, J) those that are.
+        correction: (r, J) by how much their days at risk differ from the others'; 0 where ``targets`` names none.
+        happened: (r, J) whether they occurred.
     """
-    log_hazards = F.linear(states, rows).float() + bias + level[:, None]  # (r, m)
-    pair, column = ((targets >= 0) & (targets < len(rows))).nonzero(as_tuple=True)
-    place = targets[pair, column]
-    days = exposure[:, None].repeat(1, len(rows))
-    days[pair, place] = own_exposure[pair, column]
-    days[:, :first] = 0
-    occurred = happened[pair, column]
-    return (log_hazards.exp() * days).sum() - log_hazards[pair[occurred], place[occurred]].sum()
+    logits = torch.cat((F.linear(states, code_rows), F.linear(states, group_rows)), dim=1)
+    log_hazards = logits.float() + bias + level[:, None]  # (r, V + G)
+    named = log_hazards.gather(1, targets)
+    expected = log_hazards[:, len(SPECIAL_TOKENS) :].exp().sum(dim=1) @ exposure
+    return expected + (named.exp() * correction).sum() - named.masked_fill(~happened, 0).sum()

@@ -357,11 +357,11 @@ class ExMedBertForMaskedLM(ExMedBertPreTrainedModel):
             output.code_loss = output.loss = summed / max(len(labels), 1)
             if query_positions is not None:
                 assert observed_days is not None and target_ids is not None and target_days is not None
-                queried = query_positions != IGNORED
-                codes = torch.where(code_labels == IGNORED, input_ids, code_labels)[queried]  # before masking
-                ages = None if age_ids is None else age_ids[queried]
-                states = self.forecast_states(hidden[queried, query_positions[queried]], codes, ages)
-                followed = FollowedUp(observed_days[queried], target_ids[queried], target_days[queried])
+                rows = (query_positions != IGNORED).nonzero()[:, 0]
+                codes = torch.where(masked[rows], code_labels[rows], input_ids[rows])  # before masking
+                ages = None if age_ids is None else age_ids[rows]
+                states = self.forecast_states(hidden[rows, query_positions[rows]], codes, ages)
+                followed = FollowedUp(observed_days[rows], target_ids[rows], target_days[rows])
                 head = self.code_classifier.predictions
                 summed = self.forecast_head.summed_loss(
                     states, followed, head.decoder.weight, head.logit_mask, _LOGITS_AT_ONCE

@@ -11,7 +11,7 @@ class FusedAdamW(torch.optim.AdamW):
     """torch's fused AdamW, which collects its tensors once and clips gradients within the step.
 
     The same numbers as ``torch.nn.utils.clip_grad_norm_`` followed by ``AdamW(fused=True)``, and the same state dict.
-    Every parameter needs a gradient at every step.
+    A parameter that had no part in a loss has a gradient of zero, as if it had, where torch's would not touch it.
     """
 
     def __init__(self, params: Iterable[Any], **options: Any) -> None:
@@ -27,8 +27,8 @@ class FusedAdamW(torch.optim.AdamW):
             max_norm: of all gradients together.
             further: parameters that this optimizer does not update, whose gradients count, too.
         """
-        gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
-        gradients += [parameter.grad for parameter in further]
+        gradients = [_gradient(parameter) for group in self.param_groups for parameter in group["params"]]
+        gradients += [_gradient(parameter) for parameter in further]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self.grad_scale = ((norm + 1e-6) / max_norm).clamp_(min=1.0)  # 1e-6 as torch's clip_grad_norm_
         return norm
@@ -40,7 +40,7 @@ class FusedAdamW(torch.optim.AdamW):
             steps[0] += 1
             torch._fused_adamw_(
                 parameters,
-                [parameter.grad for parameter in group["params"]],
+                [_gradient(parameter) for parameter in group["params"]],
                 means,
                 squares,
                 [],
@@ -78,3 +78,9 @@ class FusedAdamW(torch.optim.AdamW):
                 tensors = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
                 self._collected.append((group, [parameters, *tensors]))
         return self._collected
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad

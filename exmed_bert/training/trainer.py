@@ -246,7 +246,12 @@ class PretrainingTrainer(PatientTrainer):
         self._eval_collator = MaskedCodeCollator(eval_dataset.info, plos, validation=True)
         groups = CodeGroups.of(train_dataset.info.vocabulary, model.config.forecast_groups)
         collator = MaskedCodeCollator(
-            train_dataset.info, plos, forecast_prob=forecast_prob, seed=args.seed, groups=groups
+            train_dataset.info,
+            plos,
+            forecast_prob=forecast_prob,
+            seed=args.seed,
+            groups=groups,
+            same_fields=args.world_size > 1,
         )
         super().__init__(model, args, train_dataset, eval_dataset, collator, collator, composed=composed)
 
