@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.masking import IGNORED
+from exmed_bert.evaluation.metrics import Predictions
 from exmed_bert.models import ExMedBertForMaskedLM
 
 TOP = (1, 5, 10)
@@ -142,17 +143,17 @@ def plos_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
     AUROC is left out where only one class occurs: it is not defined there.
     """
-    from sklearn.metrics import f1_score, roc_auc_score
-
     predicted = scores >= 0.5
+    named = int(predicted.sum()) + int(labels.sum())
     metrics: dict[str, float] = {
         "plos_patients": len(labels),
         "plos_positive": int(labels.sum()),
         "plos_accuracy": float((predicted == labels).mean()),
-        "plos_f1": float(f1_score(labels, predicted, zero_division=0.0)),
+        "plos_f1": 2 * int((predicted & (labels == 1)).sum()) / named if named else 0.0,
     }
     if len(np.unique(labels)) == 2:
-        metrics["plos_auroc"] = float(roc_auc_score(labels, scores))
+        (auroc,) = Predictions(labels, scores).metrics(np.ones((1, len(labels))), ("auroc",))["auroc"]
+        metrics["plos_auroc"] = float(auroc)
     return metrics
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # what it imports, the trainer does without
 _EVERY_PROCESS_HAS_THE_MODEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _HASHED_AT_ONCE = 2**18  # patients
 _CALIBRATED_ON = 500  # training patients at most, at the end; evaluations on the way do with fewer
-_CALIBRATED_ON_THE_WAY = 100
+_CALIBRATED_ON_THE_WAY = 50
 KEPT_CHECKPOINTS = 2  # the last one, and the one before in case the last is damaged
 
 
