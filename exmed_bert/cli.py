@@ -19,6 +19,7 @@ import exmed_bert
 from exmed_bert import startup
 from exmed_bert.config import Resolved, resolve, section_of
 from exmed_bert.console import InputError, one_line_errors
+from exmed_bert.garbage import no_garbage_collection
 from exmed_bert.settings import StepSettings, flag
 from exmed_bert.startup import Command
 from exmed_bert.swap import settle
@@ -59,8 +60,12 @@ def _add(program: typer.Typer, command: Command) -> None:
             resolved = resolve(cls, given, config)
             for path in resolved.settings.paths():
                 settle(path)
-            resolve_name(command.check)(resolved.settings)
-            resolve_name(command.run)(resolved)
+            with no_garbage_collection():  # looking for cycles takes a fifth of an import, and modules stay
+                check = resolve_name(command.check)
+            check(resolved.settings)
+            with no_garbage_collection():
+                step = resolve_name(command.run)
+            step(resolved)
 
     parameters = [*_options(cls), _CONFIG, _DEBUG]
     run.__dict__["__signature__"] = inspect.Signature(parameters)

@@ -43,6 +43,10 @@ class Forecasts:
     target_days: np.ndarray
 
 
+_NOBODY = np.empty(0, dtype=np.int64)
+_NONE = Forecasts(_NOBODY, _NOBODY, _NOBODY, _NOBODY, _NOBODY[:, None], _NOBODY[:, None])
+
+
 def draw_forecasts(batch: PaddedBatch, share: float, groups: CodeGroups, seed: int, epoch: int) -> Forecasts:
     """Draw patients and prediction times as a function of seed, epoch and patient alone.
 
@@ -56,28 +60,33 @@ def draw_forecasts(batch: PaddedBatch, share: float, groups: CodeGroups, seed: i
         seed, epoch: the draws depend on them.
     """
     draws = mix(seed, _STREAM, epoch, batch.patient_hashes)
-    real = np.arange(batch.codes.shape[1]) < batch.lengths[:, None]
-    days = batch.days.astype(np.int64)
-    plausible = real & (batch.ages != UNK)
+    drawn = np.flatnonzero(to_uniform(mix(draws, 2)) < share)
+    if not len(drawn):  # as in most small batches
+        return _NONE
+    real = np.arange(batch.codes.shape[1]) < batch.lengths[drawn, None]
+    days = batch.days[drawn].astype(np.int64)
+    plausible = real & (batch.ages[drawn] != UNK)
     first = days.min(axis=1, initial=np.iinfo(np.int64).max, where=plausible)
-    until = observed_until(batch.periods, days.max(axis=1, initial=NO_DAY, where=plausible))
-    rows = np.flatnonzero((to_uniform(mix(draws, 2)) < share) & (until > first))
-    if not len(rows):  # as in most small batches
-        none = np.empty(0, dtype=np.int64)
-        return Forecasts(rows, none, none, none, none[:, None], none[:, None])
+    periods = {name: values[drawn] for name, values in batch.periods.items()}
+    until = observed_until(periods, days.max(axis=1, initial=NO_DAY, where=plausible))
+    kept = until > first
+    if not kept.any():
+        return _NONE
+    rows = drawn[kept]
+    draws = draws[rows]
+    real, days, plausible, first, until = (of[kept] for of in (real, days, plausible, first, until))
 
-    draws, real, days, first, until = draws[rows], real[rows], days[rows], first[rows], until[rows]
     visits = batch.visit_ids[rows].astype(np.int64)
-    before = visits.max(axis=1, initial=0, where=plausible[rows] & (days < until[:, None]))  # number of the last one
-    drawn = 1 + (to_uniform(mix(draws, 1)) * before).astype(np.int64)
-    of_drawn = days.max(axis=1, initial=NO_DAY, where=real & (visits <= drawn[:, None]))
+    before = visits.max(axis=1, initial=0, where=plausible & (days < until[:, None]))  # number of the last one
+    visit = 1 + (to_uniform(mix(draws, 1)) * before).astype(np.int64)
+    of_drawn = days.max(axis=1, initial=NO_DAY, where=real & (visits <= visit[:, None]))
     any_day = first + (to_uniform(mix(draws, 3)) * (until - first)).astype(np.int64)
     at_visit = (to_uniform(mix(draws, 4)) < _AT_VISITS) & (of_drawn >= first)
     day = np.where(at_visit, of_drawn, any_day)
     cuts = (real & (days <= day[:, None])).sum(axis=1)  # tokens are in order of time
 
     after = np.where(np.arange(days.shape[1]) < cuts[:, None], 0, days - day[:, None])
-    counts = real & (days <= until[:, None]) & ((after == 0) | plausible[rows])
+    counts = real & (days <= until[:, None]) & ((after == 0) | plausible)
     targets, target_days = _first_occurrences(batch.codes[rows], after, counts, groups)
     death = batch.periods.get("death_date")
     if death is None:  # nobody is at risk of what is never recorded

@@ -14,8 +14,8 @@ import orjson
 from exmed_bert import console
 from exmed_bert.console import InputError, shown
 from exmed_bert.data.bounded import open_bounded
-from exmed_bert.data.readers.records import no_garbage_collection
 from exmed_bert.data.readers.source import Source
+from exmed_bert.garbage import no_garbage_collection
 
 _LINES = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 _ENDINGS = (*_LINES, ".json", ".json.gz")

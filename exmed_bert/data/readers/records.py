@@ -4,10 +4,8 @@ Work is done on columns of a few thousand patients: files come as Arrow tables w
 unusual about them is looked at as records, to read it with care or to name it.
 """
 
-import gc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.validation import RecordFields, columns_of, kind_of
 from exmed_bert.files import read_json
+from exmed_bert.garbage import no_garbage_collection
 from exmed_bert.settings import ReadingSettings
 
 _GENERATED = "exmed-bert-synthetic-patients"  # the format of the generator's meta file
@@ -140,15 +139,3 @@ def from_table(table: Any | None, fields: RecordFields) -> PatientColumns | None
         return None
     fields.unused.update(set(table.column_names) - fields.known)
     return columns
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Suspend the search for reference cycles: parsed JSON has none, and looking costs as much as parsing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
