@@ -12,7 +12,10 @@ from exmed_bert.config import Resolved
 from exmed_bert.data.convert import convert, run
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.evaluation.flow import flow_of
+from exmed_bert.evaluation.results import SplitCount
+from exmed_bert.evaluation.small_cells import told_attrition, told_splits
+from exmed_bert.reporting.small_cells import NONE, Count, MinCell, as_count
 from exmed_bert.settings import ConvertSettings, GenerateSettings, ReadingSettings
 from exmed_bert.synthetic import generate
 
@@ -35,6 +38,32 @@ def test_parts_of_a_total_that_is_told_leave_a_hidden_one_open() -> None:
         assert all(part.low <= count <= part.high for part, count in zip(told, counts, strict=True))
         if CELLS.hides(*counts) and sum(map(bool, counts)) > 1 and sum(counts) > 20:
             assert sum(not part.is_exact for part in told) >= 2, (counts, told)
+
+
+@pytest.mark.parametrize("censored", [False, True])
+def test_few_of_a_cohort_who_are_in_no_split_stay_hidden(censored: bool) -> None:
+    told = set()
+    for few in (1, 5, 10):
+        events = 105 - few if censored else 100
+        splits = [SplitCount("training", 705 - few, events), SplitCount("test", 295, 60)]
+        steps = [("patients read", 1000), ("patients left", 1000), ("  with the outcome", events + 60)]
+        steps += [("  censored", few)] if censored else []
+        attrition, shown = told_attrition(steps, CELLS), told_splits(splits, CELLS, steps)
+        flow = flow_of(attrition, shown)
+        assert flow is not None and flow.steps[-1].leaving is not None and flow.steps[-1].leaving.count == "<11"
+        assert all(
+            as_count(a.patients).low <= b.patients <= as_count(a.patients).high
+            for a, b in zip(shown, splits, strict=True)
+        )
+        told.add(str((attrition, shown, flow)))
+    assert len(told) == 1
+
+
+def test_parts_do_not_give_away_a_total_that_is_a_range() -> None:
+    for counts in product((0, 1, 11, 30), repeat=3):
+        total = Count(max(sum(counts) - 4, 1), sum(counts) + 5)
+        told = sum(CELLS.parts(counts, total), NONE)
+        assert total.is_hidden or not told.is_exact
 
 
 def generated(folder: Path, number: int = 30) -> Path:

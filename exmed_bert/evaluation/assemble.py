@@ -157,7 +157,14 @@ def assemble(
         splits=splits,
         models=tuple(found),
         differences=tuple(differences),
-        notes=(*notes, *(_censoring_notes(of_test, splits, cells) if of_test is not None else ())),
+        notes=(
+            *notes,
+            *(
+                _censoring_notes(of_test, told_splits(splits, cells, attrition)[TEST], cells)
+                if of_test is not None
+                else ()
+            ),
+        ),
         resamples=resamples,
         label_efficiency=tuple(label_efficiency),
         attributions=tuple(attributions),
@@ -167,9 +174,9 @@ def assemble(
     return Evaluation(shareable(results, cells), probabilities)
 
 
-def _censoring_notes(outcome: HorizonOutcome, splits: Sequence[SplitCount], cells: MinCell) -> list[str]:
+def _censoring_notes(outcome: HorizonOutcome, told: SplitCount, cells: MinCell) -> list[str]:
     """Return how many test patients are censored, and how far the others have to stand for them."""
-    censored = as_count(told_splits(splits, cells)[TEST].censored)
+    censored = as_count(told.censored)
     died = int(((outcome.follow_up.events == DEATH) & (outcome.follow_up.days <= outcome.horizon)).sum())
     dead, _ = cells.parts([died, int(outcome.known.sum() - outcome.labels.sum()) - died])
     return [

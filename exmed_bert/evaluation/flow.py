@@ -34,7 +34,7 @@ def flow_of(attrition: Sequence[tuple[str, Counted]], splits: Sequence[SplitCoun
     if not steps:
         return None
     unused = as_count(left) - sum((as_count(split.patients) for split in splits), NONE)
-    if number_of(unused):
+    if unused.low:
         rest = "censored, so without a label to learn from, or not drawn" if _censored(attrition) else "not drawn"
         steps[-1] = FlowStep(steps[-1].box, _leaving("Not used", [(rest, unused.plain)]))
     return Flow(steps, [_end(split) for split in splits])

@@ -56,7 +56,7 @@ def told_over_time(results: OverTimeResults, cells: MinCell) -> OverTimeResults:
         return results
     horizons = _told_horizons(results, cells)
     enough = [number_of(one.events) >= cells.limit for one in results.horizons]
-    splits = told_splits(results.splits, cells)
+    splits = told_splits(results.splits, cells, results.attrition)
     note = f"Metrics of fewer than {cells.limit} patients with the outcome are not shown."
 
     def told(model: ModelOverTime) -> ModelOverTime:

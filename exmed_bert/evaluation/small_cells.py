@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from exmed_bert.evaluation.attainable import Attainable
 from exmed_bert.evaluation.bootstrap import Estimate
@@ -14,6 +14,14 @@ from exmed_bert.reporting.small_cells import Count, Counted, MinCell, as_count, 
 
 M = TypeVar("M", Estimate, float)
 A = TypeVar("A", Attainable, AttainableOverTime)
+
+
+class _Numbers(NamedTuple):
+    """How many patients have the outcome, how many have it not, and how many are censored."""
+
+    events: int
+    others: int
+    censored: int
 
 
 def shareable(results: Results, cells: MinCell) -> Results:
@@ -32,7 +40,7 @@ def shareable(results: Results, cells: MinCell) -> Results:
     note = f"A subgroup with fewer than {cells.limit} patients with the outcome, or without it, shows its counts alone."
     if not enough:
         note = f"Fewer than {cells.limit} test patients have the outcome, or do not have it: metrics are not shown."
-    splits = told_splits(results.splits, cells)
+    splits = told_splits(results.splits, cells, results.attrition)
     models = [_model(model, test, splits[-1], enough, cells) for model in results.models]
     metrics = {model.name: model.metrics.keys() for model in models}
     return replace(
@@ -48,16 +56,34 @@ def shareable(results: Results, cells: MinCell) -> Results:
     )
 
 
-def told_splits(splits: Sequence[SplitCount], cells: MinCell) -> list[SplitCount]:
-    """Return splits as they may be told."""
+def told_splits(
+    splits: Sequence[SplitCount], cells: MinCell, attrition: Sequence[tuple[str, Counted]] = ()
+) -> list[SplitCount]:
+    """Return splits as they may be told beside the attrition, which counts those of the cohort who are in none, too.
+
+    >>> steps = [("patients left", 1000), ("  with the outcome", 160), ("  censored", 5)]
+    >>> splits = [SplitCount("training", 700, 100), SplitCount("test", 295, 60)]
+    >>> [str(split.patients) for split in told_splits(splits, MinCell(11), steps)]
+    ['695 to 704', '295']
+    """
+    parts = [_numbers(one) for one in splits]
+    totals: Sequence[Count | None] = (None, None, None)
+    left, of_left = _left(attrition)
+    if left:
+        known = _Numbers(*map(sum, zip(*parts, strict=True)))
+        events = sum(n for name, n in of_left if "outcome" in name) if of_left else known.events
+        censored = sum(n for name, n in of_left if "censored" in name) if of_left else known.censored
+        whole = (events, left - events - censored, censored)
+        parts.append(_Numbers(*(number - used for number, used in zip(whole, known, strict=True))))
+        totals = cells.parts(whole)
     found = []
-    for one, (patients, events, censored) in zip(splits, _told(splits, cells, open_=0), strict=True):
-        risk = one.risk if as_count(events).is_exact else None
-        found.append(SplitCount(one.split, patients, events, censored, risk))
+    for one, (patients, with_outcome, without_label) in zip(splits, _told(parts, cells, totals, open_=0), strict=False):
+        risk = one.risk if as_count(with_outcome).is_exact else None
+        found.append(SplitCount(one.split, patients, with_outcome, without_label, risk))
     return found
 
 
-def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list[tuple[str, Counted]]:
+def told_attrition(steps: Sequence[tuple[str, Counted]], cells: MinCell) -> list[tuple[str, Counted]]:
     """Return the steps of a cohort as they may be told: those who were read are the sum of what is told of the others.
 
     Args:
@@ -73,24 +99,31 @@ def told_attrition(steps: Iterable[tuple[str, Counted]], cells: MinCell) -> list
         return list(steps)
     told: list[tuple[str, Counted]] = []
     read: int | None = None
-    left = 0
-    of_left: list[tuple[str, int]] = []
     for name, known in steps:
-        number = number_of(known)
         if name.startswith(" "):
-            of_left.append((name, number))
             continue
-        count = cells.count(number)
+        count = cells.count(number_of(known))
         if name.endswith(" read"):
             read = len(told)
-        elif name.endswith(" left"):
-            if read is not None:
-                told[read] = (told[read][0], sum((as_count(part) for _, part in told[read + 1 :]), count).plain)
-            read, left = None, number
+        elif name.endswith(" left") and read is not None:
+            told[read] = (told[read][0], sum((as_count(part) for _, part in told[read + 1 :]), count).plain)
+            read = None
         told.append((name, count.plain))
+    left, of_left = _left(steps)
     numbers = [number for _, number in of_left]
     parts = cells.parts([*numbers, left - sum(numbers)])
     return told + [(name, part.plain) for (name, _), part in zip(of_left, parts, strict=False)]
+
+
+def _left(steps: Iterable[tuple[str, Counted]]) -> tuple[int, list[tuple[str, int]]]:
+    """Return how many the last step leaves, 0 without a step, and parts of these."""
+    left, of_left = 0, []
+    for name, known in steps:
+        if name.startswith(" "):
+            of_left.append((name, number_of(known)))
+        elif name.endswith(" left"):
+            left = number_of(known)
+    return left, of_left
 
 
 def told_attainable(found: A | None, cells: MinCell) -> A | None:
@@ -104,13 +137,15 @@ def told_attainable(found: A | None, cells: MinCell) -> A | None:
 
 def told_groups(groups: Sequence[GroupMetrics], told: SplitCount, cells: MinCell, enough: bool) -> list[GroupMetrics]:
     """Return subgroups as they may be told beside what is ``told`` of all; with metrics where these are ``enough``."""
+    events, censored = as_count(told.events), as_count(told.censored)
+    totals = (events, as_count(told.patients) - events - censored, censored)
     found: list[GroupMetrics] = []
     for kind in dict.fromkeys(group.kind for group in groups):
         own = [group for group in groups if group.kind == kind]
-        for group, (patients, events, censored) in zip(own, _told(own, cells, told), strict=True):
+        for group, (patients, *counts) in zip(own, _told(list(map(_numbers, own)), cells, totals), strict=True):
             metrics = {} if _few(group, cells) else _metrics(group.metrics, lambda found: found.value, group, cells)
             metrics = metrics if enough else {}
-            found.append(replace(group, patients=patients, events=events, censored=censored, metrics=metrics))
+            found.append(replace(group, patients=patients, events=counts[0], censored=counts[1], metrics=metrics))
     return found
 
 
@@ -126,10 +161,9 @@ def _model(model: ModelResults, test: SplitCount, told: SplitCount, enough: bool
     )
 
 
-def _numbers(part: SplitCount | GroupMetrics) -> tuple[int, int, int]:
-    """Return how many patients have the outcome, how many have it not, and how many are censored."""
+def _numbers(part: SplitCount | GroupMetrics) -> _Numbers:
     events, censored = number_of(part.events), number_of(part.censored)
-    return events, number_of(part.patients) - events - censored, censored
+    return _Numbers(events, number_of(part.patients) - events - censored, censored)
 
 
 def _few(part: SplitCount | GroupMetrics, cells: MinCell) -> bool:
@@ -137,21 +171,20 @@ def _few(part: SplitCount | GroupMetrics, cells: MinCell) -> bool:
 
 
 def _told(
-    parts: Sequence[SplitCount | GroupMetrics],
-    cells: MinCell,
-    whole: SplitCount | None = None,
-    open_: int | None = None,
+    parts: Sequence[_Numbers], cells: MinCell, totals: Sequence[Count | None], open_: int | None = None
 ) -> list[tuple[Counted, Counted, Counted]]:
     """Return patients, events and the censored of a whole's parts, so that none that is hidden follows from others.
 
     Patients without the outcome are counted apart, since they are what the three columns leave.
+
+    Args:
+        parts: of the whole.
+        cells: which counts are hidden.
+        totals: of the three numbers, as they are told; None: their sums.
+        open_: the part that is told as a range, where one has to be and it can.
     """
-    totals: list[Count | None] = [None] * 3
-    if whole is not None:
-        events, censored = as_count(whole.events), as_count(whole.censored)
-        totals = [events, as_count(whole.patients) - events - censored, censored]
     columns = [
-        cells.parts([_numbers(part)[column] for part in parts], total, open_) for column, total in enumerate(totals)
+        cells.parts(column, total, open_) for column, total in zip(zip(*parts, strict=True), totals, strict=True)
     ]
     return [
         ((events + others + censored).plain, events.plain, censored.plain)

@@ -23,7 +23,7 @@ def print_cohort(settings: FinetuneSettings, cohort: Cohort, pretrained: Pretrai
     patients = cohort.patients
     rows: list[tuple[str, Any]] = [*told_attrition(cohort.attrition, cohort.cells)]
     rows += date_rows(source.summary, settings.keep_implausible_dates, cohort.cells)
-    for split in told_splits(split_counts(patients), cohort.cells):
+    for split in told_splits(split_counts(patients), cohort.cells, cohort.attrition):
         censored = f", {split.censored:,} censored" if number_of(split.censored) else ""
         rows.append((f"  {split.split}", f"{split.patients:,}, {split.events:,} with the outcome{censored}"))
     console.table(f"Cohort of {listed(settings.input)}", rows + new_codes(pretrained.new, pretrained.estimated))

@@ -157,7 +157,8 @@ class MinCell:
     def parts(self, counts: Sequence[int], total: Count | None = None, open_: int | None = None) -> list[Count]:
         """Return counts whose total stands beside them: where one is hidden, one more is told as what the others leave.
 
-        That is the smallest of those that could be told in full, which costs the reader the least.
+        That is the smallest of those that could be told in full, which costs the reader the least. So is one where the
+        total is a range, which all of its parts in full would give away.
 
         Args:
             counts: of the parts.
@@ -167,10 +168,12 @@ class MinCell:
         >>> cells = MinCell(11)
         >>> [str(part) for part in cells.parts([100, 40, 3])], [str(part) for part in cells.parts([100, 40])]
         (['100', '33 to 42', '<11'], ['100', '40'])
+        >>> [str(part) for part in cells.parts([100, 40], Count(135, 144))]
+        ['100', '35 to 44']
         """
         found = [self.count(count) for count in counts]
         whole = self.count(sum(counts)) if total is None else total
-        if self.hides(*counts) and not whole.is_hidden:
+        if not whole.is_hidden and (self.hides(*counts) or not whole.is_exact):
             told = [i for i, count in enumerate(counts) if count and not self.hides(count)]
             if open_ not in told:
                 open_ = min(told, key=counts.__getitem__) if told else max(range(len(counts)), key=counts.__getitem__)
