@@ -5,7 +5,8 @@
 
 The softmax is over all codes; where logits would take more than 64 MiB, the loss is computed in chunks of positions
 (`exmed_bert.models.model`). Both tables of codes, the embeddings and the head's, have gradients and moments of all
-their rows.
+their rows. What codes that are sums over trees take beside it is measured with trees as wide as those of the code
+systems: ten codes to a parent, and fifty parents to a chapter.
 """
 
 import argparse
@@ -13,9 +14,14 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from typing import TYPE_CHECKING, Any
 
 from common import Measurement, at_least_one, load_average, report
+
+if TYPE_CHECKING:
+    from exmed_bert.models.code_tree import CodeTree
 
 CODES = (1_000, 30_000, 100_000, 500_000)
 BATCH = 16
@@ -61,11 +67,51 @@ def measure(codes: int, repeats: int) -> dict[str, list[float]]:
             steps.append(time.perf_counter() - start)
             updates.append(time.perf_counter() - computed)
     found |= {"step": steps[1:], "update": updates[1:], "peak": [peak_memory()]}
+    found["composing"] = composing(model, optimizer, repeats)
     found["tables"] = [
         16 * sum(p.numel() for p in model.parameters() if len(p) == len(dataset.info.vocabulary)) / 2**20
     ]
     assert torch.isfinite(loss)
     return found
+
+
+def tree(ids: int) -> "CodeTree":
+    """Return trees above so many ids: each a sum of its own row, its parent's and its chapter's."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    from exmed_bert.models.code_tree import CodeTree
+
+    parents = ids + np.arange(ids) // 10
+    chapters = parents.max() + 1 + np.arange(ids) // 500
+    columns = np.stack((parents, chapters), axis=1).ravel()
+    nodes = int(chapters.max()) + 1
+    above = csr_matrix((np.full(2 * ids, 0.5), columns, np.arange(0, 2 * ids + 1, 2)), shape=(ids, nodes))
+    return CodeTree(tuple(map(str, range(nodes))), np.full(ids, 0.5**0.5, dtype=np.float32), above)
+
+
+def composing(model: Any, optimizer: Any, repeats: int) -> list[float]:
+    """Return the seconds that the codes' sums take, a step: rows updated, tables composed."""
+    import torch
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from exmed_bert.models.code_tree import CODE_TABLES
+    from exmed_bert.training.composition import ComposedTables
+
+    tables = {name: model.get_parameter(name) for name in CODE_TABLES}
+    trees = tree(len(tables[CODE_TABLES[0]]))
+    rows = {name: torch.zeros(len(trees.nodes), table[0].numel()) for name, table in tables.items()}
+    composed = ComposedTables(model, rows, trees)
+    for table in tables.values():
+        table.grad = torch.randn_like(table)
+    seconds, state, control = [], TrainerState(), TrainerControl()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(folder, use_cpu=True, report_to=[])
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        composed.on_pre_optimizer_step(arguments, state, control, optimizer=optimizer)
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
 
 
 def main() -> None:
@@ -88,6 +134,7 @@ def main() -> None:
         figures += [
             Measurement(f"{codes:,} codes: step of {BATCH} patients", found["step"], "s"),
             Measurement(f"{codes:,} codes: of that the optimizer", found["update"], "s"),
+            Measurement(f"{codes:,} codes: beside the step, the codes' sums", found["composing"], "s"),
             Measurement(f"{codes:,} codes: making the model", found["making"], "s"),
             Measurement(f"{codes:,} codes: tables, gradients and moments", found["tables"], "MiB"),
             Measurement(f"{codes:,} codes: peak memory", found["peak"], "MiB"),
