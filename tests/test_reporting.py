@@ -106,7 +106,8 @@ def test_a_page_may_load_nothing_and_runs_its_own_script_alone() -> None:
     for tag in ("style", "script"):
         (part,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
         hashes.append(f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'")
-    assert policy == "default-src 'none'; img-src data:; style-src {}; script-src {}".format(*hashes)
+    allowed = "default-src 'none'; img-src data:; style-src {}; script-src {}; base-uri 'none'; form-action 'none'"
+    assert policy == allowed.format(*hashes)
     tags = [tag for tag, _ in page.tags]
     assert (tags.count("script"), tags.count("style")) == (1, 1) and not {"link", "iframe", "base", "form"} & set(tags)
     assert [name for _, attrs in page.tags for name in attrs if name == "style" or name.startswith("on")] == []
@@ -120,6 +121,20 @@ def test_tables_have_captions_and_say_what_heads_what() -> None:
     ]  # fmt: skip
     assert {attrs["scope"] for tag, attrs in tags if tag == "th"} == {"col", "row"}
     assert sum(tag == "caption" for tag, _ in tags) == sum(tag == "table" for tag, _ in tags) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", ["from $5 to $10", r"$\frac$", "a\x01b", "</script><img src=x onerror=y>"])
+def test_a_name_in_a_plot_is_shown_as_it_is(name: str) -> None:
+    def draw(_: None) -> Figure:
+        figure, axes = one_axes(3)
+        axes.set_yticks([0], [name])
+        name_points(axes, [0], [0], [name])
+        return figure
+
+    svg = draw_plots({"a": (draw, "picture")}, None)["a"].svg
+    shown = name.replace("\x01", "�").replace("<", "&lt;").replace(">", "&gt;")
+    assert f">{shown}</text>" in svg and f"<title>{shown}</title>" in svg
 
 
 def test_a_plot_is_drawn_for_the_page_and_its_points_have_names() -> None:

@@ -40,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 9.5,
     "legend.handletextpad": 0.4,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a name is one
 }
 
 _named: "WeakKeyDictionary[Figure, list[tuple[Axes, np.ndarray, list[str]]]]" = WeakKeyDictionary()

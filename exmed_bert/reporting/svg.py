@@ -10,6 +10,7 @@ _DIGITS = 1  # after the point, of places in the drawing
 _INHERITED = {"fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width"}
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 class NamedPoint(NamedTuple):
@@ -32,7 +33,7 @@ def page_svg(drawn: str, alternative: str, points: Sequence[NamedPoint], image: 
         points: each shown by its name under the pointer, natively or by the page's script.
         image: data URL of a picture of the same that takes the place of what is drawn; "" for none.
     """
-    root = ElementTree.fromstring(drawn)  # nosec
+    root = ElementTree.fromstring(_plain_text(drawn))  # nosec
     box = root.attrib["viewBox"]
     for element in list(root.iter()):
         for child in list(element):
@@ -54,8 +55,14 @@ def page_svg(drawn: str, alternative: str, points: Sequence[NamedPoint], image: 
         group = ElementTree.SubElement(root, "g", {"class": "points"})
         for point in points:
             place = {"cx": f"{point.x:.{_DIGITS}f}", "cy": f"{point.y:.{_DIGITS}f}", "r": str(_REACH)}
-            ElementTree.SubElement(ElementTree.SubElement(group, "circle", place), "title").text = point.name
+            circle = ElementTree.SubElement(group, "circle", place)
+            ElementTree.SubElement(circle, "title").text = _plain_text(point.name)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _plain_text(text: str) -> str:
+    """Return a text without the control characters that XML forbids, which names of codes may hold."""
+    return _NO_XML.sub("�", text)
 
 
 def _plain(element: ElementTree.Element) -> None:

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from exmed_bert.analysis.novel_codes.code_list import chapter_order, short_name
 from exmed_bert.analysis.novel_codes.inputs import AFTER, BEFORE
@@ -86,6 +86,7 @@ def ranks(results: NovelResults) -> Figure | None:
         axes.plot(at, 100 * (1 - none_yet.mean(axis=0)), color=INK, linewidth=1, linestyle="--", label="by chance")
         axes.set(xscale="log", xlabel="rank up to", ylim=(0, 101), xlim=(1, most))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{title}, {has.sum():,} codes")
     figure.axes[0].set_ylabel("% of the codes")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
