@@ -21,6 +21,7 @@ COMMANDS = {
             {generate} -n 100000 -p 0.02 -s 7 -o data/large.jsonl.gz
             {generate} -n 1000000 --workers 2 -o data/million.parquet
             {generate} -n 10000000 --workers 2 --shards 64 -o data/population
+            {generate} -n 1000 --realistic --export omop -o data/synthetic_omop
             """,
         ),
         Command(
@@ -35,7 +36,7 @@ COMMANDS = {
             {convert} --input omop/ --athena vocabularies/ --output pretrain_stuff/omop.pt
             {convert} --max-length 512 --age-unit months --no-dynamic-masking
             {convert} --input data/population --workers 2 --output pretrain_stuff/population.pt
-            {convert} --export meds --output data/synthetic_meds
+            {convert} --input omop/ --export meds --output data/omop_as_meds
             """,
         ),
         Command(

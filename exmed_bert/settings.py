@@ -50,6 +50,7 @@ Texts = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_tupl
 Days = Annotated[tuple[Annotated[date, Field(strict=False)], ...], Field(strict=False), BeforeValidator(_as_tuple)]
 
 InputFormat = Literal["auto", "json", "jsonl", "parquet", "csv", "meds", "omop", "fhir", "mimic", "synthea"]
+ExportFormat = Literal["meds", "csv", "fhir", "omop"]
 FURTHER_EVENTS = ("procedures", "labs")  # of generated patients
 BaselineName = Literal["logreg", "rf", "hgb"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -128,8 +129,14 @@ class GenerateSettings(StepSettings):
     num_patients: int = Field(1000, ge=1, description="Number of patients.", json_schema_extra={"short": "-n"})
     output: FilePath = Field(
         Path("data/synthetic_patients.json"),
-        description="File to write; .json, .jsonl, .jsonl.gz or .parquet decides the format. With --shards a folder.",
+        description="File to write; .json, .jsonl, .jsonl.gz or .parquet decides the format. With --shards or --export "
+        "a folder.",
         json_schema_extra={"short": "-o"},
+    )
+    export: ExportFormat | None = Field(
+        None,
+        description="Write the patients as a dataset of this format in the folder --output, for other programs; every "
+        "step here reads it as it reads the file.",
     )
     novel_prob: Probability = Field(
         0.01, description="Probability that a code is replaced by a novel one.", json_schema_extra={"short": "-p"}
@@ -308,7 +315,7 @@ class ConvertSettings(ReadingSettings):
         description="Base path of the datasets; `--split all` writes <stem>_train.pt and <stem>_val.pt. May be in an "
         "object store, as --input.",
     )
-    export: Literal["meds", "csv", "fhir", "omop"] | None = Field(
+    export: ExportFormat | None = Field(
         None,
         description="Write --input as a dataset of this format in the folder --output instead of converting it.",
     )

@@ -23,9 +23,9 @@ from exmed_bert.data.export import meds as meds_export
 from exmed_bert.data.export import meds_codes
 from exmed_bert.data.export.meds import export_meds
 from exmed_bert.data.export.provenance import FILE, SUBJECT_IDS, read_provenance
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.readers.validation import RecordFields, columns_of
 from exmed_bert.data.splits import InputSplit
 from exmed_bert.data.static_columns import BUILT_IN, StaticColumn, declared

@@ -1,13 +1,14 @@
 """Patients as tables of CSV, FHIR and OMOP: read back by our own readers they give the same datasets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import record, write_records
 
 from exmed_bert.config import Resolved
-from exmed_bert.console import InputError
+from exmed_bert.console import InputError, OptionError
 from exmed_bert.data.convert import convert
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.export.registry import EXPORTERS
@@ -19,14 +20,14 @@ from exmed_bert.synthetic import generate
 
 FORMATS = ("csv", "fhir", "omop")
 ALL = "diagnoses,drugs,procedures,labs"
+POPULATION = {"num_patients": 300, "realistic": True, "events": ALL, "novel_prob": 0.05}
 
 
 @pytest.fixture(scope="module")
 def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Realistic patients with all kinds of events."""
     output = tmp_path_factory.mktemp("population") / "patients.parquet"
-    settings = GenerateSettings(num_patients=300, output=output, realistic=True, events=ALL, novel_prob=0.05)
-    generate.run(Resolved(settings, {}))
+    generate.run(Resolved(GenerateSettings.model_validate({**POPULATION, "output": output}), {}))
     return output
 
 
@@ -81,6 +82,31 @@ def test_the_option(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     export_patients(Resolved(ConvertSettings(input=(source,), output=tmp_path / "out"), {}), name)
     assert "coded events" in capsys.readouterr().out and (tmp_path / "out.settings.json").is_file()
     assert len(next(PatientInput([tmp_path / "out"]).chunks())) == 12
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_the_generator_exports_what_the_conversion_would(name: str, population: Path, tmp_path: Path) -> None:
+    settings = GenerateSettings.model_validate({**POPULATION, "output": tmp_path / "direct", "export": name})
+    generate.run(Resolved(settings, {}))
+    by_way_of_a_file = export(population, tmp_path / "by_way" / "direct", name)
+    assert contents(tmp_path / "direct") == contents(by_way_of_a_file)
+    assert {path.name for path in tmp_path.iterdir()} == {"by_way", "direct", "direct.settings.json"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"output": Path("p.json")}, "--output p.json names a file, expected a folder such as data/synthetic_csv"),
+        ({"output": Path("p"), "shards": 2}, "--export csv: cannot be combined with --shards"),
+    ],
+)
+def test_an_export_that_cannot_be_made(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(OptionError, match=problem):
+        generate.check(GenerateSettings(export="csv", **changes))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_fhir_is_valid_by_its_schema(population: Path, tmp_path: Path) -> None:

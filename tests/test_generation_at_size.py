@@ -103,7 +103,7 @@ def test_a_summary_is_the_sum_of_its_blocks() -> None:
 def test_one_worker_is_this_process() -> None:
     work = (
         "import sys; from exmed_bert.settings import GenerateSettings as Settings; "
-        "from exmed_bert.synthetic.generate import generate_pieces; "
+        "from exmed_bert.synthetic.population_file import generate_pieces; "
         "print(sum(piece.patients for piece, _ in generate_pieces(Settings(num_patients=1200)))); "
         "assert not {'joblib', 'multiprocessing', 'torch'} & sys.modules.keys()"
     )

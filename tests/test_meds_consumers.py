@@ -19,8 +19,8 @@ from conftest import record
 
 from exmed_bert.data.export.meds import export_meds
 from exmed_bert.data.export.provenance import SUBJECT_IDS
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
-from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.readers.validation import RecordFields, columns_of
 from exmed_bert.data.splits import InputSplit
 from exmed_bert.data.static_columns import BUILT_IN

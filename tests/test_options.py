@@ -47,6 +47,7 @@ RUNS = {
         "-n 2000 -o {o}/p --shards 2 --shard-format jsonl --scheduler local --realistic",
         "-n 1000 -o {o}/p --shards 1 --shard-format jsonl.gz",
         "-n 1000 -o {o}/p --shards 1 --shard-format parquet",
+        *(f"-n 20 -o {{o}}/d --export {name}" for name in ("meds", "csv", "fhir", "omop")),
     ),
     "convert": (
         "--input {w}/patients.json --output {o}/d.pt --split all --max-length 30 --train-ratio 0.6 "

@@ -22,6 +22,7 @@ from exmed_bert.data.patient import EPOCH, EventColumns, PatientColumns
 from exmed_bert.reference import tables
 from exmed_bert.settings import GenerateSettings
 from exmed_bert.synthetic import generate as step
+from exmed_bert.synthetic import population_file
 from exmed_bert.synthetic.events import Events
 from exmed_bert.synthetic.novel import pseudo_codes, replace_some
 from exmed_bert.synthetic.people import Window, draw_people
@@ -451,7 +452,7 @@ def test_a_run_that_dies_leaves_no_file_that_looks_whole(tmp_path: Path, monkeyp
 
     for name in ("generate_pieces", "write_json"):  # while patients are made, and after they are written
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(step, name, dies)
+            patch.setattr(population_file, name, dies)
             generate_to(output, num_patients=20, seed=2)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -12,8 +12,9 @@ import numpy as np
 from exmed_bert import console
 from exmed_bert.console import InputError
 from exmed_bert.data.implausible_dates import DateCheck
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
-from exmed_bert.data.readers.base import CHUNK, Origin, Reading
+from exmed_bert.data.readers.base import CHUNK, Reading
 from exmed_bert.data.readers.registry import reader_of
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.stored import called_by_url

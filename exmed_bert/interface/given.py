@@ -15,9 +15,10 @@ from exmed_bert.console import InputError, shown
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.decoding import decoded_chunks
 from exmed_bert.data.measured import FLAGS, LARGEST, Measured, results
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import LISTED, EventColumns, Patient, PatientColumns, PatientId, day_number
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.data.readers.base import CHUNK, Origin
+from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.readers.json import JsonReader
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.readers.validation import RecordFields, columns_of, parse_day

@@ -26,9 +26,9 @@ from exmed_bert.evaluation.bootstrap import Estimate
 from exmed_bert.reporting.content import Plot
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import AnalyzeSettings, ConvertSettings, GenerateSettings, HierarchySettings, ReportSettings
-from exmed_bert.synthetic import generate, shards
-from exmed_bert.synthetic.generate import generate_pieces
+from exmed_bert.synthetic import generate, population_file, shards
 from exmed_bert.synthetic.population import Block, generate_blocks
+from exmed_bert.synthetic.population_file import generate_pieces
 from exmed_bert.synthetic.report import report
 from exmed_bert.synthetic.summary import Summary
 from faults.shim import Command, check_errors, check_kills, check_sizes
@@ -47,7 +47,7 @@ def generated(output: Path, seed: int, **changes: Any) -> Path:
     """Generate a few patients; the same are drawn once."""
     settings = GenerateSettings(output=output, num_patients=PATIENTS, seed=seed).model_copy(update=changes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "generate_pieces", lambda settings: pieces(seed))
+        patch.setattr(population_file, "generate_pieces", lambda settings: pieces(seed))
         patch.setattr(shards, "generate_blocks", lambda settings, numbers: blocks(seed))
         generate.run(Resolved(settings, {}))
     return output

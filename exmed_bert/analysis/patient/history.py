@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from exmed_bert.console import InputError, OptionError, shown
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.patient_input import PatientInput
-from exmed_bert.data.readers.base import CHUNK, Origin
+from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.readers.summary import ReadingSummary
 
 _VISITS, _CODES = 10, 8  # at least, of the generated patient that is shown where none is named

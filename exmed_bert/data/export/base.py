@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
-from exmed_bert.data.readers.base import Origin
 
 
 @dataclass(frozen=True)

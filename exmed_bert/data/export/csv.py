@@ -15,8 +15,8 @@ import pyarrow.compute
 from exmed_bert.data.export.base import ExportCounts
 from exmed_bert.data.export.provenance import BESIDE, check_export_folder, write_provenance
 from exmed_bert.data.export.table_file import dates, further_static, picked, results_of, table_files, texts
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PERIOD_FIELDS, PatientColumns
-from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.static_columns import SEX, STATE
 
 check_replaceable = check_export_folder

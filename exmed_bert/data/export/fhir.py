@@ -24,8 +24,8 @@ from exmed_bert.data.export.base import ExportCounts
 from exmed_bert.data.export.provenance import BESIDE, check_export_folder, write_provenance
 from exmed_bert.data.export.table_file import further_static, stays
 from exmed_bert.data.measured import FLAGS, NO_FLAG, shortest
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns
-from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.readers.fhir_resources import (
     CONDITION,
     COVERAGE,

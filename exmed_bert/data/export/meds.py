@@ -32,9 +32,9 @@ from exmed_bert.console import InputError
 from exmed_bert.data.export import meds_codes
 from exmed_bert.data.export.base import ExportCounts
 from exmed_bert.data.export.provenance import SUBJECT_IDS, check_export_folder, write_provenance
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns, PatientId
 from exmed_bert.data.randomness import hash_patient_ids
-from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.splits import InputSplit
 from exmed_bert.reference.names import drug_names
 from exmed_bert.staging import staged_folder, write_json

@@ -31,8 +31,8 @@ from exmed_bert.data.export.table_file import (
     table_files,
     texts,
 )
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, EventColumns, PatientColumns
-from exmed_bert.data.readers.base import Origin
 from exmed_bert.data.readers.omop_events import COLUMNS, CONDITIONS, DRUGS, WRITTEN_INTO
 from exmed_bert.data.static_columns import SEX, STATE
 

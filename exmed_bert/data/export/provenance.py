@@ -9,7 +9,7 @@ from typing import Any
 
 from exmed_bert.console import InputError
 from exmed_bert.data.formats import EXPORT
-from exmed_bert.data.readers.base import Origin
+from exmed_bert.data.origin import Origin
 from exmed_bert.files import fingerprint, read_json
 from exmed_bert.staging import write_json
 
@@ -83,6 +83,11 @@ def written_files(folder: Path) -> set[Path] | None:
     return None if content is None else {file, *map(Path, content["files"])}
 
 
+def provenance_file(folder: Path) -> Path | None:
+    """Return the file that says where the patients of an export come from, None where there is none."""
+    return next((folder / file for file in (FILE, BESIDE) if (folder / file).is_file()), None)
+
+
 def check_export_folder(folder: Path) -> None:
     """Refuse to replace anything but an earlier export to which nothing was added.
 
@@ -102,10 +107,10 @@ def check_export_folder(folder: Path) -> None:
 
 def _content(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     """Return the file that holds the provenance, and what it holds, None where it is of no export of ours."""
-    file = next((file for file in (FILE, BESIDE) if (folder / file).is_file()), None)
-    if file is None:
+    path = provenance_file(folder)
+    if path is None:
         return FILE, None
-    content = read_json(folder / file)
+    file, content = path.relative_to(folder), read_json(path)
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
         return file, None
     return file, content if all(isinstance(content.get(name), kind) for name, kind in _KINDS.items()) else None

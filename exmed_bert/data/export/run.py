@@ -29,7 +29,7 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
     with held(folder, called("convert")):
         source = PatientInput(settings.input, settings, declared(settings.static_columns))
         with staged_folder(folder, exporter.check_replaceable) as staged:
-            counts = exporter.write(staged, folder.name, _with_progress(source), source.origin)
+            counts = exporter.write(staged, folder.name, with_progress(source), source.origin)
             settings_path = staged.with_name(f"{folder.name}.settings.json")
             resolved.save(settings_path, reading=reading_facts(source))
     excluded, cells = source.summary.excluded, source.cells
@@ -48,7 +48,8 @@ def export_patients(resolved: Resolved[ConvertSettings], name: str) -> None:
     )
 
 
-def _with_progress(source: PatientInput) -> Iterator[PatientColumns]:
+def with_progress(source: PatientInput) -> Iterator[PatientColumns]:
+    """Yield patients to an exporter, and show how many there are."""
     bar = console.progress(label="Exporting", unit=" patients")
     for patients in source.chunks():
         yield patients

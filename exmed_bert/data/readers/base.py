@@ -1,20 +1,20 @@
 """What every reader of patients offers."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 from exmed_bert.codes import code_system
 from exmed_bert.console import OptionError
 from exmed_bert.data.formats import is_export
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ReadingSummary
 from exmed_bert.data.static_columns import StaticColumn
 from exmed_bert.settings import ReadingSettings
 
-COUNTED = ("patients", "diagnoses", "prescriptions", "procedures", "labs")  # what the generator says it wrote
 VISITS = "visits"  # what events of the types of visits are called
 CHUNK = 10_000  # patients worked on at once: large enough for numpy, small enough for the memory
 
@@ -56,30 +56,6 @@ class Reading:
         if any(map(is_export, self.source.paths)):
             return events != VISITS  # of which a record of ours says as much as it says in its own events
         return any(code_system(name).events == events for name in self.kept_systems)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What is known of where patients come from.
-
-    Attributes:
-        fingerprint: digest of the content, 32 hexadecimal digits.
-        generated: whether our generator made them.
-        meta: what the generator says of them, {} for others.
-        own_record: whether they come from our own record, as it is or exported.
-    """
-
-    fingerprint: str
-    generated: bool = False
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    own_record: bool = False
-
-    @property
-    def wrote(self) -> tuple[int, int]:
-        """The patients and events that the generator says it wrote."""
-        counts = self.meta.get("counts", {})
-        patients, *events = (counts.get(name, 0) for name in COUNTED)
-        return patients, sum(events)
 
 
 class Reader(Protocol):

@@ -13,8 +13,9 @@ from exmed_bert import console
 from exmed_bert.console import InputError, OptionError, shown
 from exmed_bert.data.database import file_list, quoted, temporary_folder
 from exmed_bert.data.gzipped import check_gzip
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.readers import fhir_resources as resources
-from exmed_bert.data.readers.base import VISITS, Origin, Reading
+from exmed_bert.data.readers.base import VISITS, Reading
 from exmed_bert.data.readers.fhir_files import ResourceFiles, bad_line, recognized, take_apart
 from exmed_bert.data.readers.fhir_resources import (
     COVERAGE,

@@ -16,7 +16,8 @@ from exmed_bert.console import InputError, OptionError, shown
 from exmed_bert.data.database import connect, file_list, name, quoted
 from exmed_bert.data.export.meds_codes import PERIODS, PROLONGED_STAY, static_prefix
 from exmed_bert.data.export.provenance import SUBJECT_IDS, read_provenance
-from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.origin import Origin
+from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.headers import column_names
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_SYSTEM

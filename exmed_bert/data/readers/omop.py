@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from exmed_bert.console import InputError
 from exmed_bert.data.database import name, quoted
-from exmed_bert.data.readers.base import VISITS, Origin, Reading
+from exmed_bert.data.origin import Origin
+from exmed_bert.data.readers.base import VISITS, Reading
 from exmed_bert.data.readers.omop_concepts import ANCESTOR, CONCEPT, Concepts, concept_id
 from exmed_bert.data.readers.omop_events import CONDITIONS, DRUGS, ELSEWHERE, OmopEvents
 from exmed_bert.data.readers.source import Source

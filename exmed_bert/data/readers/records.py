@@ -11,9 +11,10 @@ from typing import Any
 
 from exmed_bert.console import InputError, warn
 from exmed_bert.data.formats import POPULATION_META, file_format
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import PatientColumns
 from exmed_bert.data.readers import arrow
-from exmed_bert.data.readers.base import COUNTED, Origin, Reading
+from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import ROWS
 from exmed_bert.data.readers.validation import RecordFields, columns_of, kind_of
@@ -22,6 +23,7 @@ from exmed_bert.garbage import no_garbage_collection
 from exmed_bert.settings import ReadingSettings
 
 _GENERATED = "exmed-bert-synthetic-patients"  # the format of the generator's meta file
+_COUNTED = ("patients", "diagnoses", "prescriptions", "procedures", "labs")  # what it says it wrote
 
 
 class RecordReader(ABC):
@@ -120,8 +122,8 @@ def generator_meta(files: Sequence[Path]) -> dict[str, Any]:
         if not isinstance(meta.get(name, {}), dict):
             raise InputError(f"{beside}: {name}: expected an object, got {kind_of(meta[name])}")
     counts = meta.get("counts", {})
-    if any(type(counts.get(name, 0)) is not int for name in COUNTED):
-        raise InputError(f"{beside}: counts: expected whole numbers of {', '.join(COUNTED)}")
+    if any(type(counts.get(name, 0)) is not int for name in _COUNTED):
+        raise InputError(f"{beside}: counts: expected whole numbers of {', '.join(_COUNTED)}")
     return meta
 
 

@@ -20,8 +20,9 @@ from exmed_bert.data.database import connect, name, quoted
 from exmed_bert.data.export.provenance import read_provenance
 from exmed_bert.data.formats import is_export
 from exmed_bert.data.measured import FLAGS, Measured, nothing_measured
+from exmed_bert.data.origin import Origin
 from exmed_bert.data.patient import BIRTH_DATE, DAY_FIELDS, NO_DAY, EventColumns, PatientColumns, PatientId
-from exmed_bert.data.readers.base import Origin, Reading
+from exmed_bert.data.readers.base import Reading
 from exmed_bert.data.readers.source import Source
 from exmed_bert.data.readers.summary import NO_BIRTH_YEAR, NO_CODE, NO_DATE, NO_SYSTEM, ORPHANS, ROWS, ReadingSummary
 from exmed_bert.data.readers.table import INTEGERS, Table, add_macros, as_text, explained
