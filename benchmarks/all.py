@@ -17,7 +17,7 @@ NAMES = ("conversion", "loading", "generation", "clinvec", "demo")
 LONG = (
     *("pretraining", "scaling", "population", "fidelity", "generation_at_size", "learnability", "days", "novel_codes"),
     *("finetuning", "embeddings", "step_parts", "ingestion", "vocabulary", "kills", "censoring", "zero_shot"),
-    "corrupted_dates",
+    *("corrupted_dates", "time_to_event"),
 )
 HOURS = ("finetuning_realistic",)  # results of a command of its own, which takes hours
 README = ROOT / "benchmarks" / "README.md"

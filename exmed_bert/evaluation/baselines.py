@@ -15,7 +15,7 @@ import numpy as np
 
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.console import InputError, progress
-from exmed_bert.evaluation.features import COLUMN_SETS, Features, features, most_used, with_column
+from exmed_bert.evaluation.features import COLUMN_SETS, Features, features, most_used, with_answer
 from exmed_bert.evaluation.metrics import Predictions
 from exmed_bert.settings import WITH_ANSWER, BaselineName
 
@@ -27,7 +27,6 @@ _TREES = 300
 _TREE_PATIENTS = 20_000  # most patients that one tree of a forest sees
 ROUNDS = 200  # of boosting; the best number is found on validation
 ROUNDS_STEP = 10
-ANSWER_SPREAD = 3.0  # of the model's answer among the columns, so that a ridge hardly shrinks it
 DENSE_COLUMNS = 300  # boosted trees take dense columns: those that most training patients have
 
 # What is tried. ``columns`` is a set of `features`: the groups above the codes help some outcomes and harm others.
@@ -125,9 +124,7 @@ def fit(
     if name == "hgb":
         inputs = {columns: most_used(matrix, train_rows, DENSE_COLUMNS) for columns, matrix in inputs.items()}
     if answer is not None:
-        spread = max(float(answer[train_rows].std()), 1e-6) / ANSWER_SPREAD
-        column = ((answer - answer[train_rows].mean()) / spread).astype(np.float32)
-        inputs = {columns: with_column(matrix, column) for columns, matrix in inputs.items()}
+        inputs = {columns: with_answer(matrix, answer, train_rows) for columns, matrix in inputs.items()}
     labels, weights = patients.labels[validation_rows], patients.weights_of(validation_rows)
 
     def tried(settings: dict[str, Any], rows: np.ndarray) -> tuple[Trial, Any]:

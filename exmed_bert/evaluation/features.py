@@ -14,6 +14,7 @@ from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary
 
 RECENCY_DAYS = 180.0  # a code that was last seen so long before the index date has a recency of 1/e
+ANSWER_SPREAD = 3.0  # of a model's answer among the columns, so that a ridge hardly shrinks it
 LEAST_PATIENTS = 2  # training patients who have a code or group, or it gets no column
 
 _DECADES = 10  # 0-9 years to 90 and over
@@ -48,8 +49,12 @@ def most_used(matrix: sparse.csr_array, rows: np.ndarray, most: int) -> np.ndarr
     return matrix[:, np.sort(np.argsort(-used, kind="stable")[:most])].toarray()
 
 
-def with_column(matrix: sparse.csr_array | np.ndarray, column: np.ndarray) -> sparse.csr_array | np.ndarray:
-    """Return N rows, sparse or dense, with a column (N,) more."""
+def with_answer(
+    matrix: sparse.csr_array | np.ndarray, answer: np.ndarray, rows: np.ndarray
+) -> sparse.csr_array | np.ndarray:
+    """Return N rows, sparse or dense, with a column more: a model's answer (N,), scaled by its spread in ``rows``."""
+    spread = max(float(answer[rows].std()), 1e-6) / ANSWER_SPREAD
+    column = ((answer - answer[rows].mean()) / spread).astype(np.float32)
     if isinstance(matrix, np.ndarray):
         return np.column_stack((matrix, column))
     return _narrow(sparse.csr_array(sparse.hstack((matrix, sparse.csr_array(column[:, None])), format="csr")))

@@ -20,8 +20,9 @@ from exmed_bert.console import InputError, progress
 from exmed_bert.evaluation.baselines import DENSE_COLUMNS, ROUNDS, ROUNDS_STEP, search_rows
 from exmed_bert.evaluation.concordance import concordance
 from exmed_bert.evaluation.cox import Baseline, Hazards, fit_cox, risks
-from exmed_bert.evaluation.features import COLUMN_SETS, features, most_used
+from exmed_bert.evaluation.features import COLUMN_SETS, Features, features, most_used, with_answer
 from exmed_bert.evaluation.follow_up import DEATH, OUTCOME, FollowUp
+from exmed_bert.settings import WITH_ANSWER
 
 LABELS = {"cox": "Cox regression", "boosted_hazards": "boosted hazards"}
 
@@ -84,6 +85,8 @@ def fit(
     train_rows: np.ndarray,
     validation_rows: np.ndarray,
     seed: int,
+    answer: np.ndarray | None = None,
+    table: Features | None = None,
 ) -> SurvivalBaseline:
     """Tune a baseline and predict the risks of all patients.
 
@@ -94,6 +97,8 @@ def fit(
         horizons: days, rising; concordance is measured up to the last.
         train_rows, validation_rows: indices of patients, fitted on and tuned on.
         seed: of whatever is drawn.
+        answer: (N,) log odds that a pretrained model gives without any label, which becomes a column; None: no column.
+        table: the features by these training rows, where several baselines share them; None: they are made.
 
     Raises:
         InputError: no training or no validation patient has the outcome by the last horizon, or all on one day.
@@ -106,10 +111,12 @@ def fit(
                 f"baseline {name}: none of {len(rows):,} {part} patients has the outcome within {horizons[-1]:g} days, "
                 "expected some"
             )
-    table = features(patients, train_rows)
+    table = table or features(patients, train_rows)
     inputs: dict[str, Any] = {columns: table.of(columns) for columns in COLUMN_SETS}
     if name == "boosted_hazards":
         inputs = {columns: most_used(matrix, train_rows, DENSE_COLUMNS) for columns, matrix in inputs.items()}
+    if answer is not None:
+        inputs = {columns: with_answer(matrix, answer, train_rows) for columns, matrix in inputs.items()}
     validation = follow_up.take(validation_rows)
 
     def tried(settings: dict[str, Any], rows: np.ndarray) -> tuple[SurvivalTrial, dict[str, Any]]:
@@ -135,7 +142,7 @@ def fit(
 
     death = hazards(DEATH) if (train.events == DEATH).any() else None
     return SurvivalBaseline(
-        name=name,
+        name=name if answer is None else name + WITH_ANSWER,
         risks=risks(hazards(OUTCOME), death, horizons),
         settings=chosen.settings,
         trials=[trial for trial, _ in tries],
