@@ -109,6 +109,26 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_patient_that_occurs_twice_is_refused(name: str, tmp_path: Path) -> None:
+    source = write_records(tmp_path / "p.json", [record(1), record(2), record("1")])
+    with pytest.raises(InputError, match=r"record 3 \(patient_id '1'\).* record 1"):
+        export_patients(Resolved(ConvertSettings(input=(source,), output=tmp_path / "out"), {}), name)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_ids_of_two_kinds_and_events_without_a_place(name: str, tmp_path: Path) -> None:
+    visit = {"date": "20220315", "system": "visit", "code": "IMP"}
+    source = write_records(tmp_path / "p.json", [record(1, events=[visit]), record("a")])
+    read = PatientInput([source])
+    (tmp_path / name).mkdir()
+    counts = EXPORTERS[name].write(tmp_path / name, name, read.chunks(), read.origin)
+    patients = next(PatientInput([tmp_path / name]).chunks())
+    assert len(patients) == counts.patients == 2 and patients.patient_ids[0] == "1"
+    assert counts.events == len(patients.events.codes) == (11 if name == "csv" else 10)
+
+
 def test_fhir_is_valid_by_its_schema(population: Path, tmp_path: Path) -> None:
     from fhir.resources.R4B import get_fhir_model_class
 

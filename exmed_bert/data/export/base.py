@@ -11,7 +11,10 @@ from exmed_bert.data.patient import PatientColumns
 
 @dataclass(frozen=True)
 class ExportCounts:
-    """What was exported: patients, their coded events, all rows, distinct codes, and files of rows."""
+    """What was exported: patients, their coded events, all rows, distinct codes, and files of rows.
+
+    Events that the format has no place for do not count.
+    """
 
     patients: int
     events: int
@@ -37,11 +40,11 @@ class Exporter(Protocol):
         Args:
             folder: empty; it is put in place later.
             name: of the dataset.
-            chunks: the patients.
+            chunks: the patients, each once.
             origin: where they come from.
 
         Raises:
-            InputError: a patient occurs twice.
+            InputError: a patient cannot be written so.
             OSError: a file cannot be written.
         """
         ...

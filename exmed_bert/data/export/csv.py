@@ -28,10 +28,10 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
     patients_written = 0
     with table_files(folder, "people", "events") as (people, events_file):
         for patients in chunks:
-            ids = pyarrow.array(patients.patient_ids, None if _are_numbers(patients) else pyarrow.string())
+            ids = pyarrow.array(map(str, patients.patient_ids), pyarrow.string())
             people.add(
                 {
-                    "patient_id": ids.cast(pyarrow.string()),
+                    "patient_id": ids,
                     "birth_date": _births(patients),
                     "sex": texts(patients.static[SEX.name]),
                     "state": texts(patients.static[STATE.name]),
@@ -46,7 +46,7 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
             values, flags = results_of(events)
             events_file.add(
                 {
-                    "patient_id": ids.cast(pyarrow.string()).take(pyarrow.array(events.patients())),
+                    "patient_id": ids.take(pyarrow.array(events.patients())),
                     "date": dates(events.days),
                     "system": picked([system for system, _ in events.table], events.codes, pyarrow.string()),
                     "code": picked([code for _, code in events.table], events.codes, pyarrow.string()),
@@ -57,10 +57,6 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
             patients_written += len(patients)
     write_provenance(folder, origin, BESIDE)
     return ExportCounts(patients_written, events_file.rows, people.rows + events_file.rows, len(codes), 2)
-
-
-def _are_numbers(patients: PatientColumns) -> bool:
-    return all(isinstance(patient_id, int) for patient_id in patients.patient_ids)
 
 
 def _births(patients: PatientColumns) -> pyarrow.Array:

@@ -56,13 +56,13 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
         InputError: an id of a patient has no place in FHIR.
     """
     with _Files(folder) as files:
-        patients = events = 0
+        patients = events = first = 0
         codes: set[CodeKey] = set()
         for chunk in chunks:
             references = _write_people(files, chunk)
-            _write_events(files, chunk, references, events, codes)
+            events += _write_events(files, chunk, references, first, codes)
             patients += len(chunk)
-            events += len(chunk.events.codes)
+            first += len(chunk.events.codes)
     write_provenance(folder, origin, BESIDE)
     return ExportCounts(patients, events, files.rows, len(codes), len(files))
 
@@ -144,12 +144,13 @@ def _write_people(files: _Files, patients: PatientColumns) -> list[dict[str, str
 
 def _write_events(
     files: _Files, patients: PatientColumns, references: list[dict[str, str]], first: int, codes: set[CodeKey]
-) -> None:
-    """Write the events; ``first`` is the number of the first of them."""
+) -> int:
+    """Write the events that have a place, and return how many; ``first`` is the number of the first event."""
     events, measured = patients.events, patients.events.measured
     coded = [_coded(key) for key in events.table]
     days = dict(zip(np.unique(events.days).tolist(), _days(np.unique(events.days)), strict=True))
     rows = zip(events.patients().tolist(), events.codes.tolist(), events.days.tolist(), strict=True)
+    before = files.rows
     for place, (patient, code, day) in enumerate(rows):
         kind, concept = coded[code]
         if not kind:
@@ -162,7 +163,8 @@ def _write_events(
                 event["flag"] = _FLAGS[measured.flags[place]]
         files.add(kind, _RESOURCES[kind](event))
     used = np.flatnonzero(np.bincount(events.codes, minlength=len(events.table)))
-    codes.update(events.table[i] for i in used.tolist())
+    codes.update(events.table[i] for i in used.tolist() if coded[i][0])
+    return files.rows - before
 
 
 def _coded(key: CodeKey) -> tuple[str, dict[str, Any]]:

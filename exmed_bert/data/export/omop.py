@@ -50,7 +50,7 @@ _TABLES = ("person", "observation_period", "death", "visit_occurrence", *_EVENTS
 
 def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Origin) -> ExportCounts:
     """Write patients as OMOP; see `base.Exporter`."""
-    patients = events = 0
+    patients = 0
     concepts: dict[str, dict[CodeKey, int]] = {of_table: {} for of_table in _EVENTS}
     locations: dict[str, int] = {}
     with table_files(folder, *map(str.upper, _TABLES)) as files:
@@ -61,11 +61,10 @@ def write(folder: Path, name: str, chunks: Iterable[PatientColumns], origin: Ori
             for of_table, found in concepts.items():
                 _write_events(table[of_table], chunk.events, persons, found)
             patients += len(chunk)
-            events += len(chunk.events.codes)
         table["location"].add({"location_id": list(locations.values()), "state": texts(list(locations))})
         listed = {key: number for found in concepts.values() for key, number in found.items()}
         table["concept"].add(_concepts(listed))
-        rows = sum(file.rows for file in files)
+        events, rows = sum(table[name].rows for name in _EVENTS), sum(file.rows for file in files)
     write_provenance(folder, origin, BESIDE)
     return ExportCounts(patients, events, rows, len(listed), len(files))
 
