@@ -28,6 +28,7 @@ from exmed_bert.data.static_columns import BUILT_IN
 from exmed_bert.data.vocabulary import MASK, UNK
 from exmed_bert.interface.given import as_input, columns_of_events
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.models.code_tree import BIAS, EMBEDDINGS, HEAD, CodeTree, TreeRows
 from exmed_bert.models.folder import write_finetuned, write_pretrained
 
 HIDDEN = 16
@@ -169,6 +170,23 @@ def test_masked_codes_are_filled_with_what_the_network_expects(model: PatientMod
     assert len(both) == 2  # two of one visit stay two
     with pytest.raises(InputError, match="none of the codes is MASK"):
         model.fill_masked(record())
+
+
+def test_masked_codes_are_filled_beside_a_code_that_the_model_never_met(
+    model: PatientModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, nodes = model.network, CodeTree.of(model.form.vocabulary.keys).nodes
+    table = torch.randn(len(nodes), HIDDEN, generator=torch.Generator().manual_seed(1)).numpy()
+    rows = TreeRows(nodes, {EMBEDDINGS: table, HEAD: table, BIAS: table[:, :1]}, 0.0)
+    monkeypatch.setattr(network, "tree_rows", rows)
+    new, known = ("icd10cm", "E11.649"), model.token_of("I10")
+    found = model.fill_masked(record(diagnoses=[new[1], "MASK", "E66.9"]), top=9)
+    vectors = network.get_input_embeddings().weight.detach()
+    before = vectors[known].clone()
+    vectors[known] = torch.from_numpy(rows.sums([new])[1][EMBEDDINGS][0])
+    expected = model.fill_masked(record(diagnoses=["I10", "MASK", "E66.9"]), top=9)  # a twin that has the sum
+    vectors[known] = before
+    pandas.testing.assert_frame_equal(found, expected)
 
 
 def test_near_codes_are_those_of_a_small_angle(model: PatientModel) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
@@ -29,6 +30,7 @@ from exmed_bert.finetuning.risk import risks
 from exmed_bert.interface.given import GivenPatients, Patients, as_input
 from exmed_bert.interface.tokenizer import PatientTokenizer
 from exmed_bert.models import ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.models.code_tree import with_sums
 from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained
 from exmed_bert.models.near_codes import near_codes
 from exmed_bert.reference.names import name_of
@@ -184,6 +186,8 @@ class PatientModel:
     def fill_masked(self, patient: Patients, top: int = 5) -> "pandas.DataFrame":
         """Return what the model expects in the place of each code ``MASK`` of a patient.
 
+        Of the others, a code that the model does not know is the sum of its ancestors, or UNK.
+
         Args:
             patient: as `given.as_input` takes it; an event whose code is ``MASK`` has the date and the code system
                 that it would have.
@@ -201,7 +205,7 @@ class PatientModel:
         network = self.network
         if not isinstance(network, ExMedBertForMaskedLM):
             raise InputError(f"{self.folder}: is fine-tuned and predicts no codes, expected a pretrained model")
-        histories = self.tokenizer.histories(_numbered_masks(patient))
+        histories = self.tokenizer.histories(_numbered_masks(patient), network.tree_rows)
         if len(histories) != 1:
             raise InputError(f"patient: got {len(histories)}, expected one")
         batch = self._batch(histories)
@@ -209,9 +213,12 @@ class PatientModel:
         if not len(places):
             raise InputError(f"patient: none of the codes is {SPECIAL_TOKENS[MASK]}, expected one to fill in")
         with torch.inference_mode():
-            scores = network(**batch).logits
-        assert scores is not None  # no labels were given
-        logits = scores[0, places].float()[:, len(SPECIAL_TOKENS) :]
+            if network.tree_rows is not None and len(histories.dataset.info.vocabulary) > len(self.tokenizer):
+                table = network.get_input_embeddings().weight
+                table = with_sums(table, network.tree_rows, histories.dataset.info.vocabulary.keys)
+                batch["inputs_embeds"] = F.embedding(batch["input_ids"], table)
+            hidden = network.bert(**batch).last_hidden_state
+            logits = network.code_classifier(hidden[0, places]).float()[:, len(SPECIAL_TOKENS) :]
         found = logits.softmax(dim=1).topk(min(top, logits.shape[1]))
         days = histories.dataset.arrays["visit_days"]
         systems = self.form.vocabulary.entity_systems

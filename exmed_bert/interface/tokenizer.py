@@ -14,6 +14,7 @@ from exmed_bert.cohorts.tasks.own_labels import OwnLabels
 from exmed_bert.console import InputError
 from exmed_bert.embedding.histories import HistoryBuilder
 from exmed_bert.interface.given import Patients, as_input
+from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.folder import read_form
 
 
@@ -67,13 +68,18 @@ class PatientTokenizer:
         del batch["labels"]
         return batch
 
-    def histories(self, patients: Patients) -> LabeledPatients:
+    def histories(self, patients: Patients, tree_rows: TreeRows | None = None) -> LabeledPatients:
         """Return the tokenized histories of patients, all in memory.
+
+        Args:
+            patients: as `given.as_input` takes them.
+            tree_rows: what the model's codes are sums of, to give codes that it does not know but can place ids after
+                the vocabulary's; None: they are UNK.
 
         Raises:
             InputError: as `encode`.
         """
-        builder = HistoryBuilder(self.form, OwnLabels(None), masks=True)
+        builder = HistoryBuilder(self.form, OwnLabels(None), masks=True, rows=tree_rows)
         chunks = list(as_input(patients, self.form.static_columns).quiet_chunks(2**30))
         if len(chunks) != 1:
             raise InputError("patients: there is none, or no event of any that can be read")
