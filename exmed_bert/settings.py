@@ -653,10 +653,11 @@ class EmbedSettings(ReadingSettings):
     same_day: Literal["include", "exclude"] = Field(
         "include", description="Whether events of the prediction day itself belong to the history."
     )
-    pooling: Literal["mean", "last-visit", "query"] = Field(
-        "mean",
-        description="What is pooled: the mean of the history's hidden states, of those of its last visit, or the state "
-        "of a query (MASK) after the history.",
+    pooling: Literal["mean", "last-visit", "query"] | None = Field(
+        None,
+        description="What is pooled: the mean of the history's hidden states, of those of its last visit, or query, "
+        "what the model expects next: the state that forecasts are computed from, of a model without forecasts that at "
+        "a MASK after the history; not given: query of a model that makes forecasts, mean of others.",
     )
     eval_batch_size: int = Field(256, ge=1, description="Patients per step.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

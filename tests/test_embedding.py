@@ -103,6 +103,29 @@ def test_what_is_pooled(pooling: str, model: Path, small_datasets: Path, tmp_pat
     np.testing.assert_allclose(vectors_of(found)[0], states.mean(dim=0).numpy(), atol=1e-5)
 
 
+def test_a_model_that_makes_forecasts_gives_what_they_are_computed_from(small_datasets: Path, tmp_path: Path) -> None:
+    dataset = PatientDataset.load(small_datasets / "small_val.pt")
+    torch.manual_seed(6)
+    config = ExMedBertConfig(
+        code_vocab_size=len(dataset.info.vocabulary), max_position_embedding=31, hidden_size=HIDDEN,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, predict_future_codes=True,
+        hazard_bin_ends=[30.0, 365.0], forecast_groups=["atc:A"],
+    )  # fmt: skip
+    network = ExMedBertForMaskedLM(config)
+    write_pretrained(tmp_path / "model", network, network.state_dict(), dataset.info)
+    found = load_model(tmp_path / "model").embed(small_datasets / "small_val.pt")
+    assert found.equals(load_model(tmp_path / "model").embed(small_datasets / "small_val.pt", "query"))
+    item = {name: values for name, values in dataset[0].items() if name != "plos_label"}
+    query = {"input_ids": MASK, "entity_ids": 0, "age_ids": item["age_ids"][-1]}
+    query |= {"visit_ids": min(item["visit_ids"].max() + 1, 30)}
+    query |= {name: values[-1] for name, values in item.items() if name not in query}
+    batch = {name: torch.cat((values, torch.tensor([query[name]])))[None] for name, values in item.items()}
+    with torch.no_grad():
+        hidden = network.eval().bert(**batch).last_hidden_state[:, -1]
+        states = network.forecast_states(hidden, batch["input_ids"], batch["age_ids"])
+    np.testing.assert_allclose(found.iloc[0], states[0].numpy(), atol=1e-5)
+
+
 def test_a_code_that_the_model_never_met_is_the_sum_of_its_ancestors(
     model: Path, small_datasets: Path, tmp_path: Path
 ) -> None:

@@ -30,13 +30,11 @@ from exmed_bert.embedding.histories import HistoryBuilder
 from exmed_bert.embedding.maps import draw_map, write_projector
 from exmed_bert.embedding.options import check, is_dataset
 from exmed_bert.embedding.parts import PARTS, join_parts, part_path, write_part
-from exmed_bert.embedding.pooling import Embedder
+from exmed_bert.embedding.pooling import Embedder, Network, Pooling
 from exmed_bert.evaluation.small_cells import told_attrition
 from exmed_bert.files import make_folder
 from exmed_bert.locks import held
-from exmed_bert.models.code_tree import TreeRows
 from exmed_bert.models.folder import FINETUNING, read_finetuned, read_pretrained, weight_files
-from exmed_bert.models.model import ExMedBertModel
 from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import EmbedSettings, listed
 from exmed_bert.staging import staged_files
@@ -131,7 +129,7 @@ def run(resolved: Resolved[EmbedSettings]) -> None:
 
 def _embed(resolved: Resolved[EmbedSettings]) -> None:
     settings, rank, processes = resolved.settings, *_place()
-    encoder, form, tree_rows = read_encoder(settings.model_dir)
+    network, form = read_network(settings.model_dir)
     if settings.color_by not in (names := [column.name for column in form.static_columns]):
         raise OptionError(f"--color-by: {settings.color_by!r}, expected one of {', '.join(names)}")
     patients = Patients(settings, form)
@@ -139,12 +137,13 @@ def _embed(resolved: Resolved[EmbedSettings]) -> None:
         patients.verify()
         if patients.source is not None:
             patients.source.announce()
-    bf16 = to_device(encoder, settings.precision)
-    embedder = Embedder(encoder, form, settings.pooling, settings.eval_batch_size, tree_rows)
+    bf16, tree_rows = to_device(network, settings.precision), network.tree_rows
+    embedder = Embedder(network, form, settings.pooling, settings.eval_batch_size, tree_rows)
     builder = HistoryBuilder(form, OwnLabels(settings.labels), settings.same_day == "include", rows=tree_rows)
     output = settings.output.absolute()
     place = output.with_name(f".{output.name}.embedding")
-    shape = StepShape(_TOKENS * settings.eval_batch_size, encoder.config.hidden_size, encoder.config.intermediate_size)
+    config = network.config
+    shape = StepShape(_TOKENS * settings.eval_batch_size, config.hidden_size, config.intermediate_size)
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         if rank == 0:
@@ -169,7 +168,8 @@ def _embed(resolved: Resolved[EmbedSettings]) -> None:
         seconds = time.perf_counter() - start
         _wait()
         if rank == 0:
-            _finish(resolved, patients, builder, [part_path(place, number) for number in range(parts)], new, seconds)
+            paths = [part_path(place, number) for number in range(parts)]
+            _finish(resolved, patients, builder, embedder.pooling, paths, new, seconds)
         _wait()
 
 
@@ -177,6 +177,7 @@ def _finish(
     resolved: Resolved[EmbedSettings],
     patients: Patients,
     builder: HistoryBuilder,
+    pooling: Pooling,
     paths: list[Path],
     new: int,
     seconds: float,
@@ -216,7 +217,7 @@ def _finish(
         ("  as the sum of their ancestors", cells.count(builder.placed)),
         ("  as UNK", cells.count(unknown.kept)),
         ("dimensions", sample.vectors.shape[1]),
-        ("pooling", settings.pooling),
+        ("pooling", pooling),
     ]
     if new:
         rows.append(("histories per second", f"{new * _place()[1] / seconds:,.0f}"))
@@ -224,21 +225,20 @@ def _finish(
     console.table("Written", written)
 
 
-def read_encoder(folder: Path) -> tuple[ExMedBertModel, ModelInput, TreeRows | None]:
-    """Read the encoder of a pretrained or a fine-tuned model, its form of histories, and what its codes are sums of.
+def read_network(folder: Path) -> tuple[Network, ModelInput]:
+    """Read a pretrained or a fine-tuned model, and its form of histories.
 
     Raises:
         InputError: as `folder.read_pretrained`.
     """
     if (folder / FINETUNING).is_file():
         tuned, form, _ = read_finetuned(folder)
-        return tuned.bert, form, tuned.tree_rows
-    model, form = read_pretrained(folder)
-    return model.bert, form, model.tree_rows
+        return tuned, form
+    return read_pretrained(folder)
 
 
-def to_device(encoder: ExMedBertModel, precision: str) -> bool:
-    """Move an encoder to this process's GPU, if there is one; return whether bf16 is to be used.
+def to_device(network: Network, precision: str) -> bool:
+    """Move a model to this process's GPU, if there is one; return whether bf16 is to be used.
 
     Raises:
         OptionError: bf16 is asked for on a GPU that lacks it.
@@ -250,8 +250,8 @@ def to_device(encoder: ExMedBertModel, precision: str) -> bool:
         if bf16 and not has_bf16:
             raise OptionError("--precision: this GPU does not compute bf16, use fp32")
         bf16 = has_bf16 if precision == "auto" else bf16
-        on_best_device(encoder)
-    encoder.set_attn_implementation(choose_attention(encoder.config, "bf16" if bf16 else "fp32").name)
+        on_best_device(network)
+    network.set_attn_implementation(choose_attention(network.config, "bf16" if bf16 else "fp32").name)
     return bf16
 
 

@@ -110,7 +110,7 @@ class PatientModel:
         return self.network.get_input_embeddings().weight.detach().float().cpu().numpy()
 
     def embed(
-        self, patients: Patients, pooling: Pooling = "mean", at: date | str | None = None, progress: bool = False
+        self, patients: Patients, pooling: Pooling | None = None, at: date | str | None = None, progress: bool = False
     ) -> "pandas.DataFrame":
         """Return a vector for each patient, a row by ``patient_id``, in the order given.
 
@@ -119,8 +119,10 @@ class PatientModel:
 
         Args:
             patients: as `given.as_input` takes them.
-            pooling: ``mean`` over the codes of the history, ``last-visit`` over those of its last visit, ``query``: at
-                a MASK after the history.
+            pooling: ``query``: what the model expects next, the state that its forecasts are computed from, or of a
+                model without forecasts that at a MASK after the history; ``mean`` over the codes of the history;
+                ``last-visit`` over those of its last visit. None: ``query`` of a model that makes forecasts, ``mean``
+                of others.
             at: the day up to which the history is read, for all; None: to each patient's last visit.
             progress: whether to show a bar.
 
@@ -130,12 +132,12 @@ class PatientModel:
         """
         import pandas
 
-        if pooling not in POOLINGS:
+        if pooling is not None and pooling not in POOLINGS:
             raise ValueError(f"pooling: {pooling!r}, expected one of {', '.join(POOLINGS)}")
         rule = LAST_VISIT if at is None else IndexRule("fixed", day=(date.fromisoformat(str(at)[:10]) - EPOCH).days)
         rows = self.network.tree_rows
         builder = HistoryBuilder(self.form, OwnLabels(None, rule), rows=rows)
-        embedder = Embedder(self.network.bert, self.form, pooling, _BATCH, rows)
+        embedder = Embedder(self.network, self.form, pooling, _BATCH, rows)
         ids, vectors = [], []
         source = as_input(patients, self.form.static_columns)
         bar = console.progress(label="Embedding", unit=" patients") if progress else None

@@ -29,7 +29,7 @@ class PatientEmbedder(TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self, model: str | Path | PatientModel = "output/synthetic_pretrain", pooling: Pooling = "mean",
+        self, model: str | Path | PatientModel = "output/synthetic_pretrain", pooling: Pooling | None = None,
         at: str | None = None,
     ) -> None:  # fmt: skip
         self.model = model
