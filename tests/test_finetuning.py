@@ -25,6 +25,9 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from exmed_bert import cli
+from exmed_bert.analysis.patient.history import AtVisits, find_patient
+from exmed_bert.analysis.patient.page import patient_page
+from exmed_bert.analysis.patient.risks import predict_at_visits
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
 from exmed_bert.cohorts.labeled import TRAIN, VALIDATION, LabeledPatients, Timeline
 from exmed_bert.cohorts.tasks import registry
@@ -36,6 +39,7 @@ from exmed_bert.data.dataset import PaddedBatch, PatientDataset
 from exmed_bert.data.forecast import Forecasts, draw_forecasts
 from exmed_bert.data.masking import IGNORED
 from exmed_bert.data.patient import NO_DAY, PatientColumns
+from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.splits import SplitRule
 from exmed_bert.data.vocabulary import MASK, ORIGINAL_ENTITIES, SPECIAL_TOKENS, CodeVocabulary
@@ -47,6 +51,7 @@ from exmed_bert.finetuning.outcome_model import Pretrained, first_inputs, fit_pr
 from exmed_bert.finetuning.plan import draw_subset
 from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
+from exmed_bert.reporting.markdown import markdown
 from exmed_bert.settings import FinetuneSettings
 
 SCRIPT = "finetune-exmed-bert.py"
@@ -695,7 +700,9 @@ def test_a_model_of_time_to_event_is_measured_and_predicts(world: Path, tmp_path
         assert one["concordance"]["low"] < one["concordance"]["value"] < one["concordance"]["high"]
         assert {"auroc", "brier"} <= one["horizons"][1]["metrics"].keys() and one["horizons"][1]["bins"]
     assert {"concordance", "auroc_60", "brier_200"} <= {one["metric"] for one in results["differences"]}
-    assert (model / "incidence.png").exists() and "TRIPOD+AI" in (model / "report.html").read_text()
+    page = (model / "report.html").read_text()
+    assert (model / "incidence.png").exists() and "TRIPOD+AI" in page
+    assert "adds to the log hazard of the outcome" in page and "adds to the log odds" not in page
     found = predictions(model)
     names = ["patient_id", "index_date", "days", "event", "risk_60", "risk_200", "split"]
     assert list(found) == names and set(found["event"]) <= {"censored", "outcome", "death"}
@@ -708,6 +715,12 @@ def test_a_model_of_time_to_event_is_measured_and_predicts(world: Path, tmp_path
     found, last = predictions(output), last_visits(world / "new.json")
     assert list(found) == ["patient_id", "index_date", "risk_60", "risk_200"]
     assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
+
+    source = PatientInput([world / "patients.json"])
+    patient = find_patient(source, None)
+    explained = predict_at_visits(model, AtVisits(source, patient), patient, None, None, True)
+    page = markdown(patient_page(explained, "", ""))
+    assert "| times the hazard |" in page and "odds" not in page
 
     result = CliRunner().invoke(app, flags(world, model, *more))  # again
     assert result.exit_code == 0 and "nothing to do" in result.output

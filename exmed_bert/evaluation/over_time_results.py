@@ -168,6 +168,11 @@ class OverTimeResults:
         return "Concordance, and at each horizon discrimination, accuracy and calibration, weighted for censoring"
 
     @property
+    def explained(self) -> str:
+        """What attributions add up to."""
+        return "log hazard"
+
+    @property
     def performance(self) -> list[str]:
         """What each model reaches, a sentence each."""
         found = []

@@ -162,6 +162,7 @@ class Reported(Protocol):
 
     Attributes:
         measures: what is measured, for a report.
+        explained: what attributions add up to.
         performance: what each model reaches, a sentence each.
         fairness: what the first reaches in subgroups, a sentence for each division.
     """
@@ -182,6 +183,8 @@ class Reported(Protocol):
     def attributions(self) -> Sequence[CodeAttribution]: ...
     @property
     def measures(self) -> str: ...
+    @property
+    def explained(self) -> str: ...
     @property
     def performance(self) -> Sequence[str]: ...
     @property
@@ -224,6 +227,11 @@ class Results:
     def measures(self) -> str:
         """What is measured, for a report."""
         return "Discrimination, accuracy, calibration and net benefit"
+
+    @property
+    def explained(self) -> str:
+        """What attributions add up to."""
+        return "log odds"
 
     @property
     def performance(self) -> list[str]:

@@ -198,7 +198,7 @@ def attributions(results: Reported) -> Figure | None:
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="mean attribution to the log odds")
+    axes.set(xlabel=f"mean attribution to the {results.explained}")
     return figure
 
 

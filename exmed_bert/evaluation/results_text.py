@@ -294,9 +294,10 @@ def attributions(results: Reported) -> ReportSection | None:
         "attributions",
         "Attributions",
         [
-            "What a code adds to the log odds of the outcome: integrated gradients from a history without codes to the "
-            "patient's own, summed over the code's occurrences. The attributions of a patient add up to the difference "
-            f"in logit within {100 * TOLERANCE:g} %. They say what the model uses, not what causes the outcome."
+            f"What a code adds to the {results.explained} of the outcome: integrated gradients from a history without "
+            "codes to the patient's own, summed over the code's occurrences. The attributions of a patient add up to "
+            f"the difference in {results.explained} within {100 * TOLERANCE:g} %. They say what the model uses, not "
+            "what causes the outcome."
         ],
         plots=["attributions"],
         folded=[Table(columns, rows, {0: "code"}, f"The first {len(rows)} codes" if len(rows) > 1 else "The code")],

@@ -37,6 +37,7 @@ class Predicted:
         title: the outcome and its horizon.
         network: the model, which knows the codes of the patients.
         collator: turns rows of the patients into what it takes.
+        temperature: what recalibration divides the log odds by; 1 where it changes the risks otherwise.
     """
 
     patients: LabeledPatients
@@ -44,6 +45,7 @@ class Predicted:
     title: str
     network: ExMedBertForSequenceClassification
     collator: PromptCollator
+    temperature: float = 1.0
 
 
 def risks(
@@ -83,11 +85,12 @@ def risks(
     collator = prompt_collator(model.config, form.vocabulary, list(model.config.target_codes))
     logits = predict(model, LabeledRows(patients, np.arange(len(patients))), collator, batch_size)
     calibration, title = Calibration(known["temperature"], known["bias"]), str(known["title"])
+    temperature = calibration.temperature
     if model.bins is not None:
         horizon = horizon_days or max(content["horizons"])
         logits = logit(risks_of(logits, model.bins, [horizon], content["gap_days"]))[:, 0]
-        title = f"{title}, by {horizon:,} days"
-    return Predicted(patients, calibration.probabilities(logits), title, model, collator)
+        title, temperature = f"{title}, by {horizon:,} days", 1.0
+    return Predicted(patients, calibration.probabilities(logits), title, model, collator, temperature)
 
 
 def check_own(folder: Path, task: dict[str, Any], title: str, endpoint: str | None, horizon_days: int | None) -> None:

@@ -84,11 +84,11 @@ def _reasons(found: PatientRisks, events: list[Event]) -> ReportSection:
         [code, name, kind, f"{len(values)}", f"{sum(values):+.3f}", f"{np.exp(sum(values)):.2f}"]
         for (code, name, kind), values in ranked
     ]
-    columns = ["code", "name", "kind", "visits", "log odds", "times the odds"]
+    columns = ["code", "name", "kind", "visits", f"log {found.scale}", f"times the {found.scale}"]
     text = (
-        f"What each code adds to the log odds at the visit of {_date(found.days[-1])}, in comparison with the same "
-        "history with that code hidden: integrated gradients from MASK at every code. They say what moves the model, "
-        "not what causes the outcome."
+        f"What each code adds to the log {found.scale} at the visit of {_date(found.days[-1])}, in comparison with the "
+        "same history with all codes hidden: integrated gradients from MASK at every code. They say what moves the "
+        "model, not what causes the outcome."
     )
     notes = [] if found.complete else ["The contributions miss the difference that they add up to by more than 1 %."]
     table = Table(columns, rows, {0: "code", 1: "text", 2: "word"}, caption="Codes by what they add")
@@ -101,7 +101,7 @@ def _visits(found: PatientRisks, events: list[Event]) -> ReportSection:
     for e in events:
         added = "–" if e.attribution is None else f"{e.attribution:+.3f}"
         rows.append([_date(e.day), e.code, e.name, e.kind, added, risk.get(e.day, "–")])
-    columns = ["visit", "code", "name", "kind", "log odds", "risk by its end"]
+    columns = ["visit", "code", "name", "kind", f"log {found.scale}", "risk by its end"]
     styles: dict[int, Style] = {0: "word", 1: "code", 2: "text", 3: "word"}
     table = Table(columns, rows, styles, caption="All events")
     text = "Points stand for events: orange raises the risk at the last prediction, blue lowers it, gray has no part."

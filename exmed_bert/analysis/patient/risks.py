@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ class PatientRisks:
         outcome: what the risk is of.
         days, risks: (n,) of the visits that have a prediction, in order.
         visits: how many visits there are in all.
-        attributions: log odds, of time to event log hazard ratios, that each code adds at the last of the days, by its
-            day and code; codes that the model does not look at, or does not know, have none.
+        attributions: log odds, or log hazard, that each code adds at the last of the days, by its day and code; codes
+            that the model does not look at, or does not know, have none.
+        scale: "odds" or, of time to event, "hazard".
         complete: whether they add up to within 1 %.
         generated: whether our generator made the patient.
     """
@@ -40,6 +42,7 @@ class PatientRisks:
     attributions: dict[tuple[int, CodeKey], float]
     complete: bool
     generated: bool
+    scale: Literal["odds", "hazard"] = "odds"
 
 
 def predict_at_visits(
@@ -69,6 +72,7 @@ def predict_at_visits(
         attributions=attributions,
         complete=complete,
         generated=generated,
+        scale="odds" if found.network.bins is None else "hazard",
     )
 
 
@@ -85,5 +89,5 @@ def _attributions(found: Predicted, row: int) -> tuple[dict[tuple[int, CodeKey],
     for place in torch.nonzero(shown)[:, 0].tolist():
         if (key := keys[int(batch["input_ids"][0, place])]) is not None:
             day = int(days[first + int(batch["visit_ids"][0, place]) - 1])
-            values[day, key] = float(result.tokens[0, place])
+            values[day, key] = float(result.tokens[0, place]) / found.temperature
     return values, bool(result.complete.all())
