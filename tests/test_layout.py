@@ -21,6 +21,7 @@ FLOORS = (  # a unit imports from its own floor and from those before it
         "console",
         "contents",
         "files",
+        "garbage",
         "locks",
         "reporting",
         "cluster",
