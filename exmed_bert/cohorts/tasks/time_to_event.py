@@ -108,6 +108,11 @@ class TimeToEvent(FirstOccurrence):
             "being observed so long."
         )
 
+    @property
+    def target_days(self) -> tuple[int, int]:
+        """The gap and the longest horizon: a risk without end tells least of who has the outcome first."""
+        return self.gap, self.horizons[-1]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the endpoint, index date, gap and horizons."""
         content = super().to_dict() | {"horizons": list(self.horizons)}
