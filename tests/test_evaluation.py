@@ -30,6 +30,7 @@ from exmed_bert.evaluation.bootstrap import (
 from exmed_bert.evaluation.differences import BETTER, TOO_FEW, UNCLEAR, judged
 from exmed_bert.evaluation.explain import TOLERANCE, by_code, integrated_gradients
 from exmed_bert.evaluation.features import RECENCY_DAYS, features, groups_of
+from exmed_bert.evaluation.follow_up import CENSORED, OUTCOME, FollowUp
 from exmed_bert.evaluation.groups import LEAST_EVENTS, by_group, groups
 from exmed_bert.evaluation.membership import membership, patient_losses
 from exmed_bert.evaluation.metrics import METRICS, SENSITIVITIES, Predictions, logit, measure, sigmoid
@@ -169,6 +170,13 @@ def test_intervals_over_patients_and_seeds(monkeypatch: pytest.MonkeyPatch) -> N
     assert paired is not None and of_patients.value == pytest.approx(paired.value)
     assert np.ptp(of_patients.interval) == pytest.approx(np.ptp(paired.interval), rel=0.25)
     assert np.ptp(of_seeds.interval) > 1.15 * np.ptp(of_patients.interval)
+
+    # With outcomes on one day and nobody censored, concordance is the AUROC.
+    follow_up = FollowUp(np.where(labels, 5, 9), np.where(labels, OUTCOME, CENSORED))
+    followed = two_level.FollowedDraws(follow_up, 7, keys, drawn.scores)
+    assert two_level.differences([followed], "ours", 200)["theirs"] == pytest.approx(
+        two_level.differences([drawn], "ours", 200)["theirs"]
+    )
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:

@@ -107,6 +107,9 @@ class TestCohort:
         assert cohort.patients.index_days.tolist() == [DAY_0] * 2
         assert dict(cohort.attrition)["excluded: endpoint within the gap"] == 1
 
+    def test_the_prompt_is_of_two_years_whatever_the_horizons(self) -> None:
+        assert task(gap=30).target_days == task(gap=30, horizons=(7,)).target_days == (30, 760)
+
 
 @pytest.fixture(scope="module")
 def cohort(small_datasets: Path) -> tuple[LabeledPatients, FollowUp]:

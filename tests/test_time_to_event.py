@@ -189,6 +189,11 @@ def test_baselines_learn_a_planted_rule_and_never_see_the_follow_up_of_test_pati
     assert (np.diff(found.risks, axis=1) >= 0).all() and (found.risks >= 0).all() and (found.risks <= 1).all()
     observed = cumulative_incidence(follow_up.take(train)).by(np.array(HORIZONS))[0]
     assert found.risks[train].mean(axis=0) == pytest.approx(observed, abs=0.05)
+    if name == "cox":  # which learns from a column that tells the day of the outcome
+        told = np.where(follow_up.events == OUTCOME, -np.log(follow_up.days), -6.0)
+        better = survival_baselines.fit(name, patients, follow_up, HORIZONS, train, validation, 0, told)
+        assert better.name == "cox_answer"
+        assert concordance(follow_up.take(test), better.risks[test, -1], 60) > 0.9
     changed = FollowUp(follow_up.days.copy(), follow_up.events.copy())
     changed.days[test], changed.events[test] = 1, OUTCOME
     again = survival_baselines.fit(name, patients, changed, HORIZONS, train, validation, 0)

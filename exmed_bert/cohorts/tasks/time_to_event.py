@@ -13,6 +13,9 @@ from exmed_bert.console import OptionError
 from exmed_bert.settings import FinetuneSettings
 
 _WITHOUT_END = 10**6  # days: longer than anybody is observed
+# Of the risk that the prompt is of. Beyond, forecasts know one hazard for all time, and in the end a risk without end
+# tells who dies last instead of who has the outcome first.
+_PROMPT_DAYS = 730
 
 
 def horizons(text: str) -> tuple[int, ...]:
@@ -110,8 +113,12 @@ class TimeToEvent(FirstOccurrence):
 
     @property
     def target_days(self) -> tuple[int, int]:
-        """The gap and the longest horizon: a risk without end tells least of who has the outcome first."""
-        return self.gap, self.horizons[-1]
+        """The gap, and two years after it, whatever the horizons: they decide nothing about the weights."""
+        return self.gap, self.gap + _PROMPT_DAYS
+
+    def identity(self) -> dict[str, Any]:
+        """Return the endpoint's codes and the days that the prompt is of, which in earlier releases had no end."""
+        return super().identity() | {"prompt_days": list(self.target_days)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the endpoint, index date, gap and horizons."""
