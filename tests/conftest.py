@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ import numpy as np
 from exmed_bert.data.patient import EventColumns, PatientColumns, PatientId
 from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.base import CHUNK
+from exmed_bert.startup import SCRIPTS
+from exmed_bert.training import metrics_writer
 
 WithSplits = Callable[[Callable[[PatientId], int]], None]
 
@@ -61,12 +66,33 @@ def drugs_of(patients: PatientColumns) -> EventColumns:
     return replace(events, table=[code for _, code in events.table])
 
 
+# What stands in for the process that writes to MLflow, whose import and new database take three seconds per training.
+_READER = [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
+_MLFLOW = metrics_writer.WRITER
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_mlflow() -> Iterator[None]:
+    """Let trainings of this process write to TensorBoard alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics_writer, "WRITER", _READER)
+        yield
+
+
+@contextmanager
+def mlflow() -> Iterator[None]:
+    """Let trainings of this process write to MLflow, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics_writer, "WRITER", _MLFLOW)
+        yield
+
+
 def run_script(name: str, *arguments: Any, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project as a user would, and return what it printed."""
+    """Run a script of the project as a user would, but without MLflow, and return what it printed."""
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "without_mlflow")} | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -74,34 +100,52 @@ def run_script(name: str, *arguments: Any, cwd: Path, **environment: str) -> sub
     )
 
 
-_COMMANDS = {
-    "generate_synthetic_patients.py": "generate",
-    "convert_synthetic_to_dataset.py": "convert",
-    "pretrain-exmed-bert-clinvec.py": "pretrain",
-    "finetune-exmed-bert.py": "finetune",
-    "analyze_novel_codes.py": "analyze",
-}
-
-
 def run_here(name: str, *arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a script's command in this process, and return what it printed, as `run_script`.
 
-    A process of its own takes six seconds to import what this one has, and MLflow's writer two, so that one only reads.
+    A process of its own takes seconds to import what this one has.
     """
     from typer.testing import CliRunner
 
     from exmed_bert.cli import script
     from exmed_bert.commands import COMMANDS
-    from exmed_bert.training import metrics_writer
 
     words = list(map(str, arguments))
+    (command,) = [command for command, file in SCRIPTS.items() if file == name]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
-        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
-        done = CliRunner().invoke(script(COMMANDS[_COMMANDS[name]]), words)
+        done = CliRunner().invoke(script(COMMANDS[command]), words)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return subprocess.CompletedProcess([name, *words], done.exit_code, done.stdout, done.stderr)
+
+
+def run_forked(
+    name: str, *arguments: Any, cwd: Path, before: Callable[[], object] = lambda: None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script's command in a copy of this process, which may be killed; what it printed is lost then.
+
+    Args:
+        before: what the copy does first, such as to arrange that it is killed.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        child = os.fork()
+        if child == 0:
+            code = 70
+            try:
+                before()
+                done = run_here(name, *arguments, cwd=cwd)
+                json.dump([done.stdout, done.stderr], said)
+                said.flush()
+                code = done.returncode
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        stdout, stderr = json.loads(said.read() or '["", ""]')
+    return subprocess.CompletedProcess([name, *map(str, arguments)], code, stdout, stderr)
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
@@ -149,7 +193,7 @@ def small_datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("generate_synthetic_patients.py", ["-n", 200, "-p", 0.05, "-o", "patients.json"]),
         ("convert_synthetic_to_dataset.py", ["--input", "patients.json", "--output", "small.pt", "--max-length", 30]),
     ):
-        result = run_script(script, *arguments, cwd=folder)
+        result = run_here(script, *arguments, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
 

@@ -1,8 +1,6 @@
 """Fine-tuning where some patients are censored: what the others count, and how near to the truth that comes."""
 
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,6 @@ from exmed_bert.reporting.small_cells import MinCell
 from exmed_bert.settings import FinetuneSettings, GenerateSettings
 from exmed_bert.synthetic import generate
 from exmed_bert.synthetic.truth import attainable, truth
-from exmed_bert.training import metrics_writer
 
 CODES = ("I10", "E78.5", "E11.9", "F41.9")
 HORIZON = 730
@@ -242,13 +239,6 @@ def world(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ExMedBertForMaskedLM(config)
     write_pretrained(folder / "model", model, model.state_dict(), replace(info, train_ratio=0.5))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put a process that only reads in place of MLflow's writer, whose import takes longer than most of these runs."""
-    monkeypatch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
-    yield
 
 
 def finetune(world: Path, people: Path, output: Path, *more: object) -> Any:

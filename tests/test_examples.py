@@ -13,7 +13,6 @@ import shutil
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -29,7 +28,6 @@ from exmed_bert import PatientDataset
 from exmed_bert.cli import script
 from exmed_bert.commands import COMMANDS
 from exmed_bert.startup import SCRIPTS
-from exmed_bert.training import metrics_writer
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples" / "writers").glob("[a-z]*.py"))
 YOUR_DATA = ROOT / "docs" / "YOUR_DATA.md"
@@ -85,11 +83,9 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Return the copy; a process that only reads is in place of MLflow's writer, whose import takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
-        yield Project(tmp_path_factory.mktemp("user") / "project")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return the copy."""
+    return Project(tmp_path_factory.mktemp("user") / "project")
 
 
 @pytest.mark.slow

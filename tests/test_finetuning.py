@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from click.testing import Result
-from conftest import ROOT, WithSplits, assert_one_line_error, run_here, run_script
+from conftest import ROOT, WithSplits, assert_one_line_error, mlflow, run_forked, run_here
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
@@ -53,6 +53,7 @@ from exmed_bert.finetuning.prompt import Prompt
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM, ExMedBertForSequenceClassification
 from exmed_bert.reporting.markdown import markdown
 from exmed_bert.settings import FinetuneSettings
+from exmed_bert.training import checkpoints
 
 SCRIPT = "finetune-exmed-bert.py"
 
@@ -389,7 +390,8 @@ def finished(world: Path) -> Path:
     """The folder of a finished fine-tuning."""
     output = world / "finetuned"
     more = ["--train-sizes", "60,all", "--baselines", "logreg,scratch", "--explain", 4]
-    result = run_script(SCRIPT, *flags(world, output, *more), cwd=world)
+    with mlflow():
+        result = run_here(SCRIPT, *flags(world, output, *more), cwd=world)
     assert result.returncode == 0, result.stderr
     return output
 
@@ -726,31 +728,26 @@ def test_a_model_of_time_to_event_is_measured_and_predicts(world: Path, tmp_path
     assert result.exit_code == 0 and "nothing to do" in result.output
 
 
-_KILLER = """
-import os, runpy, signal, sys
-sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-import exmed_bert.training.checkpoints as checkpoints
-publish = checkpoints.publish
-def publish_and_die(run, name, keep):
-    publish(run, name, keep)
-    if name == "checkpoint-3":
-        os.kill(os.getpid(), signal.SIGKILL)
-checkpoints.publish = publish_and_die
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+def die_at_the_third_checkpoint() -> None:
+    """Let this process die when the third checkpoint has been published."""
+    publish = checkpoints.publish
+
+    def publish_and_die(run: Path, name: str, keep: int) -> None:
+        publish(run, name, keep)
+        if name == "checkpoint-3":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.publish = publish_and_die
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(world: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / "whole", tmp_path / "killed"]
     more = ["--baselines", "none", "--head", "gru"]
-    assert run_script(SCRIPT, *flags(world, outputs[0], *more), cwd=world).returncode == 0
-    command = [sys.executable, "-c", _KILLER, str(ROOT / "scripts" / SCRIPT), *flags(world, outputs[1], *more)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, check=False)
+    assert run_here(SCRIPT, *flags(world, outputs[0], *more), cwd=world).returncode == 0
+    killed = run_forked(SCRIPT, *flags(world, outputs[1], *more), cwd=world, before=die_at_the_third_checkpoint)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = run_script(SCRIPT, *flags(world, outputs[1], *more), cwd=world)
+    resumed = run_here(SCRIPT, *flags(world, outputs[1], *more), cwd=world)
     assert resumed.returncode == 0 and "Going on from" in resumed.stdout, resumed.stderr
     one, other = (load_file(output / "model.safetensors") for output in outputs)
     assert all(torch.equal(one[name], other[name]) for name in one)

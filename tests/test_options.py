@@ -7,7 +7,6 @@ layer. What a run was given has to stand in the settings that it saves, as given
 import csv
 import json
 import shlex
-import sys
 import traceback
 from collections.abc import Iterator
 from functools import partialmethod
@@ -27,7 +26,6 @@ from exmed_bert.commands import COMMANDS
 from exmed_bert.config import section_of
 from exmed_bert.settings import StepSettings, flag
 from exmed_bert.sharing import onnx_graph
-from exmed_bert.training import metrics_writer
 
 EXAMPLES = ROOT / "examples"
 # What each command is run with. {w} is the folder with the data, {o} the run's own, {e} the examples. An option of a
@@ -201,14 +199,6 @@ def run(name: str, text: str, **folders: Path) -> str:
     assert result.exit_code == 0, result.output + "".join(traceback.format_exception(*result.exc_info))
     assert "Error" not in result.stderr and "Traceback" not in result.stderr, result.stderr
     return result.stdout
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_mlflow() -> Iterator[None]:
-    """Put a process that only reads in place of MLflow's writer, whose import takes longer than most of these runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from clinvec_files import write_clinvec_folder
-from conftest import ROOT, assert_one_line_error, record, run_here, run_script, write_records
+from conftest import ROOT, assert_one_line_error, mlflow, record, run_forked, run_here, write_records
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from exmed_bert import ExMedBertForMaskedLM
@@ -25,6 +23,7 @@ from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.vocabulary import SPECIAL_TOKENS, UNK, CodeVocabulary, in_order
 from exmed_bert.files import fingerprint
 from exmed_bert.settings import ConvertSettings, PretrainSettings
+from exmed_bert.training import checkpoints as checkpoints_of_runs
 from exmed_bert.training.checkpoints import checkpoints
 from exmed_bert.training.pretrain import check_maskable, load_datasets, run
 
@@ -73,7 +72,8 @@ def test_a_planted_rule_is_learned(tmp_path: Path) -> None:
     path = write_records(tmp_path / "p.json", records)
     convert(ConvertSettings(input=path, output=tmp_path / "small.pt"))
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
-    run(settings_for(tmp_path, tmp_path, epochs=25, train_batch_size=8, plos=False, **sizes, learning_rate=3e-3))
+    changes = {"epochs": 15, "train_batch_size": 8, "learning_rate": 3e-3, "plos": False, "forecast_prob": 0}
+    run(settings_for(tmp_path, tmp_path, **sizes, **changes))
     results = eval_results(tmp_path / "data")
     assert results["eval_drugs_accuracy_top1"] > 0.9
     assert results["eval_drugs_accuracy_top1"] > 4 * results["eval_baseline_entity_top1"]
@@ -83,7 +83,8 @@ def test_a_planted_rule_is_learned(tmp_path: Path) -> None:
 def finished(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("finished")
-    result = run_script(SCRIPT, *tiny_flags(small_datasets, folder), cwd=ROOT)
+    with mlflow():
+        result = run_here(SCRIPT, *tiny_flags(small_datasets, folder), cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert "Written" in result.stdout and str(folder / "model") in result.stdout
     assert result.stderr == ""
@@ -157,48 +158,32 @@ def test_a_warm_up_as_long_as_the_run_is_a_warning(
 @pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(finished: Path, small_datasets: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
-    result = run_script(SCRIPT, *tiny_flags(small_datasets, finished), cwd=ROOT)
+    result = run_here(SCRIPT, *tiny_flags(small_datasets, finished), cwd=ROOT)
     assert result.returncode == 0 and "--epochs" in result.stdout and "--overwrite" in result.stdout
     assert {file: file.stat().st_mtime_ns for file in finished.rglob("*")} == before
 
 
-# Runs the script and dies at one of three moments: a checkpoint is staged, a checkpoint has just been published, the
-# model is half written.
-_KILLER = """
-import os, runpy, signal, sys
-sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-import exmed_bert.training.checkpoints as checkpoints
+def die_at(moment: str) -> None:
+    """Let this process die when a checkpoint is staged, has just been published, or when the model is half written."""
+    publish, replace = checkpoints_of_runs.publish, os.replace
 
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-publish = checkpoints.publish
-def publish_and_die(run, name, keep):
-    if name == "checkpoint-12":
-        {staged}die()
+    def publish_and_die(run: Path, name: str, keep: int) -> None:
+        if (moment, name) == ("staged", "checkpoint-12"):
+            die()
         publish(run, name, keep)
-        {published}die()
-    else:
-        publish(run, name, keep)
+        if (moment, name) == ("published", "checkpoint-12"):
+            die()
 
-checkpoints.publish = publish_and_die
+    def replace_and_die(source: Any, target: Any) -> None:
+        replace(source, target)
+        if moment == "model_written" and os.path.basename(target) == "pytorch_model.bin":
+            die()
 
-replace = os.replace
-def replace_and_die(source, target):
-    replace(source, target)
-    if os.path.basename(target) == "pytorch_model.bin":
-        die()
-
-{model_written}os.replace = replace_and_die
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def killer(moment: str) -> str:
-    """Return the program that dies at ``moment``; the other moments are commented out."""
-    moments = ("staged", "published", "model_written")
-    return _KILLER.format(**{name: "" if name == moment else "# " for name in moments})
+    checkpoints_of_runs.publish = publish_and_die
+    os.replace = replace_and_die
 
 
 @pytest.mark.slow
@@ -206,23 +191,15 @@ def killer(moment: str) -> str:
 def test_a_killed_run_resumes_to_the_same_weights(
     moment: str, finished: Path, small_datasets: Path, tmp_path: Path
 ) -> None:
-    flags = [str(flag) for flag in tiny_flags(small_datasets, tmp_path)]
-    script = str(ROOT / "scripts" / SCRIPT)
-    killed = subprocess.run(
-        [sys.executable, "-c", killer(moment), script, *flags],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = tiny_flags(small_datasets, tmp_path)
+    killed = run_forked(SCRIPT, *flags, cwd=ROOT, before=lambda: die_at(moment))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     last = {"staged": 6, "published": 12, "model_written": 24}[moment]
     assert checkpoints(tmp_path / "model")[-1].name == f"checkpoint-{last}"
     if moment == "published":  # the last checkpoint is damaged too: the one before serves
         (tmp_path / "model" / "checkpoint-12" / "optimizer.pt").write_bytes(b"torn")
 
-    resumed = run_script(SCRIPT, *flags, cwd=ROOT)
+    resumed = run_here(SCRIPT, *flags, cwd=ROOT)
     assert resumed.returncode == 0, resumed.stderr
     assert ("nothing to do" if moment == "model_written" else "Going on from") in resumed.stdout
     assert ("is damaged" in resumed.stderr) == (moment == "published")
@@ -399,17 +376,15 @@ def test_datasets_of_two_conversions_are_refused(small_datasets: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits on file size are POSIX")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(small_datasets: Path, tmp_path: Path) -> None:
-    # A limit on the size of files stands in for a full disk: the optimizer's state is the first file to exceed it.
-    limited = (
-        "import os, resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000,) * 2); os.execv(sys.executable, sys.argv[1:])"
-    )
-    flags = [str(f) for f in tiny_flags(small_datasets, tmp_path)]
-    flags[flags.index("--hidden-size") + 1] = "256"
-    command = [sys.executable, str(ROOT / "scripts" / SCRIPT), *flags]
-    full = subprocess.run(
-        [sys.executable, "-c", limited, *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    def limit() -> None:
+        """Limit the size of files, which stands in for a full disk: the optimizer's state is the first to exceed it."""
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000,) * 2)
+
+    flags = [*tiny_flags(small_datasets, tmp_path), "--hidden-size", 256]
+    full = run_forked(SCRIPT, *flags, cwd=ROOT, before=limit)
     assert_one_line_error(full, 1, "disk may be full")
     assert not checkpoints(tmp_path / "model")
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert run_here(SCRIPT, *flags, cwd=ROOT).returncode == 0

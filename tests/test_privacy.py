@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from conftest import mlflow
 from typer.testing import CliRunner
 
 from exmed_bert.cli import script
@@ -80,7 +81,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     printed = ""
     for step in STEPS:
         name, *options = step.format(f=folder, i=source).split()
-        result = CliRunner().invoke(script(COMMANDS[name]), [*options, "--config", str(config)])
+        with mlflow():
+            result = CliRunner().invoke(script(COMMANDS[name]), [*options, "--config", str(config)])
         assert result.exit_code == 0, result.output
         printed += result.output
     return folder, printed

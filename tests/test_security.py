@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +30,6 @@ from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.translation.code_map import COLUMNS, read_code_map
 from exmed_bert.reporting.spreadsheet import write_csv
 from exmed_bert.settings import ReadingSettings
-from exmed_bert.training import metrics_writer
 
 
 def ci_audit() -> ModuleType:
@@ -253,19 +251,17 @@ def pretraining(data: Path, run: Path, steps: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def checkpointed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def checkpointed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run with one checkpoint, beside its data."""
     folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"])
-        for name, options in (
-            ("generate", f"-n 60 -o {folder}/patients.json".split()),
-            ("convert", f"--input {folder}/patients.json --output {folder}/d.pt --train-ratio 0.5".split()),
-            ("pretrain", pretraining(folder, folder / "run", 1)),
-        ):
-            result = CliRunner().invoke(script(COMMANDS[name]), options)
-            assert result.exit_code == 0, result.output
-        yield folder / "run"
+    for name, options in (
+        ("generate", f"-n 60 -o {folder}/patients.json".split()),
+        ("convert", f"--input {folder}/patients.json --output {folder}/d.pt --train-ratio 0.5".split()),
+        ("pretrain", pretraining(folder, folder / "run", 1)),
+    ):
+        result = CliRunner().invoke(script(COMMANDS[name]), options)
+        assert result.exit_code == 0, result.output
+    return folder / "run"
 
 
 def test_a_record_of_contents_names_no_file_elsewhere(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Models to give away: a copy without rare codes, which computes the same for histories that have none of them."""
 
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
 from exmed_bert.models.folder import read_pretrained, read_start_embeddings, write_pretrained, write_start_embeddings
 from exmed_bert.sharing.share import patients_by_code, with_codes
-from exmed_bert.training import metrics_writer
 
 pytestmark = pytest.mark.slow
 
@@ -133,11 +131,8 @@ def test_code_systems_that_are_gone_leave_their_embeddings_behind() -> None:
 
 
 def test_a_copy_is_converted_for_and_fine_tuned_and_analyzed(
-    copied: tuple[Path, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: tuple[Path, Path], data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        metrics_writer, "WRITER", [sys.executable, "-c", "import sys; sys.stdin.read()"]
-    )  # not MLflow's
     (tmp_path / "other.json").write_text((data / "patients.json").read_text() + "\n")
     for step in (
         "convert --input {d}/patients.json --output {o}/d.pt --vocab-from {m} --max-length 30",

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, mlflow
 
 from exmed_bert.console import OptionError
 from exmed_bert.training import other_trackers
@@ -146,14 +146,14 @@ def test_what_cannot_be_written_is_a_warning_and_the_run_goes_on(
 ) -> None:
     (tmp_path / "mlruns.db").mkdir()
     (tmp_path / "logs").write_text("no folder")
-    with MetricsWriter(tmp_path, "name", "key", 0) as writer:
+    with mlflow(), MetricsWriter(tmp_path, "name", "key", 0) as writer:
         for step in range(3):
             writer.add({"loss": 1.0}, step)
             writer.flush()
-    board, mlflow = capsys.readouterr().err.splitlines()
+    board, database = capsys.readouterr().err.splitlines()
     goes_on = "cannot be written, and the run goes on without: "
     assert board.startswith(f"Warning: TensorBoard's logs in {tmp_path / 'logs'} {goes_on}")
-    assert mlflow.startswith(f"Warning: MLflow's database {tmp_path / 'mlruns.db'} {goes_on}")
+    assert database.startswith(f"Warning: MLflow's database {tmp_path / 'mlruns.db'} {goes_on}")
 
 
 def test_the_runs_page_is_that_of_the_experiment(tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ def test_the_runs_page_is_that_of_the_experiment(tmp_path: Path) -> None:
     for experiment, number in (("other", 1), ("experiment", 2)):
         assert write(database, {"status": "FINISHED"}, experiment=experiment).returncode == 0
         assert viewers(database.parent, experiment)[2][1].endswith(f"/#/experiments/{number}/runs")
-    (_, board), (_, mlflow), _ = viewers(database.parent, "experiment")
+    (_, board), (_, server), _ = viewers(database.parent, "experiment")
     assert board == f'tensorboard --logdir "{database.parent / "logs"}"'
-    assert mlflow.endswith(f' mlflow ui --backend-store-uri "sqlite:///{database.as_posix()}"')
-    assert "MLFLOW_DISABLE_TELEMETRY=true" in mlflow
+    assert server.endswith(f' mlflow ui --backend-store-uri "sqlite:///{database.as_posix()}"')
+    assert "MLFLOW_DISABLE_TELEMETRY=true" in server
 
 
 def test_the_writer_needs_no_search_path_and_adds_no_folder_to_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from exmed_bert.data.convert import convert
 from exmed_bert.finetuning import finetune
 from exmed_bert.settings import ConvertSettings, FinetuneSettings, PretrainSettings
 from exmed_bert.swap import settle
-from exmed_bert.training import metrics_writer, pretrain
+from exmed_bert.training import pretrain
 from faults.shim import EIO, ENOSPC, Content, Outcome, Shim, content, differences, run_forked, visible
 from faults.shim import SIGKILL as KILL
 
@@ -47,16 +47,8 @@ def run(
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_mlflow() -> Iterator[None]:
-    """MLflow is written by a process of its own, which a test of its own has."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics_writer, "WRITER", ["sh", "-c", "cat > /dev/null"])
-        yield
-
-
 @pytest.fixture(scope="module")
-def home(without_mlflow: None, small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with patients, their datasets and a pretrained model."""
     folder = tmp_path_factory.mktemp("training")
     shutil.copy(small_datasets / "patients.json", folder)
