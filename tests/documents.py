@@ -51,13 +51,15 @@ def name_of(block: Block) -> str:
 def without_figures(line: str) -> str:
     """Return a line with every number as #, since accuracies and times differ between machines.
 
-    So do the codes that a model guesses or puts next to another.
+    So do the codes that a model guesses, what it guesses them for, and what it puts next to another.
 
     >>> without_figures("step 206 of 4,120 (epoch 0.5): loss 4.801")
     'step # of # (epoch #): loss #'
     >>> without_figures("  cosine 0.80  C10AA07 rosuvastatin"), without_figures("guess, 7%  I10 Hypertension, correct")
     ('cosine', 'guess')
     """
-    if found := re.match(r"\s*(guess(?=, \d)|cosine(?= \S+  ))", line):
+    if found := re.match(
+        r"\s*(guess(?=, \d)|cosine(?= \S+  )|visit(?= \d+, masked )|patient(?= of \d+ codes  ))", line
+    ):
         return found[1]
     return " ".join(re.sub(r"\d[\d,.]*", "#", line).split())

@@ -439,12 +439,16 @@ def test_masked_codes_of_a_generated_patient_and_near_codes_are_shown(
     trainer: PretrainingTrainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     masked = shown_codes(trainer)
-    assert len({one.token for one in masked}) == 3 and all(len(one.guesses) == 3 for one in masked)
-    shares = [share for one in masked for _, share in one.guesses]
-    assert all(0 < share < 1 for share in shares)
+    assert len({one.guesses[0][0] for one in masked}) == 3 and all(len(one.guesses) == 3 for one in masked)
+    surest = [one.guesses[0][1] for one in masked]
+    assert surest == sorted(surest, reverse=True) and all(0 < share < 1 for share in surest)
+    assert all(
+        1 <= number <= one.codes and one.guesses[0][0] != token for one in masked for token, number in one.others[:1]
+    )
     print_demonstration(trainer)
     shown = capsys.readouterr().out
-    assert len(re.findall(r"(?m)^  visit \d+, masked +\w", shown)) == 3 and len(re.findall("guess, ", shown)) == 9
+    assert len(re.findall(r"(?m)^    visit \d+, masked +\w", shown)) == 3 and len(re.findall("guess, ", shown)) == 9
+    assert "the surest, right or wrong, for the first 64 patients" in shown
     near = shown.split("Nearest to E11.9 Type 2 diabetes without complications\n")[1].split("\n\n")[0]
     assert len(near.splitlines()) == 3 and "novel" not in near
 

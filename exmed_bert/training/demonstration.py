@@ -1,6 +1,6 @@
-"""What a pretrained model has learned, in a few lines: a patient's masked codes with its guesses, and near codes."""
+"""What a pretrained model has learned, in a few lines: masked codes with its surest guesses, and near codes."""
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,24 +15,35 @@ from exmed_bert.models.near_codes import near_codes
 from exmed_bert.reference.names import name_of, plain_names
 from exmed_bert.training.trainer import PretrainingTrainer
 
-_SHOWN = 3  # masked codes, guesses for each, near codes
-_WELL_KNOWN: tuple[CodeKey, ...] = ((ICD10CM, "E11.9"), (ATC, "C10AA05"))  # frequent nearly everywhere
-_AT_ONCE, _LOOKED_AT = 64, 640  # validation patients
+_SHOWN = 3  # patients, guesses for each, near codes
+_PATIENTS = 64  # of the validation patients, the first: those shown are chosen among them
+_OTHERS = 2  # codes of a patient that are named beside the masked one
+_WELL_KNOWN: tuple[CodeKey, ...] = ((ICD10CM, "E11.9"), (ATC, "A10BA02"), (ATC, "C10AA05"))  # frequent everywhere
 
 
 @dataclass(frozen=True)
 class MaskedCode:
-    """A masked code: the number of its visit, the code, and the codes guessed, each with its probability."""
+    """A masked code of a patient.
+
+    Attributes:
+        visit: its number.
+        token: the code.
+        guesses: the codes guessed, the surest first, each with its probability.
+        codes: how many codes of the patient the model sees.
+        others: the most frequent of these, each with its number.
+    """
 
     visit: int
     token: int
     guesses: list[tuple[int, float]]
+    codes: int
+    others: list[tuple[int, int]]
 
 
 def print_demonstration(trainer: PretrainingTrainer) -> None:
-    """Print masked codes of a validation patient with the model's guesses, and the codes nearest to well-known ones.
+    """Print masked codes of validation patients with the model's guesses, and the codes nearest to well-known ones.
 
-    The patient is shown only if it was generated, and nothing where the model is spread over several processes.
+    Patients are shown only if they were generated, and nothing where the model is spread over several processes.
     """
     train = trainer.train_dataset
     if trainer.args.world_size > 1:
@@ -41,12 +52,18 @@ def print_demonstration(trainer: PretrainingTrainer) -> None:
     if train.info.generated and trainer.eval_dataset.info.generated and (masked := masked_codes(trainer)):
         rows = []
         for one in masked:
-            rows.append((f"visit {one.visit}, masked", names.of(one.token)))
+            others = ", ".join(f"{names.of(token)} ({number})" for token, number in one.others)
+            rows.append((f"patient of {one.codes:,} codes", others))
+            rows.append((f"  visit {one.visit}, masked", names.of(one.token)))
             rows += [
-                (f"  guess, {share:.0%}", names.of(token) + ", correct" * (token == one.token))
+                (f"    guess, {share:.0%}", names.of(token) + ", correct" * (token == one.token))
                 for token, share in one.guesses
             ]
-        console.table("Masked codes of a validation patient, and what the model guesses", rows)
+        console.table("Masked codes of validation patients, and what the model guesses", rows)
+        console.echo(
+            f"  These guesses are the surest, right or wrong, for the first {_PATIENTS} patients, without those of a "
+            "patient's most frequent code."
+        )
     vectors = trainer.model.get_input_embeddings().weight.detach().float().cpu().numpy()
     candidates = _common(train)
     for token in _examples(train, candidates):
@@ -56,37 +73,42 @@ def print_demonstration(trainer: PretrainingTrainer) -> None:
 
 
 def masked_codes(trainer: PretrainingTrainer) -> list[MaskedCode]:
-    """Return masked codes of the first validation patient with enough different ones, and the model's guesses."""
-    model = trainer.model
-    for batch in _validation_batches(trainer):
-        hidden = (batch["input_ids"] == MASK) & (batch["code_labels"] != IGNORED)
-        different = [len(labels[masked].unique()) for labels, masked in zip(batch["code_labels"], hidden, strict=True)]
-        first = next((i for i, number in enumerate(different) if number >= _SHOWN), None)
-        if first is None:
+    """Return the masked codes of the first validation patients at which the model's first guess is surest.
+
+    Whether it is right is not looked at. A guess at what the patient has most often anyway says little, so it is left
+    out. No patient is there twice, and no first guess.
+    """
+    model, special = trainer.model, len(SPECIAL_TOKENS)
+    batch = trainer.validation_batch(np.arange(min(len(trainer.eval_dataset), _PATIENTS)))
+    was_training = model.training
+    with torch.no_grad(), trainer.accelerator.autocast():
+        logits = model.eval()(**{name: t.to(trainer.args.device) for name, t in batch.items()}).masked_logits
+    model.train(was_training)
+    best = logits.float()[:, special:].softmax(dim=1).topk(_SHOWN)  # (masked, 3)
+    shares, guesses = best.values.cpu(), best.indices.cpu() + special
+    ids, labels = batch["input_ids"], batch["code_labels"]
+    patients, places = (labels != IGNORED).nonzero(as_tuple=True)
+    found: dict[int, MaskedCode] = {}
+    guessed: set[int] = set()
+    for i in shares[:, 0].argsort(descending=True, stable=True).tolist():
+        patient, place, first = int(patients[i]), int(places[i]), int(guesses[i, 0])
+        if ids[patient, place] != MASK or patient in found or first in guessed:
             continue
-        row = {name: tensor[first : first + 1] for name, tensor in batch.items()}
-        labels = row["code_labels"]
-        was_training = model.training
-        with torch.no_grad(), trainer.accelerator.autocast():
-            logits = model.eval()(**{name: t.to(trainer.args.device) for name, t in row.items()}).masked_logits
-        model.train(was_training)
-        best = logits.float()[:, len(SPECIAL_TOKENS) :].softmax(dim=1).topk(_SHOWN)  # (masked, 3)
-        places = (labels != IGNORED).nonzero()[:, 1]
-        guesses = zip(places.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-        found: dict[int, MaskedCode] = {}
-        for place, tokens, shares in guesses:
-            token, visit = int(labels[0, place]), int(row["visit_ids"][0, place])
-            if row["input_ids"][0, place] == MASK and token not in found:
-                best_first = zip(tokens, shares, strict=True)
-                found[token] = MaskedCode(visit, token, [(i + len(SPECIAL_TOKENS), share) for i, share in best_first])
-        return list(found.values())[:_SHOWN]
-    return []
-
-
-def _validation_batches(trainer: PretrainingTrainer) -> Iterator[dict[str, torch.Tensor]]:
-    last = min(len(trainer.eval_dataset), _LOOKED_AT)
-    for first in range(0, last, _AT_ONCE):
-        yield trainer.validation_batch(np.arange(first, min(first + _AT_ONCE, last)))
+        seen = [token for token in ids[patient].tolist() if token >= special]
+        others = Counter(seen).most_common(_OTHERS)
+        if others and others[0][0] == first:
+            continue
+        guessed.add(first)
+        found[patient] = MaskedCode(
+            visit=int(batch["visit_ids"][patient, place]),
+            token=int(labels[patient, place]),
+            guesses=list(zip(guesses[i].tolist(), shares[i].tolist(), strict=True)),
+            codes=len(seen),
+            others=others,
+        )
+        if len(found) == _SHOWN:
+            break
+    return list(found.values())
 
 
 def _common(train: PatientDataset) -> np.ndarray:
