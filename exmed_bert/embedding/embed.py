@@ -210,12 +210,13 @@ def _finish(
     if source is not None:
         rows += date_rows(source.summary, settings.keep_implausible_dates, cells)
     unknown = builder.tokenizer.summary.unknown
+    placed, as_unknown = cells.parts([builder.placed, unknown.kept])
     rows += [
         ("histories embedded", cells.count(builder.histories)),
         ("  cut to the latest codes that fit", cells.count(builder.tokenizer.summary.truncated)),
         ("events with codes that the model does not know", cells.count(unknown.kept + builder.placed)),
-        ("  as the sum of their ancestors", cells.count(builder.placed)),
-        ("  as UNK", cells.count(unknown.kept)),
+        ("  as the sum of their ancestors", placed),
+        ("  as UNK", as_unknown),
         ("dimensions", sample.vectors.shape[1]),
         ("pooling", pooling),
     ]

@@ -39,7 +39,7 @@ def draw_map(
         seed: of t-SNE.
     """
     places = principal_components(sample.vectors) if kind == "pca" else tsne(sample.vectors, seed)
-    groups = grouped(sample.static[color_by], cells)
+    groups = grouped(sample.static[color_by], sample.patients, cells)
 
     def draw(_: None) -> Figure:
         figure, axes = one_axes(4.6)
@@ -48,7 +48,7 @@ def draw_map(
             axes.scatter(own[:, 0], own[:, 1], s=5, color=color, alpha=0.6, linewidths=0, label=name)
         axes.set_xlabel(f"{_TITLES[kind]} 1")
         axes.set_ylabel(f"{_TITLES[kind]} 2")
-        axes.set_title(f"{len(places):,} embeddings by {color_by}")
+        axes.set_title(f"{cells.show(len(places))} embeddings by {color_by}")
         axes.legend(markerscale=2.5, loc="best")
         return figure
 
@@ -65,17 +65,31 @@ class Groups:
     names: list[str]
 
 
-def grouped(values: Sequence[str | None], cells: MinCell) -> Groups:
+def grouped(values: Sequence[str | None], patients: np.ndarray, cells: MinCell) -> Groups:
     """Return the groups of points by their values; values of few, or beyond those that have a color, are one group.
 
-    >>> found = grouped(["F"] * 12 + ["M"] * 11 + ["X"] * 2 + [None], MinCell(11))
-    >>> found.names, found.of_point[-2:].tolist()
-    (['F', 'M', 'other'], ['other', 'other'])
+    That has enough patients, too, or the smallest of the others joins it: points can be counted.
+
+    Args:
+        values: of n points.
+        patients: (n,) numbers that tell the patients from each other.
+        cells: values of fewer patients are one group.
+
+    >>> values = ["F"] * 12 + ["M"] * 11 + ["X"] * 2 + [None] * 20
+    >>> found = grouped(values, np.array([*range(25), *[25] * 20]), MinCell(11))  # the unknown are one patient
+    >>> found.names, found.of_point[[0, 12, -1]].tolist()
+    (['other', 'F'], ['F', 'other', 'other'])
     """
-    named = [UNKNOWN if value is None else value for value in values]
-    most = Counter(named).most_common()
-    shown = {name for name, count in most[:_GROUPS] if not cells.hides(count)}
-    of_point = np.array([name if name in shown else OTHER for name in named], dtype=object)
+    named = np.array([UNKNOWN if value is None else value for value in values], dtype=object)
+    counts = Counter(name for name, _ in dict.fromkeys(zip(named.tolist(), patients.tolist(), strict=True)))
+    shown = [name for name, count in counts.most_common()[:_GROUPS] if not cells.hides(count)]
+
+    def others() -> int:
+        return len(set(patients[~np.isin(named, shown)].tolist()))
+
+    while shown and cells.hides(others()):
+        shown.pop()
+    of_point = np.where(np.isin(named, shown), named, OTHER)
     return Groups(of_point, [name for name, _ in Counter(of_point.tolist()).most_common()])
 
 

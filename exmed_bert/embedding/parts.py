@@ -25,10 +25,12 @@ class Sample:
 
     Attributes:
         vectors: (n, hidden) float32.
+        patients: (n,) numbers that tell the patients from each other.
         static: by name of a static column n values.
     """
 
     vectors: np.ndarray
+    patients: np.ndarray
     static: dict[str, list[str | None]]
 
 
@@ -79,10 +81,12 @@ def join_parts(paths: Sequence[Path], target: Path, most: int, seed: int) -> Sam
             if len(table):
                 writer.write_table(table.select(COLUMNS).cast(schema), row_group_size=len(table))
             own = drawn[(drawn >= first) & (drawn < first + len(table))] - first
-            samples.append(table.take(pyarrow.array(own)).drop_columns(list(COLUMNS[:2])))
+            chosen = table.take(pyarrow.array(own)).drop_columns([COLUMNS[1]])
+            samples.append(chosen.set_column(0, COLUMNS[0], chosen[COLUMNS[0]].cast(pyarrow.string())))
     sample = pyarrow.concat_tables(samples).combine_chunks()
     return Sample(
         vectors=vectors_of(sample),
+        patients=sample[COLUMNS[0]].combine_chunks().dictionary_encode().indices.to_numpy(),
         static={
             name.removeprefix(STATIC): sample[name].to_pylist()
             for name in sample.column_names
