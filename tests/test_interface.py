@@ -135,6 +135,7 @@ def test_patients_that_cannot_be_read_are_one_line(model: PatientModel, val: Pat
         (events.assign(system="icd-99"), "system: 'icd-99', expected one of"),
         (events.assign(code=[*events["code"][:-1], None]), f"row {len(events) - 1}: code: is missing"),
         (events.assign(code=5), "code: 5, expected a code as a string"),
+        (events.assign(sex=1), "row 0: sex: 1, expected a string"),
         ({"diagnoses": []}, "record 1 (patient_id 0): birth_year: is missing"),
         ([record(1), record(1)], "patient_id 1: stands there twice"),
         ([3], "record 1: got 3, expected a dict"),

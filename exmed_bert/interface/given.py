@@ -99,6 +99,7 @@ class GivenPatients(PatientInput):
         self.origin = Origin("", own_record=True)
         self._translator = None
         self._given = chunks
+        self._unborn: set[PatientId] = set()  # of those read so far, whose birth year is not known
 
     def __str__(self) -> str:
         return str(_PLACE)
@@ -116,6 +117,7 @@ class GivenPatients(PatientInput):
         for patients in self._given(size):
             unknown = patients.birth_years == _UNBORN
             if unknown.any():
+                self._unborn.update(patients.patient_ids[i] for i in np.flatnonzero(unknown).tolist())
                 first = patients.events.span()[0].astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64)
                 born = np.where(patients.events.counts() > 0, first + 1970, self.today.year)
                 patients = replace(patients, birth_years=np.where(unknown, born, patients.birth_years).astype(np.int32))
@@ -123,12 +125,9 @@ class GivenPatients(PatientInput):
 
     def quiet_chunks(self, size: int = CHUNK, as_written: bool = False) -> Iterator[PatientColumns]:
         """Yield the patients as `PatientInput` does, those without a known birth year of unknown age."""
-        unborn: set[PatientId] = set()
-        for patients in self._given(size):
-            unborn.update(patients.patient_ids[i] for i in np.flatnonzero(patients.birth_years == _UNBORN).tolist())
         for patients in super().quiet_chunks(size, as_written):
-            if unborn:
-                unknown = np.array([i in unborn for i in patients.patient_ids], dtype=bool)
+            if self._unborn:
+                unknown = np.array([i in self._unborn for i in patients.patient_ids], dtype=bool)
                 patients = replace(
                     patients, birth_years=np.where(unknown, _UNBORN, patients.birth_years).astype(np.int32)
                 )
@@ -212,6 +211,10 @@ def columns_of_events(events: "pandas.DataFrame", static_columns: Sequence[Stati
     order = np.argsort(owner, kind="stable")
     firsts = events[~events["patient_id"].duplicated()]
     fields = {column: column.field if column.field in events.columns else column.name for column in static_columns}
+    for field in [field for field in fields.values() if field in events.columns]:
+        for value in firsts[field].dropna():
+            if not isinstance(value, str):
+                raise refuse(field, value, "a string")
     return PatientColumns(
         patient_ids=ids,
         birth_years=_birth_years(firsts, len(ids)),
