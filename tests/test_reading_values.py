@@ -72,11 +72,18 @@ def test_fhir(tmp_path: Path) -> None:
     lab["code"] = {"coding": [{"system": "urn:lab", "code": "x"}, {"system": "http://loinc.org", "code": A1C}]}
     ranged = {"valueQuantity": {"value": 7.2}, "referenceRange": [{"low": {"value": 4}, "high": {"value": 5.6}}]}
     said = {"valueQuantity": {"value": 5.1}, "interpretation": [{"coding": [{"code": "LL"}]}]}
+    other = ranged | {
+        "valueQuantity": {"value": 7.5},
+        "interpretation": [{"coding": [{"code": "NEG"}]}],
+    }  # begins like N, and is another thing
     done = {"resourceType": "Procedure", "performedPeriod": {"start": DAY}, "status": "completed"}
     done["code"] = {"coding": [{"system": "http://www.cms.gov/Medicare/Coding/ICD10", "code": "0DTJ4ZZ"}]}
     others = [lab | {"status": "cancelled"}, done | {"status": "not-done"}]
-    folder = fhir(tmp_path / "fhir", lab | ranged, lab | said, lab | {"valueString": "high"}, done, *others)
+    folder = fhir(
+        tmp_path / "fhir", lab | ranged, lab | said, lab | other, lab | {"valueString": "high"}, done, *others
+    )
     labs = [("loinc", A1C, 7.2, "H"), ("loinc", A1C, 5.1, "L"), ("loinc", A1C, None, None)]
+    labs.insert(2, ("loinc", A1C, 7.5, "H"))
     assert read(folder) == [("icd10pcs", "0DTJ4ZZ", None, None), *labs]
     visit = {"resourceType": "Encounter", "id": "e", "class": {"code": "EMER"}, "period": {"start": DAY}}
     seen = fhir(tmp_path / "seen", visit | {"status": "finished"}, visit | {"id": "f", "status": "planned"})

@@ -163,9 +163,12 @@ _FURTHER_NAMES = {
 _CODE = "system_name(chosen.\"system\") AS system, nullif(trim(chosen.code), '') AS code"
 # What the laboratory says of a value counts before its range.
 _VALUE, _LOW, _HIGH = "valueQuantity.value", "referenceRange[1].low.value", "referenceRange[1].high.value"
-_SAID = "upper(left(interpretation[1].coding[1].code, 1))"
+_SAID = (  # of HL7's interpretations; others, such as NS for not susceptible, say nothing of the range
+    "CASE WHEN upper(interpretation[1].coding[1].code) IN ('L', 'LL', 'LU', 'LX', 'N', 'H', 'HH', 'HU', 'HX') "
+    "THEN upper(left(interpretation[1].coding[1].code, 1)) END"
+)
 _RESULT = (
-    f"{_VALUE}::FLOAT AS value, CASE WHEN {_SAID} IN ('L', 'N', 'H') THEN {_SAID} WHEN {_VALUE} < {_LOW} THEN 'L' "
+    f"{_VALUE}::FLOAT AS value, CASE WHEN {_SAID} IS NOT NULL THEN {_SAID} WHEN {_VALUE} < {_LOW} THEN 'L' "
     f"WHEN {_VALUE} > {_HIGH} THEN 'H' WHEN {_VALUE} IS NOT NULL AND ({_LOW} IS NOT NULL OR {_HIGH} IS NOT NULL) "
     "THEN 'N' END AS flag, "
 )
