@@ -467,6 +467,28 @@ def test_the_report_is_whole_and_needs_nothing_but_itself(tmp_path: Path) -> Non
             assert all(len(row) == len(table.columns) for row in table.rows), section.key
 
 
+def test_the_page_tells_which_models_were_recalibrated() -> None:
+    patients = planted()
+    logits = np.linspace(-1, 1, len(patients))
+    fitted, other = (
+        ModelScores("a", "the model", logits, calibration=calibration.Calibration()),
+        ModelScores("b", "another", logits),
+    )
+    for models, recalibrate, told in (
+        ([other], True, "in the same way for every model."),
+        (
+            [fitted, other],
+            True,
+            "in the same way for every model but the model, which was fitted to their labels as well.",
+        ),
+        ([fitted], False, "Nothing was recalibrated."),
+    ):
+        results = assemble(patients, models, title="", recalibrate=recalibrate, resamples=2).results
+        assert [told in " ".join(one.text) for one in sections(results) if one.key in ("metrics", "calibration")] == [
+            True
+        ] * 2
+
+
 def test_the_page_begins_with_what_was_found_and_tells_no_model_from_another_by_few_events(tmp_path: Path) -> None:
     results = evaluated(planted()).results
     assert [section.key for section in sections(results)][:3] == ["cohort", "metrics", "differences"]

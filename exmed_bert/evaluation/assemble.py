@@ -35,7 +35,8 @@ class ModelScores:
         logits: (N,) log odds of label 1, not recalibrated; `metrics.logit` makes them of probabilities.
         budget: training and search in a line.
         details: goes into results.json as it is.
-        calibration: what makes probabilities of the logits; None: what is fitted on the validation patients.
+        calibration: what makes probabilities of the logits, of a model that was fitted to the labels of the validation
+            patients too; None: what is fitted on these.
     """
 
     name: str
@@ -140,6 +141,7 @@ def assemble(
                 groups=by_group(labels, ours, parts, hashes, resamples, seed, outcome=of_test),
                 series=plot_series(labels, ours, cells, of_test) if 0 < labels.sum() < known else None,
                 details=model.details,
+                recalibrated=recalibrate and model.calibration is None,
             )
         )
         if len(found) > 1:

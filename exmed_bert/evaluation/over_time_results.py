@@ -9,7 +9,7 @@ from exmed_bert.evaluation.calibration import Calibration
 from exmed_bert.evaluation.formatting import format_estimate
 from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.metrics import METRICS
-from exmed_bert.evaluation.results import CalibrationBin, CodeAttribution, Difference, SplitCount
+from exmed_bert.evaluation.results import CalibrationBin, CodeAttribution, Difference, SplitCount, recalibration
 from exmed_bert.evaluation.study import Study
 from exmed_bert.reporting.small_cells import Counted, plain_json
 
@@ -171,6 +171,11 @@ class OverTimeResults:
     def explained(self) -> str:
         """What attributions add up to."""
         return "log hazard"
+
+    @property
+    def recalibration(self) -> str:
+        """Which models were recalibrated, and how, in a sentence."""
+        return recalibration([], len(self.models))
 
     @property
     def performance(self) -> list[str]:

@@ -88,6 +88,7 @@ class ModelResults:
         groups: metrics by subgroup.
         series: for the plots; None where the test patients are of one class.
         details: whatever else is worth keeping, such as hyper-parameters and the grid that was tried.
+        recalibrated: whether the calibration was fitted on the validation patients.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ModelResults:
     groups: list[GroupMetrics]
     series: PlotSeries | None
     details: dict[str, Any] = field(default_factory=dict)
+    recalibrated: bool = True
 
     @property
     def by_key(self) -> dict[str, tuple[str, Estimate]]:
@@ -163,6 +165,7 @@ class Reported(Protocol):
     Attributes:
         measures: what is measured, for a report.
         explained: what attributions add up to.
+        recalibration: which models were recalibrated, and how, in a sentence.
         performance: what each model reaches, a sentence each.
         fairness: what the first reaches in subgroups, a sentence for each division.
     """
@@ -185,6 +188,8 @@ class Reported(Protocol):
     def measures(self) -> str: ...
     @property
     def explained(self) -> str: ...
+    @property
+    def recalibration(self) -> str: ...
     @property
     def performance(self) -> Sequence[str]: ...
     @property
@@ -234,6 +239,11 @@ class Results:
         return "log odds"
 
     @property
+    def recalibration(self) -> str:
+        """Which models were recalibrated, and how, in a sentence."""
+        return recalibration([model.label for model in self.models if not model.recalibrated], len(self.models))
+
+    @property
     def performance(self) -> list[str]:
         """What each model reaches, a sentence each."""
         found = []
@@ -255,3 +265,18 @@ class Results:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of results.json."""
         return {"format": FORMAT, "version": VERSION} | plain_json(self)
+
+
+def recalibration(others: Sequence[str], models: int) -> str:
+    """Return in a sentence how models were recalibrated; ``others`` names those that were not, fitted as they were.
+
+    >>> recalibration(["the model"], 1)
+    'Nothing was recalibrated.'
+    """
+    if len(others) == models:
+        return "Nothing was recalibrated."
+    exception = f" but {' and '.join(others)}, which was fitted to their labels as well" if others else ""
+    return (
+        "Logits are divided by a temperature and shifted by a bias, both fitted on the validation patients, in the "
+        f"same way for every model{exception}."
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from exmed_bert.cohorts.labeled import VALIDATION
 from exmed_bert.evaluation import differences
 from exmed_bert.evaluation.attainable import MEASURED
 from exmed_bert.evaluation.differences import Judged
@@ -81,7 +82,7 @@ def _metrics(results: Results) -> ReportSection | None:
         "metrics",
         "Discrimination and calibration",
         [
-            "On the test patients, after every model was recalibrated on the validation patients in the same way. "
+            f"On the test patients. {results.recalibration} "
             "Calibration error and Brier score are best at 0, the slope at 1, the intercept at 0. In parentheses: 95 % "
             f"intervals, percentiles of {results.resamples:,} bootstrap resamples of the patients.",
             *(
@@ -173,8 +174,7 @@ def _calibration(results: Results) -> ReportSection | None:
         "calibration",
         "Calibration",
         [
-            "Of the patients with a predicted risk of 20 %, does a fifth have the outcome? Logits are divided by a "
-            "temperature and shifted by a bias, both fitted on the validation patients.",
+            f"Of the patients with a predicted risk of 20 %, does a fifth have the outcome? {results.recalibration}",
             "“By chance” is the mean error of a model whose probabilities are exactly right, on as many patients: an "
             "error near it is no miscalibration. Resampling adds noise to the error, so its interval lies rather too "
             "high.",
@@ -333,7 +333,8 @@ def budgets(results: Reported) -> ReportSection:
     return ReportSection(
         "budgets",
         "Training and tuning budget",
-        ["All models were tuned on the same validation patients."],
+        ["All models were tuned on the same validation patients."]
+        * bool(number_of(results.splits[VALIDATION].patients)),
         tables=[Table(("Model", "Budget"), rows, {0: "word", 1: "text"})],
     )
 

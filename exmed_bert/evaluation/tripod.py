@@ -125,8 +125,7 @@ def tripod(results: Reported, study: Study) -> list[Item]:
             "Performance and recalibration",
             (
                 f"{results.measures}, with 95 % intervals of {results.resamples:,} "
-                "bootstrap resamples of the patients. Every model's logits are divided by a temperature and shifted by "
-                "a bias, both fitted on the validation patients.",
+                f"bootstrap resamples of the patients. {results.recalibration}",
             ),
         ),
         Item(

@@ -204,8 +204,8 @@ def _card(results: Results | OverTimeResults, experiment: Experiment, cohort: Co
             for split in results.splits
         ],
         vocabulary=experiment.pretrained.vocabulary,
-        measured_on=f"Of {test.patients:,} test patients, whom neither this training nor its pretraining saw as far as "
-        "that is known; recalibrated on validation patients.",
+        measured_on=f"Of {test.patients:,} test patients, who took no part in this training nor, as far as is known, "
+        f"in its pretraining. {results.recalibration}",
         metrics=metrics,
         limits=[
             f"It is for patients as this cohort selects them, with {experiment.settings.min_history} codes or more; "
