@@ -175,14 +175,15 @@ class PatientModel:
         import pandas
 
         source = as_input(patients, self.form.static_columns)
-        ids = [i for chunk in source.quiet_chunks(CHUNK) for i in chunk.patient_ids]
         with _quiet():
             predicted = risks(self.folder, source, endpoint, horizon_days, _BATCH)
         patients_of = map(predicted.patients.dataset.patient_id, range(len(predicted.patients)))
         found = dict(zip(patients_of, predicted.probabilities.tolist(), strict=True))
         as_text = {str(patient): value for patient, value in found.items()}  # ids of a dataset are of one kind
-        given = _given_ids(source)
-        index = pandas.Index(ids, name="patient_id") if given is None else given
+        index = _given_ids(source)
+        if index is None:
+            ids = [i for chunk in source.quiet_chunks(CHUNK) for i in chunk.patient_ids]
+            index = pandas.Index(ids, name="patient_id")
         return pandas.Series([as_text.get(str(i), np.nan) for i in index], index=index, name="risk", dtype="float64")
 
     def fill_masked(self, patient: Patients, top: int = 5) -> "pandas.DataFrame":

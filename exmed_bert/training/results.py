@@ -114,7 +114,7 @@ def _card(trainer: PretrainingTrainer, results: dict[str, float]) -> ModelCard:
             ("distinct codes", f"{codes:,}"),
         ],
         vocabulary=info.vocabulary,
-        measured_on=f"Of {cells.show(len(trainer.eval_dataset))} validation patients, whom it was not trained on, "
+        measured_on=f"Of {cells.show(len(trainer.eval_dataset))} validation patients, unseen in training, "
         f"{results['eval_masked_codes']:,.0f} codes were masked.",
         metrics=metrics if enough else [],
         limits=["It was trained to predict codes, not to predict outcomes: fine-tune it for these."],
