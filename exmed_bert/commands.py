@@ -77,7 +77,7 @@ COMMANDS = {
             {embed}
             {embed} --input omop/ --output output/omop.parquet --pooling last-visit
             {embed} --labels labels.csv --same-day exclude --output output/at_labels.parquet
-            {embed} --input pretrain_stuff/synthetic_val.pt --map tsne --color-by sex --projector
+            {embed} --input pretrain_stuff/synthetic_val.pt --map tsne --color-by age --projector
             torchrun --nproc_per_node 2 {embed.program} --input data/population
             """,
         ),

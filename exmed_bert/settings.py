@@ -667,7 +667,7 @@ class EmbedSettings(ReadingSettings):
     map: Literal["pca", "tsne"] | None = Field(
         None, description="Also draw a sample in two dimensions: principal components, or t-SNE."
     )
-    color_by: str = Field("sex", description="Static column that colors the points of --map.")
+    color_by: str = Field("age", description="What colors the points of --map: age, or a static column such as sex.")
     max_points: int = Field(5000, ge=1, description="Most embeddings of --projector and --map, drawn at random.")
     seed: int = Field(42, ge=0, description="Seed of that sample, and of t-SNE.")
 

@@ -16,12 +16,14 @@ from conftest import ROOT, record, write_records
 from typer.testing import CliRunner
 
 from exmed_bert.cli import script
+from exmed_bert.cohorts.tasks.own_labels import OwnLabels
 from exmed_bert.commands import COMMANDS
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.decoding import decoded_chunks
 from exmed_bert.data.tokenizer import Tokenizer
 from exmed_bert.data.vocabulary import MASK
 from exmed_bert.embedding import embed as step
+from exmed_bert.embedding.histories import AGES, HistoryBuilder, descriptions
 from exmed_bert.embedding.parts import COLUMNS, vectors_of
 from exmed_bert.interface import load_model
 from exmed_bert.models import ExMedBertConfig, ExMedBertForMaskedLM
@@ -203,6 +205,16 @@ def test_a_dataset_decodes_to_the_patients_it_was_made_of(small_datasets: Path) 
     assert start == len(val)
 
 
+def test_points_of_a_map_have_ages_and_static_values(model: Path, small_datasets: Path) -> None:
+    val, form = PatientDataset.load(small_datasets / "small_val.pt"), read_pretrained(model)[1]
+    histories = HistoryBuilder(form, OwnLabels(None)).build(next(decoded_chunks(val)))[0]
+    found = dict(descriptions(histories))
+    assert list(found) == ["age", "sex", "state"] and set(found["sex"]) <= {"FEMALE", "MALE", None}
+    for row in range(len(val)):
+        visit, born = val.patient(row).visits()[-1][0].year, val.patient(row).birth_year
+        assert found["age"][row] == AGES[min((visit - born) // 20, 4)]
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(
     model: Path, small_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +271,7 @@ def test_what_cannot_be_embedded_is_one_line(model: Path, small_datasets: Path, 
             2,
             "expected datasets or patients, not both",
         ),
-        (("--input", patients, "--color-by", "insurance"), 2, "'insurance', expected one of sex, state"),
+        (("--input", patients, "--color-by", "insurance"), 2, "'insurance', expected one of age, sex, state"),
         (("--input", empty), 1, "nothing to embed: 1 patients read; 1 excluded: no event"),
         (("--input", twice), 1, "expected each patient once"),
     ):

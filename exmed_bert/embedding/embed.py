@@ -26,7 +26,7 @@ from exmed_bert.data.patient_input import PatientInput
 from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.reading_report import date_rows, reading_facts
 from exmed_bert.data.shards import deciding_file, open_dataset, verify
-from exmed_bert.embedding.histories import HistoryBuilder
+from exmed_bert.embedding.histories import AGE, HistoryBuilder
 from exmed_bert.embedding.maps import draw_map, write_projector
 from exmed_bert.embedding.options import check, is_dataset
 from exmed_bert.embedding.parts import PARTS, join_parts, part_path, write_part
@@ -130,7 +130,7 @@ def run(resolved: Resolved[EmbedSettings]) -> None:
 def _embed(resolved: Resolved[EmbedSettings]) -> None:
     settings, rank, processes = resolved.settings, *_place()
     network, form = read_network(settings.model_dir)
-    if settings.color_by not in (names := [column.name for column in form.static_columns]):
+    if settings.color_by not in (names := [AGE, *(column.name for column in form.static_columns)]):
         raise OptionError(f"--color-by: {settings.color_by!r}, expected one of {', '.join(names)}")
     patients = Patients(settings, form)
     if rank == 0:

@@ -7,15 +7,20 @@ import numpy as np
 from exmed_bert.cohorts.labeled import TEST, LabeledPatients, Timeline
 from exmed_bert.cohorts.model_input import ModelInput
 from exmed_bert.cohorts.tasks.base import Task
+from exmed_bert.data.ages import ages_on
 from exmed_bert.data.assembly import join_pieces, settled
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.data.dataset_info import DatasetInfo
-from exmed_bert.data.patient import PatientColumns
+from exmed_bert.data.patient import BIRTH_DATE, NO_DAY, PatientColumns
 from exmed_bert.data.pieces import ColumnKinds, select_piece
 from exmed_bert.data.randomness import hash_patient_ids
 from exmed_bert.data.tokenizer import Tokenizer
-from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.data.vocabulary import SPECIAL_TOKENS, CodeVocabulary
 from exmed_bert.models.code_tree import TreeRows
+
+AGE = "age"
+AGES = ("under 20", "20 to 39", "40 to 59", "60 to 79", "80 and over")
+_YEARS = 20  # of one of them
 
 
 class HistoryBuilder:
@@ -98,8 +103,8 @@ class HistoryBuilder:
     @property
     def attrition(self) -> list[tuple[str, int]]:
         """The way from the patients read to those with a history, as `Cohort.attrition` has it."""
-        by = "on" if self.same_day else "before"
-        too_few = f"no code by the prediction time ({by} the day)" if self.min_history == 1 else "too few codes"
+        when = "up to" if self.same_day else "before"
+        too_few = f"no code {when} the prediction day" if self.min_history == 1 else "too few codes"
         return [
             ("patients read", self.patients),
             *((f"excluded: {reason}", count) for reason, count in self.task.exclusions.items() if count),
@@ -123,7 +128,12 @@ class HistoryBuilder:
         )
 
 
-def static_values(histories: LabeledPatients) -> Iterator[tuple[str, list[str | None]]]:
-    """Yield by name the values of each static column, (N,) each."""
+def descriptions(histories: LabeledPatients) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield by name what tells histories apart on a map, N values each: the age, one of `AGES`, and static columns."""
+    columns = histories.dataset.arrays
+    unknown = np.full(len(histories), NO_DAY, dtype=np.int32)
+    ages = ages_on(histories.index_days, columns["birth_years"], columns.get(BIRTH_DATE, unknown), "years")
+    years = ages - len(SPECIAL_TOKENS)
+    yield AGE, [None if year < 0 else AGES[min(year // _YEARS, len(AGES) - 1)] for year in years.tolist()]
     for column in histories.dataset.info.static_columns:
         yield column.name, [column.value(token) for token in histories.dataset.static_ids(column.name).tolist()]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from exmed_bert.analysis.novel_codes import projector
 from exmed_bert.analysis.novel_codes.projections import principal_components, tsne
+from exmed_bert.embedding.histories import AGE, AGES
 from exmed_bert.embedding.parts import Sample
 from exmed_bert.reporting.plotting import INK, draw_plots, one_axes
 from exmed_bert.reporting.small_cells import MinCell
@@ -21,6 +22,7 @@ from exmed_bert.staging import atomic_write, staged_files
 
 UNKNOWN, OTHER = "unknown", "other"
 _COLORS = ("#2f6f9f", "#d9822b", "#4c9a6a", "#9b5fa8", "#b84a4a", "#7d8a2e", "#3aa0a8", "#8c6d52")
+_OF_AGES = ("#f0b43c", "#e0793f", "#b8456b", "#6f3c89", "#27306b")  # from light to dark
 _GROUPS = len(_COLORS)  # further ones are together
 _TITLES = {"pca": "principal component", "tsne": "t-SNE"}
 
@@ -34,22 +36,29 @@ def draw_map(
         path: of the PNG file.
         sample: the embeddings.
         kind: how they are projected.
-        color_by: the static column that colors the points.
+        color_by: the static column, or ``age``, that colors the points.
         cells: values of fewer patients are one group.
         seed: of t-SNE.
     """
     places = principal_components(sample.vectors) if kind == "pca" else tsne(sample.vectors, seed)
-    groups = grouped(sample.static[color_by], sample.patients, cells)
+    groups = grouped(sample.described[color_by], sample.patients, cells)
+    if color_by == AGE:
+        colors = dict(zip((*AGES, OTHER, UNKNOWN), (*_OF_AGES, INK, "#9aa0a6"), strict=True))
+        names = [name for name in colors if name in groups.names]  # the oldest last
+    else:
+        names, colors = groups.names, dict(zip(groups.names, (*_COLORS, INK), strict=False))
+
+    size = 14 if len(places) <= 2000 else 5
 
     def draw(_: None) -> Figure:
         figure, axes = one_axes(4.6)
-        for name, color in zip(groups.names, (*_COLORS, INK), strict=False):
+        for name in names:
             own = places[groups.of_point == name]
-            axes.scatter(own[:, 0], own[:, 1], s=5, color=color, alpha=0.6, linewidths=0, label=name)
+            axes.scatter(own[:, 0], own[:, 1], s=size, color=colors[name], alpha=0.6, linewidths=0, label=name)
         axes.set_xlabel(f"{_TITLES[kind]} 1")
         axes.set_ylabel(f"{_TITLES[kind]} 2")
         axes.set_title(f"{cells.show(len(places))} embeddings by {color_by}")
-        axes.legend(markerscale=2.5, loc="best")
+        axes.legend(markerscale=6 / size**0.5, loc="center left", bbox_to_anchor=(1, 0.5))  # beside, not on, the points
         return figure
 
     plot = draw_plots({"map": (draw, "")}, None)["map"]
@@ -94,9 +103,9 @@ def grouped(values: Sequence[str | None], patients: np.ndarray, cells: MinCell) 
 
 
 def write_projector(folder: Path, sample: Sample) -> None:
-    """Write the sample for ``tensorboard --logdir``, its static columns beside each vector."""
-    header = list(sample.static)
-    rows = [[value or UNKNOWN for value in values] for values in zip(*sample.static.values(), strict=True)]
+    """Write the sample for ``tensorboard --logdir``, ages and static columns beside each vector."""
+    header = list(sample.described)
+    rows = [[value or UNKNOWN for value in values] for values in zip(*sample.described.values(), strict=True)]
     with staged_files(folder.parent, whole=(folder.name,)) as staged:
         made = projector.write_projector(staged, {"patients": sample.vectors}, header, rows)
         made.rename(staged / folder.name)

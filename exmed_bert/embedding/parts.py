@@ -12,7 +12,7 @@ import pyarrow.parquet
 from exmed_bert.cohorts.labeled import LabeledPatients
 from exmed_bert.data.pieces import are_numbers
 from exmed_bert.data.static_columns import STATIC
-from exmed_bert.embedding.histories import static_values
+from exmed_bert.embedding.histories import descriptions
 from exmed_bert.staging import atomic_write
 
 COLUMNS = ("patient_id", "prediction_time", "embedding")
@@ -26,12 +26,12 @@ class Sample:
     Attributes:
         vectors: (n, hidden) float32.
         patients: (n,) numbers that tell the patients from each other.
-        static: by name of a static column n values.
+        described: by name of a static column, or ``age``, n values.
     """
 
     vectors: np.ndarray
     patients: np.ndarray
-    static: dict[str, list[str | None]]
+    described: dict[str, list[str | None]]
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -40,7 +40,7 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def write_part(path: Path, histories: LabeledPatients, embeddings: np.ndarray) -> None:
-    """Write the embeddings of N histories, (N, hidden), with their static columns, whole or not at all."""
+    """Write the embeddings of N histories, (N, hidden), with their ages and static columns, whole or not at all."""
     ids = [histories.dataset.patient_id(row) for row in range(len(histories))]
     kind = pyarrow.int64() if are_numbers(ids) else pyarrow.string()
     columns: dict[str, Any] = {
@@ -49,7 +49,7 @@ def write_part(path: Path, histories: LabeledPatients, embeddings: np.ndarray) -
         "embedding": pyarrow.FixedSizeListArray.from_arrays(embeddings.ravel(), embeddings.shape[1]),
     }
     columns |= {
-        f"{STATIC}{name}": pyarrow.array(values, type=pyarrow.string()) for name, values in static_values(histories)
+        f"{STATIC}{name}": pyarrow.array(values, type=pyarrow.string()) for name, values in descriptions(histories)
     }
     with atomic_write(path) as part:
         pyarrow.parquet.write_table(pyarrow.table(columns), part)
@@ -87,7 +87,7 @@ def join_parts(paths: Sequence[Path], target: Path, most: int, seed: int) -> Sam
     return Sample(
         vectors=vectors_of(sample),
         patients=sample[COLUMNS[0]].combine_chunks().dictionary_encode().indices.to_numpy(),
-        static={
+        described={
             name.removeprefix(STATIC): sample[name].to_pylist()
             for name in sample.column_names
             if name.startswith(STATIC)
