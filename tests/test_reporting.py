@@ -113,6 +113,11 @@ def test_a_page_may_load_nothing_and_runs_its_own_script_alone() -> None:
     assert [name for _, attrs in page.tags for name in attrs if name == "style" or name.startswith("on")] == []
 
 
+def test_markdown_takes_no_name_for_html() -> None:
+    text = markdown(report("<img src=x onerror=y>\nbelow"))
+    assert "<img" not in text and "&lt;img src=x onerror=y> below" in text and "\nbelow" not in text
+
+
 def test_tables_have_captions_and_say_what_heads_what() -> None:
     tags = Page(html(report())).tags
     cells = [(tag, attrs) for tag, attrs in tags if tag == "td" or attrs.get("scope") == "row"][:5]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exmed_bert.data.vocabulary import CodeVocabulary
+from exmed_bert.reporting.markdown import as_text
 from exmed_bert.staging import atomic_write
 
 README = "README.md"
@@ -79,7 +80,7 @@ class ModelCard:
         return "\n\n".join(
             (
                 self._front_matter(license),
-                f"# {self.title}",
+                as_text(f"# {self.title}"),
                 " ".join((*self.about, f"The architecture is ExMed-BERT's ([Lentzen et al., 2023]({_PAPER})).")),
                 "## Training data",
                 "\n".join(_table(("", ""), [(name, str(value)) for name, value in self.data])),
@@ -88,7 +89,7 @@ class ModelCard:
                 "## Metrics",
                 f"{self.measured_on}\n\n{found}" if self.metrics else self._without_metrics,
                 "## Limits",
-                "\n".join(f"- {limit}" for limit in limits),
+                "\n".join(as_text(f"- {limit}") for limit in limits),
                 "## How to load",
                 "\n".join(
                     (
@@ -174,6 +175,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return the lines of a table in Markdown."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return as_text("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
 
     return [line(header), "|" + " --- |" * len(header), *map(line, rows)]

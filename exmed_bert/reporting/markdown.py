@@ -1,8 +1,12 @@
 """Markdown of a report, with its plots as files beside it."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from exmed_bert.reporting.content import Branch, Cell, Report, ReportSection, Table
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_INNER_LINE_END = re.compile(r"(?<=[^\n])\s*\n\s*(?=[^\s])")
 
 
 def markdown(report: Report) -> str:
@@ -13,7 +17,16 @@ def markdown(report: Report) -> str:
     lines += [f"\n> {note}" for note in report.notes]
     for section in report.sections:
         lines += ["", f"## {section.title}", *_section(section, report)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(as_text, lines)) + "\n"
+
+
+def as_text(line: str) -> str:
+    """Return a line of Markdown, with empty ones around it, in which no name is taken for HTML or goes on below.
+
+    >>> as_text("\\n<img src=x>\\nfew: <11 <b>")
+    '\\n&lt;img src=x> few: <11 &lt;b>'
+    """
+    return _TAG.sub("&lt;", _INNER_LINE_END.sub(" ", line))
 
 
 def _section(section: ReportSection, report: Report) -> Iterator[str]:
