@@ -152,6 +152,7 @@ COMMANDS = {
             {export} --hub-folder output/hub
             {export} --onnx output/model.onnx
             {export} --model-dir output/heart_failure --hub-folder output/heart_failure_hub
+            {export} --model-dir output/heart_failure --onnx output/heart_failure.onnx
             """,
         ),
     )

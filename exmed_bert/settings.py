@@ -761,8 +761,8 @@ class ExportSettings(StepSettings):
     )
     onnx: FilePath | None = Field(
         None,
-        description="File to write, .onnx: encoder and code head of a pretrained model, compared with the model in "
-        "onnxruntime before it is put in place.",
+        description="File to write, .onnx: encoder and code head of a pretrained model, logits and probability of a "
+        "fine-tuned one; compared with the model in onnxruntime before it is put in place.",
     )
 
 

@@ -67,7 +67,7 @@ def test_an_onnx_file_computes_what_the_model_does(folder: Path, val: PatientDat
     rows = np.argsort(-val.lengths)[[0, -1, 5]]  # the longest and the shortest history among them
     batch = model.tokenizer.encode([val.patient(row) for row in rows.tolist()])
     feed = {name: ids.numpy() for name, ids in batch.items()}
-    hidden, logits = session.run(list(onnx_graph.OUTPUTS), feed)
+    hidden, logits = session.run(list(onnx_graph.EncoderAndCodeHead.outputs), feed)
     with torch.inference_mode():
         expected = model.network(**batch).logits
         states = model.network.bert(**batch).last_hidden_state
@@ -78,6 +78,35 @@ def test_an_onnx_file_computes_what_the_model_does(folder: Path, val: PatientDat
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["vocabulary"]) == val.info.vocabulary.to_dict()
     assert metadata["max_length"] == str(val.info.max_length) and metadata["age_unit"] == "years"
+
+
+def test_a_fine_tuned_model_as_onnx_gives_its_probabilities(folder: Path, val: PatientDataset, tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    of_time = {"outcome_bins": [30.0, 180.0], "outcome_causes": 2, "classifier_head": "gru"}
+    asks = {"predict_future_codes": True, "hazard_bin_ends": [90.0], "target_codes": [10, 11], "prompt_scale": 0.5}
+    network = ExMedBertForSequenceClassification(
+        ExMedBertConfig(**load_model(folder).network.config.to_dict() | asks | of_time)
+    )
+    torch.nn.init.normal_(network.classifier.weight)
+    torch.nn.init.constant_(network.rates, -7.0)
+    task = {"name": "time-to-event", "label_type": "survival", "endpoint": ["Z99.9"], "horizons": [60, 365],
+            "gap_days": 10, "washout_days": 0, "min_observation_days": 0, "index_date": "random"}  # fmt: skip
+    content = {"title": "Z99.9", "task": task, "min_history": 1, "max_length": 30, "age_unit": "years"}
+    write_finetuned(tmp_path / "tuned", network, val.info.vocabulary, content | {"temperature": 1.5, "bias": 0.2})
+    path = tmp_path / "tuned.onnx"
+    assert export(tmp_path / "tuned", "--onnx", path, "--hub-folder", tmp_path / "hub").exit_code == 0
+    model, session = load_model(tmp_path / "hub"), onnxruntime.InferenceSession(path)
+    patients = [val.patient(row) for row in range(20)]
+    batch = model.tokenizer.encode(patients)
+    feed = {one.name: batch[one.name].numpy() for one in session.get_inputs()}
+    logits, probability = session.run(["logits", "probability"], feed)
+    assert logits.shape == (20, 2, 3) and json.loads(session.get_modelmeta().custom_metadata_map["horizons"]) == [
+        60,
+        365,
+    ]
+    assert np.ptp(probability) > 0.05
+    for i, horizon in enumerate(task["horizons"]):  # the model's own way: the prompt is put behind the history there
+        np.testing.assert_allclose(probability[:, i], model.risk(patients, horizon_days=horizon), atol=1e-4)
 
 
 def test_days_are_shown_alike_where_they_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +172,6 @@ def test_a_fine_tuned_model_goes_to_the_hub_with_its_card_and_task(
     assert (hub / "README.md").read_text() == (tuned / "README.md").read_text()
     model: PatientModel = load_model(hub)
     assert model.finetuning is not None and model.embed(val).equals(load_model(tuned).embed(val))
-    refused(export(tuned, "--onnx", tmp_path / "m.onnx"), 1, "tuned: --onnx: is fine-tuned and predicts no codes")
 
 
 def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,10 @@ class Recurrent(nn.Module):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """(B, L, hidden), (B, L) with 1 at real tokens, which come first -> (B, hidden)."""
+        if attention_mask is not None and torch.compiler.is_exporting():  # which knows no packed sequences
+            states = self.network(hidden)[0]
+            last = (attention_mask.sum(dim=1) - 1).clamp(min=0)[:, None, None]
+            return states.gather(1, last.expand(-1, 1, states.shape[2]))[:, 0]
         if attention_mask is None:
             lengths = torch.full((len(hidden),), hidden.shape[1])
         else:
@@ -169,12 +173,29 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
             visit_days=visit_days,
             **static_ids,
         ).last_hidden_state
-        summary = mean_of_real(hidden, attention_mask) if self.summary is None else self.summary(hidden, attention_mask)
         embedded = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         wide = self.bag_of_codes(input_ids, embedded, age_ids)
+        queries = hidden[input_ids == MASK].view(len(hidden), -1, hidden.shape[2]) if self.config.target_codes else None
+        output = self.outcome(hidden, attention_mask, wide, queries)
+        if labels is not None:
+            assert output.logits is not None
+            output.loss = self._loss(output.logits, labels, weights)
+        return output
+
+    def outcome(
+        self, hidden: Tensor, attention_mask: Tensor | None, wide: Tensor, queries: Tensor | None
+    ) -> OutcomeOutput:
+        """Predict the outcome from what the encoder has made of histories.
+
+        Args:
+            hidden: (B, L, hidden), its states.
+            attention_mask: (B, L), as `forward` takes it.
+            wide: (B, hidden + 1), the bag of codes.
+            queries: (B, queries, hidden), those of ``hidden`` at the prompt; None without one.
+        """
+        summary = mean_of_real(hidden, attention_mask) if self.summary is None else self.summary(hidden, attention_mask)
         prompt_logits = None
-        if self.config.target_codes:
-            queries = hidden[input_ids == MASK].view(len(hidden), -1, hidden.shape[2])
+        if queries is not None:
             summary = torch.cat((summary, queries.mean(dim=1)), dim=1)
             more = self.forecast_head(wide) if self.config.predict_future_codes else None
             prompt_logits = self._prompt_logits(queries, more)
@@ -182,10 +203,7 @@ class ExMedBertForSequenceClassification(ExMedBertPreTrainedModel):
         if prompt_logits is not None:
             scores = scores + self.prompt_scale * prompt_logits[:, None]
         logits = scores[:, 0] if self.bins is None else self.rates + self.slopes * scores[:, :, None]
-        output = OutcomeOutput(logits=logits, scores=scores, prompt_logits=prompt_logits, wide=wide)
-        if labels is not None:
-            output.loss = self._loss(logits, labels, weights)
-        return output
+        return OutcomeOutput(logits=logits, scores=scores, prompt_logits=prompt_logits, wide=wide)
 
     def _prompt_logits(self, queries: Tensor, more: Tensor | None) -> Tensor:
         """(B, queries, hidden), (B, hidden) -> (B,): log odds, or log probability, of the target codes."""

@@ -1,5 +1,7 @@
 """Exports of a model for other programs: a folder for the Hugging Face Hub, an ONNX file."""
 
+from typing import Any
+
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
@@ -25,8 +27,9 @@ def run(resolved: Resolved[ExportSettings]) -> None:
     settings = resolved.settings
     check_export(settings)
     model: ExMedBertForMaskedLM | ExMedBertForSequenceClassification
+    finetuning: dict[str, Any] = {}
     if (settings.model_dir / FINETUNING).is_file():
-        model, form, _ = read_finetuned(settings.model_dir)
+        model, form, finetuning = read_finetuned(settings.model_dir)
     else:
         model, form = read_pretrained(settings.model_dir)
     written: list[tuple[str, object]] = []
@@ -37,11 +40,15 @@ def run(resolved: Resolved[ExportSettings]) -> None:
         if not license_of(settings.hub_folder / README):
             written.append(("  without a license", f"fill in the field at the top of its {README}"))
     if settings.onnx is not None:
-        from exmed_bert.sharing.onnx_graph import write_onnx
+        from exmed_bert.sharing.onnx_graph import EncoderAndCodeHead, Graph, Outcome, write_onnx
 
-        assert isinstance(model, ExMedBertForMaskedLM)  # check_export refuses others
+        graph: Graph
+        if isinstance(model, ExMedBertForMaskedLM):
+            graph = EncoderAndCodeHead(model)
+        else:
+            graph = Outcome(model, form, finetuning)
         with held(settings.onnx, called("export")):
-            difference = write_onnx(settings.onnx, model, form)
+            difference = write_onnx(settings.onnx, graph, form)
         written.append(("ONNX file", settings.onnx))
         written.append(("  largest difference to the model", f"{difference:.1e}"))
     console.table("Written", written)

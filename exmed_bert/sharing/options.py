@@ -49,8 +49,6 @@ def check_export(settings: ExportSettings) -> None:
     if settings.onnx is not None:
         if settings.onnx.suffix != ".onnx":
             raise OptionError(f"--onnx: {settings.onnx}, expected a name that ends in .onnx")
-        if (folder / "finetuning.json").is_file():
-            raise InputError(f"{folder}: --onnx: is fine-tuned and predicts no codes, expected a pretrained model")
         if missing := [name for name in _OF_ONNX if importlib.util.find_spec(name) is None]:
             raise OptionError(f"--onnx: needs packages that are not installed; pip install {' '.join(missing)}")
         check_writable_file(settings.onnx)
