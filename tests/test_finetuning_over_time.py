@@ -19,13 +19,13 @@ from exmed_bert.cohorts.tasks.time_to_event import TimeToEvent
 from exmed_bert.data.dataset import PatientDataset
 from exmed_bert.evaluation.follow_up import CENSORED, DEATH, OUTCOME, FollowUp
 from exmed_bert.evaluation.over_time_assemble import LEAST_FOLLOWED, RiskScores, assemble_over_time, followed_horizons
-from exmed_bert.evaluation.over_time_text import sections
+from exmed_bert.evaluation.over_time_text import lead, sections
 from exmed_bert.finetuning.hazards import Events as PoissonEvents
 from exmed_bert.finetuning.hazards import TimeToEventObjective, _regression
 from exmed_bert.finetuning.outcome_model import predict
 from exmed_bert.models import ExMedBertForSequenceClassification
 from exmed_bert.models.hazards import HazardBins, log_likelihood
-from exmed_bert.reporting.small_cells import MinCell
+from exmed_bert.reporting.small_cells import MinCell, as_count
 from exmed_bert.settings import FinetuneSettings
 
 BINS = [30.0, 90.0, 365.0]
@@ -191,4 +191,10 @@ def test_small_cells_are_hidden(cohort: tuple[LabeledPatients, FollowUp]) -> Non
         len(at.bins) <= len(whole.bins)
         for at, whole in zip(told.models[0].horizons, plain.models[0].horizons[1:], strict=True)
     )
+    for one, at in zip(told.horizons[1:], told.models[0].horizons, strict=True):  # a share would tell the few of before
+        assert not as_count(one.events).is_exact and one.incidence is None and not at.bins
+    assert "Aalen" not in lead(told) and "Aalen" in lead(plain)
+    observed = {group.kind for group in told.models[0].groups if "observed" in group.metrics}
+    whole = {group.kind for group in plain.models[0].groups if "observed" in group.metrics}
+    assert observed == {"codes"} and "age" in whole  # few of some age have the outcome
     assert {section.key for section in sections(told)} == {section.key for section in sections(plain)}

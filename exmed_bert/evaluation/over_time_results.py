@@ -77,7 +77,7 @@ class FollowedUp:
         events, deaths: who had the outcome by then, and who died without it.
         followed: who were still followed then; None where it would tell of few.
         effective_patients, largest_weight: how far those who are known have to stand for the censored.
-        incidence: Aalen and Johansen's estimate of those who have the outcome by then.
+        incidence: Aalen and Johansen's estimate of those who have the outcome by then; None where it would tell of few.
         died: the same of those who die without it.
     """
 
@@ -87,8 +87,8 @@ class FollowedUp:
     followed: Counted | None
     effective_patients: float
     largest_weight: float
-    incidence: Estimate
-    died: float
+    incidence: Estimate | None
+    died: float | None
 
 
 @dataclass(frozen=True)

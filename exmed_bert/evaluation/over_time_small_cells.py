@@ -1,12 +1,13 @@
 """Results of time to event as they may be shared: no count of few patients, and nothing to compute one from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from exmed_bert.evaluation.censoring import HorizonOutcome
 from exmed_bert.evaluation.follow_up import DEATH, OUTCOME, FollowUp
+from exmed_bert.evaluation.groups import GroupMetrics
 from exmed_bert.evaluation.incidence import calibration_bin
 from exmed_bert.evaluation.metrics import equal_bins
 from exmed_bert.evaluation.over_time_results import FollowedUp, ModelOverTime, OverTimeResults
@@ -46,7 +47,8 @@ def told_over_time(results: OverTimeResults, cells: MinCell) -> OverTimeResults:
     """Return results without what tells of few patients.
 
     Where few test patients have the outcome by a horizon, or are known not to have it, no metric of that horizon is
-    told; where few have it by the last, none at all.
+    told; where few have it by the last, none at all. Shares of patients are counts in another form: they are told
+    where the counts are.
 
     Args:
         results: as they were computed; the curve and the bins in them were made with the same ``cells``.
@@ -60,12 +62,18 @@ def told_over_time(results: OverTimeResults, cells: MinCell) -> OverTimeResults:
     note = f"Metrics of fewer than {cells.limit} patients with the outcome are not shown."
 
     def told(model: ModelOverTime) -> ModelOverTime:
-        kept = [at for at, is_enough in zip(model.horizons, enough, strict=True) if is_enough]
+        kept = [
+            at if as_count(one.events).is_exact else replace(at, bins=[])
+            for at, one, is_enough in zip(model.horizons, horizons, enough, strict=True)
+            if is_enough
+        ]
         return replace(
             model,
             concordance=model.concordance if enough[-1] else None,
             horizons=kept,
-            groups=told_groups(model.groups, replace(splits[-1], censored=0), cells, enough[-1]),
+            groups=told_groups(
+                _without_shares(model.groups, cells), replace(splits[-1], censored=0), cells, enough[-1]
+            ),
         )
 
     few = {f"_{one.horizon:g}" for one, is_enough in zip(results.horizons, enough, strict=True) if not is_enough}
@@ -93,7 +101,28 @@ def _told_horizons(results: OverTimeResults, cells: MinCell) -> list[FollowedUp]
         events += cells.count(now[0] - before[0])
         deaths += cells.count(now[1] - before[1])
         before = now
-        few = not as_count(events).is_exact
-        incidence = replace(one.incidence, low=None, high=None) if few else one.incidence
-        found.append(replace(one, events=events.plain, deaths=deaths.plain, followed=None, incidence=incidence))
+        incidence = one.incidence if as_count(events).is_exact else None
+        died = one.died if as_count(deaths).is_exact else None
+        found.append(
+            replace(one, events=events.plain, deaths=deaths.plain, followed=None, incidence=incidence, died=died)
+        )
     return found
+
+
+def _without_shares(groups: Sequence[GroupMetrics], cells: MinCell) -> list[GroupMetrics]:
+    """Return subgroups without the observed risks of those divisions of which one part has few with the outcome."""
+
+    def few(group: GroupMetrics) -> bool:
+        if "observed" not in group.metrics:
+            return True
+        patients = number_of(group.patients)
+        seen = round(group.metrics["observed"].value * patients)
+        return cells.hides(seen, patients - seen)
+
+    kinds = {group.kind for group in groups if few(group)}
+    return [
+        replace(group, metrics={name: found for name, found in group.metrics.items() if name != "observed"})
+        if group.kind in kinds
+        else group
+        for group in groups
+    ]

@@ -20,10 +20,9 @@ _AT_LAST = ("auroc", "auprc", "calibration_slope", "calibration_intercept", "cal
 def lead(results: OverTimeResults) -> str:
     """Return what was found, in a sentence."""
     first, test, last = results.models[0], results.splits[-1], results.horizons[-1]
-    of_whom = (
-        f"{test.patients:,} test patients, {last.events:,} with the outcome within {last.horizon:g} days, "
-        f"{_percent(last.incidence.value)} by Aalen and Johansen's estimate"
-    )
+    of_whom = f"{test.patients:,} test patients, {last.events:,} with the outcome within {last.horizon:g} days"
+    if last.incidence is not None:
+        of_whom += f", {_percent(last.incidence.value)} by Aalen and Johansen's estimate"
     if first.concordance is None:
         return f"{capital(of_whom)}: so few are not measured."
     ranked = [one for one in _judged(results) if one.difference.metric == CONCORDANCE]
@@ -160,8 +159,8 @@ def _incidence(results: OverTimeResults) -> ReportSection:
             f"{one.events:,}",
             f"{one.deaths:,}",
             "–" if one.followed is None else f"{one.followed:,}",
-            _percents(one.incidence.value, one.incidence.low, one.incidence.high),
-            _percent(one.died),
+            "–" if one.incidence is None else _percents(one.incidence.value, one.incidence.low, one.incidence.high),
+            "–" if one.died is None else _percent(one.died),
             *(_percent(at.predicted) if (at := _horizon(model, one.horizon)) else "–" for model in models),
         )
         for one in results.horizons
