@@ -25,7 +25,7 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from exmed_bert import cli
-from exmed_bert.analysis.patient.history import AtVisits, find_patient
+from exmed_bert.analysis.patient.history import AtVisits, find_patients
 from exmed_bert.analysis.patient.page import patient_page
 from exmed_bert.analysis.patient.risks import predict_at_visits
 from exmed_bert.cohorts.collator import LabeledRows, PromptCollator
@@ -407,9 +407,12 @@ def test_a_patient_is_explained_and_written_only_where_asked(finished: Path, wor
 
     predicted = pyarrow.parquet.read_table(finished / "predictions.parquet").to_pylist()
     patient_id = str(predicted[0]["patient_id"])
+    had_it = _with_it_at_the_first_visit(world / "patients.json")
+    chosen = explain()  # a generated patient, one who has not had the outcome from the beginning
+    assert chosen.exit_code == 0 and len(re.findall(r"\n  \d{4}-", chosen.stdout)) >= 5, chosen.output
     shown = explain("--patient-id", patient_id)
     assert shown.exit_code == 0 and "Nothing is written" in shown.stdout, shown.output
-    assert re.search(r"\n  \d{4}-\d\d-\d\d +\d+\.\d%\n", shown.stdout) and not list(tmp_path.iterdir())
+    assert re.search(r"\n  \d{4}-\d\d-\d\d +\d+\.\d+%\n", shown.stdout) and not list(tmp_path.iterdir())
     written = explain("--patient-id", patient_id, "--output-dir", "page")
     assert written.exit_code == 0, written.output
     page = (tmp_path / "page" / "report.html").read_text()
@@ -419,9 +422,20 @@ def test_a_patient_is_explained_and_written_only_where_asked(finished: Path, wor
         (["--patient-id", "nobody"], "--patient-id 'nobody': no such patient among 900"),
         (["--input", str(world / "new.json")], "--patient-id: is missing; of patients that were not generated"),
         (["--patient-id", patient_id, "--endpoint", "I10"], "the model predicts another outcome"),
+        (["--patient-id", had_it], f"patient {had_it}: the model predicts at none of "),
     ):
         refused = explain(*more)
         assert refused.exit_code in (1, 2) and problem in refused.output, refused.output
+
+
+def _with_it_at_the_first_visit(path: Path) -> str:
+    """Return the id of a patient who has the endpoint of `finished` at the first visit."""
+    for patient in json.loads(path.read_text()):
+        dates = [*patient["diagnosis_dates"], *patient["prescription_dates"]]
+        coded = zip(patient["diagnoses"], patient["diagnosis_dates"], strict=True)
+        if any(code.startswith("J") and day == min(dates) for code, day in coded):
+            return str(patient["patient_id"])
+    raise AssertionError("nobody has it")
 
 
 @pytest.mark.slow
@@ -719,7 +733,7 @@ def test_a_model_of_time_to_event_is_measured_and_predicts(world: Path, tmp_path
     assert all(last[who] == when for who, when in zip(found["patient_id"], found["index_date"], strict=True))
 
     source = PatientInput([world / "patients.json"])
-    patient = find_patient(source, None)
+    patient = find_patients(source, None)[0]
     explained = predict_at_visits(model, AtVisits(source, patient), patient, None, None, True)
     page = markdown(patient_page(explained, "", ""))
     assert "| times the hazard |" in page and "odds" not in page

@@ -27,6 +27,19 @@ from exmed_bert.data.splits import InputSplit, needed_splits
 from exmed_bert.data.tokenizer import Tokenizer
 
 
+class NoPatientLeft(InputError):
+    """A cohort would be empty.
+
+    Attributes:
+        excluded: how many patients are excluded by reason.
+    """
+
+    def __init__(self, message: str, excluded: dict[str, int]) -> None:
+        """Take the message and the counts."""
+        super().__init__(message)
+        self.excluded = excluded
+
+
 def build(
     source: PatientInput, task: Task, model: ModelInput, min_history: int, seed: int, same_day: bool = True
 ) -> Cohort:
@@ -41,7 +54,8 @@ def build(
         same_day: whether events of the prediction day belong to the history.
 
     Raises:
-        InputError: a file is wrong, or no patient is left.
+        InputError: a file is wrong.
+        NoPatientLeft: so it is.
     """
     extract_end = source.settings.extract_end
     task.extract_end = None if extract_end is None else day_number(extract_end)
@@ -84,7 +98,9 @@ def build(
     attrition = _attrition(task, sum(map(len, hashes_seen)), selected, too_few, left)
     if not left:
         counts = [f"{count:,} {what}" for what, count in attrition]
-        raise InputError(f"{source}: no patient is left: {'; '.join([*counts, *([task.hint] if task.hint else [])])}")
+        excluded = {what.removeprefix("excluded: "): n for what, n in attrition if n and what.startswith("excluded: ")}
+        hint = [task.hint] if task.hint else []
+        raise NoPatientLeft(f"{source}: no patient is left: {'; '.join([*counts, *hint])}", excluded)
     attrition += task.label_attrition(len(label))
     if (label != UNLABELED).any():
         attrition.append(("  with the outcome", int((label == 1).sum())))

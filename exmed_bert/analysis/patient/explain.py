@@ -5,11 +5,11 @@ from datetime import timedelta
 from transformers import logging as transformers_logging
 
 from exmed_bert import console
-from exmed_bert.analysis.patient.history import AtVisits, find_patient
+from exmed_bert.analysis.patient.history import AtVisits, find_patients
 from exmed_bert.analysis.patient.options import check
 from exmed_bert.analysis.patient.page import patient_page
 from exmed_bert.analysis.patient.plots import DRAWINGS
-from exmed_bert.analysis.patient.risks import predict_at_visits
+from exmed_bert.analysis.patient.risks import NoPrediction, PatientRisks, percent, predict_at_visits
 from exmed_bert.config import Resolved
 from exmed_bert.data.patient import EPOCH
 from exmed_bert.data.patient_input import PatientInput
@@ -35,17 +35,10 @@ def run(resolved: Resolved[ExplainSettings]) -> None:
     settings = resolved.settings
     check(settings)
     source = PatientInput(settings.input, settings, read_form(settings.model_dir).static_columns)
-    patient = find_patient(source, settings.patient_id)
-    found = predict_at_visits(
-        settings.model_dir,
-        AtVisits(source, patient),
-        patient,
-        settings.endpoint,
-        settings.horizon_days,
-        source.origin.generated,
-    )
+    found = _predicted(settings, source)
+    patient = found.patient
     rows = [
-        (str(EPOCH + timedelta(days=day)), f"{risk:.1%}")
+        (str(EPOCH + timedelta(days=day)), percent(risk))
         for day, risk in zip(found.days.tolist(), found.risks.tolist(), strict=True)
     ]
     if len(rows) > _SHOWN:
@@ -59,3 +52,34 @@ def run(resolved: Resolved[ExplainSettings]) -> None:
     with held(folder, called("explain")), report_files(folder, page, DRAWINGS) as staged:
         resolved.save(staged / SETTINGS)
     console.table("Written", [("page, which holds the patient", folder / PAGE)])
+
+
+def _predicted(settings: ExplainSettings, source: PatientInput) -> PatientRisks:
+    """Return the patient with risks; of several, the first who has them at half of the visits, or the most.
+
+    Raises:
+        InputError, OptionError: as `run`.
+    """
+    best: PatientRisks | None = None
+    patients, problem = find_patients(source, settings.patient_id), None
+    for patient in patients:
+        try:
+            found = predict_at_visits(
+                settings.model_dir,
+                AtVisits(source, patient),
+                patient,
+                settings.endpoint,
+                settings.horizon_days,
+                source.origin.generated,
+            )
+        except NoPrediction as error:
+            problem = problem or error
+            continue
+        if best is None or len(found.days) > len(best.days):
+            best = found
+        if 2 * len(found.days) >= found.visits:
+            return found
+    if best is None:
+        assert problem is not None, "there is a patient"
+        raise problem
+    return best

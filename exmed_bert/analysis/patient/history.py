@@ -13,39 +13,41 @@ from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.readers.summary import ReadingSummary
 
 _VISITS, _CODES = 10, 8  # at least, of the generated patient that is shown where none is named
+_EXAMPLES = 30  # of whom one is shown, the first whom the model predicts for at half of the visits
 
 
-def find_patient(source: PatientInput, patient_id: str | None) -> PatientColumns:
-    """Return one patient; without an id the first of generated ones with several visits and codes.
+def find_patients(source: PatientInput, patient_id: str | None) -> list[PatientColumns]:
+    """Return one patient; without an id some of generated ones with several visits and codes, to show one of them.
 
     Raises:
         InputError: there is no such patient, or the patient has no event.
         OptionError: an id is needed, since the patients were not generated.
     """
     source.announce()
-    example: PatientColumns | None = None
+    examples: list[PatientColumns] = []
     for patients in source.quiet_chunks(CHUNK):
         if patient_id is None:
-            for row in range(len(patients) if example is None else 0):
+            for row in range(len(patients)):
+                if len(examples) == _EXAMPLES:
+                    break
                 one = patients.take(np.array([row]))
                 if len(np.unique(one.events.days)) >= _VISITS and len(np.unique(one.events.codes)) >= _CODES:
-                    example = one
-                    break
+                    examples.append(one)
             continue
         row = next((i for i, known in enumerate(patients.patient_ids) if str(known) == patient_id), -1)
         if row >= 0:
             found = patients.take(np.array([row]))
             if not len(found.events.days):
                 raise InputError(f"{source}: patient {shown(patient_id)}: has no event")
-            return found
+            return [found]
     source.check_any()
     if patient_id is not None:
         raise InputError(f"{source}: --patient-id {shown(patient_id)}: no such patient among {source.read[0]:,}")
     if not source.generated:
         raise OptionError("--patient-id: is missing; of patients that were not generated one has to be named")
-    if example is None:
+    if not examples:
         raise InputError(f"{source}: no patient has {_VISITS} visits and {_CODES} codes; give --patient-id")
-    return example
+    return examples
 
 
 class AtVisits(PatientInput):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import numpy as np
 
 from exmed_bert.analysis.patient.plots import DRAWINGS, Drawn, Event
-from exmed_bert.analysis.patient.risks import PatientRisks
+from exmed_bert.analysis.patient.risks import PatientRisks, percent
 from exmed_bert.codes import CodeKey, code_system
 from exmed_bert.data.patient import EPOCH
 from exmed_bert.reference.names import name_of, plain_names
@@ -35,8 +35,8 @@ def patient_page(found: PatientRisks, source: str, model: str) -> Report:
     banner = "This page holds a patient: it is part of their record. Only who may see the record may see it."
     if found.generated:
         banner = "This page holds a generated patient, who does not exist. That of a real one is part of their record."
-    lead = f"{found.outcome}: a risk of {last:.1%} at the visit of {_date(found.days[-1])}"
-    lead += f", after {first:.1%} at that of {_date(found.days[0])}." if len(found.days) > 1 else "."
+    lead = f"{found.outcome}: a risk of {percent(last)} at the visit of {_date(found.days[-1])}"
+    lead += f", after {percent(first)} at that of {_date(found.days[0])}." if len(found.days) > 1 else "."
     drawn = draw_plots(DRAWINGS, Drawn(events, found.days, found.risks))
     return Report(
         title=f"Patient {patient.patient_ids[0]}",
@@ -64,8 +64,8 @@ def _events(found: PatientRisks) -> list[Event]:
 def _risk(found: PatientRisks) -> ReportSection:
     rows: list[list[Cell]] = []
     for place, (day, risk) in enumerate(zip(found.days.tolist(), found.risks.tolist(), strict=True)):
-        change = "–" if not place else f"{100 * (risk - found.risks[place - 1]):+.1f}"
-        rows.append([_date(day), f"{risk:.1%}", change])
+        change = "–" if not place else f"{100 * (risk - found.risks[place - 1]):+.2f}"
+        rows.append([_date(day), percent(risk), change])
     table = Table(["visit", "risk", "change, points"], rows, caption="Risk at each visit")
     note = (
         "At each visit the model is given what was known by its end, nothing later. Visits without a prediction come "
@@ -96,7 +96,7 @@ def _reasons(found: PatientRisks, events: list[Event]) -> ReportSection:
 
 
 def _visits(found: PatientRisks, events: list[Event]) -> ReportSection:
-    risk = {day: f"{value:.1%}" for day, value in zip(found.days.tolist(), found.risks.tolist(), strict=True)}
+    risk = {day: percent(value) for day, value in zip(found.days.tolist(), found.risks.tolist(), strict=True)}
     rows: list[list[Cell]] = []
     for e in events:
         added = "–" if e.attribution is None else f"{e.attribution:+.3f}"

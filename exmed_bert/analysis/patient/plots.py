@@ -42,7 +42,7 @@ def risk(drawn: Drawn) -> Figure | None:
     days = drawn.days.astype("datetime64[D]")
     axes.step(days, drawn.risks, where="post", color=BLUE, linewidth=1.6)
     axes.scatter(days, drawn.risks, color=BLUE, s=16, zorder=3)
-    axes.set_ylim(0, max(float(drawn.risks.max()) * 1.15, 0.01))
+    axes.set_ylim(0, max(float(drawn.risks.max()) * 1.15, 0.001))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title("risk")
     _dates(axes)
