@@ -69,6 +69,7 @@ def drugs_of(patients: PatientColumns) -> EventColumns:
 # What stands in for the process that writes to MLflow, whose import and new database take three seconds per training.
 _READER = [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"]
 _MLFLOW = metrics_writer.WRITER
+WITHOUT_MLFLOW = str(ROOT / "tests" / "without_mlflow")  # in PYTHONPATH: the same for other processes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,7 +93,7 @@ def run_script(name: str, *arguments: Any, cwd: Path, **environment: str) -> sub
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "without_mlflow")} | environment,
+        env=os.environ | {"PYTHONPATH": WITHOUT_MLFLOW} | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -120,6 +121,23 @@ def run_here(name: str, *arguments: Any, cwd: Path) -> subprocess.CompletedProce
     return subprocess.CompletedProcess([name, *words], done.exit_code, done.stdout, done.stderr)
 
 
+def forked(action: Callable[[], object]) -> int:
+    """Run an action in a copy of this process, which may be killed; return the exit code, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            action()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def run_forked(
     name: str, *arguments: Any, cwd: Path, before: Callable[[], object] = lambda: None
 ) -> subprocess.CompletedProcess[str]:
@@ -129,20 +147,15 @@ def run_forked(
         before: what the copy does first, such as to arrange that it is killed.
     """
     with tempfile.TemporaryFile("w+") as said:
-        child = os.fork()
-        if child == 0:
-            code = 70
-            try:
-                before()
-                done = run_here(name, *arguments, cwd=cwd)
-                json.dump([done.stdout, done.stderr], said)
-                said.flush()
-                code = done.returncode
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        def run() -> None:
+            before()
+            done = run_here(name, *arguments, cwd=cwd)
+            json.dump([done.stdout, done.stderr], said)
+            said.flush()
+            raise SystemExit(done.returncode)
+
+        code = forked(run)
         said.seek(0)
         stdout, stderr = json.loads(said.read() or '["", ""]')
     return subprocess.CompletedProcess([name, *map(str, arguments)], code, stdout, stderr)

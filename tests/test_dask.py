@@ -1,5 +1,6 @@
 """Conversion and generation on a Dask cluster, and what goes on after it was killed: the bytes of one process."""
 
+import itertools
 import json
 import os
 import shutil
@@ -8,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, is_gone, run_script, wait_for
+from conftest import ROOT, assert_one_line_error, forked, is_gone, run_here, run_script, wait_for
 from typer.testing import CliRunner
 
 from exmed_bert import cluster, codes
@@ -66,7 +69,7 @@ second_pass.write_shard = dying(second_pass.write_shard)
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with files of our own records."""
     folder = tmp_path_factory.mktemp("records")
-    done = run_script(GENERATE, "-n", PARTS * PATIENTS, "-p", 0.05, "-o", "all.jsonl", cwd=folder)
+    done = run_here(GENERATE, "-n", PARTS * PATIENTS, "-p", 0.05, "-o", "all.jsonl", cwd=folder)
     assert done.returncode == 0, done.stderr
     lines = (folder / "all.jsonl").read_text().splitlines(keepends=True)
     (folder / "parts").mkdir()
@@ -262,36 +265,35 @@ def test_an_error_on_a_cluster_is_one_line(scheduler: str, tmp_path: Path) -> No
     assert_one_line_error(done, 1, ".jsonl", "birth_year")
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from exmed_bert.data import convert, first_pass, second_pass
-from exmed_bert.settings import ConvertSettings
-write, count = {writer}, 0
-def dying(*given):
-    global count
-    count += 1
-    if count == {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(*given)
-{writer} = dying
-convert.convert(ConvertSettings(input=Path(sys.argv[1]), output=Path(sys.argv[2]), shard_size={shard}))
-"""
-
-
-def kill_at(writer: str, at: int, records: Path, output: Path) -> None:
+def kill_at(module: ModuleType, writer: str, at: int, records: Path, output: Path) -> None:
     """Convert with one process that is killed when it has written some times."""
-    work = KILLED.format(writer=writer, at=at, shard=SHARD)
-    done = subprocess.run([sys.executable, "-c", work, records, output / "d.pt"], cwd=ROOT, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
+
+    def killed() -> None:
+        setattr(module, writer, dying(getattr(module, writer), at))
+        convert(settings_for(records, output))
+
+    assert forked(killed) == -signal.SIGKILL
     assert not list(output.glob("d_*"))
+
+
+def dying(write: Callable[..., Any], at: int, begin: Callable[..., object] = lambda *given: None) -> Callable[..., Any]:
+    """Return a function that writes some times and then, having begun once more, kills the process."""
+    times = itertools.count(1)
+
+    def dies(*given: Any) -> Any:
+        if next(times) == at:
+            begin(*given)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(*given)
+
+    return dies
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_conversion_goes_on_with_the_missing_files(
     records: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    kill_at("first_pass.write_piece", 2 * 3, records, tmp_path)  # amid the third file
+    kill_at(first_pass, "write_piece", 2 * 3, records, tmp_path)  # amid the third file
     done = sorted((tmp_path / ".d.converting").glob("part-*.json"))
     assert [path.name for path in done] == ["part-00000.json", "part-00001.json"]
     times = [path.stat().st_mtime_ns for path in (tmp_path / ".d.converting").glob("part-0000[01]*")]
@@ -312,7 +314,7 @@ def test_a_killed_conversion_goes_on_with_the_missing_files(
 def test_a_killed_conversion_goes_on_with_the_missing_shards(
     records: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill_at("second_pass.write_shard", 3, records, tmp_path)
+    kill_at(second_pass, "write_shard", 3, records, tmp_path)
     assert len(list((tmp_path / ".d.converting" / "train").glob("shard-*.pt"))) == 2
     encoded = []
     encode = second_pass.encode
@@ -325,7 +327,7 @@ def test_a_killed_conversion_goes_on_with_the_missing_shards(
 
 
 def test_other_settings_start_anew(records: Path, tmp_path: Path) -> None:
-    kill_at("second_pass.write_shard", 3, records, tmp_path)
+    kill_at(second_pass, "write_shard", 3, records, tmp_path)
     convert(settings_for(records, tmp_path, max_length=20))
     (tmp_path / "other").mkdir()
     convert(settings_for(records, tmp_path / "other", max_length=20))
@@ -346,7 +348,7 @@ def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a population in shards, and the same patients in one file."""
     folder = tmp_path_factory.mktemp("population")
     for arguments in (POPULATION, ["-n", 5300, "-p", 0.05, "-o", "single.parquet"]):
-        done = run_script(GENERATE, *arguments, cwd=folder)
+        done = run_here(GENERATE, *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -392,32 +394,18 @@ def test_a_cluster_and_processes_make_the_same_shards(population: Path, schedule
         assert not list(folder.glob(".*"))
 
 
-KILLED_GENERATION = """
-import os, signal, sys
-from exmed_bert.commands import COMMANDS
-from exmed_bert.cli import script
-from exmed_bert.synthetic import shards
-write, count = shards.write_pieces, 0
-def dying(*given):
-    global count
-    count += 1
-    if count == 3:
-        next(given[1])
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(*given)
-shards.write_pieces = dying
-script(COMMANDS["generate"])(sys.argv[1:])
-"""
-
-
 def test_a_killed_generation_goes_on_with_the_missing_shards(
     population: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [*map(str, POPULATION[:-1]), str(tmp_path / "population")]
-    done = subprocess.run([sys.executable, "-c", KILLED_GENERATION, *options], cwd=ROOT, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL and not (tmp_path / "population").exists()
-    written = []
     write = shards.write_pieces
+
+    def killed() -> None:
+        shards.write_pieces = dying(write, 3, begin=lambda path, pieces: next(pieces))
+        CliRunner().invoke(script(COMMANDS["generate"]), options)
+
+    assert forked(killed) == -signal.SIGKILL and not (tmp_path / "population").exists()
+    written = []
     monkeypatch.setattr(shards, "write_pieces", lambda path, pieces: written.append(path.name) or write(path, pieces))
     result = CliRunner().invoke(script(COMMANDS["generate"]), options)
     assert result.exit_code == 0, result.output

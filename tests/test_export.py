@@ -12,7 +12,7 @@ import meds
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import assert_one_line_error, record, run_here, run_script, write_records
+from conftest import assert_one_line_error, record, run_here, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -436,7 +436,7 @@ def test_an_export_converts_to_the_datasets_of_the_original(
 
 @pytest.mark.slow
 def test_the_command_exports_and_converts_back(tmp_path: Path) -> None:
-    result = run_script("generate_synthetic_patients.py", "-n", 120, "-p", 0.05, "-o", "p.jsonl", cwd=tmp_path)
+    result = run_here("generate_synthetic_patients.py", "-n", 120, "-p", 0.05, "-o", "p.jsonl", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     script = "convert_synthetic_to_dataset.py"
     exported = run_here(script, "--input", "p.jsonl", "--export", "meds", "--output", "meds", cwd=tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, run_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")]
 
@@ -71,7 +71,7 @@ def test_generation(workers: int, tmp_path: Path) -> None:
 
 
 def test_conversion(tmp_path: Path) -> None:
-    made = run_script("generate_synthetic_patients.py", "-n", 20_000, "-o", "patients.jsonl", cwd=tmp_path)
+    made = run_here("generate_synthetic_patients.py", "-n", 20_000, "-o", "patients.jsonl", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     before = sorted(tmp_path.iterdir())
     arguments = ("--input", "patients.jsonl", "--output", "dataset.pt")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from conftest import ROOT, run_script, write_records
+from conftest import ROOT, WITHOUT_MLFLOW, run_here, write_records
 from safetensors.torch import load_file
 
 from exmed_bert.data.batches import LengthGroupedBatchSampler, MaskedCodeCollator
@@ -93,10 +93,18 @@ FSDP = {
 
 
 def launch(
-    launcher: list[str], datasets: Path, output: Path, epochs: int, *more: Any, runner: str = "", **environment: str
+    launcher: list[str],
+    datasets: Path,
+    output: Path,
+    epochs: int,
+    *more: Any,
+    runner: str = "",
+    mlflow: bool = False,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     (output / "python").mkdir(exist_ok=True, parents=True)
-    (output / "python" / "sitecustomize.py").write_text(_WITNESS)
+    site = "" if mlflow else Path(WITHOUT_MLFLOW, "sitecustomize.py").read_text()
+    (output / "python" / "sitecustomize.py").write_text(site + _WITNESS)
     script = [ROOT / "scripts/pretrain-exmed-bert-clinvec.py"]
     if runner:
         (output / "python" / "runner.py").write_text(runner)
@@ -133,7 +141,7 @@ def eval_results(output: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def under_torchrun(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("torchrun")
-    result = launch(TORCHRUN, small_datasets, output, epochs=2)
+    result = launch(TORCHRUN, small_datasets, output, epochs=2, mlflow=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Written") == 1, "the first process alone reports"
     return output
@@ -201,7 +209,7 @@ def in_shards(small_datasets: Path, tmp_path_factory: pytest.TempPathFactory) ->
     for number in range(4):
         write_records(folder / "patients" / f"{number}.json", records[number * 50 : number * 50 + 50])
     arguments = ("--input", "patients", "--output", "small.pt", "--max-length", 30, "--shard-size", 30)
-    result = run_script("convert_synthetic_to_dataset.py", *arguments, cwd=folder)
+    result = run_here("convert_synthetic_to_dataset.py", *arguments, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert len(list((folder / "small_train.pt").glob("shard-*.pt"))) == 4
     return folder

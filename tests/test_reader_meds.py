@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import assert_one_line_error, run_script
+from conftest import assert_one_line_error, run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -460,7 +460,7 @@ def test_the_synthetic_dataset_of_femr() -> None:
 
 def test_femr_converts_where_its_systems_are_kept(tmp_path: Path) -> None:
     options = ("--input", REAL / "meds_femr", "--output", "d.pt", "--keep-systems", "icd9cm,rxnorm", "--min-cell", 0)
-    result = run_script("convert_synthetic_to_dataset.py", *options, cwd=tmp_path)
+    result = run_here("convert_synthetic_to_dataset.py", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     datasets = [PatientDataset.load(tmp_path / f"d_{split}.pt") for split in ("train", "val")]
     assert sum(map(len, datasets)) == 146  # with five codes or more
@@ -477,7 +477,7 @@ def test_the_sample_of_meds_testing_helpers() -> None:
 
 
 def test_nothing_is_written_of_a_dataset_without_codes(tmp_path: Path) -> None:
-    result = run_script(
+    result = run_here(
         "convert_synthetic_to_dataset.py", "--input", REAL / "meds_helpers", "--output", "d.pt", cwd=tmp_path
     )
     families = ("HR", "TEMP", "ADMISSION", "DISCHARGE", "EYE_COLOR", "HEIGHT")

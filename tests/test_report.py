@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, record, run_script, write_records
+from conftest import assert_one_line_error, record, run_here, run_script, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -635,7 +635,7 @@ def test_every_comparison_has_a_key_of_its_own(planted: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_script_reports_on_generated_patients(tmp_path: Path) -> None:
-    done = run_script("generate_synthetic_patients.py", "-n", 300, "-o", "p.jsonl.gz", cwd=tmp_path)
+    done = run_here("generate_synthetic_patients.py", "-n", 300, "-o", "p.jsonl.gz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = run_script(SCRIPT, "--input", "p.jsonl.gz", "--output-dir", "out/report", cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -672,7 +672,7 @@ def test_refusals_in_one_line(
 
 
 def test_the_script_refuses_in_one_line(tmp_path: Path) -> None:
-    result = run_script(SCRIPT, "--input", "none.json", cwd=tmp_path)
+    result = run_here(SCRIPT, "--input", "none.json", cwd=tmp_path)
     assert_one_line_error(result, 1, "none.json", "not found")
     assert not list(tmp_path.iterdir())
 
