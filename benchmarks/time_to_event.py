@@ -222,9 +222,9 @@ def find(name: str, folder: Path, model_dir: Path, given: argparse.Namespace, de
     return found
 
 
-def compared(what: str, tested: list[FollowedDraws], ours: str) -> list[Measurement]:
+def compared(what: str, tested: list[FollowedDraws], ours: str, resamples: int) -> list[Measurement]:
     """Return the mean concordance of each model, and the differences of one from each other one."""
-    found = differences(tested, ours, RESAMPLES)
+    found = differences(tested, ours, resamples)
     names = list(tested[0].scores)
     figures = [Measurement(f"{what}: {name}, mean concordance", [found[name][0]], "") for name in names]
     for name in names:
@@ -238,7 +238,7 @@ def compared(what: str, tested: list[FollowedDraws], ours: str) -> list[Measurem
     return figures
 
 
-def figures_of(found: list[Found]) -> list[Measurement]:
+def figures_of(found: list[Found], resamples: int) -> list[Measurement]:
     """Return all figures."""
     figures = [Measurement("endpoints", [len(found)], "codes")]
     for of in found:
@@ -254,10 +254,10 @@ def figures_of(found: list[Found]) -> list[Measurement]:
                 figures.append(Measurement(f"{what}: {name}", reached, "concordance"))
     for place, horizon in enumerate(HORIZONS):
         what = f"{horizon} days"
-        figures += compared(what, [of.draws(place) for of in found], OURS)
+        figures += compared(what, [of.draws(place) for of in found], OURS, resamples)
         known = [of for of in found if of.events_by(horizon, of.at_risk)]
         if known:
-            figures += compared(f"{what}, at risk", [of.draws_beside_truth(place) for of in known], TRUE)
+            figures += compared(f"{what}, at risk", [of.draws_beside_truth(place) for of in known], TRUE, resamples)
     return figures
 
 
@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument(
         "--least-events", type=at_least_one, default=LEAST_EVENTS, help="of an endpoint's test patients"
     )
+    parser.add_argument("--resamples", type=at_least_one, default=RESAMPLES, help=f"[default: {RESAMPLES}]")
     parser.add_argument("--jobs", type=int, default=1, help="endpoints at a time [default: 1]")
     parser.add_argument("--minutes", type=float, help="begin no further endpoint after so many")
     parser.add_argument("--folder", type=Path, help="where patients, model and runs are kept and found again")
@@ -284,7 +285,7 @@ def main() -> None:
     del given.folder, given.quick, given.jobs, given.minutes
     if quick:
         given.patients, given.pretrained, given.population_seed, given.epochs = 8000, 2500, 3, 1
-        given.least_events, given.endpoints = 8, given.endpoints or 2
+        given.least_events, given.endpoints, given.resamples = 8, given.endpoints or 2, 50
     deadline = time.time() + 60 * minutes if minutes else float("inf")
     load = load_average()
     with tempfile.TemporaryDirectory() as temporary:
@@ -298,11 +299,12 @@ def main() -> None:
             of for of in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")(work) if of is not None
         )
         found = list(islice(some, given.endpoints))
-    figures = figures_of(found)
+    figures = figures_of(found, given.resamples)
     if quick:
         print_figures(figures)
     else:
         own = {"endpoints": given.endpoints, "minutes": minutes, "seeds": given.seeds if given.seeds > 1 else None}
+        own["resamples"] = given.resamples if given.resamples != RESAMPLES else None
         command = "python benchmarks/time_to_event.py" + "".join(f" --{name} {own[name]}" for name in own if own[name])
         print(f"{command}: {', '.join(of.name for of in found)}")
         report("time_to_event", given, load, figures, command)
