@@ -9,7 +9,6 @@ import ast
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -76,20 +75,6 @@ def test_requirements_pin_what_is_declared_and_nothing_else() -> None:
     for name, declared in (DECLARED | DEV).items():
         (pin,) = PINNED[name].specifier
         assert pin.operator == "==" and declared.specifier.contains(pin.version), f"{declared} and {PINNED[name]}"
-
-
-def test_uv_looks_where_pip_does() -> None:
-    options = runpy.run_path(str(ROOT / ".ci" / "install.py"))["options"]
-    pip = [
-        ":env:.find-links='/wheels'",
-        "global.cert='/etc/certificates.crt'",
-        "global.extra-index-url='file:///one https://two'",
-        "global.find-links='/others'",
-        "global.index-url='https://three'",
-    ]
-    indexes = ["--extra-index-url", "file:///one", "--extra-index-url", "https://two", "--find-links", "/wheels"]
-    assert options("\n".join(pip)) == ["--index-url", "https://three", *indexes]
-    assert options("") == []
 
 
 def test_one_version_everywhere() -> None:
