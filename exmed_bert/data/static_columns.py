@@ -48,11 +48,6 @@ class StaticColumn:
         return (*SPECIAL_TOKENS, *self.values)
 
     @property
-    def input_name(self) -> str:
-        """What the model calls the ids of this column."""
-        return f"{self.name}_ids"
-
-    @property
     def divides_groups(self) -> bool:
         """Whether the values are few enough for subgroups in an evaluation."""
         return len(self.values) <= _MOST_GROUPS

@@ -97,11 +97,6 @@ class CodeVocabulary:
         key = self.keys[token]
         return self.tokens[token] if key is None else key[1]
 
-    def entity_id(self, system: str) -> int:
-        """Return the entity type of a code system; 0, the default entity, where no code of it is known."""
-        entity = code_system(system).entity
-        return self.entity_names.index(entity) if entity in self.entity_names else 0
-
     @cached_property
     def entity_systems(self) -> list[CodeSystem | None]:
         """The code system of each entity type, None for the default entity."""

@@ -34,11 +34,6 @@ class CodeMap:
     wrong_targets: int
     example: str
 
-    @property
-    def target_systems(self) -> set[str]:
-        """Names of the systems that it leads to."""
-        return {system for targets in self.targets.values() for system, _ in targets}
-
     def get(self, system: str, code: str) -> tuple[CodeKey, ...]:
         """Return the targets of a code, none where it is not in the map.
 
