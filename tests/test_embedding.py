@@ -240,7 +240,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     for name in ("{}_pca.png", "{}_projector/00000/patients/metadata.tsv", "{}.settings.json"):
         assert (tmp_path / name.format("cut")).is_file(), name
     header, *rows = (tmp_path / "cut_projector/00000/patients/metadata.tsv").read_text().splitlines()
-    assert header == "sex\tstate" and len(rows) == 200  # no ids
+    assert header == "age\tsex\tstate" and len(rows) == 200  # no ids
     assert (tmp_path / "cut_pca.png").read_bytes() == (tmp_path / "whole_pca.png").read_bytes()
 
 
