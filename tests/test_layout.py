@@ -49,7 +49,7 @@ UPWARD: set[tuple[str, str]] = set()
 CYCLES: set[frozenset[str]] = set()
 
 SYSTEM_WORDS = re.compile(r"\b(icd|atc|diagnoses|drugs)\b")
-AT_HOME = ("codes", "synthetic/", "data/readers/", "data/translation/", "settings.py")
+AT_HOME = ("codes", "synthetic/", "data/readers/", "data/translation/", "settings/")
 MOST_NAMING_SYSTEMS = 5
 
 
