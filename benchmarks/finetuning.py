@@ -30,14 +30,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import transformers
 from common import Measurement, at_least_one, load_average, print_figures, report
-from joblib import Parallel, delayed
-from pretrained import LEAST_EVENTS, MOST_FREQUENT, SEED, fewer, frequent, patients_of, pretrain
+from pretrained import LEAST_EVENTS, MOST_FREQUENT, SEED, fewer, first_found, frequent, patients_of, pretrain
 from two_level import Draws, Ranked, differences
 
 from exmed_bert.cohorts.cohort import build, subset
@@ -383,11 +383,8 @@ def main() -> None:
         if quick and not given.realistic:
             endpoints = ["I10"]
         tasks = endpoints if given.realistic else [PLOS, *endpoints]
-        work = (delayed(find)(name, folder, model_dir, given, deadline) for name in tasks)
-        some = (
-            of for of in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")(work) if of is not None
-        )
-        found = list(islice(some, given.endpoints))
+        measure = partial(find, folder=folder, model_dir=model_dir, given=given, deadline=deadline)
+        found = first_found(measure, tasks, jobs, given.endpoints)
         figures = figures_of(found)
         if not given.realistic:
             figures.append(timed(folder, model_dir, endpoints[0], 300 if quick else TIMED))

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import Measurement, at_least_one, generate, load_average, print_figures, report, script
+from pretrained import SMALL
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import BernoulliNB, MultinomialNB
@@ -42,13 +43,6 @@ from exmed_bert.models import ExMedBertForMaskedLM
 from exmed_bert.settings import ConvertSettings
 
 MAX_LENGTH = 80  # codes; of longer histories the latest visits count
-MODEL = {
-    "train-batch-size": 64,
-    "hidden-size": 64,
-    "num-hidden-layers": 3,
-    "num-attention-heads": 4,
-    "learning-rate": 0.003,
-}
 PATIENTS = 25_000  # four in five of them are trained on
 EPOCHS = 20
 BAND = 5  # years of age
@@ -270,7 +264,7 @@ def accuracy_figures(hidden: Hidden, predictors: dict[str, np.ndarray]) -> list[
 
 def pretrain(train: Path, val: Path, folder: Path, epochs: int) -> dict[str, float]:
     """Pretrain on the converted patients and return the metrics of the run; the model is in ``folder / "model"``."""
-    flags = MODEL | {
+    flags = SMALL | {
         "forecast-prob": 0,
         "epochs": epochs,
         "eval-steps": 1000,

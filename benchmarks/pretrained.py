@@ -2,11 +2,14 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from common import generate, run_quietly, script
+from joblib import Parallel, delayed
 
 from exmed_bert.codes import ICD10CM
 from exmed_bert.cohorts.cohort import subset
@@ -20,15 +23,16 @@ MOST_FREQUENT, LEAST_EVENTS = 40, 100  # chronic codes that may be endpoints; of
 MOST_TESTED = 20_000
 TRAINED_ON = 1 / 3  # of the patients
 MAX_LENGTH = 80
-MODEL = {
+SMALL = {  # options of a model that learns enough of synthetic patients
     "train-batch-size": 64,
     "hidden-size": 64,
     "num-hidden-layers": 3,
     "num-attention-heads": 4,
     "learning-rate": 0.003,
-    "forecast-prob": 0.8,
-    "forecast-weight": 1,
 }
+MODEL = SMALL | {"forecast-prob": 0.8, "forecast-weight": 1}
+T = TypeVar("T")
+
 _HASHED = 17  # a stream of draws apart from those of splits and subsets
 
 
@@ -88,3 +92,10 @@ def fewer(patients: LabeledPatients) -> LabeledPatients:
         own = patients.rows(split)
         rows.append(own[np.argsort(draw[own], kind="stable")[:most]])
     return subset(patients, np.sort(np.concatenate(rows)))
+
+
+def first_found(measure: Callable[[str], T | None], names: Iterable[str], jobs: int, most: int | None) -> list[T]:
+    """Measure endpoints, so many at a time, until ``most`` have given a result; None: all of them."""
+    work = (delayed(measure)(name) for name in names)
+    results = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")(work)
+    return list(islice((found for found in results if found is not None), most))

@@ -26,14 +26,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import transformers
 from common import Measurement, at_least_one, load_average, print_figures, report
-from joblib import Parallel, delayed
-from pretrained import LEAST_EVENTS, MOST_FREQUENT, SEED, fewer, frequent, patients_of, pretrain
+from pretrained import LEAST_EVENTS, MOST_FREQUENT, SEED, fewer, first_found, frequent, patients_of, pretrain
 from two_level import FollowedDraws, differences
 
 from exmed_bert.cohorts.cohort import build
@@ -294,11 +294,8 @@ def main() -> None:
         share = given.pretrained / given.patients
         model_dir = pretrain(folder, given.patients, given.epochs, share, given.population_seed, ["--realistic"])
         names = frequent(patients_of(folder), MOST_FREQUENT)
-        work = (delayed(find)(name, folder, model_dir, given, deadline) for name in names)
-        some = (
-            of for of in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs")(work) if of is not None
-        )
-        found = list(islice(some, given.endpoints))
+        measure = partial(find, folder=folder, model_dir=model_dir, given=given, deadline=deadline)
+        found = first_found(measure, names, jobs, given.endpoints)
     figures = figures_of(found, given.resamples)
     if quick:
         print_figures(figures)

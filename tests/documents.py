@@ -59,7 +59,7 @@ def without_figures(line: str) -> str:
     ('cosine', 'guess')
     """
     if found := re.match(
-        r"\s*(guess(?=, \d)|cosine(?= \S+  )|visit(?= \d+, masked )|patient(?= of \d+ codes  ))", line
+        r"\s*(guess(?=, <?\d)|cosine(?= \S+  )|visit(?= \d+, masked )|patient(?= of \d+ codes  ))", line
     ):
         return found[1]
     return " ".join(re.sub(r"\d[\d,.]*", "#", line).split())

@@ -314,6 +314,28 @@ class TestForecasts:
         for row, *one in zip(part.rows.tolist(), part.cuts, part.days, part.observed, strict=True):
             assert of_whole[row + 3] == tuple(one)
 
+    def test_a_batch_without_a_forecast_has_no_fields_for_one_where_a_process_trains_alone(
+        self, small_datasets: Path
+    ) -> None:
+        dataset = PatientDataset.load(small_datasets / "small_train.pt")
+        padded, rare = dataset.batch(range(8)), 1e-9
+        alone, together = (
+            MaskedCodeCollator(dataset.info, plos=False, forecast_prob=rare, same_fields=same)(padded)
+            for same in (False, True)
+        )
+        assert alone.keys() == MaskedCodeCollator(dataset.info, plos=False)(padded).keys()
+        assert together.keys() - alone.keys() == {"query_positions", "observed_days", "target_ids", "target_days"}
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        config = ExMedBertConfig(
+            code_vocab_size=len(dataset.info.vocabulary), predict_future_codes=True, hazard_bin_ends=[30.0], **sizes
+        )
+        model = ExMedBertForMaskedLM(config).eval()
+        losses = [model(**batch).loss for batch in (alone, together)]
+        assert torch.equal(*losses)
+        gradients = torch.autograd.grad(losses[1], list(model.forecast_head.parameters()), allow_unused=True)
+        assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
     def test_nothing_after_the_cut_is_in_the_batch(self, small_datasets: Path) -> None:
         dataset = PatientDataset.load(small_datasets / "small_train.pt")
         padded, groups = dataset.batch(range(64)), CodeGroups.of(dataset.info.vocabulary)

@@ -42,6 +42,19 @@ def test_it_steps_as_torch_clips_and_steps() -> None:
             torch.testing.assert_close(one, other)
 
 
+def test_a_parameter_without_a_gradient_has_one_of_zero() -> None:
+    none, zero = parameters(), parameters()
+    optimizers = [FusedAdamW(groups(of), **OPTIONS) for of in (none, zero)]
+    for step in range(3):
+        for of, absent, optimizer in zip((none, zero), (None, torch.zeros_like(zero[0])), optimizers, strict=True):
+            give_gradients(of, step)
+            if step == 1:
+                of[0].grad = absent
+            optimizer.clip(1.0)
+            optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(none, zero, strict=True))
+
+
 @pytest.mark.parametrize("written_by", [FusedAdamW, torch.optim.AdamW])
 def test_it_goes_on_from_a_saved_state(written_by: type[torch.optim.Optimizer]) -> None:
     whole, first = parameters(), parameters()

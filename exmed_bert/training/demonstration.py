@@ -56,7 +56,7 @@ def print_demonstration(trainer: PretrainingTrainer) -> None:
             rows.append((f"patient of {one.codes:,} codes", others))
             rows.append((f"  visit {one.visit}, masked", names.of(one.token)))
             rows += [
-                (f"    guess, {share:.0%}", names.of(token) + ", correct" * (token == one.token))
+                (f"    guess, {_percent(share)}", names.of(token) + ", correct" * (token == one.token))
                 for token, share in one.guesses
             ]
         console.table("Masked codes of validation patients, and what the model guesses", rows)
@@ -70,6 +70,10 @@ def print_demonstration(trainer: PretrainingTrainer) -> None:
         if near := near_codes(vectors, token, _SHOWN, candidates):
             rows = [(f"cosine {cosine:.2f}", names.of(other)) for other, cosine in near]
             console.table(f"Nearest to {names.of(token)}", rows)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
 def masked_codes(trainer: PretrainingTrainer) -> list[MaskedCode]:

@@ -13,7 +13,7 @@ from exmed_bert.data.readers.base import CHUNK
 from exmed_bert.data.readers.summary import ReadingSummary
 
 _VISITS, _CODES = 10, 8  # at least, of the generated patient that is shown where none is named
-_EXAMPLES = 30  # of whom one is shown, the first whom the model predicts for at half of the visits
+_EXAMPLES = 30  # patients; the first with predictions at half of the visits is shown
 
 
 def find_patients(source: PatientInput, patient_id: str | None) -> list[PatientColumns]:

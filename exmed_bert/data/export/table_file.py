@@ -81,7 +81,7 @@ def further_static(patients: PatientColumns) -> dict[str, Sequence[str | None]]:
 
 
 def stays(patients: PatientColumns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return patient, first day and last day of the stay of each patient of whom it is known whether it was long.
+    """Return patient, first day and last day of the stay of each patient whose length of stay is known.
 
     The record says no more than that; the stay begins on the day of the first event.
     """
