@@ -139,6 +139,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, root / "scripts")
     for path in (ROOT / "exmed_bert").glob("*.py"):
         shutil.copy(path, root / "exmed_bert")
+    shutil.copytree(ROOT / "exmed_bert" / "settings", root / "exmed_bert" / "settings")
     (root / "requirements.txt").write_text(
         "# exact versions\nPyYAML==6.0\n\nno-such-package>=1.0; python_version>'3'\n"
     )
